@@ -1,0 +1,173 @@
+"""Every pytree that crosses a module boundary, and the reductions that metrics travel in.
+
+Symbols: P prompts, G samples a prompt, B = P * G rows (prompt-major: row = p * G + g), Lp prompt length,
+R response length, L = Lp + R. Every per-token array is aligned to `tokens`: x[:, t] belongs to tokens[:, t],
+and logp[:, t] = log pi(tokens[t] | tokens[<t]), 0 where `is_action` is false.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class PromptBatch:
+  """P prompts, left-padded to one length."""
+
+  tokens: jax.Array  # i32[P, Lp], padding on the left
+  mask: jax.Array  # bool[P, Lp], true on prompt tokens
+  problem_id: jax.Array  # u32[P], hash of task and problem id
+  task_arrays: Any = None  # pytree with leading P for a device verifier, or None
+
+
+@flax.struct.dataclass
+class Rollout:
+  """What the sampler drew: B = P * G rows of prompt and response."""
+
+  tokens: jax.Array  # i32[B, L]
+  valid: jax.Array  # bool[B, L], true on prompt and response tokens, false on padding
+  is_action: jax.Array  # bool[B, L], true on tokens the policy chose (its EOS included)
+  logp_sampler: jax.Array  # f32[B, L], of logits / temperature; 0 where not is_action
+  finished: jax.Array  # bool[B], whether the row drew a stop token within R
+  policy_step: jax.Array  # i32[B], the step of the parameters that drew the row
+
+
+@flax.struct.dataclass
+class Credit:
+  """What an advantage estimator may look at; G samples of each of P prompts."""
+
+  outcome: jax.Array  # f32[P, G], reward of each completion
+  length: jax.Array  # i32[P, G], action tokens of each completion
+  include: jax.Array  # bool[P, G], completions that count
+  is_action: jax.Array  # bool[B, L]
+  token: jax.Array | None = None  # f32[B, L], per-token reward (a KL penalty, say), added to the outcome
+  greedy: jax.Array | None = None  # f32[P], reward of the greedy completion (remax)
+
+
+@flax.struct.dataclass
+class Experience:
+  """A batch to learn from. Packing is the general case: a row holds several completions, told by `segment`."""
+
+  tokens: jax.Array  # i32[B, L]
+  segment: jax.Array  # i32[B, L], 0 = padding, else the index (from 1) of the completion within its row
+  position: jax.Array  # i32[B, L], position within the segment
+  is_action: jax.Array  # bool[B, L]
+  logp_sampler: jax.Array  # f32[B, L]
+  logp_old: jax.Array  # f32[B, L], behaviour log-probs the ratio is taken against
+  advantage: jax.Array  # f32[B, L]
+  weight: jax.Array  # f32[B, L], multiplies each token's loss
+  logp_ref: jax.Array | None = None  # f32[B, L], reference log-probs, where a term asks
+
+
+@flax.struct.dataclass
+class TokenScores:
+  """What a forward pass says about the tokens of an Experience; each f32[B, L], None where no term needs it."""
+
+  logp: jax.Array
+  entropy: jax.Array | None = None  # of the full next-token distribution, nats
+  kl_reverse: jax.Array | None = None  # KL(pi || ref) over the full vocabulary, nats
+  kl_forward: jax.Array | None = None  # KL(ref || pi) over the full vocabulary, nats
+
+
+@flax.struct.dataclass
+class Strengths:
+  """How strong each term is. All f32[] and traced: changing one never recompiles."""
+
+  lr: jax.Array  # learning rate of this step
+  decay: jax.Array  # decoupled weight decay
+  temperature: jax.Array  # of sampling, and of the learner's logits
+  kl: jax.Array  # coefficient of the KL term
+  entropy: jax.Array  # coefficient of the entropy bonus
+  clip_low: jax.Array  # the ratio may fall to 1 - clip_low
+  clip_high: jax.Array  # the ratio may rise to 1 + clip_high
+  ema: jax.Array  # share of the policy that enters the EMA reference each step
+  reset_every: jax.Array  # steps between hard resets of the reference
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that learning carries from step to step. Keys are derived from `step`, never carried."""
+
+  step: jax.Array  # i32[], optimiser steps taken
+  params: Any
+  opt_state: Any
+  ref_params: Any = None  # a copy, never an alias of params; None where no term needs a reference
+  controllers: Any = None  # state of adaptive coefficients
+
+
+@flax.struct.dataclass
+class Norms:
+  """Denominators of the GLOBAL batch, computed before the micro-batch scan, so that shares only add."""
+
+  tokens: jax.Array  # f32[], action tokens
+  completions: jax.Array  # f32[], completions with at least one action token
+  budget: jax.Array  # f32[], completions * R_max
+
+
+# Reductions. A metric names its own: nothing infers it from the metric's name.
+
+
+@flax.struct.dataclass
+class Mean:
+  """total / count, divided once at the end. Both f32[]."""
+
+  total: jax.Array
+  count: jax.Array
+
+  def merge(self, other: "Mean") -> "Mean":
+    return Mean(self.total + other.total, self.count + other.count)
+
+  def result(self) -> dict[str, jax.Array]:
+    return {"": self.total / jnp.maximum(self.count, 1e-9)}
+
+
+@flax.struct.dataclass
+class Max:
+  """Largest value seen, f32[]."""
+
+  value: jax.Array
+
+  def merge(self, other: "Max") -> "Max":
+    return Max(jnp.maximum(self.value, other.value))
+
+  def result(self) -> dict[str, jax.Array]:
+    return {"": self.value}
+
+
+@flax.struct.dataclass
+class Min:
+  """Smallest value seen, f32[]."""
+
+  value: jax.Array
+
+  def merge(self, other: "Min") -> "Min":
+    return Min(jnp.minimum(self.value, other.value))
+
+  def result(self) -> dict[str, jax.Array]:
+    return {"": self.value}
+
+
+Stat = Mean | Max | Min
+
+
+def masked_mean(value: jax.Array, mask: jax.Array) -> Mean:
+  """Mean of `value` where `mask`; both of one shape."""
+  weight = mask.astype(jnp.float32)
+  return Mean(jnp.sum(jnp.where(mask, value, 0.0)), jnp.sum(weight))
+
+
+def masked_max(value: jax.Array, mask: jax.Array) -> Max:
+  """Largest `value` where `mask`; -inf where the mask is empty."""
+  return Max(jnp.max(jnp.where(mask, value, -jnp.inf)))
+
+
+def merge_stats(a: dict[str, Stat], b: dict[str, Stat]) -> dict[str, Stat]:
+  """Merges two dicts of statistics with the same keys."""
+  return {name: a[name].merge(b[name]) for name in a}
+
+
+def resolve_stats(stats: dict[str, Stat]) -> dict[str, float]:
+  """Host side: divides once, and returns plain floats under the metrics' names."""
+  return {name + suffix: float(v) for name, stat in stats.items() for suffix, v in stat.result().items()}

@@ -1,0 +1,28 @@
+"""The contract of every verifier: `verify(problems, completions) -> list[Verdict]`. Standard library alone, so that worker processes start fast."""
+
+import dataclasses
+from typing import Any, Callable, Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """One verifiable prompt."""
+
+  id: str  # unique within its task
+  prompt: str  # text the model reads
+  answer: str  # the gold answer, or what the verifier needs in its place
+  source: str  # name of the task
+  meta: dict[str, Any] = dataclasses.field(default_factory=dict)  # whatever else the verifier needs
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+  """What a verifier says of one completion."""
+
+  reward: float
+  correct: bool
+  parsed: str | None  # the answer that was read off the completion, None where there is none
+  error: str | None = None  # None | "wrong" | "unparsable" | "timeout" | "crashed" | "policy"
+
+
+Verify = Callable[[Sequence[Problem], Sequence[str]], list[Verdict]]
