@@ -44,28 +44,28 @@ class ModelConfig:
   norm_eps: float = 1e-6
   norm_placement: Literal["pre", "post", "sandwich"] = "pre"  # on a sublayer's input, output, or both
   norm_plus_one: bool = False  # RMSNorm multiplies by (1 + w), as Gemma does
-  qk_norm: Literal["none", "head", "full"] = "none"  # per head (Qwen 3, Gemma 3) or over the whole width (OLMo 2)
+  qk_norm: Literal["none", "head", "full"] = "none"  # per head (Qwen 3) or over the full width (OLMo 2)
   qkv_bias: bool = False
   tied_head: bool = True
   embed_scale: float = 1.0  # Gemma: sqrt(width)
   query_scale: float | None = None  # multiplies q.k; None: head_dim ** -0.5
   rope_theta: tuple[float, ...] = (10_000.0,)  # one for all layers, or one a layer
   rope_scaling: RopeScaling | None = None
-  window: tuple[int, ...] = (0,)  # keys a query sees, itself included; 0 = all; one for all layers, or one a layer
+  window: tuple[int, ...] = (0,)  # keys a query sees, itself included; 0 = all; one, or one a layer
   attention_softcap: float = 0.0  # c * tanh(x / c) on attention scores; 0 = off
   head_softcap: float = 0.0  # the same on logits; 0 = off
   dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters are float32
-  scan_layers: bool = False  # one compiled layer for all (fast to compile), or unrolled (fast to run on a CPU)
-  remat: Literal["none", "full", "dots"] = "none"  # keep all activations, none within a layer, or the products' results
+  scan_layers: bool = False  # one compiled layer (fast to compile), or unrolled (fast on a CPU)
+  remat: Literal["none", "full", "dots"] = "none"  # keeps all activations, none, or the products'
 
   def validate(self, field: str) -> None:
     for name in ("width", "layers", "heads", "kv_heads", "head_dim", "mlp"):
       require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
-    require(self.heads % self.kv_heads == 0, f"{field}.kv_heads", f"{self.kv_heads} does not divide heads={self.heads}")
-    require(self.head_dim % 2 == 0, f"{field}.head_dim", f"must be even for rotary positions, is {self.head_dim}")
+    require(self.heads % self.kv_heads == 0, f"{field}.kv_heads", f"does not divide heads={self.heads}")
+    require(self.head_dim % 2 == 0, f"{field}.head_dim", f"must be even, is {self.head_dim}")
     for name in ("rope_theta", "window"):
       count = len(vars(self)[name])
-      require(count in (1, self.layers), f"{field}.{name}", f"wants 1 or layers={self.layers} values, has {count}")
+      require(count in (1, self.layers), f"{field}.{name}", f"wants 1 or {self.layers} values, has {count}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,19 +95,20 @@ class CountdownConfig:
 class Gsm8kConfig:
   """Grade-school maths (Cobbe et al. 2021), from the published JSONL files."""
 
-  path: str = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data"  # folder or URL that holds train.jsonl and test.jsonl, or one .jsonl file
+  # A folder or URL that holds train.jsonl and test.jsonl, or one .jsonl file.
+  path: str = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data"
   sha256: tuple[str, str] | None = (
     "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
     "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
   )  # of train.jsonl and test.jsonl, checked on a download; None: unchecked
   data_dir: str = "data"  # where the prepared array_record files go
-  held_out: int = 256  # rows held out of a single file; with train.jsonl and test.jsonl, the first of test.jsonl
+  held_out: int = 256  # rows held out of a single file; with two files, the first of test.jsonl
   tokenizer: str | None = None  # a SentencePiece model file; None: trained on the training split's text
   vocab: int = 1024  # of a trained tokenizer
 
   def validate(self, field: str) -> None:
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
-    require(self.vocab >= 300, f"{field}.vocab", "must be at least 300: 256 bytes, control tokens and some pieces")
+    require(self.vocab >= 300, f"{field}.vocab", "must be at least 300: 256 bytes and some pieces")
 
 
 TaskConfig = CountdownConfig | Gsm8kConfig
@@ -132,11 +133,8 @@ class OptimConfig:
     require(self.warmup >= 0, f"{field}.warmup", "must not be negative")
     require(self.clip_norm >= 0, f"{field}.clip_norm", "must not be negative")
     require(self.decay >= 0, f"{field}.decay", "must not be negative")
-    require(
-      self.final_fraction == 0.0 or self.schedule != "constant",
-      f"{field}.final_fraction",
-      "cannot act with schedule=constant",
-    )
+    acts = self.final_fraction == 0.0 or self.schedule != "constant"
+    require(acts, f"{field}.final_fraction", "cannot act with schedule=constant")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +150,8 @@ class SftConfig:
   def validate(self, field: str) -> None:
     require(self.steps >= 0, f"{field}.steps", "must not be negative")
     require(self.rows > 0 and self.length > 0, f"{field}.rows", "rows and length must be positive")
-    require(self.rows % self.micro_batches == 0, f"{field}.micro_batches", f"does not divide rows={self.rows}")
+    split = self.micro_batches > 0 and self.rows % self.micro_batches == 0
+    require(split, f"{field}.micro_batches", f"must divide rows={self.rows}")
     self.optim.validate(f"{field}.optim")
 
 
@@ -168,10 +167,11 @@ class AdvantageConfig:
   def validate(self, field: str) -> None:
     require(self.ddof in (0, 1), f"{field}.ddof", f"must be 0 or 1, is {self.ddof}")
     require(self.eps > 0, f"{field}.eps", "must be positive")
-    require(not self.group_baseline or self.kind == "reinforce++", f"{field}.group_baseline", "acts with kind=reinforce++ alone")
+    acts = not self.group_baseline or self.kind == "reinforce++"
+    require(acts, f"{field}.group_baseline", "acts with kind=reinforce++ alone")
     default = AdvantageConfig
     touched = self.ddof != default.ddof or self.eps != default.eps
-    require(not touched or self.kind == "grpo", f"{field}.ddof", f"ddof and eps act with kind=grpo alone, not {self.kind}")
+    require(not touched or self.kind == "grpo", f"{field}.ddof", "ddof and eps act with kind=grpo alone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,9 +189,11 @@ class LossConfig:
     clips = {"ppo_clip": (1, 1), "dual_clip": (1, 1), "cispo": (0, 1), "gspo": (1, 1), "rloo": (1, 1)}
     for name, wanted in zip(("clip_low", "clip_high"), clips.get(self.kind, (0, 0))):
       value = vars(self)[name]
-      require(bool(wanted) == (value is not None), f"{field}.{name}", f"{'is needed' if wanted else 'cannot act'} with kind={self.kind}")
+      problem = "is needed" if wanted else "cannot act"
+      require(bool(wanted) == (value is not None), f"{field}.{name}", f"{problem} with kind={self.kind}")
       require(value is None or value > 0, f"{field}.{name}", "must be positive")
-    require((self.kind == "dual_clip") == (self.dual is not None), f"{field}.dual", "goes with kind=dual_clip, and is needed there")
+    dual = self.kind == "dual_clip"
+    require(dual == (self.dual is not None), f"{field}.dual", "goes with kind=dual_clip, and is needed there")
     require(self.dual is None or self.dual > 1, f"{field}.dual", "must be above 1")
 
 
@@ -200,7 +202,7 @@ class KLConfig:
   """Regularisation towards the reference (FORMULAS: KL to the reference)."""
 
   coef: float = 0.0  # 0: no term, and no reference forward pass
-  estimator: Literal["k1", "k2", "k3", "reverse", "forward"] = "k3"  # the last two are exact, over the full vocabulary
+  estimator: Literal["k1", "k2", "k3", "reverse", "forward"] = "k3"  # the last two are exact
   placement: Literal["loss", "reward"] = "loss"
   times_ratio: bool = False  # multiplies the sampled estimator by the (undetached) ratio
   reference: Literal["frozen", "ema", "reset"] = "frozen"
@@ -210,17 +212,21 @@ class KLConfig:
 
   def validate(self, field: str) -> None:
     require(self.coef >= 0, f"{field}.coef", "must not be negative")
-    require((self.reference == "ema") == (self.ema is not None), f"{field}.ema", "goes with reference=ema, and is needed there")
+    moves, resets = self.reference == "ema", self.reference == "reset"
+    require(moves == (self.ema is not None), f"{field}.ema", "goes with reference=ema, and is needed there")
     require(self.ema is None or 0 < self.ema <= 1, f"{field}.ema", "must lie in (0, 1]")
-    require((self.reference == "reset") == (self.reset_every is not None), f"{field}.reset_every", "goes with reference=reset, and is needed there")
+    given = self.reset_every is not None
+    require(resets == given, f"{field}.reset_every", "goes with reference=reset, and is needed there")
     require(self.reset_every is None or self.reset_every > 0, f"{field}.reset_every", "must be positive")
-    require(not self.reset_optimizer or self.reference == "reset", f"{field}.reset_optimizer", "goes with reference=reset")
+    require(resets or not self.reset_optimizer, f"{field}.reset_optimizer", "goes with reference=reset")
     exact = self.estimator in ("reverse", "forward")
-    require(not (exact and self.placement == "reward"), f"{field}.placement", "an exact KL goes into the loss; use k1, k2 or k3 in the reward")
-    require(not (self.times_ratio and (exact or self.placement == "reward")), f"{field}.times_ratio", "multiplies a sampled estimator in the loss alone")
+    paid = self.placement == "reward"
+    require(not (exact and paid), f"{field}.placement", f"{self.estimator} is exact, and goes into the loss")
+    idle = self.times_ratio and (exact or paid)
+    require(not idle, f"{field}.times_ratio", "multiplies a sampled estimator in the loss alone")
     if self.coef == 0:
-      idle = self == dataclasses.replace(KLConfig(), estimator=self.estimator, placement=self.placement)
-      require(idle, f"{field}.coef", "is 0, so that no other field of the reference can act")
+      plain = dataclasses.replace(KLConfig(), estimator=self.estimator, placement=self.placement)
+      require(self == plain, f"{field}.coef", "is 0, so that no other field of the reference can act")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,22 +250,28 @@ class RLConfig:
   optim: OptimConfig = OptimConfig()
 
   def validate(self, field: str) -> None:
-    for name in ("prompts", "max_prompt", "max_tokens", "epochs", "minibatches", "micro_batches", "head_chunk"):
+    counts = ("prompts", "max_prompt", "max_tokens", "epochs", "minibatches", "micro_batches", "head_chunk")
+    for name in counts:
       require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
     grouped = self.advantage.kind not in ("reinforce++", "remax")
-    require(self.samples >= (2 if grouped else 1), f"{field}.samples", f"{self.advantage.kind} needs a group, G={self.samples}")
-    require(self.temperature > 0, f"{field}.temperature", "must be positive: greedy decoding is for evaluation")
-    require(self.prompts % self.minibatches == 0, f"{field}.minibatches", f"does not divide prompts={self.prompts}")
-    group = self.prompts // self.minibatches
-    require(group % self.micro_batches == 0, f"{field}.micro_batches", f"does not divide the {group} prompts of a minibatch")
+    least = 2 if grouped else 1
+    require(self.samples >= least, f"{field}.samples", f"{self.advantage.kind} needs at least {least}")
+    require(self.temperature > 0, f"{field}.temperature", "must be positive: greedy is for evaluation")
+    group, rest = divmod(self.prompts, self.minibatches)
+    require(rest == 0, f"{field}.minibatches", f"does not divide prompts={self.prompts}")
+    split = group % self.micro_batches == 0
+    require(split, f"{field}.micro_batches", f"does not divide the {group} prompts of a minibatch")
     self.loss.validate(f"{field}.loss")
     self.advantage.validate(f"{field}.advantage")
     self.kl.validate(f"{field}.kl")
     self.optim.validate(f"{field}.optim")
     on_policy = self.epochs * self.minibatches == 1
+    why = "with one optimiser step a rollout the ratio is 1 and"
     clipped = self.loss.clip_low is not None or self.loss.clip_high is not None
-    require(not (on_policy and clipped), f"{field}.loss.kind", f"with one optimiser step a rollout the ratio is 1 and {self.loss.kind}'s clip cannot act: raise epochs or minibatches, or use reinforce")
-    require(not (on_policy and self.loss.kind == "sapo"), f"{field}.loss.kind", "with one optimiser step a rollout the ratio is 1 and sapo's gate cannot act")
+    cure = "raise epochs or minibatches, or use reinforce"
+    require(not (on_policy and clipped), f"{field}.loss.kind", f"{why} {self.loss.kind} cannot clip: {cure}")
+    gated = self.loss.kind == "sapo"
+    require(not (on_policy and gated), f"{field}.loss.kind", f"{why} sapo's gate cannot act: {cure}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,7 +349,7 @@ class TrainConfig:
   task: TaskConfig
   out: str = "runs"
   seed: int = 0
-  controls: bool = False  # runs the two controls of the gain: forbidden giving up, and equal FLOPs of more cold start
+  controls: bool = False  # runs the controls of the gain: no giving up; equal FLOPs of more cold start
   sft: SftConfig = SftConfig()
   rl: RLConfig = RLConfig()
   eval: EvalConfig = EvalConfig()
@@ -351,19 +363,27 @@ class TrainConfig:
     for name in ("model", "task", "sft", "rl", "eval", "checkpoint", "mesh", "log"):
       vars(self)[name].validate(name)
     require(self.sft.steps + self.rl.steps > 0, "rl.steps", "and sft.steps are both 0: nothing to run")
-    require(not self.controls or (self.sft.steps > 0 and self.rl.steps > 0), "controls", "compare a cold start with RL: both stages must run")
+    both = self.sft.steps > 0 and self.rl.steps > 0
+    require(both or not self.controls, "controls", "compare a cold start with RL: both stages must run")
 
 
 def load_experiment(path: str) -> TrainConfig:
-  """Imports an experiment file and returns what its `get_config()` returns. Raises ConfigError naming the file."""
+  """Imports an experiment file and returns what its `get_config()` returns. Raises ConfigError naming the file.
+
+  An unknown field in the file is a TypeError of its dataclass, and becomes a ConfigError like any other mistake there.
+  """
   if not pathlib.Path(path).is_file():
     raise ConfigError(f"{path}: no such experiment file")
   spec = importlib.util.spec_from_file_location("o1jax_experiment", path)
-  require(spec is not None and spec.loader is not None, path, "is not a Python file")
+  if spec is None or spec.loader is None:
+    raise ConfigError(f"{path}: is not a Python file")
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
+    config = module.get_config()
   except Exception as error:
     raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
-  require("get_config" in vars(module), path, "has no get_config()")
-  return module.get_config()
+  require(
+    isinstance(config, TrainConfig), path, f"get_config() gives a {type(config).__name__}, no TrainConfig"
+  )
+  return config

@@ -1,8 +1,10 @@
 """SentencePiece tokenizers: trained from a task's own text, or loaded from a file."""
 
 import dataclasses
+import hashlib
 import io
-from typing import Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import sentencepiece
 
@@ -51,21 +53,51 @@ def _load(proto: bytes) -> sentencepiece.SentencePieceProcessor:
   return _PROCESSORS[proto]
 
 
-def train_tokenizer(text: Iterable[str], *, vocab_size: int, symbols: Sequence[str] = (), byte_fallback: bool = False) -> Tokenizer:
-  """Trains a BPE model on `text` (one sentence an item).
+def train_tokenizer(text: Iterable[str], *, vocab_size: int, symbols: Sequence[str] = ()) -> Tokenizer:
+  """Trains a BPE model on `text` (one sentence an item), for tasks whose words are known.
 
   `vocab_size` is an upper bound, control tokens included: little text has few pieces. `symbols` are pieces that
-  are never split ("▁" stands for the space before a word). Same text, same model.
+  are never split ("▁" stands for the space before a word). Whitespace is normalised: runs of it are one space.
+  Same text, same model. Raises ConfigError where SentencePiece refuses.
   """
+  return _train(text, vocab_size=vocab_size, user_defined_symbols=list(symbols))
+
+
+# Nothing is normalised, so that text comes back as it was: whitespace is kept, a newline and each digit are pieces of
+# their own, and what the vocabulary lacks is spelt in bytes. "▁" (U+2581) alone is lost: SentencePiece reads a space.
+_TEXT_OPTIONS = {
+  "user_defined_symbols": ["\n"], "byte_fallback": True, "split_digits": True, "character_coverage": 1.0,
+  "normalization_rule_name": "identity", "remove_extra_whitespaces": False, "add_dummy_prefix": False,
+  "required_chars": "▁", "max_sentence_length": 1 << 24,
+}  # fmt: skip
+
+
+def train_text_tokenizer(text: Iterable[str], *, vocab_size: int) -> Tokenizer:
+  """Trains a BPE model on `text` (one document an item) that gives any text back exactly, newlines included.
+
+  `vocab_size` is an upper bound, control tokens and the 256 bytes included. Same text, same model.
+  Raises ConfigError where SentencePiece refuses.
+  """
+  return _train(text, vocab_size=vocab_size, **_TEXT_OPTIONS)
+
+
+def text_tokenizer_key(text: Iterable[str], *, vocab_size: int) -> str:
+  """Hex name of the model that `train_text_tokenizer` makes of these arguments, for a cache of trained models."""
+  digest = hashlib.sha256(repr((sentencepiece.__version__, vocab_size, _TEXT_OPTIONS)).encode())
+  for document in text:
+    digest.update(f"{len(document)} {document}".encode())
+  return digest.hexdigest()[:16]
+
+
+def _train(text: Iterable[str], *, vocab_size: int, **options: Any) -> Tokenizer:
   model = io.BytesIO()
   try:
     sentencepiece.SentencePieceTrainer.train(
       sentence_iterator=iter(text), model_writer=model, model_type="bpe", vocab_size=vocab_size,
-      hard_vocab_limit=False, user_defined_symbols=list(symbols), byte_fallback=byte_fallback, num_threads=1,
-      pad_id=PAD, bos_id=BOS, eos_id=EOS, unk_id=UNK, minloglevel=2,
+      hard_vocab_limit=False, num_threads=1, pad_id=PAD, bos_id=BOS, eos_id=EOS, unk_id=UNK, minloglevel=2, **options,
     )  # fmt: skip
   except RuntimeError as error:
-    raise ConfigError(f"tokenizer: training failed: {error}") from error
+    raise ConfigError(f"tokenizer: training failed: {' '.join(str(error).split())}") from error
   return Tokenizer(model.getvalue())
 
 

@@ -1,0 +1,303 @@
+"""The command line: `o1jax train|eval|report|sample`.
+
+    arguments -> experiment or saved run -> overridden, checked configuration -> train, evaluate or report
+
+Every field of a configuration is an option under its dotted name. Whatever the user got wrong ends in one line on
+standard error and exit code 2; a fault of ours keeps its traceback. What computes is imported when its command
+runs, so that help and errors come at once.
+"""
+
+import dataclasses
+import difflib
+import errno
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, TypeVar
+
+import tyro
+from tyro import _errors as tyro_errors  # not yet public there, so that pyproject.toml pins tyro exactly
+
+from o1jax.config import ConfigError, EvalConfig, TrainConfig, load_experiment, require
+from o1jax.io.run_config import config_from_dict, config_to_dict, optional_structs, read_run_config
+
+EXIT_BAD_INPUT = 2
+HELP = ("-h", "--help")
+
+Args = TypeVar("Args")
+# `--log.progress False` rather than `--log.no-progress`: one rule, `--field VALUE`, for every field.
+Fields = Annotated[TrainConfig, tyro.conf.FlagConversionOff, tyro.conf.arg(name="")]
+Resume = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+Experiment = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="EXPERIMENT")]
+Run = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainUsage:
+  """Run an experiment: cold start, RL, evaluation, report.
+
+  Every field of its configuration can be overridden by its dotted name, as in `--rl.steps 50 --task.path FILE`;
+  `o1jax train EXPERIMENT --help` lists them with this experiment's values.
+  """
+
+  experiment: Experiment  # a Python file with get_config()
+  resume: Resume = False  # go on from the newest checkpoint of the run
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainOptions:
+  config: Fields
+  resume: Resume = False  # go on from the newest checkpoint of the run
+
+
+@dataclasses.dataclass(frozen=True)
+class _EvalUsage:
+  """Evaluate a run's newest checkpoint on held-out problems.
+
+  It starts from the settings in the run's config.json; `o1jax eval RUN --help` lists them, and each can be
+  overridden, as in `--eval.samples 16`.
+  """
+
+  run: Run  # a run's folder
+
+
+@dataclasses.dataclass(frozen=True)
+class _EvalOptions:
+  eval: Annotated[EvalConfig, tyro.conf.FlagConversionOff]
+
+
+@dataclasses.dataclass(frozen=True)
+class _ReportOptions:
+  """Write report.html and its pictures from what a run has logged, and print where it is."""
+
+  run: Run  # a run's folder
+
+
+@dataclasses.dataclass(frozen=True)
+class _SampleOptions:
+  """Sample completions of one prompt from a run's newest checkpoint."""
+
+  run: Run  # a run's folder
+  prompt: str  # the text to continue, in the task's prompt format
+  samples: int = 1  # completions to draw
+  temperature: float = 1.0  # of sampling; 0 is greedy
+  seed: int = 0  # of the sampling noise
+
+
+def _train(arguments: list[str]) -> int:
+  path, rest = _target("train", _TrainUsage, arguments)
+  experiment = _checked(load_experiment(path))
+  default = _TrainOptions(_with_named_structs(experiment, rest))
+  options = _parse(f"o1jax train {path}", _TrainOptions, rest, default, f"Experiment {path}, and its values.")
+  config = _checked(options.config)
+  config.validate()
+  from o1jax.train import train
+
+  return train(config, resume=options.resume)
+
+
+def _eval(arguments: list[str]) -> int:
+  run, rest = _target("eval", _EvalUsage, arguments)
+  config = read_run_config(run)
+  options = _parse(
+    f"o1jax eval {run}", _EvalOptions, rest, _EvalOptions(config.eval), f"The evaluation of {run}."
+  )
+  config = _checked(dataclasses.replace(config, eval=options.eval))
+  config.validate()
+  from o1jax.evaluate import evaluate_run
+
+  return evaluate_run(run, overrides=config.eval)
+
+
+def _report(arguments: list[str]) -> int:
+  options = _parse("o1jax report", _ReportOptions, arguments)
+  from o1jax.io.report import write_report
+
+  print(write_report(options.run))
+  return 0
+
+
+def _sample(arguments: list[str]) -> int:
+  options = _parse("o1jax sample", _SampleOptions, arguments)
+  require(options.samples > 0, "--samples", f"must be positive, is {options.samples}")
+  require(
+    0 <= options.temperature < float("inf"),
+    "--temperature",
+    "must not be negative, nor infinite; 0 is greedy",
+  )
+  from o1jax.evaluate import sample_run
+
+  return sample_run(
+    options.run,
+    options.prompt,
+    samples=options.samples,
+    temperature=options.temperature,
+    seed=options.seed,
+  )
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+  "train": _train,
+  "eval": _eval,
+  "report": _report,
+  "sample": _sample,
+}
+
+USAGE = """\
+usage: o1jax COMMAND ...
+
+How far does plain outcome-reward RL take a reasoning model?
+
+commands:
+  train EXPERIMENT [--any.field VALUE ...] [--resume]
+                          run an experiment: cold start, RL, evaluation, report
+  eval RUN [--eval.field VALUE ...]
+                          evaluate a run's newest checkpoint on held-out problems
+  report RUN              write a run's report.html and its pictures
+  sample RUN --prompt TEXT
+                          sample completions of one prompt
+
+`o1jax COMMAND --help` says more. Exit codes: 0 done, 2 bad input (one line says which), 75 stopped by a signal
+and saved (run again with --resume), 76 stopped by a NaN or an infinity.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one command (`argv`, or the process's own arguments) and returns its exit code.
+
+  0 done; 2 for bad input and a full disk, with one line on standard error; `o1jax.train` and `o1jax.evaluate` return
+  codes of their own. Raises SystemExit(0) after help, and lets every unforeseen exception through.
+  """
+  arguments = list(sys.argv[1:] if argv is None else argv)
+  try:
+    return _dispatch(arguments)
+  except ConfigError as error:
+    # A message may quote another library's, which may have several lines.
+    return _fail(" ".join(str(error).split()))
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    return _fail(f"{error.filename or 'a file of the run'}: {error.strerror}")
+
+
+def _dispatch(arguments: list[str]) -> int:
+  if arguments and arguments[0] in HELP:
+    print(USAGE, end="")
+    return 0
+  known = ", ".join(COMMANDS)
+  if not arguments:
+    raise ConfigError(f"a command is missing: {known} (see o1jax --help)")
+  if arguments[0] not in COMMANDS:
+    raise ConfigError(f"{arguments[0]}: no such command; there are {known} (see o1jax --help)")
+  return COMMANDS[arguments[0]](arguments[1:])
+
+
+def _fail(line: str) -> int:
+  print(f"error: {line}", file=sys.stderr)
+  return EXIT_BAD_INPUT
+
+
+def _target(command: str, usage: type, arguments: list[str]) -> tuple[str, list[str]]:
+  """Splits off the experiment or run, which comes first: it decides which options there are."""
+  if arguments and arguments[0] not in HELP and not arguments[0].startswith("-"):
+    return arguments[0], arguments[1:]
+  if arguments and arguments[0] in HELP:
+    _parse(f"o1jax {command}", usage, ["--help"])
+  name = dataclasses.fields(usage)[0].name.upper()
+  raise ConfigError(
+    f"{command}: {name} is missing; it comes first, as in o1jax {command} {name} --field VALUE"
+  )
+
+
+def _checked(config: TrainConfig) -> TrainConfig:
+  """Checks every field's type: Python does not, and a number from the command line may be a NaN."""
+  return config_from_dict(config_to_dict(config))
+
+
+def _with_named_structs(config: TrainConfig, arguments: list[str]) -> TrainConfig:
+  """Fills each optional group that is None, such as `model.rope_scaling`, where an option names one of its fields."""
+
+  def fill(value: Any, prefix: str) -> Any:
+    filled = {}
+    for field, struct in optional_structs(type(value)):
+      named = any(argument.replace("-", "_").startswith(f"__{prefix}{field}.") for argument in arguments)
+      if named and vars(value)[field] is None:
+        filled[field] = struct()
+    for field in dataclasses.fields(value):
+      if dataclasses.is_dataclass(vars(value)[field.name]):
+        filled[field.name] = fill(vars(value)[field.name], f"{prefix}{field.name}.")
+    return dataclasses.replace(value, **filled)
+
+  return fill(config, "")
+
+
+def _parse(
+  prog: str, kind: type[Args], arguments: list[str], default: Args | None = None, about: str | None = None
+) -> Args:
+  """Parses `arguments` into `kind`, starting from `default`. Raises ConfigError naming the option that is wrong."""
+  known = list(_flags(default)) if default is not None else [f"--{f.name}" for f in dataclasses.fields(kind)]
+
+  def refuse(event: tyro_errors.ParseErrorEvent) -> None:
+    raise ConfigError(_explain(event, known))
+
+  with tyro_errors.on_parse_error(refuse):
+    return tyro.cli(
+      kind,
+      prog=prog,
+      args=arguments,
+      default=tyro.MISSING_NONPROP if default is None else default,
+      description=about,
+      use_underscores=True,
+      config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def _flags(value: Any, prefix: str = "--") -> Iterator[str]:
+  """The options of a dataclass instance; a field called `config` lends its fields without its name."""
+  for field in dataclasses.fields(value):
+    item = vars(value)[field.name]
+    if dataclasses.is_dataclass(item):
+      yield from _flags(item, prefix if field.name == "config" else f"{prefix}{field.name}.")
+    else:
+      yield f"{prefix}{field.name}"
+
+
+def _explain(event: Any, known: list[str]) -> str:
+  """One line about what the parser refused, naming the option."""
+  kind = type(event)
+  return _EXPLANATIONS[kind](event, known) if kind in _EXPLANATIONS else f"{event.prog}: {kind.__name__}"
+
+
+def _explain_unrecognized(event: Any, known: list[str]) -> str:
+  options = [token for token in event.tokens if token.startswith("-")]
+  if not options:
+    return f"{event.tokens[0]}: unexpected argument (see {event.prog} --help)"
+  option = options[0].partition("=")[0]
+  spelt = "--" + option.lstrip("-").replace("-", "_")  # both spellings are accepted
+  close = difflib.get_close_matches(spelt, known, n=1, cutoff=0.75)
+  hint = f"did you mean {close[0]}?" if close else f"see {event.prog} --help"
+  return f"{option}: no such field; {hint}"
+
+
+def _explain_value(event: Any, known: list[str]) -> str:
+  if event.argument is None:
+    return event.message
+  return f"{_name(event.argument)}: wants {event.argument.lowered.metavar}: {event.message.splitlines()[0]}"
+
+
+_EXPLANATIONS: dict[type, Callable[[Any, list[str]], str]] = {
+  tyro_errors.UnrecognizedArgs: _explain_unrecognized,
+  tyro_errors.InstantiationFailure: _explain_value,
+  tyro_errors.InvalidChoice: lambda event, known: (
+    f"{_name(event.argument)}: wants one of {', '.join(event.choices)}, has {event.value!r}"
+  ),
+  tyro_errors.BadValue: lambda event, known: (
+    f"{_name(event.argument)}: wants {event.argument.lowered.metavar}"
+  ),
+  tyro_errors.MissingArgs: lambda event, known: (
+    f"{', '.join(_name(missing.arg) for missing in event.missing_arguments)}: is missing (see {event.prog} --help)"
+  ),
+}
+
+
+def _name(argument: Any) -> str:
+  return argument.lowered.metavar if argument.is_positional() else argument.lowered.name_or_flags[0]

@@ -1,0 +1,45 @@
+"""One table from logical axes to mesh axes, and the shardings that follow from it."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
+  ("batch", ("data", "fsdp")),
+  ("length", None),
+  ("embed", "fsdp"),  # of parameters: gathered where used
+  ("embed_act", None),  # of activations
+  ("vocab", "tensor"),
+  ("mlp", "tensor"),
+  ("kv_heads", "tensor"),
+  ("q_per_kv", None),
+  ("head_dim", None),
+  ("gate_up", None),
+  ("layers", None),
+)
+
+
+def param_shardings(boxed: Any, mesh: Mesh) -> Any:
+  """Shardings of parameters from their logical axis names (`boxed`: arrays or shapes, boxed by linen)."""
+  return nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Rows over data and fsdp, all other axes whole."""
+  return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_rows(mesh: Mesh) -> int:
+  """Number of shards of the batch: rows must be a multiple of it."""
+  return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def put_rows(tree: Any, mesh: Mesh) -> Any:
+  """Host arrays with a leading batch axis -> global arrays sharded by row."""
+  return jax.device_put(tree, batch_sharding(mesh))

@@ -1,0 +1,253 @@
+"""Checkpoints over orbax: written in the background, committed by one rename, restored bitwise.
+
+    TrainState, cursor -> save -> <folder>/<step>/{params, rest, meta} -> restore -> TrainState, cursor
+
+`params` and `rest` hold flat dictionaries of arrays under their paths in the state, `meta` the caller's cursor and
+the shape and dtype of every array, so that a checkpoint of another model is refused by the array's name before
+anything is read. Step numbers are the folders' names: a folder gets its name when all within is on the disk.
+Left out: keys (derived from the step, never stored) and any choice of "best" (the newest `keep` are kept).
+"""
+
+import json
+import logging
+import pathlib
+import shutil
+import time
+from typing import Any, Mapping
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.path import step as ocp_step
+
+from o1jax.config import ConfigError, require
+from o1jax.types import TrainState
+
+TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of whatever orbax has not committed
+FIXED_BYTES, ARRAY_BYTES = 128 * 1024, 1024  # what a checkpoint's index takes, a generous guess: whole, and an array
+STRAGGLER_SECONDS = 10.0  # how long threads of a failed save may go on writing
+
+
+def latest_step(folder: str | pathlib.Path) -> int | None:
+  """The newest committed step in `folder`, None where there is none. Reads names alone, and is safe beside a writer."""
+  return max(_committed(pathlib.Path(folder)), default=None)
+
+
+class Checkpoints:
+  """The checkpoints of one run, which one process (or one group of hosts) writes. A context manager.
+
+  Half-written checkpoints of an earlier process are removed on entry, so two writers must not share a folder.
+  """
+
+  def __init__(self, folder: str | pathlib.Path, *, keep: int):
+    """`keep`: newest checkpoints retained, at least 1. Raises ConfigError where the folder cannot be made."""
+    require(keep >= 1, "checkpoint.keep", f"must be at least 1, is {keep}")
+    self._folder = pathlib.Path(folder).absolute()
+    _quiet()
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+    try:
+      self._manager = ocp.CheckpointManager(self._folder, options=options)
+    except OSError as error:
+      raise ConfigError(f"{self._folder}: cannot hold checkpoints: {error.strerror}") from error
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.close()
+
+  def latest(self) -> int | None:
+    """The newest committed step, None where there is none; a save that still runs does not count."""
+    return latest_step(self._folder)
+
+  def save(self, step: int, state: TrainState, cursor: Mapping[str, Any]) -> None:
+    """Starts to save `state` (any shardings) and `cursor` (small, plain JSON) as `step`, and returns.
+
+    The state may be donated and the cursor changed as soon as this returns. Waits for the save before, and raises
+    what that one raised. Raises ValueError where `step` is saved already, TypeError where the cursor would not
+    come back from JSON as it is, ConfigError where the disk is full.
+    """
+    cursor = _through_json(cursor)
+    params, rest = _flatten(state.params, "params"), _rest(state)
+    self.wait()
+    if step in _committed(self._folder):
+      raise ValueError(f"{self._folder}: step {step} is saved already")
+    _check_room(self._folder, {**params, **rest})
+    args = ocp.args.Composite(
+      params=ocp.args.StandardSave(params),
+      rest=ocp.args.StandardSave(rest),
+      meta=ocp.args.JsonSave({"cursor": cursor, "layout": _layout({**params, **rest})}),
+    )
+    try:
+      self._manager.save(step, args=args, force=True)
+    except Exception as error:
+      self._discard()
+      raise _explain(self._folder, error) from error
+
+  def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """Reads `step` back, bitwise: the state and the cursor.
+
+    like: jax.Array or sharded jax.ShapeDtypeStruct leaves. The arrays come back on these shardings, whatever
+    they were saved on; ref_params and controllers may be None, as they were when saved. Raises ConfigError, in
+    one line, where the step is missing or unreadable, or where a structure, shape or dtype differs.
+    """
+    self.wait()
+    params, rest = _flatten(like.params, "params"), _rest(like)
+    meta = _read(self._folder, step, {"meta": ocp.args.JsonRestore()})["meta"]
+    _check_layout(self._folder / str(step), meta["layout"], _layout({**params, **rest}))
+    items = {"params": _onto(params), "rest": _onto(rest)}
+    read = _read(self._folder, step, items)
+    leaves = {**read["params"], **read["rest"]}
+    return _unflatten(like, leaves, ""), meta["cursor"]
+
+  def wait(self) -> None:
+    """Blocks until the save that runs, if any, is committed. Raises what it raised; a full disk as ConfigError."""
+    try:
+      self._manager.wait_until_finished()
+    except Exception as error:
+      self._discard()
+      raise _explain(self._folder, error) from error
+
+  def close(self) -> None:
+    """Waits as `wait` does, then releases the threads. A second call does nothing."""
+    try:
+      self.wait()
+    finally:
+      self._manager.close()
+
+  def _discard(self) -> None:
+    """Removes what a failed save left, and forgets its step, so that the same step can be saved again."""
+    self._manager.reload()
+    if jax.process_index() == 0:
+      for path in self._folder.glob(f"*{TEMPORARY}*"):
+        _remove(path)
+
+
+def restore_params(folder: str | pathlib.Path, step: int, like_params: Any) -> Any:
+  """Reads the parameters of checkpoint `step` alone, for evaluation; safe beside a run that still writes.
+
+  like_params: pytree of jax.Array or sharded jax.ShapeDtypeStruct; the result has its structure and shardings.
+  Raises ConfigError, in one line, where the step is missing or unreadable or where a parameter differs.
+  """
+  folder = pathlib.Path(folder).absolute()
+  _quiet()
+  params = _flatten(like_params, "params")
+  meta = _read(folder, step, {"meta": ocp.args.JsonRestore()})["meta"]
+  held = {path: spec for path, spec in meta["layout"].items() if path.startswith("params/")}
+  _check_layout(folder / str(step), held, _layout(params))
+  return _unflatten(like_params, _read(folder, step, {"params": _onto(params)})["params"], "params")
+
+
+def _committed(folder: pathlib.Path) -> list[int]:
+  if not folder.is_dir():
+    return []
+  return [found.step for found in ocp_step.standard_name_format().find_all(folder)]
+
+
+def _name(path: tuple[Any, ...], prefix: str) -> str:
+  return "/".join(filter(None, [prefix, jax.tree_util.keystr(path, simple=True, separator="/")]))
+
+
+def _flatten(tree: Any, prefix: str) -> dict[str, Any]:
+  """{path: leaf}, in the tree's own order. A flat dictionary has no None, no empty node and no tuple to lose."""
+  return {_name(path, prefix): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _rest(state: TrainState) -> dict[str, Any]:
+  return _flatten(state.replace(params=None), "")
+
+
+def _unflatten(like: Any, leaves: Mapping[str, Any], prefix: str) -> Any:
+  return jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path, prefix)], like)
+
+
+def _layout(leaves: Mapping[str, Any]) -> dict[str, str]:
+  """{path: "float32[2,3]"}."""
+  return {path: f"{x.dtype}[{','.join(map(str, x.shape))}]" for path, x in leaves.items()}
+
+
+def _onto(leaves: Mapping[str, Any]) -> ocp.args.StandardRestore:
+  """Asks for arrays of these shapes, dtypes and shardings."""
+  for path, leaf in leaves.items():
+    if leaf.sharding is None:
+      raise ValueError(f"{path}: a ShapeDtypeStruct to restore onto needs a sharding")
+  abstract = {path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for path, x in leaves.items()}
+  return ocp.args.StandardRestore(abstract)
+
+
+def _check_layout(folder: pathlib.Path, held: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+  """Raises ConfigError naming the first array (parameters first) whose shape, dtype or presence differs."""
+  for path in sorted({**wanted, **held}, key=lambda path: not path.startswith("params/")):
+    there, here = held.get(path), wanted.get(path)
+    if there != here:
+      raise ConfigError(
+        f"{folder}: checkpoint of another model or setting: {path} is {there or 'absent'} there, {here or 'absent'} here"
+      )
+
+
+def _read(folder: pathlib.Path, step: int, items: Mapping[str, ocp.args.CheckpointArgs]) -> ocp.args.Composite:
+  """Reads items of one step. Opens no manager, so that a reader never cleans up after a writer."""
+  committed = _committed(folder)
+  if step not in committed:
+    raise ConfigError(f"{folder}: holds no checkpoint of step {step}, but {sorted(committed) or 'none at all'}")
+  try:
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+      return reader.restore(folder / str(step), args=ocp.args.Composite(**items))
+  except Exception as error:
+    line = str(error).strip().partition("\n")[0][:200]
+    raise ConfigError(f"{folder / str(step)}: unreadable checkpoint: {type(error).__name__}: {line}") from error
+
+
+def _check_room(folder: pathlib.Path, leaves: Mapping[str, jax.Array]) -> None:
+  """Raises ConfigError where this host's share of the arrays, uncompressed, would not fit on the disk.
+
+  Asked first because a disk that fills up in the midst of a save is found late, by many threads at once.
+  """
+  shards = [shard for x in leaves.values() for shard in x.addressable_shards if shard.replica_id == 0]
+  needed = sum(shard.data.nbytes for shard in shards) + FIXED_BYTES + ARRAY_BYTES * len(leaves)
+  free = shutil.disk_usage(folder).free
+  if free < needed:
+    sizes = f"a checkpoint takes {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+    raise ConfigError(f"{folder}: no space left on device: {sizes}; earlier checkpoints are intact")
+
+
+def _remove(path: pathlib.Path) -> None:
+  """Removes a folder into which threads of a failed save may still write for a moment."""
+  deadline = time.monotonic() + STRAGGLER_SECONDS
+  while path.exists():
+    try:
+      shutil.rmtree(path)
+    except OSError:
+      if time.monotonic() > deadline:
+        raise
+      time.sleep(0.05)
+
+
+def _through_json(cursor: Mapping[str, Any]) -> dict[str, Any]:
+  """A copy of the cursor, as it will come back. Raises TypeError where that differs from what was given."""
+  copy = json.loads(json.dumps(cursor, allow_nan=False))
+  if copy != cursor:
+    raise TypeError("cursor: must hold JSON types alone (no tuples, no keys but strings)")
+  return copy
+
+
+def _explain(folder: pathlib.Path, error: Exception) -> Exception:
+  """ConfigError where the disk is full (tensorstore reports it as text alone), else the error itself."""
+  if "no space left on device" in str(error).lower() or "disk quota exceeded" in str(error).lower():
+    return ConfigError(f"{folder}: no space left on device in a save; earlier checkpoints are intact")
+  return error
+
+
+class _Raised(logging.Filter):
+  """Drops the tracebacks logged of errors that orbax raises as well: a full disk is one line, not hundreds."""
+
+  def filter(self, record: logging.LogRecord) -> bool:
+    from_orbax = "orbax" in pathlib.PurePath(record.pathname).parts or TEMPORARY in record.getMessage()
+    return not (record.levelno == logging.ERROR and from_orbax)
+
+
+_RAISED = _Raised()
+
+
+def _quiet() -> None:
+  for name in ("absl", "asyncio"):
+    logging.getLogger(name).addFilter(_RAISED)  # adding one filter twice adds it once

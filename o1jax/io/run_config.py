@@ -1,0 +1,145 @@
+"""The configuration as JSON: what `config.json` of a run holds, and back, exactly.
+
+A dataclass becomes an object, a tuple a list. Where a field's type is a union of several dataclasses (the task),
+its object carries the class's name under "type". Reading checks every type, so that it also finds the wrong types
+that an experiment's Python may hold.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from o1jax.config import ConfigError, TrainConfig, require
+
+TAG = "type"
+META = "meta"  # beside the fields in config.json: commit, versions, device, data hash; no part of the configuration
+
+
+def config_to_dict(config: TrainConfig) -> dict[str, Any]:
+  """The configuration as what `json.dump` takes. `config_from_dict` gives back an equal one."""
+  return _encode(TrainConfig, config)
+
+
+def config_from_dict(data: dict[str, Any]) -> TrainConfig:
+  """Reads what `config_to_dict` wrote. Raises ConfigError naming the first unknown, missing or ill-typed field.
+
+  Only types are checked here; `TrainConfig.validate` checks values.
+  """
+  return _decode(TrainConfig, data, "")
+
+
+def read_run_config(run: str) -> TrainConfig:
+  """The configuration in `RUN/config.json`. Raises ConfigError naming the file, and the field where one is wrong."""
+  path = pathlib.Path(run) / "config.json"
+  try:
+    data = json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError as error:
+    raise ConfigError(f"{path}: no such file; is {run} a run's folder?") from error
+  except (OSError, ValueError) as error:
+    raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
+  require(isinstance(data, dict), str(path), "must hold one JSON object")
+  data.pop(META, None)
+  try:
+    return config_from_dict(data)
+  except ConfigError as error:
+    raise ConfigError(f"{path}: {error}") from error
+
+
+def optional_structs(kind: type) -> list[tuple[str, type]]:
+  """The fields of a dataclass that hold one dataclass or None, with the dataclass."""
+  hints = typing.get_type_hints(kind)
+  return [
+    (name, structs[0])
+    for name, hint in hints.items()
+    if type(None) in typing.get_args(hint) and len(structs := _structs(hint)) == 1
+  ]
+
+
+def _structs(kind: Any) -> list[type]:
+  """The dataclasses among the members of a union, or the type itself where it is one."""
+  members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+  return [member for member in members if dataclasses.is_dataclass(member)]
+
+
+def _encode(kind: Any, value: Any) -> Any:
+  if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    hints = typing.get_type_hints(type(value))
+    fields = {f.name: _encode(hints[f.name], vars(value)[f.name]) for f in dataclasses.fields(value)}
+    return {TAG: type(value).__name__} | fields if len(_structs(kind)) > 1 else fields
+  if isinstance(value, tuple):
+    return [_encode(Any, item) for item in value]
+  return value
+
+
+def _decode(kind: Any, value: Any, field: str) -> Any:
+  origin = typing.get_origin(kind)
+  if origin in (typing.Union, types.UnionType):
+    return _decode_union(kind, value, field)
+  if dataclasses.is_dataclass(kind):
+    return _decode_struct(kind, value, field)
+  if origin is not None:
+    return _ORIGINS[origin](kind, value, field)
+  # JSON and Python alike write 1 for 1.0; the other way round, and a bool for a number, is a mistake.
+  accepted = (int, float) if kind is float else (kind,)
+  require(type(value) in accepted, field, f"wants {_spell(kind)}, has {value!r}")
+  require(kind is not float or math.isfinite(value), field, f"must be finite, is {value!r}")
+  return kind(value)
+
+
+def _decode_union(kind: Any, value: Any, field: str) -> Any:
+  members = [member for member in typing.get_args(kind) if member is not types.NoneType]
+  if value is None and len(members) < len(typing.get_args(kind)):
+    return None
+  if len(members) == 1:
+    return _decode(members[0], value, field)
+  by_name = {member.__name__: member for member in members}
+  require(isinstance(value, dict), field, f"wants {_spell(kind)}, has {value!r}")
+  require(
+    value.get(TAG) in by_name, f"{field}.{TAG}", f"wants one of {', '.join(by_name)}, has {value.get(TAG)!r}"
+  )
+  return _decode(by_name[value[TAG]], {name: item for name, item in value.items() if name != TAG}, field)
+
+
+def _decode_struct(kind: Any, value: Any, field: str) -> Any:
+  require(
+    isinstance(value, dict), field or kind.__name__, f"wants the fields of {kind.__name__}, has {value!r}"
+  )
+  hints = typing.get_type_hints(kind)
+  names = [f.name for f in dataclasses.fields(kind)]
+  prefix = f"{field}." if field else ""
+  for name in value:
+    require(name in names, f"{prefix}{name}", f"is no field of {kind.__name__}")
+  for name in names:
+    require(name in value, f"{prefix}{name}", "is missing")
+  return kind(**{name: _decode(hints[name], value[name], f"{prefix}{name}") for name in names})
+
+
+def _decode_tuple(kind: Any, value: Any, field: str) -> tuple[Any, ...]:
+  require(isinstance(value, (list, tuple)), field, f"wants {_spell(kind)}, has {value!r}")
+  items = typing.get_args(kind)
+  if items[-1] is Ellipsis:
+    items = (items[0],) * len(value)
+  require(len(items) == len(value), field, f"wants {len(items)} values, has {len(value)}")
+  return tuple(_decode(item, part, f"{field}[{i}]") for i, (item, part) in enumerate(zip(items, value)))
+
+
+def _decode_literal(kind: Any, value: Any, field: str) -> Any:
+  options = typing.get_args(kind)
+  require(value in options, field, f"wants one of {', '.join(map(str, options))}, has {value!r}")
+  return value
+
+
+_ORIGINS: dict[Any, Callable[[Any, Any, str], Any]] = {tuple: _decode_tuple, typing.Literal: _decode_literal}
+
+
+def _spell(kind: Any) -> str:
+  return (
+    kind.__name__
+    if isinstance(kind, type) and typing.get_origin(kind) is None
+    else str(kind).replace("o1jax.config.", "")
+  )

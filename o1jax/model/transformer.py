@@ -1,0 +1,318 @@
+"""One decoder for the Llama / Qwen / Gemma family, by configuration.
+
+Flow: embed -> layers of (attention, gated MLP) with RMSNorm before, after or around each -> final norm -> head.
+Keys and values are explicit: a call may attend to a `prefix` (a prompt's keys, shared by N / M consecutive rows,
+never copied per row) and to a `cache` it writes into, and always returns the keys and values it made. The sampler
+and the learner run this one path. Query, key and value products are one matrix product, and so are gate and up.
+
+Left out: encoder attention, mixture of experts, dropout.
+"""
+
+import functools
+from typing import Any, Callable, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from o1jax.config import ModelConfig, RopeScaling
+
+MASKED = -1e30  # finite, so that a row with nothing to attend to gives no NaN
+ALL_KEYS = 2**30  # a window wider than any sequence
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+  "silu": nn.silu,
+  "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+}
+REMAT: dict[str, Callable[[Any], Any]] = {
+  "none": lambda layer: layer,
+  "full": lambda layer: nn.remat(layer, prevent_cse=False),
+  "dots": lambda layer: nn.remat(layer, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable),
+}
+NORM_SITES = {"pre": (True, False), "post": (False, True), "sandwich": (True, True)}
+
+
+class KV(NamedTuple):
+  """Keys and values of one layer, f[N, K, S, h]; with a leading layer axis where layers are scanned."""
+
+  k: jax.Array
+  v: jax.Array
+
+
+class Context(NamedTuple):
+  """Keys a call attends to besides its own: `layers` is one KV a layer (a tuple, or stacked where scanned)."""
+
+  layers: Any
+  segment: jax.Array  # i32[M, S], 0 = not to be seen; M divides the call's N rows
+  position: jax.Array  # i32[M, S]
+
+
+def rope_frequencies(cfg: ModelConfig) -> np.ndarray:
+  """f32[layers, head_dim / 2] radians a position (Su et al. 2021, section 3.2.2; Llama 3's scaling where set)."""
+  half = np.arange(0, cfg.head_dim, 2, dtype=np.float64) / cfg.head_dim
+  thetas = np.broadcast_to(np.asarray(cfg.rope_theta, np.float64), (cfg.layers,))
+  frequencies = 1.0 / thetas[:, None] ** half[None]
+  if cfg.rope_scaling is not None:
+    frequencies = _llama3_scaling(frequencies, cfg.rope_scaling)
+  return frequencies.astype(np.float32)
+
+
+def _llama3_scaling(frequencies: np.ndarray, scaling: RopeScaling) -> np.ndarray:
+  """Slows long wavelengths by `factor`, keeps short ones, and blends between."""
+  turns = scaling.original_length * frequencies / (2 * np.pi)  # full turns within the original length
+  low, high = scaling.low_freq_factor, scaling.high_freq_factor
+  blend = np.clip((turns - low) / (high - low), 0.0, 1.0)
+  return frequencies * (blend + (1 - blend) / scaling.factor)
+
+
+def rotate(x: jax.Array, position: jax.Array, frequencies: jax.Array) -> jax.Array:
+  """Rotary positions on x f[N, T, K, g, h], halves paired (x[i], x[i + h/2]); position i32[N, T]."""
+  angle = position[:, :, None].astype(jnp.float32) * frequencies
+  cos, sin = (f(angle)[:, :, None, None, :] for f in (jnp.cos, jnp.sin))
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def softcap(x: jax.Array, cap: float) -> jax.Array:
+  """cap * tanh(x / cap), or x where cap is 0 (Gemma 2, section 2)."""
+  return cap * jnp.tanh(x / cap) if cap else x
+
+
+def visible(query: tuple, key: tuple, window: Any) -> jax.Array:
+  """bool[N, T, S]: same segment, not padding, not later, within the window. query, key: (segment, position)."""
+  (q_segment, q_position), (k_segment, k_position) = query, key
+  distance = q_position[:, :, None] - k_position[:, None, :]
+  same = (q_segment[:, :, None] == k_segment[:, None, :]) & (k_segment[:, None, :] > 0)
+  return same & (distance >= 0) & (distance < window)
+
+
+def _partial_attention(q: jax.Array, kv: KV, mask: jax.Array, cap: float) -> tuple:
+  """Unnormalised attention to one block of keys.
+
+  q f[N, K, g, T, h] scaled; kv of M rows, M | N; mask bool[N, T, S]. Returns (largest score f32[N, K, g, T],
+  sum of exponentials, weighted values f32[N, K, g, T, h]), to be joined with those of other blocks.
+  """
+  n, heads, group, length, dim = q.shape
+  rows, _, size, _ = kv.k.shape
+  share = n // rows  # consecutive rows that read the same keys: one product for all of them
+  folded = q.reshape(rows, share, heads, group * length, dim).swapaxes(1, 2).reshape(rows, heads, -1, dim)
+  scores = jnp.einsum("mkqh,mksh->mkqs", folded, kv.k, preferred_element_type=jnp.float32)
+  scores = softcap(scores, cap).reshape(rows, heads, share, group, length, size)
+  scores = jnp.where(mask.reshape(rows, 1, share, 1, length, size), scores, MASKED)
+  top = jax.lax.stop_gradient(scores.max(-1))
+  weights = jnp.exp(scores - top[..., None])
+  total = weights.sum(-1)
+  flat = weights.reshape(rows, heads, -1, size).astype(kv.v.dtype)
+  out = jnp.einsum("mkqs,mksh->mkqh", flat, kv.v, preferred_element_type=jnp.float32)
+  per_row = lambda x: x.reshape(rows, heads, share, group, length, *x.shape[5:]).swapaxes(1, 2)
+  unfold = lambda x: per_row(x).reshape(n, heads, group, length, *x.shape[5:])
+  return unfold(top), unfold(total), unfold(out.reshape(rows, heads, share, group, length, dim))
+
+
+def attend(q: jax.Array, blocks: list[tuple[KV, jax.Array]], cap: float) -> jax.Array:
+  """Softmax attention over the union of blocks of keys; q f[N, K, g, T, h] scaled; returns f32 of q's shape."""
+  parts = [_partial_attention(q, kv, mask, cap) for kv, mask in blocks]
+  top = functools.reduce(jnp.maximum, (part[0] for part in parts))
+  scales = [jnp.exp(part[0] - top) for part in parts]
+  total = sum(scale * part[1] for scale, part in zip(scales, parts))
+  out = sum(scale[..., None] * part[2] for scale, part in zip(scales, parts))
+  return out / total[..., None]
+
+
+class RMSNorm(nn.Module):
+  """x / rms(x) * w (Zhang & Sennrich 2019, eq. 4), or * (1 + w); over the last `axes` axes, in float32."""
+
+  cfg: ModelConfig
+  logical: tuple[str, ...] = ("embed",)
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    axes = tuple(range(-len(self.logical), 0))
+    init = nn.initializers.zeros_init() if self.cfg.norm_plus_one else nn.initializers.ones_init()
+    shape = x.shape[len(x.shape) - len(axes) :]
+    scale = self.param("scale", nn.with_logical_partitioning(init, self.logical), shape, jnp.float32)
+    value = x.astype(jnp.float32)
+    value = value * jax.lax.rsqrt(jnp.mean(jnp.square(value), axes, keepdims=True) + self.cfg.norm_eps)
+    return (value * (scale + 1.0 if self.cfg.norm_plus_one else scale)).astype(x.dtype)
+
+
+class Attention(nn.Module):
+  """Grouped-query attention with rotary positions (Ainslie et al. 2023)."""
+
+  cfg: ModelConfig
+
+  @nn.compact
+  def __call__(self, x, own, frequencies, window, prefix, cache, index):
+    cfg = self.cfg
+    group = cfg.heads // cfg.kv_heads
+    shape = (cfg.width, cfg.kv_heads, group + 2, cfg.head_dim)
+    names = ("embed", "kv_heads", "q_per_kv", "head_dim")
+    init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2, 3))
+    kernel = self.param("qkv", nn.with_logical_partitioning(init, names), shape, jnp.float32)
+    mixed = jnp.einsum("ntd,dkgh->ntkgh", x, kernel.astype(x.dtype))
+    if cfg.qkv_bias:
+      zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), names[1:])
+      mixed = mixed + self.param("qkv_bias", zeros, shape[1:], jnp.float32).astype(x.dtype)
+    q, k, v = mixed[:, :, :, :group], mixed[:, :, :, group : group + 1], mixed[:, :, :, group + 1]
+    q, k = QK_NORMS[cfg.qk_norm](cfg, q, k)
+    q, k = rotate(q, own[1], frequencies), rotate(k, own[1], frequencies)[:, :, :, 0]
+    scale = cfg.head_dim**-0.5 if cfg.query_scale is None else cfg.query_scale
+    q = (q * scale).transpose(0, 2, 3, 1, 4)
+    made = KV(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3))
+    if cache is not None:
+      made, own_keys = jax.tree.map(lambda c, m: _write(c, m, index), cache[0], made), cache[1]
+    else:
+      own_keys = own
+    blocks = [(made, visible(own, own_keys, window))]
+    if prefix is not None:
+      keys = jax.tree.map(lambda a: jnp.repeat(a, x.shape[0] // a.shape[0], axis=0), prefix[1])
+      blocks.append((prefix[0], visible(own, keys, window)))
+    out = attend(q, blocks, cfg.attention_softcap).astype(x.dtype)
+    names = ("kv_heads", "q_per_kv", "head_dim", "embed")
+    scale_down = (2 * cfg.layers) ** -1.0  # keeps the residual stream's variance independent of depth
+    init = nn.initializers.variance_scaling(
+      scale_down, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3
+    )
+    shape = (cfg.kv_heads, group, cfg.head_dim, cfg.width)
+    kernel = self.param("out", nn.with_logical_partitioning(init, names), shape, jnp.float32)
+    return jnp.einsum("nkgth,kghd->ntd", out, kernel.astype(x.dtype)), made
+
+
+def _write(buffer: jax.Array, new: jax.Array, index: jax.Array) -> jax.Array:
+  """Writes new f[N, K, T, h] into buffer f[N, K, S, h] at position `index`, in place where donated."""
+  return jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), index, axis=2)
+
+
+def _norm_heads(cfg: ModelConfig, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+  names = ("head_dim",)
+  return RMSNorm(cfg, names, name="q_norm")(q), RMSNorm(cfg, names, name="k_norm")(k)
+
+
+def _norm_full(cfg: ModelConfig, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+  names = ("kv_heads", "q_per_kv", "head_dim")
+  return RMSNorm(cfg, names, name="q_norm")(q), RMSNorm(cfg, names, name="k_norm")(k)
+
+
+QK_NORMS = {"none": lambda cfg, q, k: (q, k), "head": _norm_heads, "full": _norm_full}
+
+
+class MLP(nn.Module):
+  """down(act(gate(x)) * up(x)) (Shazeer 2020, section 2)."""
+
+  cfg: ModelConfig
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    cfg = self.cfg
+    init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2))
+    names = ("embed", "gate_up", "mlp")
+    kernel = self.param(
+      "gate_up", nn.with_logical_partitioning(init, names), (cfg.width, 2, cfg.mlp), jnp.float32
+    )
+    both = jnp.einsum("ntd,dcf->ntcf", x, kernel.astype(x.dtype))
+    hidden = ACTIVATIONS[cfg.activation](both[:, :, 0]) * both[:, :, 1]
+    hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
+    init = nn.initializers.variance_scaling((2 * cfg.layers) ** -1.0, "fan_in", "truncated_normal")
+    kernel = self.param(
+      "down", nn.with_logical_partitioning(init, ("mlp", "embed")), (cfg.mlp, cfg.width), jnp.float32
+    )
+    return hidden @ kernel.astype(x.dtype)
+
+
+class Layer(nn.Module):
+  """Attention and MLP, each with a residual and norms where the configuration places them."""
+
+  cfg: ModelConfig
+
+  @nn.compact
+  def __call__(self, x, own, keys, shared):
+    """x f[N, T, D]; own (segment, position); keys (frequencies, window, prefix KV, cache KV) of this layer."""
+    frequencies, window, prefix, cache = keys
+    prefix_keys, cache_keys, index = shared
+    pre, post = NORM_SITES[self.cfg.norm_placement]
+    norm = lambda active, name, y: RMSNorm(self.cfg, name=name)(y) if active else y
+    prefix = None if prefix is None else (prefix, prefix_keys)
+    cache = None if cache is None else (cache, cache_keys)
+    y = norm(pre, "attention_norm", x)
+    y, made = Attention(self.cfg, name="attention")(y, own, frequencies, window, prefix, cache, index)
+    x = x + norm(post, "attention_post_norm", y)
+    y = MLP(self.cfg, name="mlp")(norm(pre, "mlp_norm", x))
+    x = x + norm(post, "mlp_post_norm", y)
+    return nn.with_logical_constraint(x, ("batch", "length", "embed_act")), made
+
+
+class Decoder(nn.Module):
+  """tokens -> hidden states and keys; `head` turns hidden states into logits."""
+
+  cfg: ModelConfig
+
+  def setup(self):
+    cfg = self.cfg
+    init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+    self.embedding = self.param("embedding", init, (cfg.vocab, cfg.width), jnp.float32)
+    self.final_norm = RMSNorm(cfg)
+    if not cfg.tied_head:
+      init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+      self.head_kernel = self.param("head", init, (cfg.vocab, cfg.width), jnp.float32)
+    layer = REMAT[cfg.remat](Layer)
+    if cfg.scan_layers:
+      self.layers = nn.scan(
+        layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=cfg.layers,
+        in_axes=(nn.broadcast, 0, nn.broadcast), out_axes=0, metadata_params={nn.PARTITION_NAME: "layers"},
+      )(cfg)  # fmt: skip
+    else:
+      self.layers = [layer(cfg, name=f"layer_{i}") for i in range(cfg.layers)]
+
+  def __call__(
+    self,
+    tokens: jax.Array,
+    segment: jax.Array,
+    position: jax.Array,
+    *,
+    prefix: Context | None = None,
+    cache: Context | None = None,
+    index: jax.Array | None = None,
+  ) -> tuple[jax.Array, Any]:
+    """tokens, segment, position i32[N, T] -> (hidden f[N, T, D] after the final norm, keys and values by layer).
+
+    `prefix` holds M rows, M | N: row n reads prefix row n // (N / M). With a `cache`, the call's keys are written
+    into it at `index` (its `segment` and `position` must already tell of them), and the written cache returns.
+    """
+    cfg = self.cfg
+    x = self.embedding[tokens].astype(DTYPES[cfg.dtype])
+    x = nn.with_logical_constraint(x * cfg.embed_scale, ("batch", "length", "embed_act"))
+    windows = np.broadcast_to(np.asarray([w or ALL_KEYS for w in cfg.window], np.int32), (cfg.layers,))
+    layers_of = lambda context: None if context is None else context.layers
+    keys_of = lambda context: None if context is None else (context.segment, context.position)
+    own, shared = (segment, position), (keys_of(prefix), keys_of(cache), index)
+    frequencies = rope_frequencies(cfg)
+    if cfg.scan_layers:
+      per_layer = (jnp.asarray(frequencies), jnp.asarray(windows), layers_of(prefix), layers_of(cache))
+      x, made = self.layers(x, own, per_layer, shared)
+    else:
+      made = []
+      for i, layer in enumerate(self.layers):
+        pick = lambda context: None if context is None else context.layers[i]
+        x, kv = layer(x, own, (frequencies[i], windows[i], pick(prefix), pick(cache)), shared)
+        made.append(kv)
+      made = tuple(made)
+    return self.final_norm(x), made
+
+  def head(self, hidden: jax.Array) -> jax.Array:
+    """hidden f[..., D] -> logits f32[..., V], before any temperature."""
+    kernel = (self.embedding if self.cfg.tied_head else self.head_kernel).astype(hidden.dtype)
+    logits = jnp.einsum("...d,vd->...v", hidden, kernel, preferred_element_type=jnp.float32)
+    return softcap(logits, self.cfg.head_softcap)
+
+
+def init_params(model: Decoder, key: jax.Array) -> Any:
+  """Fresh float32 parameters, boxed with their logical axis names. Consumes the key."""
+  dummy = jnp.zeros((1, 2), jnp.int32)
+  return model.init(key, dummy, dummy + 1, dummy)["params"]
+
+
+def cast_params(params: Any, cfg: ModelConfig) -> Any:
+  """Parameters in the dtype of the computation, cast once rather than at every decoded token."""
+  return jax.tree.map(lambda p: p.astype(DTYPES[cfg.dtype]), params)

@@ -1,0 +1,200 @@
+"""The sampler: prompts in, G responses each out, in one compiled program.
+
+Flow: prefill each prompt once -> draw the first token of its G samples -> a while loop of (one token through the
+decoder, draw the next) until every row has stopped. The samples of a prompt read its keys together; keys of the
+responses live in a buffer that doubles as it fills, one compiled body a size, so that attention reads about what
+is there. The noise of a draw depends on run, stream, step, problem, sample and position alone, never on the batch:
+one uniform number a token, and the CDF is inverted.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Callable
+
+import jax
+import jax.numpy as jnp
+
+from o1jax.model.transformer import KV, Context, Decoder, cast_params
+from o1jax.types import PromptBatch, Rollout, Strengths
+
+# Streams of random numbers, one a use, so that no two uses share a key.
+STREAMS = {"train": 0, "refill": 1, "eval": 2, "judge": 3, "branch": 4, "init": 5, "minibatch": 6, "sft": 7}
+MAX_BODIES = 6  # compiled sizes of the response's key buffer
+FIRST_SIZE = 32  # its smallest size, tokens
+FREE = -1  # in `forced`: the policy chooses
+
+
+def stream_key(seed: int, stream: str, step: jax.Array | int) -> jax.Array:
+  """The key of one use at one step: fold_in(run seed, stream, step)."""
+  return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), STREAMS[stream]), step)
+
+
+def inverse_cdf(scaled: jax.Array, uniform: jax.Array) -> jax.Array:
+  """Token whose share of the CDF holds `uniform`. scaled f32[B, V] logits / temperature, uniform f32[B] in [0, 1)."""
+  weights = jnp.exp(scaled - scaled.max(-1, keepdims=True))
+  cumulative = jnp.cumsum(weights, axis=-1)
+  total = cumulative[:, -1]
+  threshold = jnp.minimum(uniform * total, jnp.nextafter(total, 0.0))  # rounding must not pass the last token
+  return jnp.sum(cumulative <= threshold[:, None], axis=-1, dtype=jnp.int32)
+
+
+def greedy(scaled: jax.Array, uniform: jax.Array) -> jax.Array:
+  """The likeliest token, i32[B]; the noise is not looked at."""
+  del uniform
+  return jnp.argmax(scaled, axis=-1).astype(jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+  """What is static about sampling."""
+
+  max_tokens: int  # R
+  stop_tokens: tuple[int, ...]  # drawing one ends the row
+  replace: tuple[tuple[int, int], ...] = ()  # (drawn, taken instead): forbids stopping early
+  draw: Callable[[jax.Array, jax.Array], jax.Array] = inverse_cdf
+  top_k: int = 0  # evaluation alone; 0 = off
+  top_p: float = 1.0  # evaluation alone; 1 = off
+  pad: int = 0  # stands behind a row's end
+
+
+def row_noise(key: jax.Array, problem_id: jax.Array, samples: int, length: int) -> jax.Array:
+  """f32[length, P * samples] uniforms; a row's depend on its problem, its sample and the position alone.
+
+  `sample` counts the occurrences of a problem in the batch, so that a problem drawn twice gets fresh noise.
+  """
+  earlier = jnp.tril(problem_id[:, None] == problem_id[None, :], -1).sum(-1)
+  sample = (earlier[:, None] * samples + jnp.arange(samples)).astype(jnp.uint32)
+  fold = jax.random.fold_in
+  rows = jax.vmap(lambda i, s: jax.vmap(lambda g: fold(fold(key, i), g))(s))(problem_id, sample).reshape(-1)
+  at = jax.vmap(lambda t: jax.vmap(lambda row: jax.random.uniform(fold(row, t)))(rows))
+  return at(jnp.arange(length))
+
+
+def keep_top(scaled: jax.Array, top_k: int, top_p: float) -> jax.Array:
+  """Logits f32[B, V] with all but the top k, and all past the top-p mass, at -inf (Holtzman et al. 2020)."""
+  ranked = jnp.sort(scaled, axis=-1, descending=True)
+  if top_k:
+    scaled = jnp.where(scaled >= ranked[:, top_k - 1 : top_k], scaled, -jnp.inf)
+  if top_p < 1.0:
+    share = jax.nn.softmax(ranked, axis=-1)
+    before = jnp.cumsum(share, axis=-1) - share
+    kept = jnp.where(before < top_p, ranked, jnp.inf).min(-1, keepdims=True)
+    scaled = jnp.where(scaled >= kept, scaled, -jnp.inf)
+  return scaled
+
+
+def _draw(logits, uniform, temperature, forced, cfg: SampleConfig):
+  """(token i32[B], its log-prob f32[B], whether the policy chose it bool[B]) from logits f32[B, V]."""
+  scaled = logits / temperature
+  filtered = keep_top(scaled, cfg.top_k, cfg.top_p) if cfg.top_k or cfg.top_p < 1.0 else scaled
+  token = cfg.draw(filtered, uniform)
+  chosen = token
+  for drawn, instead in cfg.replace:
+    token = jnp.where(chosen == drawn, instead, token)
+  if forced is not None:
+    token = jnp.where(forced == FREE, token, forced)
+  free = (token == chosen) if forced is None else (token == chosen) & (forced == FREE)
+  picked = jnp.take_along_axis(scaled, token[:, None], axis=-1)[:, 0]
+  return token, picked - jax.nn.logsumexp(scaled, axis=-1), free
+
+
+def buffer_sizes(max_tokens: int) -> list[int]:
+  """Sizes of the response's key buffer, doubling up to `max_tokens`; at most MAX_BODIES of them."""
+  sizes = [max_tokens]
+  while len(sizes) < MAX_BODIES and sizes[0] > FIRST_SIZE:
+    sizes.insert(0, -(-sizes[0] // 2))
+  return sizes
+
+
+def _empty_cache(prefix: Any, rows: int, size: int) -> Any:
+  """Response keys of `rows` rows and `size` positions, shaped as the prompt's."""
+  grow = lambda a: jnp.zeros((*a.shape[:-4], rows, a.shape[-3], size, a.shape[-1]), a.dtype)
+  return jax.tree.map(grow, prefix)
+
+
+def _resize(cache: Any, size: int) -> Any:
+  grow = lambda a: jnp.pad(a, [(0, 0)] * (a.ndim - 2) + [(0, size - a.shape[-2]), (0, 0)])
+  return jax.tree.map(grow, cache)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "samples", "cfg"))
+def generate(
+  params: Any,
+  batch: PromptBatch,
+  key: jax.Array,
+  strengths: Strengths,
+  *,
+  model: Decoder,
+  samples: int,
+  cfg: SampleConfig,
+  forced: jax.Array | None = None,
+) -> Rollout:
+  """Draws `samples` responses a prompt at `strengths.temperature`. Consumes the key (`stream_key`).
+
+  `forced` i32[B, R] holds tokens that stand whatever is drawn, FREE (-1) where the policy chooses. Tokens forced or
+  replaced are no actions: they carry no log-prob and no loss.
+  """
+  params = {"params": cast_params(params, model.cfg)}
+  prompts, prompt_length = batch.tokens.shape
+  rows, budget = prompts * samples, cfg.max_tokens
+  repeat = lambda a: jnp.repeat(a, samples, axis=0)
+  segment = batch.mask.astype(jnp.int32)
+  position = jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0)
+  hidden, keys = model.apply(params, batch.tokens, segment, position)
+  prefix = Context(keys, segment, position)
+  start = repeat(segment.sum(1))  # position of a row's first response token
+  noise = row_noise(key, batch.problem_id, samples, budget)
+  forced_at = lambda t: None if forced is None else jax.lax.dynamic_index_in_dim(forced, t, 1, keepdims=False)
+  stops = lambda token: functools.reduce(jnp.logical_or, (token == s for s in cfg.stop_tokens))
+
+  def record(state, t, logits):
+    token, logp, free = _draw(logits, noise[t], strengths.temperature, forced_at(t), cfg)
+    alive = ~state["done"]
+    put = lambda name, value: jax.lax.dynamic_update_index_in_dim(state[name], value, t, axis=0)
+    return {
+      "tokens": put("tokens", jnp.where(alive, token, cfg.pad)),
+      "logp": put("logp", jnp.where(alive & free, logp, 0.0)),
+      "alive": put("alive", alive),
+      "action": put("action", alive & free),
+      "done": state["done"] | stops(token),
+      "last": token,
+    }
+
+  def decode(carry):
+    t, cache, state = carry
+    size = cache_size(cache)
+    written = jnp.broadcast_to((jnp.arange(size) < t).astype(jnp.int32), (rows, size))
+    context = Context(cache, written, start[:, None] + jnp.arange(size))
+    own = (state["last"][:, None], jnp.ones((rows, 1), jnp.int32), (start + t - 1)[:, None])
+    hidden, cache = model.apply(params, *own, prefix=prefix, cache=context, index=t - 1)
+    logits = model.apply(params, hidden[:, 0], method="head")
+    return t + 1, cache, record(state, t, logits)
+
+  state = {
+    "tokens": jnp.zeros((budget, rows), jnp.int32),
+    "logp": jnp.zeros((budget, rows), jnp.float32),
+    "alive": jnp.zeros((budget, rows), bool),
+    "action": jnp.zeros((budget, rows), bool),
+    "done": jnp.zeros((rows,), bool),
+    "last": jnp.zeros((rows,), jnp.int32),
+  }
+  state = record(state, 0, repeat(model.apply(params, hidden[:, -1], method="head")))
+  cache, t = _empty_cache(keys, rows, 0), jnp.ones((), jnp.int32)
+  for size in buffer_sizes(budget):
+    going = lambda carry, size=size: (carry[0] < jnp.minimum(size + 1, budget)) & ~carry[2]["done"].all()
+    t, cache, state = jax.lax.while_loop(going, decode, (t, _resize(cache, size), state))
+  join = lambda left, right: jnp.concatenate([repeat(left), right.T], axis=1)
+  return Rollout(
+    tokens=join(jnp.where(batch.mask, batch.tokens, cfg.pad), jnp.where(state["alive"], state["tokens"], cfg.pad)),
+    valid=join(batch.mask, state["alive"]),
+    is_action=join(jnp.zeros_like(batch.mask), state["action"]),
+    logp_sampler=join(jnp.zeros((prompts, prompt_length), jnp.float32), state["logp"]),
+    finished=state["done"],
+    policy_step=jnp.zeros((rows,), jnp.int32),
+  )
+
+
+def cache_size(cache: Any) -> int:
+  """Positions a key buffer holds."""
+  leaf: KV = jax.tree.leaves(cache, is_leaf=lambda x: isinstance(x, KV))[0]
+  return leaf.k.shape[-2]

@@ -1,0 +1,146 @@
+"""GSM8K: grade-school word problems with a worked solution that ends in `#### N` (Cobbe et al. 2021, section 2).
+
+    JSONL (question, answer) -> prepared splits -> Problems whose own solution verifies -> tokenizer -> Task
+
+The calculator annotations of the published solutions (`48/2 = <<48/2=24>>24`) are taken out: no calculator answers
+them while sampling, and each repeats what the text around it says at the price of a quarter more tokens.
+Left out: few-shot prompts, the calculator, a token to retry with (forced budgets need a task that knows one).
+"""
+
+import logging
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from o1jax.config import ConfigError, Gsm8kConfig, require
+from o1jax.io.data import JsonlData, Source, is_url, jsonl_splits, write_atomically
+from o1jax.io.tokenizer import EOS, Tokenizer, load_tokenizer, text_tokenizer_key, train_text_tokenizer
+from o1jax.tasks.base import Task, check_unique
+from o1jax.verifiers.base import Problem
+from o1jax.verifiers.gsm8k import count_answers, verify
+
+NAME = "gsm8k"
+FIELDS = {"question": str, "answer": str}
+MARK = "####"
+
+_ANNOTATION = re.compile(r"<<[^<>\n]*>>")
+_LOG = logging.getLogger(__name__)
+
+
+def build(cfg: Gsm8kConfig, seed: int) -> Task:
+  """The task, from prepared files below `cfg.data_dir`; the same for every `seed`.
+
+  Of a folder or URL with train.jsonl and test.jsonl, the first `cfg.held_out` rows of test.jsonl are held out; of one
+  .jsonl file, its last ones. A training row that asks a held-out question again is left out, and their number logged.
+  Raises ConfigError naming the file and row of a bad row, `--task.path` of a source that cannot be had,
+  `task.held_out` where too few rows are left, and the tokenizer's file where it loses an answer.
+  """
+  del seed  # nothing here is drawn
+  data = load(cfg)
+  train, held_out = _split(cfg, data)
+  tokenizer = _tokenizer(cfg, data.folder, train)
+  check_unique([*train, *held_out])
+  return Task(
+    name=NAME, train=train, held_out=held_out, tokenizer=tokenizer, verify=verify, demonstrate=demonstrate,
+    stop_tokens=(EOS,), give_up_token=None, retry_token=None, count_tries=count_answers,
+  )  # fmt: skip
+
+
+def load(cfg: Gsm8kConfig) -> JsonlData:
+  """Prepared splits of `cfg.path`: `train` and `test`, or `train` alone of one file. `data_hash` names their content.
+
+  Raises ConfigError as `jsonl_splits` does, and where `cfg.sha256` does not fit the source.
+  """
+  return jsonl_splits(NAME, _sources(cfg), FIELDS, cfg.data_dir, option="--task.path")
+
+
+def demonstrate(problem: Problem, rng: np.random.Generator) -> str:
+  """The published solution without its annotations, `#### N` at its end. Draws nothing: `rng` is left as it was."""
+  del rng
+  return problem.meta["solution"]
+
+
+def _sources(cfg: Gsm8kConfig) -> dict[str, Source]:
+  """Split -> file."""
+  if cfg.path.endswith(".jsonl"):
+    checked = is_url(cfg.path) and cfg.sha256 is not None
+    require(not checked, "--task.sha256", f"holds two hashes, and {cfg.path} is one file: set it to None")
+    return {"train": Source(cfg.path)}
+  hashes = cfg.sha256 if is_url(cfg.path) and cfg.sha256 is not None else (None, None)
+  folder = cfg.path.rstrip("/")
+  return {split: Source(f"{folder}/{split}.jsonl", sha) for split, sha in zip(("train", "test"), hashes)}
+
+
+def _split(cfg: Gsm8kConfig, data: JsonlData) -> tuple[list[Problem], list[Problem]]:
+  """(train, held out), with no question in both."""
+  sources = _sources(cfg)
+  problems = {
+    split: list(_problems(sources[split].location, split, rows)) for split, rows in data.splits.items()
+  }
+  train = problems["train"]
+  if "test" in problems:
+    held_out = problems["test"][: cfg.held_out]
+  else:
+    train, held_out = train[: -cfg.held_out], train[-cfg.held_out :]
+  rows = sum(len(rows) for rows in problems.values())
+  enough = len(held_out) == cfg.held_out and bool(train)
+  require(enough, "task.held_out", f"{cfg.held_out} rows cannot be held out of the {rows} in {cfg.path}")
+  asked = {_canonical(problem) for problem in held_out}
+  kept = [problem for problem in train if _canonical(problem) not in asked]
+  if len(kept) < len(train):
+    _LOG.warning(
+      "%s: %d training rows ask a held-out question and are left out", cfg.path, len(train) - len(kept)
+    )
+  require(bool(kept), "task.path", f"every training row of {cfg.path} asks a held-out question")
+  return kept, held_out
+
+
+def _canonical(problem: Problem) -> str:
+  """What two askings of one question share: letters and digits, without case."""
+  return "".join(letter for letter in problem.prompt.casefold() if letter.isalnum())
+
+
+def _problems(location: str, split: str, rows: Iterable[dict]) -> Iterator[Problem]:
+  """One problem a row, its gold solution verified against its gold answer. Raises ConfigError naming file and row."""
+  for number, row in enumerate(rows, start=1):
+    where = f"{location} row {number}"
+    question = row["question"].strip()
+    require(bool(question), where, "field 'question' is empty")
+    solution = "\n".join(line.rstrip() for line in _ANNOTATION.sub("", row["answer"]).strip().split("\n"))
+    gold = solution.rpartition(MARK)[2].strip()
+    require(MARK in solution, where, f"field 'answer' has no {MARK!r} before its result")
+    problem = Problem(
+      id=f"{split}/{number}",
+      prompt=f"{question}\nAnswer:\n",
+      answer=gold,
+      source=NAME,
+      meta={"solution": solution},
+    )
+    try:
+      verdict = verify([problem], [solution])[0]
+    except ValueError as error:
+      raise ConfigError(f"{where}: field 'answer': {gold[:80]!r} is not one number") from error
+    require(verdict.correct, where, f"field 'answer': the solution does not verify against {gold!r}")
+    yield problem
+
+
+def _tokenizer(cfg: Gsm8kConfig, folder: pathlib.Path, train: Sequence[Problem]) -> Tokenizer:
+  """The configured tokenizer, or one trained on the training split alone and kept beside the prepared data."""
+  if cfg.tokenizer is not None:
+    tokenizer = load_tokenizer(cfg.tokenizer)
+    _check_keeps_answers(cfg.tokenizer, tokenizer, train)
+    return tokenizer
+  text = [problem.prompt + problem.meta["solution"] for problem in train]
+  path = folder / f"tokenizer-{text_tokenizer_key(text, vocab_size=cfg.vocab)}.model"
+  if not path.is_file():
+    write_atomically(path, train_text_tokenizer(text, vocab_size=cfg.vocab).proto)
+  return load_tokenizer(str(path))
+
+
+def _check_keeps_answers(path: str, tokenizer: Tokenizer, problems: Sequence[Problem]) -> None:
+  """Raises ConfigError where a solution no longer verifies after a round trip through the tokenizer."""
+  solutions = [tokenizer.decode(tokenizer.encode(problem.meta["solution"])) for problem in problems]
+  for problem, verdict in zip(problems, verify(problems, solutions), strict=True):
+    require(verdict.correct, path, f"loses the answer of {problem.id} between encoding and decoding")

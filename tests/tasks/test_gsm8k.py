@@ -1,0 +1,198 @@
+"""GSM8K as a task, from a dozen rows of its format."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from o1jax.config import ConfigError, Gsm8kConfig, load_experiment
+from o1jax.io.tokenizer import EOS, train_text_tokenizer, train_tokenizer
+from o1jax.tasks import gsm8k
+from o1jax.tasks.base import Task
+
+ROWS = pathlib.Path(__file__).parent.parent / "data" / "gsm8k_rows.jsonl"
+EXPERIMENT = pathlib.Path(__file__).parent.parent.parent / "experiments" / "gsm8k_smoke.py"
+
+
+def config(path, tmp_path, **fields) -> Gsm8kConfig:
+  return Gsm8kConfig(
+    path=str(path), data_dir=str(tmp_path / "prepared"), **{"held_out": 4, "vocab": 400, **fields}
+  )
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> Task:
+  return gsm8k.build(config(ROWS, tmp_path_factory.mktemp("gsm8k")), seed=0)
+
+
+def write(path: pathlib.Path, *answers: str, question: str = "How many?") -> pathlib.Path:
+  """Rows with these answers and questions of their own."""
+  rows = [
+    {"question": f"{question} {number}", "answer": answer} for number, answer in enumerate(answers, start=1)
+  ]
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  return path
+
+
+def test_one_file_holds_its_last_rows_out(task):
+  assert [problem.id for problem in task.train] == [f"train/{n}" for n in range(1, 9)]
+  assert [problem.id for problem in task.held_out] == [f"train/{n}" for n in range(9, 13)]
+
+
+def test_a_problem_reads_as_question_answer_and_number(task):
+  problem = task.train[2]
+  assert problem.prompt == (
+    "A ferry takes 240 cars a trip and makes 9 trips a day. How many cars can it take in a day?\nAnswer:\n"
+  )
+  assert (problem.answer, problem.source) == ("2,160", "gsm8k")
+
+
+def test_demonstrations_are_the_solutions_without_annotations_and_verify(task):
+  rng = np.random.default_rng(0)
+  problems = [*task.train, *task.held_out]
+  texts = [task.demonstrate(problem, rng) for problem in problems]
+  assert texts[0] == "The baker makes 6*12 = 72 rolls.\nAfter the sale 72-50 = 22 rolls are left.\n#### 22"
+  assert not any("<<" in text for text in texts)
+  assert all(verdict.correct for verdict in task.verify(problems, texts))
+  assert [verdict.parsed for verdict in task.verify(problems[2:4], texts[2:4])] == ["2160", "-7"]
+
+
+def test_the_tokenizer_gives_every_text_back(task):
+  assert task.tokenizer.vocab_size <= 400
+  for problem in [*task.train, *task.held_out]:
+    for text in (problem.prompt, problem.meta["solution"]):
+      assert task.tokenizer.decode(task.tokenizer.encode(text)) == text
+
+
+def test_steering(task):
+  assert task.stop_tokens == (EOS,)
+  assert task.give_up_token is None and task.retry_token is None
+  assert task.count_tries("#### 1\nWait.\n#### 2") == 2
+
+
+def test_two_builds_are_one(tmp_path):
+  first = gsm8k.build(config(ROWS, tmp_path), seed=0)
+  second = gsm8k.build(config(ROWS, tmp_path), seed=1)
+  assert (first.train, first.held_out, first.tokenizer) == (second.train, second.held_out, second.tokenizer)
+
+
+def test_a_trained_tokenizer_is_kept_beside_the_data_and_knows_its_text_and_size(tmp_path, monkeypatch):
+  cfg = config(ROWS, tmp_path)
+  built = gsm8k.build(cfg, seed=0)
+  kept = sorted(gsm8k.load(cfg).folder.glob("tokenizer-*.model"))
+  assert [path.read_bytes() for path in kept] == [built.tokenizer.proto]
+  with monkeypatch.context() as patch:
+    patch.delattr(gsm8k, "train_text_tokenizer")
+    assert gsm8k.build(cfg, seed=0).tokenizer == built.tokenizer
+  assert gsm8k.build(dataclasses.replace(cfg, held_out=3), seed=0).tokenizer != built.tokenizer
+  assert gsm8k.build(dataclasses.replace(cfg, vocab=330), seed=0).tokenizer.vocab_size == 330
+
+
+def test_held_out_text_is_not_in_the_tokenizer(tmp_path):
+  path = write(tmp_path / "a.jsonl", "#### 1", "#### 2", "zyzzyva zyzzyva zyzzyva\n#### 3")
+  tokenizer = gsm8k.build(config(path, tmp_path, held_out=1, vocab=1000), seed=0).tokenizer
+  assert len(tokenizer.encode("zyzzyva")) > len(tokenizer.encode("zyzzyv"))
+  with pytest.raises(ConfigError, match="'z'"):
+    tokenizer.token("z")
+
+
+def test_a_folder_has_a_training_and_a_test_file(tmp_path):
+  lines = ROWS.read_text().splitlines(keepends=True)
+  (tmp_path / "train.jsonl").write_text("".join(lines[:7]))
+  (tmp_path / "test.jsonl").write_text("".join(lines[7:]))
+  for path in (tmp_path, tmp_path.as_uri()):
+    built = gsm8k.build(config(path, tmp_path, sha256=None), seed=0)
+    assert len(built.train) == 7
+    assert [problem.id for problem in built.held_out] == [f"test/{n}" for n in range(1, 5)]
+
+
+def test_the_data_hash_follows_the_content(tmp_path):
+  copy = shutil.copy(ROWS, tmp_path / "copy.jsonl")
+  assert gsm8k.load(config(copy, tmp_path)).data_hash == gsm8k.load(config(ROWS, tmp_path)).data_hash
+  other = write(tmp_path / "other.jsonl", "#### 1", "#### 2")
+  assert gsm8k.load(config(other, tmp_path)).data_hash != gsm8k.load(config(ROWS, tmp_path)).data_hash
+
+
+def test_a_held_out_question_is_not_trained_on(tmp_path, caplog):
+  path = write(tmp_path / "a.jsonl", "#### 1", "#### 2", "#### 3")
+  with path.open("a") as file:
+    file.write(json.dumps({"question": " how  MANY? 2", "answer": "#### 2"}) + "\n")
+  with caplog.at_level(logging.WARNING):
+    built = gsm8k.build(config(path, tmp_path, held_out=1), seed=0)
+  assert [problem.id for problem in built.train] == ["train/1", "train/3"]
+  assert "1 training rows ask a held-out question" in caplog.text
+
+
+@pytest.mark.parametrize("held_out", [12, 13])
+def test_too_few_rows_are_an_error_that_names_the_field(tmp_path, held_out):
+  with pytest.raises(ConfigError, match=rf"task\.held_out: {held_out} rows cannot be held out of the 12"):
+    gsm8k.build(config(ROWS, tmp_path, held_out=held_out), seed=0)
+
+
+BAD = {
+  "just words": "has no '####' before its result",
+  "#### words": "'words' is not one number",
+  "####": "'' is not one number",
+  "#### 1 or 2": "'1 or 2' is not one number",
+  "#### 1\n#### 2": "the solution does not verify against '2'",
+}
+
+
+@pytest.mark.parametrize("answer", BAD)
+def test_a_bad_answer_names_its_file_and_row(tmp_path, answer):
+  path = write(tmp_path / "a.jsonl", "#### 1", answer, "#### 3")
+  with pytest.raises(ConfigError) as error:
+    gsm8k.build(config(path, tmp_path, held_out=1), seed=0)
+  assert str(error.value).startswith(f"{path} row 2: ") and BAD[answer] in str(error.value)
+
+
+def test_an_empty_question_names_its_row(tmp_path):
+  path = tmp_path / "a.jsonl"
+  path.write_text(json.dumps({"question": " ", "answer": "#### 1"}) + "\n")
+  with pytest.raises(ConfigError, match=r"a\.jsonl row 1: field 'question' is empty"):
+    gsm8k.build(config(path, tmp_path, held_out=1), seed=0)
+
+
+def test_a_source_that_cannot_be_had_names_the_option(tmp_path):
+  for path in (tmp_path / "nowhere", tmp_path / "nowhere.jsonl", "http://127.0.0.1:9/x"):
+    with pytest.raises(ConfigError, match=r"^--task\.path: "):
+      gsm8k.build(config(path, tmp_path), seed=0)
+
+
+def test_hashes_are_checked_on_a_download_alone(tmp_path):
+  for split in ("train", "test"):
+    shutil.copy(ROWS, tmp_path / f"{split}.jsonl")
+  assert len(gsm8k.load(config(tmp_path, tmp_path)).splits["train"]) == 12
+  with pytest.raises(ConfigError, match="has SHA-256"):
+    gsm8k.load(config(tmp_path.as_uri(), tmp_path))
+  with pytest.raises(ConfigError, match=r"^--task\.sha256: "):
+    gsm8k.load(config(ROWS.as_uri(), tmp_path))
+  assert len(gsm8k.load(config(ROWS.as_uri(), tmp_path, sha256=None)).splits["train"]) == 12
+
+
+def test_a_tokenizer_file_is_used_if_it_keeps_the_answers(tmp_path, task):
+  text = [problem.prompt + problem.meta["solution"] for problem in task.train]
+  good, bad = tmp_path / "good.model", tmp_path / "bad.model"
+  good.write_bytes(train_text_tokenizer(text, vocab_size=350).proto)
+  bad.write_bytes(train_tokenizer(["no digit to be seen"], vocab_size=50).proto)
+  assert gsm8k.build(config(ROWS, tmp_path, tokenizer=str(good)), seed=0).tokenizer.vocab_size == 350
+  with pytest.raises(ConfigError, match=r"bad\.model: loses the answer of train/1"):
+    gsm8k.build(config(ROWS, tmp_path, tokenizer=str(bad)), seed=0)
+
+
+def test_the_smoke_experiment_is_valid_and_its_limits_hold_these_rows(tmp_path):
+  cfg = load_experiment(str(EXPERIMENT))
+  cfg.validate()
+  assert cfg.task.path.startswith("https://") and cfg.task.sha256 is not None
+  local = dataclasses.replace(cfg.task, path=str(ROWS), data_dir=str(tmp_path), held_out=4)
+  built = gsm8k.build(local, seed=cfg.seed)
+  for problem in [*built.train, *built.held_out]:
+    prompt, solution = (
+      len(built.tokenizer.encode(text)) for text in (problem.prompt, problem.meta["solution"])
+    )
+    assert prompt <= cfg.rl.max_prompt
+    assert prompt + solution + 1 <= cfg.sft.length
