@@ -90,7 +90,7 @@ class Strengths:
 class TrainState:
   """All that learning carries from step to step. Keys are derived from `step`, never carried."""
 
-  step: jax.Array  # i32[], optimiser steps taken
+  step: jax.Array  # i32[], training steps taken (a rollout learned from is one)
   params: Any
   opt_state: Any
   ref_params: Any = None  # a copy, never an alias of params; None where no term needs a reference
@@ -165,7 +165,8 @@ def masked_max(value: jax.Array, mask: jax.Array) -> Max:
 
 def merge_stats(a: dict[str, Stat], b: dict[str, Stat]) -> dict[str, Stat]:
   """Merges two dicts of statistics with the same keys."""
-  return {name: a[name].merge(b[name]) for name in a}
+  merge = lambda left, right: left.merge(right)
+  return {name: merge(a[name], b[name]) for name in a}
 
 
 def resolve_stats(stats: dict[str, Stat]) -> dict[str, float]:

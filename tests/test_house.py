@@ -120,7 +120,9 @@ def test_each_layer_imports_from_those_above_it_alone():
 
 
 def test_experiments_import_the_configuration_alone():
-  assert [fault for path, source in _sources("experiments") for fault in experiment_faults(path, source)] == []
+  assert [
+    fault for path, source in _sources("experiments") for fault in experiment_faults(path, source)
+  ] == []
 
 
 def test_files_functions_and_nesting_keep_to_their_limits():

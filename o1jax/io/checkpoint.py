@@ -23,7 +23,10 @@ from o1jax.config import ConfigError, require
 from o1jax.types import TrainState
 
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of whatever orbax has not committed
-FIXED_BYTES, ARRAY_BYTES = 128 * 1024, 1024  # what a checkpoint's index takes, a generous guess: whole, and an array
+FIXED_BYTES, ARRAY_BYTES = (
+  128 * 1024,
+  1024,
+)  # what a checkpoint's index takes, a generous guess: whole, and an array
 STRAGGLER_SECONDS = 10.0  # how long threads of a failed save may go on writing
 
 
@@ -45,6 +48,7 @@ class Checkpoints:
     _quiet()
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
     try:
+      self._folder.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(self._folder, options=options)
     except OSError as error:
       raise ConfigError(f"{self._folder}: cannot hold checkpoints: {error.strerror}") from error
@@ -184,17 +188,23 @@ def _check_layout(folder: pathlib.Path, held: Mapping[str, str], wanted: Mapping
       )
 
 
-def _read(folder: pathlib.Path, step: int, items: Mapping[str, ocp.args.CheckpointArgs]) -> ocp.args.Composite:
+def _read(
+  folder: pathlib.Path, step: int, items: Mapping[str, ocp.args.CheckpointArgs]
+) -> ocp.args.Composite:
   """Reads items of one step. Opens no manager, so that a reader never cleans up after a writer."""
   committed = _committed(folder)
   if step not in committed:
-    raise ConfigError(f"{folder}: holds no checkpoint of step {step}, but {sorted(committed) or 'none at all'}")
+    raise ConfigError(
+      f"{folder}: holds no checkpoint of step {step}, but {sorted(committed) or 'none at all'}"
+    )
   try:
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
       return reader.restore(folder / str(step), args=ocp.args.Composite(**items))
   except Exception as error:
     line = str(error).strip().partition("\n")[0][:200]
-    raise ConfigError(f"{folder / str(step)}: unreadable checkpoint: {type(error).__name__}: {line}") from error
+    raise ConfigError(
+      f"{folder / str(step)}: unreadable checkpoint: {type(error).__name__}: {line}"
+    ) from error
 
 
 def _check_room(folder: pathlib.Path, leaves: Mapping[str, jax.Array]) -> None:

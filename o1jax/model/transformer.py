@@ -49,6 +49,11 @@ class Context(NamedTuple):
   position: jax.Array  # i32[M, S]
 
 
+def logical(init: Callable, names: tuple[str, ...]) -> Any:
+  """An initialiser whose array is boxed with its logical axis names."""
+  return nn.with_logical_partitioning(init, names)
+
+
 def rope_frequencies(cfg: ModelConfig) -> np.ndarray:
   """f32[layers, head_dim / 2] radians a position (Su et al. 2021, section 3.2.2; Llama 3's scaling where set)."""
   half = np.arange(0, cfg.head_dim, 2, dtype=np.float64) / cfg.head_dim
@@ -125,14 +130,14 @@ class RMSNorm(nn.Module):
   """x / rms(x) * w (Zhang & Sennrich 2019, eq. 4), or * (1 + w); over the last `axes` axes, in float32."""
 
   cfg: ModelConfig
-  logical: tuple[str, ...] = ("embed",)
+  names: tuple[str, ...] = ("embed",)
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    axes = tuple(range(-len(self.logical), 0))
+    axes = tuple(range(-len(self.names), 0))
     init = nn.initializers.zeros_init() if self.cfg.norm_plus_one else nn.initializers.ones_init()
     shape = x.shape[len(x.shape) - len(axes) :]
-    scale = self.param("scale", nn.with_logical_partitioning(init, self.logical), shape, jnp.float32)
+    scale = self.param("scale", logical(init, self.names), shape, jnp.float32)
     value = x.astype(jnp.float32)
     value = value * jax.lax.rsqrt(jnp.mean(jnp.square(value), axes, keepdims=True) + self.cfg.norm_eps)
     return (value * (scale + 1.0 if self.cfg.norm_plus_one else scale)).astype(x.dtype)
@@ -150,10 +155,10 @@ class Attention(nn.Module):
     shape = (cfg.width, cfg.kv_heads, group + 2, cfg.head_dim)
     names = ("embed", "kv_heads", "q_per_kv", "head_dim")
     init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2, 3))
-    kernel = self.param("qkv", nn.with_logical_partitioning(init, names), shape, jnp.float32)
+    kernel = self.param("qkv", logical(init, names), shape, jnp.float32)
     mixed = jnp.einsum("ntd,dkgh->ntkgh", x, kernel.astype(x.dtype))
     if cfg.qkv_bias:
-      zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), names[1:])
+      zeros = logical(nn.initializers.zeros_init(), names[1:])
       mixed = mixed + self.param("qkv_bias", zeros, shape[1:], jnp.float32).astype(x.dtype)
     q, k, v = mixed[:, :, :, :group], mixed[:, :, :, group : group + 1], mixed[:, :, :, group + 1]
     q, k = QK_NORMS[cfg.qk_norm](cfg, q, k)
@@ -176,7 +181,7 @@ class Attention(nn.Module):
       scale_down, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3
     )
     shape = (cfg.kv_heads, group, cfg.head_dim, cfg.width)
-    kernel = self.param("out", nn.with_logical_partitioning(init, names), shape, jnp.float32)
+    kernel = self.param("out", logical(init, names), shape, jnp.float32)
     return jnp.einsum("nkgth,kghd->ntd", out, kernel.astype(x.dtype)), made
 
 
@@ -208,16 +213,12 @@ class MLP(nn.Module):
     cfg = self.cfg
     init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2))
     names = ("embed", "gate_up", "mlp")
-    kernel = self.param(
-      "gate_up", nn.with_logical_partitioning(init, names), (cfg.width, 2, cfg.mlp), jnp.float32
-    )
+    kernel = self.param("gate_up", logical(init, names), (cfg.width, 2, cfg.mlp), jnp.float32)
     both = jnp.einsum("ntd,dcf->ntcf", x, kernel.astype(x.dtype))
     hidden = ACTIVATIONS[cfg.activation](both[:, :, 0]) * both[:, :, 1]
     hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
     init = nn.initializers.variance_scaling((2 * cfg.layers) ** -1.0, "fan_in", "truncated_normal")
-    kernel = self.param(
-      "down", nn.with_logical_partitioning(init, ("mlp", "embed")), (cfg.mlp, cfg.width), jnp.float32
-    )
+    kernel = self.param("down", logical(init, ("mlp", "embed")), (cfg.mlp, cfg.width), jnp.float32)
     return hidden @ kernel.astype(x.dtype)
 
 
@@ -250,11 +251,11 @@ class Decoder(nn.Module):
 
   def setup(self):
     cfg = self.cfg
-    init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+    init = logical(nn.initializers.normal(0.02), ("vocab", "embed"))
     self.embedding = self.param("embedding", init, (cfg.vocab, cfg.width), jnp.float32)
     self.final_norm = RMSNorm(cfg)
     if not cfg.tied_head:
-      init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+      init = logical(nn.initializers.normal(0.02), ("vocab", "embed"))
       self.head_kernel = self.param("head", init, (cfg.vocab, cfg.width), jnp.float32)
     layer = REMAT[cfg.remat](Layer)
     if cfg.scan_layers:
@@ -294,8 +295,8 @@ class Decoder(nn.Module):
     else:
       made = []
       for i, layer in enumerate(self.layers):
-        pick = lambda context: None if context is None else context.layers[i]
-        x, kv = layer(x, own, (frequencies[i], windows[i], pick(prefix), pick(cache)), shared)
+        prefix_kv, cache_kv = (None if c is None else c.layers[i] for c in (prefix, cache))
+        x, kv = layer(x, own, (frequencies[i], windows[i], prefix_kv, cache_kv), shared)
         made.append(kv)
       made = tuple(made)
     return self.final_norm(x), made

@@ -185,7 +185,9 @@ def generate(
     t, cache, state = jax.lax.while_loop(going, decode, (t, _resize(cache, size), state))
   join = lambda left, right: jnp.concatenate([repeat(left), right.T], axis=1)
   return Rollout(
-    tokens=join(jnp.where(batch.mask, batch.tokens, cfg.pad), jnp.where(state["alive"], state["tokens"], cfg.pad)),
+    tokens=join(
+      jnp.where(batch.mask, batch.tokens, cfg.pad), jnp.where(state["alive"], state["tokens"], cfg.pad)
+    ),
     valid=join(batch.mask, state["alive"]),
     is_action=join(jnp.zeros_like(batch.mask), state["action"]),
     logp_sampler=join(jnp.zeros((prompts, prompt_length), jnp.float32), state["logp"]),

@@ -19,7 +19,9 @@ class Task:
   held_out: Sequence[Problem]
   tokenizer: Tokenizer
   verify: Verify
-  demonstrate: Callable[[Problem, np.random.Generator], str] | None  # a cold-start response, None: the task has none
+  demonstrate: (
+    Callable[[Problem, np.random.Generator], str] | None
+  )  # a cold-start response, None: the task has none
   stop_tokens: tuple[int, ...]  # drawing one ends a response (it stays in it, and is trained on)
   give_up_token: int | None  # the token by which a response gives up, None where the task knows none
   retry_token: int | None  # what takes the place of an early stop when a budget is forced
@@ -38,5 +40,7 @@ def check_unique(problems: Sequence[Problem]) -> None:
   for problem in problems:
     key = problem_hash(problem)
     if key in seen:
-      raise ValueError(f"problems {seen[key]!r} and {problem.id!r} of {problem.source} share the sampling key {key}")
+      raise ValueError(
+        f"problems {seen[key]!r} and {problem.id!r} of {problem.source} share the sampling key {key}"
+      )
     seen[key] = problem.id

@@ -31,12 +31,17 @@ CURSOR = {"stage": "rl", "data": {"epoch": 2, "row": 17}, "flops": 1.5e18, "queu
 
 def make_state(seed: int, width: int = 24) -> TrainState:
   """A small state with odd values: bf16, negative zero, infinities, NaN, integers, an empty optimiser node."""
-  noise = jax.random.normal(jax.random.key(seed), (16, width))
-  odd = jnp.array([-0.0, jnp.inf, -jnp.inf, jnp.nan, 1e-42, 3.0, 4.0, float(seed)], jnp.float32)
-  params = {"block": {"kernel": noise, "bias": noise[0].astype(jnp.bfloat16)}, "odd": odd}
+  noise = jnp.asarray(np.random.default_rng(seed).standard_normal((16, width), np.float32))
+  odd = jnp.asarray(np.array([-0.0, np.inf, -np.inf, np.nan, 1e-42, 3.0, 4.0, seed], np.float32))
+  params = {
+    "block": {"kernel": noise, "bias": jnp.asarray(np.asarray(noise[0]).astype(jnp.bfloat16))},
+    "odd": odd,
+  }
   tx = optax.chain(optax.clip_by_global_norm(1.0), optax.inject_hyperparams(optax.adamw)(learning_rate=1e-3))
   ref = jax.tree.map(jnp.copy, params)
-  return TrainState(step=jnp.int32(seed), params=params, opt_state=tx.init(params), ref_params=ref, controllers=None)
+  return TrainState(
+    step=jnp.int32(seed), params=params, opt_state=tx.init(params), ref_params=ref, controllers=None
+  )
 
 
 def assert_bitwise(a, b) -> None:
@@ -121,7 +126,9 @@ def test_donation_right_after_save_changes_nothing(tmp_path, monkeypatch):
   advance = jax.jit(lambda x: jax.tree.map(lambda v: v * 3 + 1, x), donate_argnums=0)
   mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
   specs = {"split": PartitionSpec("data"), "copied": PartitionSpec()}
-  params = {k: jax.device_put(jnp.arange(4096.0).reshape(8, 512), NamedSharding(mesh, s)) for k, s in specs.items()}
+  params = {
+    k: jax.device_put(jnp.arange(4096.0).reshape(8, 512), NamedSharding(mesh, s)) for k, s in specs.items()
+  }
   params = advance(params)  # buffers that XLA allocated, as a train step's are
   state = TrainState(step=jnp.int32(1), params=params, opt_state={"m": params["split"] * 2}, ref_params=None)
   expected = jax.tree.map(lambda x: np.array(x, copy=True), state)
@@ -212,7 +219,7 @@ def test_restore_onto_other_shardings(tmp_path):
 # kill -9
 
 
-DRIVER = '''
+DRIVER = """
 import os, pathlib, signal, sys, threading, time
 sys.path.insert(0, {here!r})
 import numpy as np
@@ -221,9 +228,6 @@ from test_checkpoint import Checkpoints, atomicity, checkpoint, make_state, rest
 
 def die(*args, **kwargs):
   os.kill(os.getpid(), signal.SIGKILL)
-
-async def die_async(*args, **kwargs):
-  die()
 
 def nth(count, function):
   calls = []
@@ -261,15 +265,27 @@ def fewer_devices(folder, out):
 
 root = pathlib.Path(sys.argv[1])
 fewer = root / "eight"
+children = {{}}
 for moment in sys.argv[2:]:
-  pid = os.fork()
-  if pid == 0:
+  children[moment] = os.fork()
+  if children[moment] == 0:
     child(root / moment, moment)
+for moment, pid in children.items():
   print(moment, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 fewer_devices(fewer, root / "one.npy")
-'''
+"""
 
-MOMENTS = ["array-1", "array-9", "commit-1", "commit-4", "rename-1", "rename-4", "timed-0", "timed-20", "timed-60"]
+MOMENTS = [
+  "array-1",
+  "array-9",
+  "commit-1",
+  "commit-4",
+  "rename-1",
+  "rename-4",
+  "timed-0",
+  "timed-20",
+  "timed-60",
+]
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +293,9 @@ def killed(tmp_path_factory):
   """Runs the driver on ONE device: a child is killed at each moment; then it reads what 8 devices saved here."""
   root = tmp_path_factory.mktemp("killed")
   mesh = Mesh(np.array(jax.devices()), ("data",))
-  split = jax.device_put(jax.random.normal(jax.random.key(3), (16, 8)), NamedSharding(mesh, PartitionSpec("data")))
+  split = jax.device_put(
+    jax.random.normal(jax.random.key(3), (16, 8)), NamedSharding(mesh, PartitionSpec("data"))
+  )
   with Checkpoints(root / "eight", keep=1) as checkpoints:
     checkpoints.save(1, TrainState(step=jnp.int32(1), params={"split": split}, opt_state={}), {})
   env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
@@ -359,6 +377,9 @@ def unlimited(path) -> shutil._ntuple_diskusage:
   return shutil._ntuple_diskusage(10**15, 0, 10**15)
 
 
+@pytest.mark.filterwarnings(
+  "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # tensorstore's threads outlive the loop
 @pytest.mark.parametrize("asked_first", [True, False])
 def test_a_full_disk_is_one_line_and_costs_no_checkpoint(small_disk, monkeypatch, caplog, asked_first):
   """Found by asking first; and where the disk fills up after that, in the midst of the save."""
@@ -375,7 +396,9 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(small_disk, monkeypatch
         checkpoints.wait()
       filler.unlink()
       line = one_line(error)
-      assert line.startswith(f"{folder}: no space left on device") and "earlier checkpoints are intact" in line
+      assert (
+        line.startswith(f"{folder}: no space left on device") and "earlier checkpoints are intact" in line
+      )
       assert [path.name for path in folder.iterdir()] == ["1"]
       assert_bitwise(checkpoints.restore(1, make_state(0))[0], make_state(1))
     checkpoints.save(2, make_state(2), {})

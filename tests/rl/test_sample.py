@@ -1,0 +1,124 @@
+"""The sampler against the learner's forward pass, and what its noise may depend on."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from o1jax.config import ModelConfig
+from o1jax.model.transformer import Decoder, init_params
+from o1jax.rl.sample import FREE, SampleConfig, buffer_sizes, generate, greedy, inverse_cdf, stream_key
+from o1jax.rl.score import Grouped, Packed, score
+from o1jax.types import PromptBatch, Rollout, Strengths
+
+P, G, LP, R, STOP = 3, 4, 5, 40, 2
+NONE: frozenset[str] = frozenset({"entropy"})
+
+
+def tiny(**options) -> tuple[Decoder, dict]:
+  base = dict(width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=64, vocab=30)
+  model = Decoder(ModelConfig(**{**base, **options}))
+  return model, nn.meta.unbox(init_params(model, jax.random.key(0)))
+
+
+def prompts(pad: int = 0) -> PromptBatch:
+  rng = np.random.default_rng(0)
+  tokens = np.pad(rng.integers(4, 30, (P, LP)), [(0, 0), (pad, 0)])
+  mask = np.pad(np.ones((P, LP), bool), [(0, 0), (pad, 0)])
+  mask[0, : pad + 2] = False
+  return PromptBatch(jnp.asarray(tokens), jnp.asarray(mask), jnp.arange(7, 7 + P, dtype=jnp.uint32))
+
+
+def strengths(temperature: float = 1.0) -> Strengths:
+  zero = jnp.float32(0)
+  return Strengths(zero, zero, jnp.float32(temperature), zero, zero, zero, zero, zero, zero)
+
+
+def draw(model, params, batch, *, samples=G, forced=None, temperature=1.0, **options) -> Rollout:
+  cfg = SampleConfig(**{"max_tokens": R, "stop_tokens": (STOP,), **options})
+  key = stream_key(0, "train", 1)
+  return generate(
+    params, batch, key, strengths(temperature), model=model, samples=samples, cfg=cfg, forced=forced
+  )
+
+
+def rescore(model, params, rollout: Rollout, layout, temperature: float = 1.0, chunk: int = 4096):
+  segment = rollout.valid.astype(jnp.int32)
+  position = jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0)
+  scores = score(
+    params, None, rollout.tokens, segment, position, model=model, temperature=jnp.float32(temperature),
+    needs=NONE, layout=layout, chunk=chunk,
+  )  # fmt: skip
+  return jnp.where(rollout.is_action, scores.logp, 0.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"scan_layers": True, "window": (0, 6), "qk_norm": "full"}])
+@pytest.mark.parametrize("layout", [Packed(), Grouped(LP, G)])
+def test_sampler_and_learner_agree(options, layout) -> None:
+  model, params = tiny(**options)
+  rollout = draw(model, params, prompts(), temperature=0.7)
+  for chunk in (4096, 37):
+    logp = rescore(model, params, rollout, layout, temperature=0.7, chunk=chunk)
+    np.testing.assert_allclose(logp, rollout.logp_sampler, atol=1e-4, rtol=0)
+  assert rollout.is_action.sum() > P * G
+
+
+def test_padding_and_batch_change_no_token() -> None:
+  model, params = tiny()
+  base = draw(model, params, prompts())
+  padded = draw(model, params, prompts(pad=3))
+  np.testing.assert_array_equal(base.tokens[:, LP:], padded.tokens[:, LP + 3 :])
+  alone = draw(model, params, jax.tree.map(lambda a: a[1:2], prompts()))
+  np.testing.assert_array_equal(base.tokens[G : 2 * G, LP:], alone.tokens[:, LP:])
+
+
+def test_samples_of_a_problem_differ_and_a_repeat_gets_fresh_noise() -> None:
+  model, params = tiny()
+  twice = jax.tree.map(lambda a: jnp.repeat(a[1:2], 2, axis=0), prompts())
+  rows = {tuple(row) for row in np.asarray(draw(model, params, twice).tokens)}
+  assert len(rows) == 2 * G
+
+
+def test_the_stop_token_is_an_action_and_ends_the_row() -> None:
+  model, params = tiny()
+  rollout = jax.tree.map(np.asarray, draw(model, params, prompts()))
+  assert rollout.finished.any()
+  for tokens, action, done in zip(rollout.tokens[:, LP:], rollout.is_action[:, LP:], rollout.finished):
+    length = action.sum()
+    assert action[:length].all() and (tokens[length:] == 0).all()
+    assert (tokens[length - 1] == STOP) == done
+    assert STOP not in tokens[: length - 1]
+
+
+def test_forced_and_replaced_tokens_stand_and_are_no_actions() -> None:
+  model, params = tiny()
+  forced = jnp.full((P * G, R), FREE).at[:, 3].set(9)
+  rollout = draw(model, params, prompts(), forced=forced, replace=((STOP, 5),))
+  assert not (rollout.tokens[:, LP:] == STOP).any()
+  assert (rollout.tokens[:, LP + 3] == 9).all() and not rollout.is_action[:, LP + 3].any()
+  assert rollout.valid[:, LP:].all() and (rollout.logp_sampler[~rollout.is_action] == 0).all()
+
+
+def test_top_k_of_one_is_greedy() -> None:
+  model, params = tiny()
+  best = draw(model, params, prompts(), draw=greedy)
+  narrow = draw(model, params, prompts(), top_k=1)
+  np.testing.assert_array_equal(best.tokens, narrow.tokens)
+
+
+def test_inverse_cdf_by_hand() -> None:
+  logits = jnp.log(jnp.asarray([[0.5, 0.25, 0.25]] * 4))
+  uniform = jnp.asarray([0.0, 0.49, 0.51, 0.99999994])
+  np.testing.assert_array_equal(inverse_cdf(logits, uniform), [0, 0, 1, 2])
+
+
+def test_inverse_cdf_never_draws_what_has_no_mass() -> None:
+  logits = jnp.asarray([[-jnp.inf, 0.0, -jnp.inf]] * 2)
+  np.testing.assert_array_equal(inverse_cdf(logits, jnp.asarray([0.0, 0.99999994])), [1, 1])
+
+
+def test_buffer_sizes_double_up_to_the_budget() -> None:
+  assert buffer_sizes(128) == [32, 64, 128]
+  assert buffer_sizes(20) == [20]
+  assert len(buffer_sizes(100_000)) == 6 and buffer_sizes(100_000)[-1] == 100_000

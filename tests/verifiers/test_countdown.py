@@ -1,0 +1,48 @@
+"""The countdown verifier against a table whose verdicts a reader can check by hand."""
+
+import pytest
+
+from o1jax.verifiers.base import Problem
+from o1jax.verifiers.countdown import count_tries, verify
+
+PROBLEM = Problem("3 7 9 34", "3 7 9 -> 34", "34", "countdown", {"numbers": [3, 7, 9], "target": 34})
+SAME = Problem("2 2 5 9", "2 2 5 -> 9", "9", "countdown", {"numbers": [2, 2, 5], "target": 9})
+
+
+@pytest.mark.parametrize(
+  ("text", "error"),
+  [
+    ("3 * 9 = 27 , 27 + 7 = 34 yes", None),
+    ("9 * 3 = 27 , 7 + 27 = 34 yes", None),
+    ("3 + 7 = 10 , 10 + 9 = 19 no wait 3 * 9 = 27 , 27 + 7 = 34 yes", None),
+    ("3 * 9 = 27 , 27 + 7 = 34 yes wait 3 + 7 = 10 , 10 + 9 = 19 no", None),  # the claim still stands
+    ("3 * 9 = 27 , 27 + 7 = 34 yes wait 3 + 7", None),  # cut off behind it
+    ("3 * 9 = 27 , 27 + 7 = 34 yes wait 3 + 7 = 10 , 10 + 9 = 19 yes", "wrong"),  # the last claim counts
+    ("3 * 9 = 27 , 27 + 7 = 34 no quit", "unparsable"),  # found, but not claimed
+    ("3 * 9 = 27 , 27 + 7 = 34", "unparsable"),
+    ("3 * 9 = 28 , 28 + 7 = 34 yes", "wrong"),  # inexact steps
+    ("3 * 9 = 27 , 27 + 7 = 35 yes", "wrong"),
+    ("27 + 7 = 34 yes", "wrong"),  # 27 was never made
+    ("3 * 9 = 27 yes", "wrong"),  # 7 unused
+    ("3 * 9 = 27 , 27 + 9 = 36 yes", "wrong"),  # 9 twice
+    ("34 yes", "unparsable"),
+    ("yes", "unparsable"),
+    ("", "unparsable"),
+    ("3 * 9 = 27 , 27 + 7 = 34 yesterday", "unparsable"),
+    ("3 / 9 = 0 , 0 + 34 = 34 yes", "unparsable"),
+    ("9" * 200_000 + " yes", "unparsable"),
+  ],
+)
+def test_verdicts(text: str, error: str | None) -> None:
+  (verdict,) = verify([PROBLEM], [text])
+  assert (verdict.error, verdict.correct, verdict.reward) == (error, error is None, float(error is None))
+
+
+def test_a_number_given_twice_may_be_used_twice() -> None:
+  good, bad = verify([SAME, SAME], ["2 * 2 = 4 , 4 + 5 = 9 yes", "2 * 2 = 4 , 4 + 2 = 6 , 6 + 5 = 11 yes"])
+  assert good.correct and not bad.correct
+
+
+def test_tries_are_counted_by_their_marks() -> None:
+  assert count_tries("3 + 7 = 10 , 10 + 9 = 19 no wait 3 * 9 = 27 , 27 + 7 = 34 yes") == 2
+  assert count_tries("3 + 7 =") == 0
