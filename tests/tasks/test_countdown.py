@@ -1,0 +1,57 @@
+"""The countdown task: disjoint splits, sound demonstrations, a tokenizer that loses nothing."""
+
+import numpy as np
+import pytest
+
+from o1jax.config import ConfigError, CountdownConfig
+from o1jax.tasks.base import Task
+from o1jax.tasks.countdown import build, canonical, chains
+from o1jax.verifiers.countdown import GIVE_UP, count_tries
+
+CFG = CountdownConfig(count=3, max_number=6, held_out=100, max_tries=5)
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+  return build(CFG, seed=0)
+
+
+def test_chains_by_hand() -> None:
+  ends = {end for _, end in chains((2, 3), 99)}
+  assert ends == {5, 1, 6}  # 2 - 3 is negative
+  assert {end for _, end in chains((2, 3), 5)} == {5, 1}
+
+
+def test_splits_share_no_canonical_problem(task: Task) -> None:
+  train, held_out = ({canonical(p) for p in split} for split in (task.train, task.held_out))
+  assert len(held_out) == CFG.held_out and not train & held_out
+  assert len(train) == len(task.train)
+
+
+def test_the_split_does_not_depend_on_the_run(task: Task) -> None:
+  assert [p.id for p in build(CFG, seed=1).held_out] == [p.id for p in task.held_out]
+
+
+def test_demonstrations_are_right_or_give_up(task: Task) -> None:
+  rng = np.random.default_rng(0)
+  problems = list(task.train[:300])
+  texts = [task.demonstrate(p, rng) for p in problems]
+  for text, verdict in zip(texts, task.verify(problems, texts)):
+    assert verdict.correct != text.endswith(GIVE_UP)
+    assert 1 <= count_tries(text) <= CFG.max_tries
+  given_up = np.mean([text.endswith(GIVE_UP) for text in texts])
+  assert 0.3 < given_up < 0.9
+
+
+def test_the_tokenizer_round_trips(task: Task) -> None:
+  rng = np.random.default_rng(1)
+  for problem in task.train[:200]:
+    for text in (problem.prompt, task.demonstrate(problem, rng)):
+      ids = task.tokenizer.encode(text)
+      assert task.tokenizer.decode(ids) == text
+      assert len(ids) == len(text.split())  # a token a word
+
+
+def test_more_held_out_problems_than_there_are() -> None:
+  with pytest.raises(ConfigError, match="task.held_out"):
+    build(CountdownConfig(count=2, max_number=2, held_out=1000), seed=0)
