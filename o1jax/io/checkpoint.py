@@ -8,6 +8,7 @@ anything is read. Step numbers are the folders' names: a folder gets its name wh
 Left out: keys (derived from the step, never stored) and any choice of "best" (the newest `keep` are kept).
 """
 
+import dataclasses
 import json
 import logging
 import pathlib
@@ -157,7 +158,7 @@ def _flatten(tree: Any, prefix: str) -> dict[str, Any]:
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
-  return _flatten(state.replace(params=None), "")
+  return _flatten(dataclasses.replace(state, params=None), "")
 
 
 def _unflatten(like: Any, leaves: Mapping[str, Any], prefix: str) -> Any:
@@ -251,7 +252,7 @@ class _Raised(logging.Filter):
   """Drops the tracebacks logged of errors that orbax raises as well: a full disk is one line, not hundreds."""
 
   def filter(self, record: logging.LogRecord) -> bool:
-    from_orbax = "orbax" in pathlib.PurePath(record.pathname).parts or TEMPORARY in record.getMessage()
+    from_orbax = "orbax" in pathlib.PurePath(record.pathname).parts or "orbax" in record.getMessage()
     return not (record.levelno == logging.ERROR and from_orbax)
 
 

@@ -58,7 +58,9 @@ def problems_of(numbers: tuple[int, ...], max_value: int) -> list[Problem]:
 def demonstrate(problem: Problem, rng: np.random.Generator, cfg: CountdownConfig) -> str:
   """A cold-start response: tries drawn without repetition, a solution with `hint_rate` each, giving up early."""
   target = problem.meta["target"]
-  everything = [(steps, end) for steps, end in chains(tuple(problem.meta["numbers"]), cfg.max_value)]
+  everything = list(
+    dict.fromkeys(chains(tuple(problem.meta["numbers"]), cfg.max_value))
+  )  # equal numbers: no twins
   order = rng.permutation(len(everything))
   wrong = iter([everything[i][0] for i in order if everything[i][1] != target])
   right = [everything[i][0] for i in order if everything[i][1] == target]

@@ -1,0 +1,80 @@
+"""One forward path: a whole row, a prompt's shared keys, and token by token must agree; devices change nothing."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from o1jax.config import ConfigError, MeshConfig, ModelConfig, RopeScaling
+from o1jax.dist.mesh import make_mesh
+from o1jax.dist.sharding import RULES, param_shardings, put_rows
+from o1jax.model.transformer import Context, Decoder, init_params, rope_frequencies
+
+BASE = dict(width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=64, vocab=30)
+GEMMA = dict(
+  norm_placement="sandwich", norm_plus_one=True, activation="gelu_tanh", attention_softcap=20.0, head_softcap=10.0,
+  window=(4, 0), rope_theta=(1e4, 1e6), embed_scale=5.7, qk_norm="head",
+)  # fmt: skip
+OTHER = dict(norm_placement="post", qkv_bias=True, qk_norm="full", tied_head=False, remat="full")
+P, G, LP, R = 2, 2, 4, 5
+
+
+def batch() -> tuple[jax.Array, jax.Array, jax.Array]:
+  rng = np.random.default_rng(0)
+  prompt, response = rng.integers(1, 30, (P, LP)), rng.integers(1, 30, (P * G, R))
+  valid = np.ones((P * G, LP + R), np.int32)
+  valid[:G, :2] = 0
+  tokens = jnp.asarray(np.concatenate([np.repeat(prompt, G, 0), response], 1))
+  return tokens, jnp.asarray(valid), jnp.maximum(jnp.cumsum(jnp.asarray(valid), 1) - 1, 0)
+
+
+@pytest.mark.parametrize("options", [{}, GEMMA, OTHER, {**GEMMA, "scan_layers": True}])
+def test_shared_prompt_keys_give_the_whole_rows_states(options) -> None:
+  model = Decoder(ModelConfig(**BASE, **options))
+  params = {"params": nn.meta.unbox(init_params(model, jax.random.key(0)))}
+  tokens, segment, position = batch()
+  whole, _ = model.apply(params, tokens, segment, position)
+  prompt = [a[::G, :LP] for a in (tokens, segment, position)]
+  _, keys = model.apply(params, *prompt)
+  rest = (a[:, LP:] for a in (tokens, segment, position))
+  split, _ = model.apply(params, *rest, prefix=Context(keys, prompt[1], prompt[2]))
+  np.testing.assert_allclose(split, whole[:, LP:], atol=2e-5, rtol=0)
+
+
+def test_packed_rows_do_not_see_each_other() -> None:
+  model = Decoder(ModelConfig(**BASE))
+  params = {"params": nn.meta.unbox(init_params(model, jax.random.key(0)))}
+  tokens = jnp.asarray([[5, 6, 7, 8, 9, 10]])
+  packed, _ = model.apply(
+    params, tokens, jnp.asarray([[1, 1, 1, 2, 2, 2]]), jnp.asarray([[0, 1, 2, 0, 1, 2]])
+  )
+  alone, _ = model.apply(params, tokens[:, 3:], jnp.ones((1, 3), jnp.int32), jnp.arange(3)[None])
+  np.testing.assert_allclose(packed[:, 3:], alone, atol=1e-5, rtol=0)
+
+
+def test_eight_devices_give_the_states_of_one() -> None:
+  model = Decoder(ModelConfig(**BASE))
+  boxed = init_params(model, jax.random.key(0))
+  tokens, segment, position = (jnp.concatenate([a, a]) for a in batch())
+  params = nn.meta.unbox(boxed)
+  forward = lambda p, *rows: model.apply({"params": p}, *rows)[0]
+  one = forward(params, tokens, segment, position)
+  mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+  sharded = jax.device_put(params, param_shardings(boxed, mesh))
+  assert not sharded["layer_0"]["attention"]["qkv"].sharding.is_fully_replicated
+  with mesh, nn.logical_axis_rules(RULES):
+    many = jax.jit(forward)(sharded, *put_rows((tokens, segment, position), mesh))
+  np.testing.assert_allclose(many, one, atol=2e-5, rtol=0)
+
+
+def test_an_impossible_mesh_names_itself() -> None:
+  with pytest.raises(ConfigError, match="mesh: data=3 x fsdp=1 x tensor=1 does not fill 8 devices"):
+    make_mesh(MeshConfig(data=3))
+
+
+def test_llama3_scaling_keeps_short_waves_and_slows_long_ones() -> None:
+  plain = ModelConfig(**{**BASE, "head_dim": 64}, rope_theta=(5e5,))
+  scaled = ModelConfig(**{**BASE, "head_dim": 64}, rope_theta=(5e5,), rope_scaling=RopeScaling())
+  ratio = rope_frequencies(plain)[0] / rope_frequencies(scaled)[0]
+  assert ratio[0] == 1.0 and ratio[-1] == pytest.approx(8.0) and (np.diff(ratio) >= -1e-6).all()
