@@ -222,9 +222,9 @@ def _with_named_structs(config: TrainConfig, arguments: list[str]) -> TrainConfi
       named = any(argument.replace("-", "_").startswith(f"__{prefix}{field}.") for argument in arguments)
       if named and vars(value)[field] is None:
         filled[field] = struct()
-    for field in dataclasses.fields(value):
-      if dataclasses.is_dataclass(vars(value)[field.name]):
-        filled[field.name] = fill(vars(value)[field.name], f"{prefix}{field.name}.")
+    for name, item in vars(value).items():
+      if dataclasses.is_dataclass(item):
+        filled[name] = fill(item, f"{prefix}{name}.")
     return dataclasses.replace(value, **filled)
 
   return fill(config, "")
@@ -234,7 +234,7 @@ def _parse(
   prog: str, kind: type[Args], arguments: list[str], default: Args | None = None, about: str | None = None
 ) -> Args:
   """Parses `arguments` into `kind`, starting from `default`. Raises ConfigError naming the option that is wrong."""
-  known = list(_flags(default)) if default is not None else [f"--{f.name}" for f in dataclasses.fields(kind)]
+  known = list(_flags(default)) if default is not None else [f"--{name}" for name in kind.__annotations__]
 
   def refuse(event: tyro_errors.ParseErrorEvent) -> None:
     raise ConfigError(_explain(event, known))

@@ -63,7 +63,7 @@ def optional_structs(kind: type) -> list[tuple[str, type]]:
 def _structs(kind: Any) -> list[type]:
   """The dataclasses among the members of a union, or the type itself where it is one."""
   members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
-  return [member for member in members if dataclasses.is_dataclass(member)]
+  return [member for member in members if isinstance(member, type) and dataclasses.is_dataclass(member)]
 
 
 def _encode(kind: Any, value: Any) -> Any:

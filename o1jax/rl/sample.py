@@ -135,8 +135,7 @@ def generate(
   replaced are no actions: they carry no log-prob and no loss.
   """
   params = {"params": cast_params(params, model.cfg)}
-  prompts, prompt_length = batch.tokens.shape
-  rows, budget = prompts * samples, cfg.max_tokens
+  rows, budget = batch.tokens.shape[0] * samples, cfg.max_tokens
   repeat = lambda a: jnp.repeat(a, samples, axis=0)
   segment = batch.mask.astype(jnp.int32)
   position = jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0)
@@ -170,7 +169,17 @@ def generate(
     logits = model.apply(params, hidden[:, 0], method="head")
     return t + 1, cache, record(state, t, logits)
 
-  state = {
+  state = record(_blank(budget, rows), 0, repeat(model.apply(params, hidden[:, -1], method="head")))
+  cache, t = _empty_cache(keys, rows, 0), jnp.ones((), jnp.int32)
+  for size in buffer_sizes(budget):
+    going = lambda carry, size=size: (carry[0] < jnp.minimum(size + 1, budget)) & ~carry[2]["done"].all()
+    t, cache, state = jax.lax.while_loop(going, decode, (t, _resize(cache, size), state))
+  return _assemble(batch, state, samples, cfg.pad)
+
+
+def _blank(budget: int, rows: int) -> dict[str, jax.Array]:
+  """The record of a response before its first token; per-token arrays are [R, B], so that a step writes one row."""
+  return {
     "tokens": jnp.zeros((budget, rows), jnp.int32),
     "logp": jnp.zeros((budget, rows), jnp.float32),
     "alive": jnp.zeros((budget, rows), bool),
@@ -178,21 +187,18 @@ def generate(
     "done": jnp.zeros((rows,), bool),
     "last": jnp.zeros((rows,), jnp.int32),
   }
-  state = record(state, 0, repeat(model.apply(params, hidden[:, -1], method="head")))
-  cache, t = _empty_cache(keys, rows, 0), jnp.ones((), jnp.int32)
-  for size in buffer_sizes(budget):
-    going = lambda carry, size=size: (carry[0] < jnp.minimum(size + 1, budget)) & ~carry[2]["done"].all()
-    t, cache, state = jax.lax.while_loop(going, decode, (t, _resize(cache, size), state))
-  join = lambda left, right: jnp.concatenate([repeat(left), right.T], axis=1)
+
+
+def _assemble(batch: PromptBatch, state: dict[str, jax.Array], samples: int, pad: int) -> Rollout:
+  """Prompts and what was drawn for them, as rows of one width."""
+  join = lambda left, right: jnp.concatenate([jnp.repeat(left, samples, axis=0), right.T], axis=1)
   return Rollout(
-    tokens=join(
-      jnp.where(batch.mask, batch.tokens, cfg.pad), jnp.where(state["alive"], state["tokens"], cfg.pad)
-    ),
+    tokens=join(jnp.where(batch.mask, batch.tokens, pad), jnp.where(state["alive"], state["tokens"], pad)),
     valid=join(batch.mask, state["alive"]),
     is_action=join(jnp.zeros_like(batch.mask), state["action"]),
-    logp_sampler=join(jnp.zeros((prompts, prompt_length), jnp.float32), state["logp"]),
+    logp_sampler=join(jnp.zeros(batch.tokens.shape, jnp.float32), state["logp"]),
     finished=state["done"],
-    policy_step=jnp.zeros((rows,), jnp.int32),
+    policy_step=jnp.zeros(state["done"].shape, jnp.int32),
   )
 
 

@@ -64,7 +64,7 @@ def demonstrate(problem: Problem, rng: np.random.Generator, cfg: CountdownConfig
   order = rng.permutation(len(everything))
   wrong = iter([everything[i][0] for i in order if everything[i][1] != target])
   right = [everything[i][0] for i in order if everything[i][1] == target]
-  text = []
+  text: list[str] = []
   for _ in range(cfg.max_tries):
     steps = right[0] if rng.random() < cfg.hint_rate else next(wrong, right[0])
     if steps is right[0]:

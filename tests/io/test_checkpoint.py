@@ -368,30 +368,28 @@ def unlimited(path) -> shutil._ntuple_diskusage:
   return shutil._ntuple_diskusage(10**15, 0, 10**15)
 
 
-@pytest.mark.filterwarnings(
-  "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # tensorstore's threads outlive the loop
+# tensorstore's threads outlive the loop
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("free", [0, 8192, 24576])
 @pytest.mark.parametrize("asked_first", [True, False])
-def test_a_full_disk_is_one_line_and_costs_no_checkpoint(small_disk, monkeypatch, caplog, asked_first):
+def test_a_full_disk_is_one_line_and_costs_no_checkpoint(small_disk, monkeypatch, caplog, asked_first, free):
   """Found by asking first; and where the disk fills up after that, in the midst of the save."""
   folder = small_disk / "checkpoints"
   with Checkpoints(folder, keep=1) as checkpoints:
     checkpoints.save(1, make_state(1), CURSOR)
     checkpoints.wait()
-    for free in (0, 8192, 24576):
-      filler = fill(small_disk, free)
-      with monkeypatch.context() as patch, pytest.raises(ConfigError) as error:
-        if not asked_first:
-          patch.setattr(checkpoint.shutil, "disk_usage", unlimited)
-        checkpoints.save(2, make_state(2), {})
-        checkpoints.wait()
-      filler.unlink()
-      line = one_line(error)
-      assert (
-        line.startswith(f"{folder}: no space left on device") and "earlier checkpoints are intact" in line
-      )
-      assert [path.name for path in folder.iterdir()] == ["1"]
-      assert_bitwise(checkpoints.restore(1, make_state(0))[0], make_state(1))
+    filler = fill(small_disk, free)
+    if not asked_first:
+      monkeypatch.setattr(checkpoint.shutil, "disk_usage", unlimited)
+    with pytest.raises(ConfigError) as error:
+      checkpoints.save(2, make_state(2), {})
+      checkpoints.wait()
+    monkeypatch.undo()
+    filler.unlink()
+    line = one_line(error)
+    assert line.startswith(f"{folder}: no space left on device") and "earlier checkpoints are intact" in line
+    assert [path.name for path in folder.iterdir()] == ["1"]
+    assert_bitwise(checkpoints.restore(1, make_state(0))[0], make_state(1))
     checkpoints.save(2, make_state(2), {})
     assert_bitwise(checkpoints.restore(2, make_state(0))[0], make_state(2))
   assert [path.name for path in folder.iterdir()] == ["2"]

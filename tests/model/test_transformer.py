@@ -63,7 +63,7 @@ def test_eight_devices_give_the_states_of_one() -> None:
   mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
   sharded = jax.device_put(params, param_shardings(boxed, mesh))
   assert not sharded["layer_0"]["attention"]["qkv"].sharding.is_fully_replicated
-  with mesh, nn.logical_axis_rules(RULES):
+  with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
     many = jax.jit(forward)(sharded, *put_rows((tokens, segment, position), mesh))
   np.testing.assert_allclose(many, one, atol=2e-5, rtol=0)
 
