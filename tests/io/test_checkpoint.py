@@ -4,10 +4,8 @@ One subprocess (one import of jax) forks a child a moment at which to die; the p
 """
 
 import asyncio
-import logging
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import threading
@@ -343,57 +341,6 @@ def test_one_device_to_eight(killed):
 
 
 # a full disk
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-  disk = tmp_path / "disk"
-  disk.mkdir()
-  mount = shutil.which("mount")
-  command = [mount or "mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)]
-  if mount is None or subprocess.run(command, capture_output=True).returncode != 0:
-    pytest.skip("mounting a tmpfs is not permitted here (it needs root)")
-  yield disk
-  subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def fill(disk: pathlib.Path, free: int) -> pathlib.Path:
-  """Writes a file that leaves `free` bytes."""
-  filler = disk / "filler"
-  filler.write_bytes(bytes(shutil.disk_usage(disk).free - free))
-  return filler
-
-
-def unlimited(path) -> shutil._ntuple_diskusage:
-  return shutil._ntuple_diskusage(10**15, 0, 10**15)
-
-
-# tensorstore's threads outlive the loop
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("free", [0, 8192, 24576])
-@pytest.mark.parametrize("asked_first", [True, False])
-def test_a_full_disk_is_one_line_and_costs_no_checkpoint(small_disk, monkeypatch, caplog, asked_first, free):
-  """Found by asking first; and where the disk fills up after that, in the midst of the save."""
-  folder = small_disk / "checkpoints"
-  with Checkpoints(folder, keep=1) as checkpoints:
-    checkpoints.save(1, make_state(1), CURSOR)
-    checkpoints.wait()
-    filler = fill(small_disk, free)
-    if not asked_first:
-      monkeypatch.setattr(checkpoint.shutil, "disk_usage", unlimited)
-    with pytest.raises(ConfigError) as error:
-      checkpoints.save(2, make_state(2), {})
-      checkpoints.wait()
-    monkeypatch.undo()
-    filler.unlink()
-    line = one_line(error)
-    assert line.startswith(f"{folder}: no space left on device") and "earlier checkpoints are intact" in line
-    assert [path.name for path in folder.iterdir()] == ["1"]
-    assert_bitwise(checkpoints.restore(1, make_state(0))[0], make_state(1))
-    checkpoints.save(2, make_state(2), {})
-    assert_bitwise(checkpoints.restore(2, make_state(0))[0], make_state(2))
-  assert [path.name for path in folder.iterdir()] == ["2"]
-  assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
 
 def test_an_error_of_the_background_save_reaches_wait(tmp_path, monkeypatch):

@@ -1,0 +1,99 @@
+"""A full disk during a save: one clear line, and every earlier checkpoint intact."""
+
+import logging
+import pathlib
+import shutil
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from o1jax.config import ConfigError
+from o1jax.io import checkpoint
+from o1jax.io.checkpoint import Checkpoints
+from o1jax.types import TrainState
+
+CURSOR = {"stage": "rl", "data": {"epoch": 2, "row": 17}, "flops": 1.5e18, "queue": [3, 1, 2]}
+
+
+def make_state(seed: int, width: int = 24) -> TrainState:
+  """A small state with odd values: bf16, negative zero, infinities, NaN, integers, an empty optimiser node."""
+  noise = jnp.asarray(np.random.default_rng(seed).standard_normal((16, width), np.float32))
+  odd = jnp.asarray(np.array([-0.0, np.inf, -np.inf, np.nan, 1e-42, 3.0, 4.0, seed], np.float32))
+  params = {
+    "block": {"kernel": noise, "bias": jnp.asarray(np.asarray(noise[0]).astype(jnp.bfloat16))},
+    "odd": odd,
+  }
+  tx = optax.chain(optax.clip_by_global_norm(1.0), optax.inject_hyperparams(optax.adamw)(learning_rate=1e-3))
+  ref = jax.tree.map(jnp.copy, params)
+  return TrainState(
+    step=jnp.int32(seed), params=params, opt_state=tx.init(params), ref_params=ref, controllers=None
+  )
+
+
+def assert_bitwise(a, b) -> None:
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for (path, x), y in zip(jax.tree_util.tree_flatten_with_path(a)[0], jax.tree.leaves(b), strict=True):
+    assert (x.dtype, x.shape) == (y.dtype, y.shape), path
+    assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), path
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+  text = str(error.value)
+  assert "\n" not in text and len(text) < 400
+  return text
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  disk = tmp_path / "disk"
+  disk.mkdir()
+  mount = shutil.which("mount")
+  command = [mount or "mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)]
+  if mount is None or subprocess.run(command, capture_output=True).returncode != 0:
+    pytest.skip("mounting a tmpfs is not permitted here (it needs root)")
+  yield disk
+  subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(disk: pathlib.Path, free: int) -> pathlib.Path:
+  """Writes a file that leaves `free` bytes."""
+  filler = disk / "filler"
+  filler.write_bytes(bytes(shutil.disk_usage(disk).free - free))
+  return filler
+
+
+def unlimited(path) -> shutil._ntuple_diskusage:
+  return shutil._ntuple_diskusage(10**15, 0, 10**15)
+
+
+@pytest.mark.filterwarnings(
+  "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # tensorstore's threads outlive the loop
+@pytest.mark.parametrize("asked_first", [True, False])
+def test_a_full_disk_is_one_line_and_costs_no_checkpoint(small_disk, monkeypatch, caplog, asked_first):
+  """Found by asking first; and where the disk fills up after that, in the midst of the save."""
+  folder = small_disk / "checkpoints"
+  with Checkpoints(folder, keep=1) as checkpoints:
+    checkpoints.save(1, make_state(1), CURSOR)
+    checkpoints.wait()
+    for free in (0, 8192, 24576):
+      filler = fill(small_disk, free)
+      with monkeypatch.context() as patch, pytest.raises(ConfigError) as error:
+        patch.setattr(checkpoint.shutil, "disk_usage", shutil.disk_usage if asked_first else unlimited)
+        checkpoints.save(2, make_state(2), {})
+        checkpoints.wait()
+      filler.unlink()
+      line = one_line(error)
+      assert (
+        line.startswith(f"{folder}: no space left on device") and "earlier checkpoints are intact" in line
+      )
+      assert [path.name for path in folder.iterdir()] == ["1"]
+      assert_bitwise(checkpoints.restore(1, make_state(0))[0], make_state(1))
+    checkpoints.save(2, make_state(2), {})
+    assert_bitwise(checkpoints.restore(2, make_state(0))[0], make_state(2))
+  assert [path.name for path in folder.iterdir()] == ["2"]
+  assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
