@@ -23,8 +23,8 @@ if [ ! -f .venv/o1jax.stamp ] || [ "$(cat .venv/o1jax.stamp)" != "$stamp" ]; the
   "$PYTHON" -m venv .venv
   .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
   .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
-  # The build backend is in the lock, so that this step fetches nothing.
-  .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+  # The build backend comes in an environment of its own.
+  .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
   # Written last: an installation that was cut short leaves no stamp, and is made anew.
   printf '%s\n' "$stamp" > .venv/o1jax.stamp
 fi
