@@ -77,7 +77,8 @@ class RunLog:
     self._folder = pathlib.Path(folder)
     metrics, rollouts = self._folder / "metrics.jsonl", self._folder / "rollouts.jsonl"
     if resume_step is None:
-      self._folder.mkdir(parents=True, exist_ok=True)
+      with _named(self._folder):
+        self._folder.mkdir(parents=True, exist_ok=True)
       require(
         not metrics.exists(), str(self._folder), "holds a run already: give it another name, or pass --resume"
       )
@@ -88,7 +89,7 @@ class RunLog:
           path.exists() or resume_step == 0, str(path), f"is missing: no run to resume at step {resume_step}"
         )
         _truncate(path, resume_step)
-      lines = read_lines(metrics)
+      lines = read_metrics(metrics)
     events = _rewrite_events(self._folder, lines)
     self._metrics, self._rollouts, self._events = (_Appender(path) for path in (metrics, rollouts, events))
 
@@ -102,7 +103,7 @@ class RunLog:
     """Appends one line {"step", "stage", "time", **values} and one event with the tags `stage/name`.
 
     NaN and infinities are the strings "NaN", "Infinity" and "-Infinity" in the line, which JSON has no numbers for;
-    `read_lines` turns them back. Raises ConfigError naming the file where the disk is full; the file then ends with
+    `read_metrics` turns them back. Raises ConfigError naming the file where the disk is full; the file then ends with
     its last whole line.
     """
     taken = [name for name in _RESERVED if name in values]
@@ -132,6 +133,7 @@ class _Appender:
       self._file = open(path, "ab", buffering=0)
 
   def write(self, record: bytes) -> None:
+    """Appends all of `record`, or, raising ConfigError, nothing."""
     size = os.fstat(self._file.fileno()).st_size
     rest = memoryview(record)
     try:
@@ -179,14 +181,19 @@ def write_json(path: str | pathlib.Path, obj: Any) -> None:
     file.write(data)
 
 
+def read_metrics(path: str | pathlib.Path) -> list[dict[str, Any]]:
+  """Reads metrics.jsonl: a dictionary a line, NaN and infinities as floats again. Raises as `read_lines` does."""
+  return [
+    {k: v if k in _RESERVED else _NON_FINITE.get(v, v) for k, v in line.items()} for line in read_lines(path)
+  ]
+
+
 def read_lines(path: str | pathlib.Path) -> list[dict[str, Any]]:
-  """Reads a .jsonl file of a run, "NaN", "Infinity" and "-Infinity" at a line's top level as floats again.
+  """Reads a .jsonl file of a run as it was written.
 
   A torn last line is left out. Raises ConfigError naming file and row where another line is damaged.
   """
-  return [
-    {k: _NON_FINITE.get(v, v) if isinstance(v, str) else v for k, v in line.items()} for line in _parse(path)
-  ]
+  return list(_parse(path))
 
 
 def _parse(path: str | pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -315,9 +322,8 @@ def progress(total: int, description: str, enabled: bool, every: int = 10) -> It
   """
   console = rich.console.Console(file=sys.stdout)
   shown: dict[str, str] = {}
-  display = _bar if enabled and console.is_terminal else _lines
-
-  with display(console, total, description, every) as draw:
+  live = enabled and console.is_terminal
+  with _bar(console, total, description) if live else _lines(total, description, every) as draw:
 
     def update(step: int, fields: Mapping[str, float]) -> None:
       shown.update({name: FIELDS[name](value) for name, value in fields.items()})
@@ -330,8 +336,7 @@ Draw = Callable[[int, str], None]
 
 
 @contextlib.contextmanager
-def _bar(console: rich.console.Console, total: int, description: str, every: int) -> Iterator[Draw]:
-  del every  # a bar is drawn at each step
+def _bar(console: rich.console.Console, total: int, description: str) -> Iterator[Draw]:
   columns = (
     rich.progress.TextColumn("{task.description}"),
     rich.progress.BarColumn(bar_width=24),
@@ -345,9 +350,7 @@ def _bar(console: rich.console.Console, total: int, description: str, every: int
 
 
 @contextlib.contextmanager
-def _lines(console: rich.console.Console, total: int, description: str, every: int) -> Iterator[Draw]:
-  del console  # its width would wrap a line that goes to a file
-
+def _lines(total: int, description: str, every: int) -> Iterator[Draw]:
   def draw(step: int, shown: str) -> None:
     if step % every == 0 or step == total:
       print(f"{description} {step}/{total}  {shown}".rstrip(), flush=True)
