@@ -5,7 +5,7 @@ R response length, L = Lp + R. Every per-token array is aligned to `tokens`: x[:
 and logp[:, t] = log pi(tokens[t] | tokens[<t]), 0 where `is_action` is false.
 """
 
-from typing import Any
+from typing import Any, Callable
 
 import flax.struct
 import jax
@@ -167,6 +167,16 @@ def merge_stats(a: dict[str, Stat], b: dict[str, Stat]) -> dict[str, Stat]:
   """Merges two dicts of statistics with the same keys."""
   merge = lambda left, right: left.merge(right)
   return {name: merge(a[name], b[name]) for name in a}
+
+
+def blank_stats(stats: dict[str, Stat]) -> dict[str, Stat]:
+  """What merges with `stats` (arrays or shapes) without changing them: the start of a scan that accumulates."""
+  blanks: dict[type, Callable[[], Stat]] = {
+    Mean: lambda: Mean(jnp.zeros(()), jnp.zeros(())),
+    Max: lambda: Max(jnp.full((), -jnp.inf)),
+    Min: lambda: Min(jnp.full((), jnp.inf)),
+  }
+  return {name: blanks[type(stat)]() for name, stat in stats.items()}
 
 
 def resolve_stats(stats: dict[str, Stat]) -> dict[str, float]:

@@ -28,7 +28,7 @@ FIXED_BYTES, ARRAY_BYTES = (
   128 * 1024,
   1024,
 )  # what a checkpoint's index takes, a generous guess: whole, and an array
-STRAGGLER_SECONDS = 10.0  # how long threads of a failed save may go on writing
+QUIET_SECONDS, STRAGGLER_SECONDS = 0.5, 10.0  # after a failed save: none of its threads wrote; they may go on
 
 
 def latest_step(folder: str | pathlib.Path) -> int | None:
@@ -123,8 +123,7 @@ class Checkpoints:
     """Removes what a failed save left, and forgets its step, so that the same step can be saved again."""
     self._manager.reload()
     if jax.process_index() == 0:
-      for path in self._folder.glob(f"*{TEMPORARY}*"):
-        _remove(path)
+      _remove_uncommitted(self._folder)
 
 
 def restore_params(folder: str | pathlib.Path, step: int, like_params: Any) -> Any:
@@ -221,16 +220,27 @@ def _check_room(folder: pathlib.Path, leaves: Mapping[str, jax.Array]) -> None:
     raise ConfigError(f"{folder}: no space left on device: {sizes}; earlier checkpoints are intact")
 
 
-def _remove(path: pathlib.Path) -> None:
-  """Removes a folder into which threads of a failed save may still write for a moment."""
-  deadline = time.monotonic() + STRAGGLER_SECONDS
-  while path.exists():
-    try:
-      shutil.rmtree(path)
-    except OSError:
-      if time.monotonic() > deadline:
-        raise
-      time.sleep(0.05)
+def _remove_uncommitted(folder: pathlib.Path) -> None:
+  """Removes what a failed save left, until nothing has come back for a while.
+
+  Nothing waits for the threads of a failed save, and each that still writes makes its folder anew.
+  """
+  now = time.monotonic()
+  deadline, quiet = now + STRAGGLER_SECONDS, now + QUIET_SECONDS
+  while time.monotonic() < quiet:
+    for path in folder.glob(f"*{TEMPORARY}*"):
+      quiet = time.monotonic() + QUIET_SECONDS
+      _remove(path, deadline)
+    time.sleep(0.02)
+
+
+def _remove(path: pathlib.Path, deadline: float) -> None:
+  """Removes a folder; a file that appears in it meanwhile is an error after `deadline` alone."""
+  try:
+    shutil.rmtree(path)
+  except OSError:
+    if time.monotonic() > deadline:
+      raise
 
 
 def _through_json(cursor: Mapping[str, Any]) -> dict[str, Any]:

@@ -340,7 +340,7 @@ def test_one_device_to_eight(killed):
   assert_bitwise(restored, make_state(1).params)
 
 
-# a full disk
+# errors of the background save
 
 
 def test_an_error_of_the_background_save_reaches_wait(tmp_path, monkeypatch):

@@ -1,0 +1,226 @@
+"""The update: experience in, a new TrainState out, in one compiled and donated program.
+
+Flow: denominators of the whole batch -> scan over micro-batches (score, objective, gradient; shares only add) ->
+clip -> AdamW with traced strengths -> reference. `learn` runs `update` over the epochs and minibatches of a rollout.
+A loss or gradient that is not finite leaves parameters and optimiser as they were; the metrics tell.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from o1jax.config import OptimConfig
+from o1jax.model.transformer import Decoder
+from o1jax.rl.objective import Term, global_norms, needs, objective
+from o1jax.rl.score import Grouped, Packed, score
+from o1jax.types import Experience, Mean, Norms, Stat, Strengths, TrainState, blank_stats, merge_stats
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateConfig:
+  """What is static about learning."""
+
+  terms: tuple[Term, ...]
+  layout: Packed | Grouped
+  max_tokens: int  # R_max of the dr_grpo aggregation
+  epochs: int = 1
+  minibatches: int = 1
+  micro_batches: int = 1
+  head_chunk: int = 4096
+  segments: int = 1  # completions in a row at most
+  reference: Callable[[Any, Any, jax.Array, Strengths], Any] = lambda params, ref, step, strengths: ref
+  reset_optimizer: bool = False
+
+
+def make_optimizer(cfg: OptimConfig) -> optax.GradientTransformation:
+  """AdamW behind clipping by global norm; learning rate and decay are set from Strengths at every update.
+
+  Decay acts on arrays of two and more axes (Loshchilov & Hutter 2019), so that norms and biases are left alone.
+  """
+  matrices = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+
+  def chain(learning_rate, weight_decay):
+    adam = optax.adamw(learning_rate, cfg.b1, cfg.b2, cfg.eps, weight_decay=weight_decay, mask=matrices)
+    return optax.chain(optax.clip_by_global_norm(cfg.clip_norm), adam) if cfg.clip_norm else adam
+
+  return optax.inject_hyperparams(chain)(learning_rate=cfg.lr, weight_decay=cfg.decay)
+
+
+def learning_rate(cfg: OptimConfig, steps: int) -> optax.Schedule:
+  """Training step -> learning rate: linear warm-up, then constant, linear or cosine to `final_fraction`."""
+  after = max(steps - cfg.warmup, 1)
+  decays = {
+    "constant": lambda: optax.constant_schedule(cfg.lr),
+    "linear": lambda: optax.linear_schedule(cfg.lr, cfg.lr * cfg.final_fraction, after),
+    "cosine": lambda: optax.cosine_decay_schedule(cfg.lr, after, cfg.final_fraction),
+  }
+  main = decays[cfg.schedule]()
+  if not cfg.warmup:
+    return main
+  return optax.join_schedules([optax.linear_schedule(0.0, cfg.lr, cfg.warmup), main], [cfg.warmup])
+
+
+def init_state(params: Any, tx: optax.GradientTransformation, *, with_reference: bool) -> TrainState:
+  """A fresh state; the reference, where a term needs one, is a copy of the parameters."""
+  reference = jax.tree.map(jnp.copy, params) if with_reference else None
+  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), reference)
+
+
+def ema_reference(params: Any, ref: Any, step: jax.Array, strengths: Strengths) -> Any:
+  """ref <- a params + (1 - a) ref, a = strengths.ema."""
+  del step
+  return jax.tree.map(lambda p, r: strengths.ema * p + (1 - strengths.ema) * r, params, ref)
+
+
+def is_reset(step: jax.Array, strengths: Strengths) -> jax.Array:
+  """Whether the reference is replaced after training step `step` (from 1)."""
+  return jnp.mod(step.astype(jnp.float32), strengths.reset_every) == 0
+
+
+def reset_reference(params: Any, ref: Any, step: jax.Array, strengths: Strengths) -> Any:
+  """ref <- params every `strengths.reset_every` steps (ProRL, Liu et al. 2025, section 3)."""
+  return jax.tree.map(lambda p, r: jnp.where(is_reset(step, strengths), p, r), params, ref)
+
+
+REFERENCES = {
+  "frozen": lambda params, ref, step, strengths: ref,
+  "ema": ema_reference,
+  "reset": reset_reference,
+}
+
+
+def _split(experience: Experience, parts: int, unit: int) -> Experience:
+  """[B, L] -> [parts, B / parts, L]; part m takes every parts-th unit of `unit` rows, so each device gives to each."""
+
+  def split(a: jax.Array) -> jax.Array:
+    units = a.reshape(a.shape[0] // (unit * parts), parts, unit, *a.shape[1:])
+    return units.swapaxes(0, 1).reshape(parts, a.shape[0] // parts, *a.shape[1:])
+
+  return jax.tree.map(split, experience)
+
+
+def _group(layout: Packed | Grouped) -> int:
+  """Rows that must stay together."""
+  return layout.samples if isinstance(layout, Grouped) else 1
+
+
+def gradients(
+  params: Any,
+  ref_params: Any,
+  experience: Experience,
+  strengths: Strengths,
+  norms: Norms,
+  *,
+  model: Decoder,
+  cfg: UpdateConfig,
+) -> tuple[jax.Array, Any, dict[str, Stat]]:
+  """(loss f32[], gradients, statistics) of a whole minibatch, summed over its micro-batches."""
+  loss_of = objective(cfg.terms)
+
+  def share(weights: Any, micro: Experience):
+    scores = score(
+      weights, ref_params, micro.tokens, micro.segment, micro.position, model=model,
+      temperature=strengths.temperature, needs=needs(cfg.terms), layout=cfg.layout, chunk=cfg.head_chunk,
+    )  # fmt: skip
+    return loss_of(scores, micro, strengths, norms)
+
+  value = jax.value_and_grad(share, has_aux=True)
+  if cfg.micro_batches == 1:
+    (loss, stats), grads = value(params, experience)
+    return loss, grads, stats
+
+  def add(carry, micro):
+    (loss, stats), grads = value(params, micro)
+    total, summed, merged = carry
+    return (total + loss, jax.tree.map(jnp.add, summed, grads), merge_stats(merged, stats)), None
+
+  pieces = _split(experience, cfg.micro_batches, _group(cfg.layout))
+  shapes = jax.eval_shape(share, params, jax.tree.map(lambda a: a[0], pieces))[1]
+  start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params), blank_stats(shapes))
+  return jax.lax.scan(add, start, pieces)[0]
+
+
+def update(
+  state: TrainState,
+  experience: Experience,
+  strengths: Strengths,
+  *,
+  model: Decoder,
+  tx: optax.GradientTransformation,
+  cfg: UpdateConfig,
+) -> tuple[TrainState, dict[str, Stat]]:
+  """One optimiser step on one minibatch. Denominators are those of all its rows, whatever the micro-batch."""
+  norms = global_norms(experience, cfg.max_tokens, cfg.segments)
+  loss, grads, stats = gradients(
+    state.params, state.ref_params, experience, strengths, norms, model=model, cfg=cfg
+  )
+  norm = optax.global_norm(grads)
+  opt_state: Any = state.opt_state
+  hyper = {**opt_state.hyperparams, "learning_rate": strengths.lr, "weight_decay": strengths.decay}
+  updates, opt_state = tx.update(grads, opt_state._replace(hyperparams=hyper), state.params)
+  params = optax.apply_updates(state.params, updates)
+  finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+  keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+  one = jnp.ones((), jnp.float32)
+  stats = {**stats, "loss": Mean(loss, one), "grad_norm": Mean(norm, one)}
+  return dataclasses.replace(
+    state, params=keep(params, state.params), opt_state=keep(opt_state, state.opt_state)
+  ), stats
+
+
+@functools.partial(jax.jit, static_argnames=("model", "tx", "cfg"), donate_argnames=("state",))
+def learn(
+  state: TrainState,
+  experience: Experience,
+  key: jax.Array,
+  strengths: Strengths,
+  *,
+  model: Decoder,
+  tx: optax.GradientTransformation,
+  cfg: UpdateConfig,
+) -> tuple[TrainState, dict[str, Stat]]:
+  """One training step: `epochs` passes over the experience in `minibatches` optimiser steps each, then the reference.
+
+  Minibatches are drawn by prompt group, afresh each epoch. Consumes the key; with one optimiser step it is not used.
+  Statistics are merged over the optimiser steps, but `logp_gap`, which is the first one's: later ones are off-policy.
+  """
+  run = functools.partial(update, model=model, tx=tx, cfg=cfg)
+  steps = cfg.epochs * cfg.minibatches
+  if steps == 1:
+    state, stats = run(state, experience, strengths)
+  else:
+    unit = _group(cfg.layout)
+    groups = experience.tokens.shape[0] // unit
+    orders = [jax.random.permutation(jax.random.fold_in(key, e), groups) for e in range(cfg.epochs)]
+    order = jnp.concatenate(orders).reshape(steps, groups // cfg.minibatches)
+    rows = (order[:, :, None] * unit + jnp.arange(unit)).reshape(steps, -1)
+    take = lambda index: jax.tree.map(lambda a: a[index], experience)
+    state, stats = run(state, take(rows[0]), strengths)
+
+    def step(carry, index):
+      moved, new = run(carry[0], take(index), strengths)
+      return (moved, merge_stats(carry[1], new)), None
+
+    first = stats
+    (state, stats), _ = jax.lax.scan(step, (state, stats), rows[1:])
+    stats = {k: first[k] if k.startswith("logp_gap/") else v for k, v in stats.items()}
+  return _finish(state, strengths, tx, cfg), stats
+
+
+def _finish(
+  state: TrainState, strengths: Strengths, tx: optax.GradientTransformation, cfg: UpdateConfig
+) -> TrainState:
+  """Counts the step, and moves the reference as configured."""
+  state = dataclasses.replace(state, step=state.step + 1)
+  if state.ref_params is None:
+    return state
+  ref = cfg.reference(state.params, state.ref_params, state.step, strengths)
+  opt_state = state.opt_state
+  if cfg.reset_optimizer:
+    fresh = tx.init(state.params)
+    opt_state = jax.tree.map(lambda n, o: jnp.where(is_reset(state.step, strengths), n, o), fresh, opt_state)
+  return dataclasses.replace(state, ref_params=ref, opt_state=opt_state)
