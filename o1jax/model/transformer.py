@@ -251,11 +251,11 @@ class Decoder(nn.Module):
 
   def setup(self):
     cfg = self.cfg
-    init = logical(nn.initializers.normal(0.02), ("vocab", "embed"))
+    init = logical(nn.initializers.normal(cfg.width**-0.5), ("vocab", "embed"))
     self.embedding = self.param("embedding", init, (cfg.vocab, cfg.width), jnp.float32)
     self.final_norm = RMSNorm(cfg)
     if not cfg.tied_head:
-      init = logical(nn.initializers.normal(0.02), ("vocab", "embed"))
+      init = logical(nn.initializers.normal(cfg.width**-0.5), ("vocab", "embed"))
       self.head_kernel = self.param("head", init, (cfg.vocab, cfg.width), jnp.float32)
     layer = REMAT[cfg.remat](Layer)
     if cfg.scan_layers:

@@ -1,5 +1,6 @@
 """From problems to PromptBatch, and from a verified Rollout to Experience: pure, host or device side as named."""
 
+import functools
 from typing import Any, Callable, Sequence
 
 import jax
@@ -7,6 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import AdvantageConfig, ConfigError
+from o1jax.model.transformer import Decoder
+from o1jax.rl.advantage import ADVANTAGES, reward_stats
+from o1jax.rl.objective import kl_penalty
+from o1jax.rl.score import Grouped, score
 from o1jax.types import Credit, Experience, PromptBatch, Rollout
 
 
@@ -93,3 +98,34 @@ def pack(texts: Sequence[tuple[list[int], list[int]]], rows: int, length: int) -
   zero: Any = np.zeros((rows, length), np.float32)
   weight = action.astype(np.float32)
   return Experience(tokens, segment, position, action, zero, zero, zero, weight), packed
+
+
+def trim(rollout: Rollout, length: int) -> Rollout:
+  """The first `length` columns of a rollout: behind the longest response there is padding alone."""
+  cut = lambda a: a[:, :length] if a.ndim == 2 else a
+  return jax.tree.map(cut, rollout)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "layout", "chunk"))
+def token_logp(
+  params: Any, rollout: Rollout, temperature: jax.Array, *, model: Decoder, layout: Grouped, chunk: int
+):
+  """f32[B, L] log-probs of the rollout's actions under `params`; 0 elsewhere."""
+  segment = rollout.valid.astype(jnp.int32)
+  position = jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0)
+  scores = score(
+    params, None, rollout.tokens, segment, position, model=model, temperature=temperature,
+    needs=frozenset(), layout=layout, chunk=chunk,
+  )  # fmt: skip
+  return jnp.where(rollout.is_action, scores.logp, 0.0)
+
+
+@functools.partial(jax.jit, static_argnames=("cfg",))
+def credit_and_experience(rollout: Rollout, reward, greedy_reward, logp_old, logp_ref, kl_coef, *, cfg):
+  """(Experience, reward statistics) of a verified rollout; `cfg` is the RLConfig."""
+  token = None
+  if cfg.kl.coef and cfg.kl.placement == "reward":
+    token = -kl_coef * kl_penalty(rollout.logp_sampler, logp_ref, rollout.is_action, cfg.kl.estimator)
+  credit = group_credit(rollout, reward, token, greedy_reward)
+  advantage = ADVANTAGES[cfg.advantage.kind]
+  return experience_of(rollout, credit, logp_old, logp_ref, advantage, cfg.advantage), reward_stats(credit)

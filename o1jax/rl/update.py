@@ -158,7 +158,7 @@ def update(
   loss, grads, stats = gradients(
     state.params, state.ref_params, experience, strengths, norms, model=model, cfg=cfg
   )
-  norm = optax.global_norm(grads)
+  norm = optax.tree.norm(grads)
   opt_state: Any = state.opt_state
   hyper = {**opt_state.hyperparams, "learning_rate": strengths.lr, "weight_decay": strengths.decay}
   updates, opt_state = tx.update(grads, opt_state._replace(hyperparams=hyper), state.params)

@@ -26,6 +26,7 @@ class Task:
   give_up_token: int | None  # the token by which a response gives up, None where the task knows none
   retry_token: int | None  # what takes the place of an early stop when a budget is forced
   count_tries: Callable[[str], int]  # tries in a response's text
+  data_hash: str  # of the problems, for the run's record
 
 
 def problem_hash(problem: Problem) -> int:
@@ -44,3 +45,16 @@ def check_unique(problems: Sequence[Problem]) -> None:
         f"problems {seen[key]!r} and {problem.id!r} of {problem.source} share the sampling key {key}"
       )
     seen[key] = problem.id
+
+
+def draw(problems: Sequence[Problem], seed: int, start: int, count: int) -> list[Problem]:
+  """Problems start .. start + count - 1 of an endless stream: one permutation of all an epoch, fixed by `seed`.
+
+  The position in the stream is the data cursor: no other state is needed to go on.
+  """
+  size = len(problems)
+  orders = {
+    e: np.random.default_rng([seed, e]).permutation(size)
+    for e in range(start // size, (start + count - 1) // size + 1)
+  }
+  return [problems[orders[i // size][i % size]] for i in range(start, start + count)]

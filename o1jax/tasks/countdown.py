@@ -5,6 +5,8 @@ until one is claimed with `yes` or the trace gives up with `quit`. Giving up com
 something to discover: going on pays.
 """
 
+import functools
+import hashlib
 import itertools
 import re
 from typing import Iterator
@@ -15,7 +17,7 @@ from o1jax.config import CountdownConfig, require
 from o1jax.io.tokenizer import EOS, Tokenizer, train_tokenizer
 from o1jax.tasks.base import Task, check_unique
 from o1jax.verifiers.base import Problem
-from o1jax.verifiers.countdown import CLAIM, DROP, GIVE_UP, OPERATIONS, RETRY, count_tries, verify
+from o1jax.verifiers.countdown import CLAIM, DROP, GIVE_UP, OFF, OPERATIONS, RETRY, count_tries, verify
 
 Steps = tuple[tuple[int, str, int, int], ...]
 
@@ -35,9 +37,18 @@ def chains(numbers: tuple[int, ...], max_value: int) -> Iterator[tuple[Steps, in
         yield ((numbers[i], op, numbers[j], result), *steps), end
 
 
-def write_steps(steps: Steps) -> str:
-  """A chain as text: `3 * 9 = 27 , 27 + 7 = 34`."""
-  return " , ".join(f"{a} {op} {b} = {c}" for a, op, b, c in steps)
+@functools.lru_cache(maxsize=4096)
+def _distinct_chains(numbers: tuple[int, ...], max_value: int) -> tuple[tuple[Steps, int], ...]:
+  """All chains without twins, which equal numbers make. Kept, since a problem is demonstrated many times."""
+  return tuple(dict.fromkeys(chains(numbers, max_value)))
+
+
+def write_try(steps: Steps, target: int) -> str:
+  """A chain and how far it is off, as text: `3 * 9 = 27 , 27 + 7 = 34 off 0`.
+
+  The distance makes the check a piece of arithmetic, which a tiny model learns long before it learns to compare.
+  """
+  return " , ".join(f"{a} {op} {b} = {c}" for a, op, b, c in steps) + f" {OFF} {abs(steps[-1][3] - target)}"
 
 
 def problems_of(numbers: tuple[int, ...], max_value: int) -> list[Problem]:
@@ -58,9 +69,7 @@ def problems_of(numbers: tuple[int, ...], max_value: int) -> list[Problem]:
 def demonstrate(problem: Problem, rng: np.random.Generator, cfg: CountdownConfig) -> str:
   """A cold-start response: tries drawn without repetition, a solution with `hint_rate` each, giving up early."""
   target = problem.meta["target"]
-  everything = list(
-    dict.fromkeys(chains(tuple(problem.meta["numbers"]), cfg.max_value))
-  )  # equal numbers: no twins
+  everything = _distinct_chains(tuple(problem.meta["numbers"]), cfg.max_value)
   order = rng.permutation(len(everything))
   wrong = iter([everything[i][0] for i in order if everything[i][1] != target])
   right = [everything[i][0] for i in order if everything[i][1] == target]
@@ -68,8 +77,8 @@ def demonstrate(problem: Problem, rng: np.random.Generator, cfg: CountdownConfig
   for _ in range(cfg.max_tries):
     steps = right[0] if rng.random() < cfg.hint_rate else next(wrong, right[0])
     if steps is right[0]:
-      return " ".join([*text, write_steps(steps), CLAIM])
-    text += [write_steps(steps), DROP, RETRY]
+      return " ".join([*text, write_try(steps, target), CLAIM])
+    text += [write_try(steps, target), DROP, RETRY]
     if rng.random() < cfg.give_up_rate:
       break
   return " ".join([*text[:-1], GIVE_UP])
@@ -78,7 +87,7 @@ def demonstrate(problem: Problem, rng: np.random.Generator, cfg: CountdownConfig
 def make_tokenizer(cfg: CountdownConfig) -> Tokenizer:
   """Numbers and operators as symbols of their own; the words are learned from the task's text."""
   symbols = [f"▁{n}" for n in range(cfg.max_value + 1)] + [f"▁{s}" for s in (*OPERATIONS, "=", ",", "->")]
-  words = " ".join((CLAIM, DROP, RETRY, GIVE_UP))
+  words = " ".join((CLAIM, DROP, RETRY, GIVE_UP, OFF))
   text = [f"3 * 9 = 27 , 27 + 7 = 34 {words}", "3 7 9 -> 34", words] * 4
   return train_tokenizer(text, vocab_size=len(symbols) + 64, symbols=symbols)
 
@@ -104,6 +113,7 @@ def build(cfg: CountdownConfig, seed: int) -> Task:
     give_up_token=tokenizer.token(f"▁{GIVE_UP}"),
     retry_token=tokenizer.token(f"▁{RETRY}"),
     count_tries=count_tries,
+    data_hash=hashlib.sha256("\n".join(p.id for p in shuffled).encode()).hexdigest(),
   )
 
 

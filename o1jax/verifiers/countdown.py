@@ -1,8 +1,8 @@
 """Countdown: reach a target from given numbers, each used once, by + - *, as a chain of exact steps.
 
 A response is a chain of thought made of tries. A try is a comma-separated list of steps `a op b = c`, each taking
-two numbers from the pool and putting its result back, and ends with a mark: `yes` claims it, `no` drops it. The
-answer is the last claimed try; what stands behind it, cut off or dropped, changes nothing. It is correct where every
+two numbers from the pool and putting its result back. It may say how far it is off (`off 8`: working, not graded),
+and ends with a mark: `yes` claims it, `no` drops it. The answer is the last claimed try; what stands behind it, cut off or dropped, changes nothing. It is correct where every
 step is exact, every number is used once, and the last result is the target (Gandhi et al. 2024, Stream of Search,
 section 3; Pan et al. 2025, TinyZero).
 """
@@ -13,13 +13,13 @@ from typing import Sequence
 from o1jax.verifiers.base import Problem, Verdict
 
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
-CLAIM, DROP, RETRY, GIVE_UP = "yes", "no", "wait", "quit"
+CLAIM, DROP, RETRY, GIVE_UP, OFF = "yes", "no", "wait", "quit", "off"
 MAX_TEXT = 100_000  # characters; a longer completion is unparsable
 STEP = re.compile(r"\s*(\d{1,6}) ([+*-]) (\d{1,6}) = (-?\d{1,12})\s*")
 
 
 def last_claim(text: str) -> str | None:
-  """The last try that ends in `yes`, without its mark; None where nothing is claimed."""
+  """The last try that ends in `yes`, without its mark and what it says to be off; None where nothing is claimed."""
   if len(text) > MAX_TEXT:
     return None
   end = None
@@ -28,7 +28,8 @@ def last_claim(text: str) -> str | None:
   if end is None:
     return None
   before = text[: end.start()]
-  return re.split(rf"\b(?:{CLAIM}|{DROP}|{RETRY}|{GIVE_UP})\b", before)[-1].strip()
+  claim = re.split(rf"\b(?:{CLAIM}|{DROP}|{RETRY}|{GIVE_UP})\b", before)[-1]
+  return re.sub(rf"\b{OFF} \d{{1,6}}\s*$", "", claim).strip()
 
 
 def parse_steps(claim: str) -> list[tuple[int, str, int, int]] | None:

@@ -96,8 +96,7 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(small_disk, monkeypatch
     for free in (0, 8192, 65536, 131072):
       filler = fill(small_disk, free)
       with monkeypatch.context() as patch, pytest.raises(ConfigError) as error:
-        if not asked_first:
-          patch.setattr(checkpoint.shutil, "disk_usage", unlimited)
+        patch.setattr(checkpoint.shutil, "disk_usage", shutil.disk_usage if asked_first else unlimited)
         checkpoints.save(2, make_state(2, width), {})
         checkpoints.wait()
       filler.unlink()

@@ -14,6 +14,13 @@ SAME = Problem("2 2 5 9", "2 2 5 -> 9", "9", "countdown", {"numbers": [2, 2, 5],
   [
     ("3 * 9 = 27 , 27 + 7 = 34 yes", None),
     ("9 * 3 = 27 , 7 + 27 = 34 yes", None),
+    ("3 * 9 = 27 , 27 + 7 = 34 off 0 yes", None),
+    (
+      "3 + 7 = 10 , 10 + 9 = 19 off 15 no wait 3 * 9 = 27 , 27 + 7 = 34 off 9 yes",
+      None,
+    ),  # what is off is working
+    ("3 + 7 = 10 , 10 + 9 = 19 off 0 yes", "wrong"),
+    ("off 0 yes", "unparsable"),
     ("3 + 7 = 10 , 10 + 9 = 19 no wait 3 * 9 = 27 , 27 + 7 = 34 yes", None),
     ("3 * 9 = 27 , 27 + 7 = 34 yes wait 3 + 7 = 10 , 10 + 9 = 19 no", None),  # the claim still stands
     ("3 * 9 = 27 , 27 + 7 = 34 yes wait 3 + 7", None),  # cut off behind it

@@ -1,0 +1,127 @@
+"""The report of a run: one self-contained HTML page and its PNGs, and the table that a run prints at its end."""
+
+import base64
+import html
+import json
+import pathlib
+from typing import Any, Mapping, Sequence
+
+from rich.table import Table
+
+from o1jax.config import require
+from o1jax.io import plots
+from o1jax.io.log import read_lines, read_metrics
+
+ARMS = {
+  "cold_start": "cold start",
+  "final": "after RL",
+  "no_give_up": "cold start, giving up forbidden",
+  "more_sft": "cold start, RL's FLOPs spent on more of it",
+}
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+img { max-width: 100%; } table { border-collapse: collapse; } td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd;
+text-align: right; } td:first-child, th:first-child { text-align: left; }
+.t { border-left: 4px solid #c44; padding: .3rem .8rem; margin: .6rem 0; background: #faf7f7; overflow-wrap: anywhere; }
+.t.ok { border-color: #2a7; background: #f6faf7; } .t small { color: #666; } code { font-size: .9em; }
+"""
+
+
+def arms(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+  """(name, figures) of what a summary compares, in the order of the table."""
+  held = {**summary, **summary.get("controls", {})}
+  return [(label, held[name]) for name, label in ARMS.items() if name in held]
+
+
+def _cells(figures: Mapping[str, Any]) -> list[str]:
+  low, high = figures["pass@1_ci95"]
+  maj = next(name for name in figures if name.startswith("maj@"))
+  return [
+    f"{figures['pass@1']:.3f} [{low:.3f}, {high:.3f}]",
+    f"{figures[maj]:.3f}",
+    f"{figures['mean_length']:.1f}",
+    f"{figures['tries_per_response']:.2f}",
+    f"{figures['success_per_try']:.3f}",
+  ]
+
+
+HEADINGS = ["held-out", "pass@1 [95%]", "maj@k", "tokens", "tries", "success a try"]
+
+
+def results_table(summary: Mapping[str, Any]) -> Table:
+  """The figures of a finished run, as measured in it."""
+  table = Table(
+    title=f"{summary['final']['problems']} held-out problems, {summary['final']['samples']} samples each"
+  )
+  for heading in HEADINGS:
+    table.add_column(heading, justify="left" if heading == "held-out" else "right")
+  for label, figures in arms(summary):
+    table.add_row(label, *_cells(figures))
+  return table
+
+
+def _html_table(summary: Mapping[str, Any]) -> str:
+  head = "".join(f"<th>{html.escape(h)}</th>" for h in HEADINGS)
+  rows = "".join(
+    f"<tr><td>{html.escape(label)}</td>{''.join(f'<td>{cell}</td>' for cell in _cells(figures))}</tr>"
+    for label, figures in arms(summary)
+  )
+  return f"<table><tr>{head}</tr>{rows}</table>"
+
+
+def _gains(summary: Mapping[str, Any]) -> str:
+  lines = []
+  for name, gain in summary.get("paired", {}).items():
+    low, high = gain["ci95"]
+    other = ARMS[name.removeprefix("final_minus_")]
+    lines.append(
+      f"<li>after RL minus {other}: {gain['mean']:+.3f}, 95% interval [{low:+.3f}, {high:+.3f}]</li>"
+    )
+  return f"<ul>{''.join(lines)}</ul>" if lines else ""
+
+
+def _transcript(row: Mapping[str, Any]) -> str:
+  verdict = "correct" if row["correct"] else row["error"]
+  kind = "t ok" if row["correct"] else "t"
+  return (
+    f"<div class='{kind}'><small>step {row['step']}, {html.escape(str(verdict))}, reward {row['reward']:g}</small><br>"
+    f"<b>{html.escape(row['prompt'])}</b><br>{html.escape(row['completion'])}</div>"
+  )
+
+
+def _some(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+  """The first and the last written completions, `count` in all."""
+  half = count // 2
+  return [*rows[:half], *rows[half:][-half:]]
+
+
+def write_report(run: str) -> pathlib.Path:
+  """Writes RUN/report.html and its PNGs from what the run has written so far; returns the page's path.
+
+  Raises ConfigError where RUN holds no metrics, or a damaged line (named by file and row).
+  """
+  folder = pathlib.Path(run)
+  require((folder / "metrics.jsonl").is_file(), str(folder), "holds no run (no metrics.jsonl)")
+  metrics, rollouts = read_metrics(folder / "metrics.jsonl"), read_lines(folder / "rollouts.jsonl")
+  path = folder / "summary.json"
+  summary = json.loads(path.read_text()) if path.is_file() else {}
+  pictures = plots.draw_all(folder, metrics, summary)
+  body = [f"<h1>{html.escape(folder.name)}</h1>"]
+  if summary:
+    body += [_html_table(summary), _gains(summary)]
+    spent = ", ".join(f"{name} {value:.0f} s" for name, value in summary["seconds"].items())
+    body.append(f"<p>{summary['train_flops']:.3g} useful training FLOPs; {html.escape(spent)}.</p>")
+  else:
+    body.append(
+      "<p><b>The run has not finished:</b> no summary.json. What there is, up to its last step, follows.</p>"
+    )
+  for title, picture in pictures:
+    data = base64.b64encode(picture.read_bytes()).decode()
+    body.append(
+      f"<h2>{html.escape(title)}</h2><img alt='{html.escape(title)}' src='data:image/png;base64,{data}'>"
+    )
+  body.append("<h2>Transcripts</h2>" + "".join(map(_transcript, _some(rollouts, 16))))
+  page = f"<!doctype html><meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{html.escape(folder.name)}</title><style>{STYLE}</style>{''.join(body)}"
+  out = folder / "report.html"
+  out.write_text(page)
+  return out

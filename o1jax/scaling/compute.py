@@ -1,0 +1,164 @@
+"""The FLOP ledger of a dense decoder (Kaplan et al. 2020, section 2.1, with attention and head counted exactly).
+
+Forward a token = 2 (N_layers + V D where the head is applied) + 4 n_layers n_heads head_dim c, c = keys attended.
+Two counts: `useful` (real tokens, exact causality: for equal-compute comparisons and curves) and `executed` (padding,
+finished rows and recomputation too: for utilisation). Backward is twice the forward.
+"""
+
+import dataclasses
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from o1jax.config import ModelConfig
+
+RECOMPUTE = {"none": 0.0, "dots": 0.0, "full": 1.0}  # forwards done again in the backward pass
+PHASES = ("prefill", "decode", "reference", "update", "diagnostics", "judge", "search")
+
+
+@dataclasses.dataclass(frozen=True)
+class Flops:
+  """Floating-point operations, two a multiply-add."""
+
+  useful: float = 0.0
+  executed: float = 0.0
+
+  def __add__(self, other: "Flops") -> "Flops":
+    return Flops(self.useful + other.useful, self.executed + other.executed)
+
+  def times(self, useful: float, executed: float | None = None) -> "Flops":
+    """Both counts scaled; `executed` by a factor of its own where given."""
+    return Flops(self.useful * useful, self.executed * (useful if executed is None else executed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ledger:
+  """FLOPs by phase; ledgers add."""
+
+  prefill: Flops = Flops()
+  decode: Flops = Flops()
+  reference: Flops = Flops()
+  update: Flops = Flops()
+  diagnostics: Flops = Flops()
+  judge: Flops = Flops()
+  search: Flops = Flops()
+
+  def __add__(self, other: "Ledger") -> "Ledger":
+    return Ledger(*(vars(self)[phase] + vars(other)[phase] for phase in PHASES))
+
+  @property
+  def useful(self) -> float:
+    return sum(vars(self)[phase].useful for phase in PHASES)
+
+  @property
+  def executed(self) -> float:
+    return sum(vars(self)[phase].executed for phase in PHASES)
+
+  def metrics(self) -> dict[str, float]:
+    """`flops/<phase>` (useful) of each phase that did anything, and both totals."""
+    told = {f"flops/{phase}": vars(self)[phase].useful for phase in PHASES if vars(self)[phase].executed}
+    return {**told, "flops/useful": self.useful, "flops/executed": self.executed}
+
+  def to_json(self) -> dict[str, list[float]]:
+    return {phase: [vars(self)[phase].useful, vars(self)[phase].executed] for phase in PHASES}
+
+  @staticmethod
+  def from_json(data: Mapping[str, Any]) -> "Ledger":
+    return Ledger(*(Flops(*data[phase]) for phase in PHASES))
+
+
+def layer_params(cfg: ModelConfig) -> int:
+  """Parameters in one layer's matrix products."""
+  attention = cfg.width * cfg.head_dim * (2 * cfg.heads + 2 * cfg.kv_heads)
+  return attention + 3 * cfg.width * cfg.mlp
+
+
+def product_params(cfg: ModelConfig) -> int:
+  """Parameters in all layers' matrix products, the head left out."""
+  return cfg.layers * layer_params(cfg)
+
+
+def _windows(cfg: ModelConfig) -> list[int]:
+  windows = cfg.window if len(cfg.window) == cfg.layers else cfg.window * cfg.layers
+  return list(windows)
+
+
+def attention_flops(cfg: ModelConfig, first: np.ndarray, last: np.ndarray) -> float:
+  """Attention of tokens at positions first .. last - 1 of their sequences (i[n]), windows and causality exact."""
+  per_key = 4 * cfg.heads * cfg.head_dim
+  total = 0.0
+  for window in _windows(cfg):
+    total += float((_keys_before(last, window) - _keys_before(first, window)).sum())
+  return per_key * total
+
+
+def _keys_before(end: np.ndarray, window: int) -> np.ndarray:
+  """Sum over positions 0 .. end - 1 of the keys each attends to, itself included."""
+  end = np.asarray(end, np.float64)
+  if not window:
+    return end * (end + 1) / 2
+  short = np.minimum(end, window)
+  return short * (short + 1) / 2 + (end - short) * window
+
+
+def forward_flops(cfg: ModelConfig, first: np.ndarray, last: np.ndarray, heads: float) -> float:
+  """One forward pass over positions first .. last - 1 (i[n] each); the head on `heads` positions in all."""
+  tokens = float((np.asarray(last) - np.asarray(first)).sum())
+  return (
+    2 * product_params(cfg) * tokens + attention_flops(cfg, first, last) + 2 * cfg.vocab * cfg.width * heads
+  )
+
+
+def _dense(cfg: ModelConfig, rows: int, queries: int, keys: int, heads: float) -> float:
+  """What runs: `rows` rows of `queries` tokens, each against all `keys` keys, masked or not."""
+  attention = 4 * cfg.layers * cfg.heads * cfg.head_dim * float(rows) * queries * keys
+  return 2 * product_params(cfg) * float(rows) * queries + attention + 2 * cfg.vocab * cfg.width * heads
+
+
+def sft_flops(cfg: ModelConfig, rows: int, length: int, lengths: Sequence[int], actions: int) -> Flops:
+  """An update on packed rows: forward and backward; lengths: tokens of each demonstration, actions: imitated tokens."""
+  end = np.asarray(lengths)
+  useful = forward_flops(cfg, np.zeros_like(end), end, actions)
+  executed = _dense(cfg, rows, length, length, rows * (length - 1))
+  return Flops(3 * useful, (3 + RECOMPUTE[cfg.remat]) * executed)
+
+
+def rl_flops(
+  cfg: ModelConfig,
+  prompts: Sequence[int],
+  max_prompt: int,
+  lengths: np.ndarray,
+  width: int,
+  *,
+  updates: int,
+  references: int,
+) -> Ledger:
+  """A whole RL step. prompts i[P] and lengths i[P, G] are real tokens; `width` the response columns that ran.
+
+  `updates` passes of forward and backward, `references` forward passes without one. The sampler and the learner
+  encode each prompt once a group; the head is applied at the last prompt position and at response positions.
+  """
+  prompt = np.asarray(prompts)
+  count, samples = lengths.shape
+  rows = count * samples
+  start = np.repeat(prompt, samples)
+  end = start + lengths.reshape(-1)
+  total = float(lengths.sum())
+  prefill = Flops(
+    forward_flops(cfg, np.zeros_like(prompt), prompt, count),
+    _dense(cfg, count, max_prompt, max_prompt, count),
+  )
+  # The last token drawn is never fed back, and a row's first comes from the prefill.
+  fed = np.maximum(end - 1, start)
+  steps = max(int(lengths.max()) - 1, 0)
+  decode = Flops(
+    forward_flops(cfg, start, fed, float((fed - start).sum())),
+    _dense(cfg, rows, steps, max_prompt + width, float(rows) * steps),
+  )
+  once = Flops(
+    forward_flops(cfg, np.zeros_like(prompt), prompt, 0) + forward_flops(cfg, start, end, total),
+    _dense(cfg, count, max_prompt, max_prompt, 0)
+    + _dense(cfg, rows, width, max_prompt + width, rows * width),
+  )
+  update = once.times(3 * updates, (3 + RECOMPUTE[cfg.remat]) * updates)
+  return Ledger(prefill, decode, once.times(references), update)

@@ -1,0 +1,42 @@
+"""Intervals: the bootstrap over problems, paired differences, and over seeds then problems."""
+
+from typing import Sequence
+
+import numpy as np
+
+
+def _means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+  """f64[resamples] means of `values` f[n] resampled with replacement."""
+  n = len(values)
+  if n == 0:
+    raise ValueError("a bootstrap needs at least one problem")
+  counts = rng.multinomial(n, np.full(n, 1.0 / n), size=resamples)
+  return counts @ np.asarray(values, np.float64) / n
+
+
+def bootstrap_ci(values: np.ndarray, rng: np.random.Generator, resamples: int = 2000) -> tuple[float, float]:
+  """95% percentile interval of the mean of `values` f[n], one a problem (Efron & Tibshirani 1993, chapter 13)."""
+  low, high = np.percentile(_means(values, rng, resamples), [2.5, 97.5])
+  return float(low), float(high)
+
+
+def paired_bootstrap(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, resamples: int = 2000) -> dict:
+  """{"mean", "ci95", "share_below_zero"} of a - b, both f[n] over the same problems."""
+  difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+  means = _means(difference, rng, resamples)
+  low, high = np.percentile(means, [2.5, 97.5])
+  return {
+    "mean": float(difference.mean()),
+    "ci95": [float(low), float(high)],
+    "share_below_zero": float(np.mean(means <= 0)),
+  }
+
+
+def seeds_ci(
+  runs: Sequence[np.ndarray], rng: np.random.Generator, resamples: int = 2000
+) -> tuple[float, float]:
+  """95% interval of the mean over seeds: seeds are resampled first, then each one's problems."""
+  drawn = rng.integers(len(runs), size=(resamples, len(runs)))
+  per_seed = np.stack([_means(np.asarray(run), rng, resamples) for run in runs], axis=1)
+  low, high = np.percentile(np.take_along_axis(per_seed, drawn, axis=1).mean(1), [2.5, 97.5])
+  return float(low), float(high)

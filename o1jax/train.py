@@ -1,0 +1,373 @@
+"""The whole run, top to bottom: cold start, reinforcement learning, evaluation, controls, summary and report.
+
+Every step is a function of the state and the step's number: problems, demonstrations and noise are drawn from the
+seed and a cursor, so that a run that was stopped goes on bitwise. Steps count over both stages.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from typing import Any, Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich
+
+from o1jax import evaluate as ev
+from o1jax.config import ConfigError, TrainConfig, require
+from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
+from o1jax.dist.sharding import param_shardings, put_rows
+from o1jax.io.checkpoint import Checkpoints
+from o1jax.io.log import RunLog, environment, progress, write_json
+from o1jax.io.report import results_table, write_report
+from o1jax.io.run_config import config_to_dict, read_run_config
+from o1jax.io.tokenizer import EOS
+from o1jax.model.transformer import init_params
+from o1jax.rl.batch import credit_and_experience, pack, token_logp, trim
+from o1jax.rl.objective import needs
+from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
+from o1jax.rl.stages import Stage, rl_stage, sft_stage, strengths_at
+from o1jax.rl.update import init_state, learn
+from o1jax.scaling import compute, stats
+from o1jax.tasks.base import draw
+from o1jax.types import Experience, TrainState, resolve_stats
+
+TRIM = 16  # responses are cut to a multiple of it before the update: few shapes to compile, little padding to compute
+
+
+# One step of each stage
+
+
+def demonstrations(setup: ev.Setup, cursor: int) -> tuple[Experience, int, list[int]]:
+  """(packed rows to imitate, the cursor behind them, tokens of each demonstration)."""
+  cfg, task = setup.config.sft, setup.task
+  if task.demonstrate is None:
+    raise ConfigError(f"sft.steps: task {task.name} has no demonstrations to imitate")
+  room, texts, at = cfg.rows * cfg.length, [], cursor
+  while room > 0:  # enough to fill the rows; what finds no room is the next step's
+    (problem,) = draw(task.train, setup.config.seed, at, 1)
+    response = task.demonstrate(problem, np.random.default_rng([setup.config.seed, at]))
+    texts.append((task.tokenizer.encode(problem.prompt), [*task.tokenizer.encode(response), EOS]))
+    room -= sum(map(len, texts[-1]))
+    at += 1
+  experience, packed = pack(texts, cfg.rows, cfg.length)
+  return experience, cursor + packed, [len(p) + len(r) for p, r in texts[:packed]]
+
+
+def sft_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor: int) -> tuple:
+  """(state, metrics, flops, cursor) after imitating one packed batch."""
+  experience, cursor, lengths = demonstrations(setup, cursor)
+  key = stream_key(setup.config.seed, "sft", step)
+  strengths = strengths_at(setup.config, stage, step)
+  batch = put_rows(experience, setup.mesh)
+  state, told = learn(state, batch, key, strengths, model=setup.model, tx=stage.tx, cfg=stage.update)
+  actions = int(np.asarray(experience.is_action).sum())
+  flops = compute.sft_flops(
+    setup.config.model, setup.config.sft.rows, setup.config.sft.length, lengths, actions
+  )
+  return (
+    state,
+    {**resolve_stats(told), "num_tokens": float(sum(lengths))},
+    compute.Ledger(update=flops),
+    cursor,
+  )
+
+
+def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor: int) -> tuple:
+  """(state, metrics, flops, cursor, rows for rollouts.jsonl) after one rollout and its update."""
+  cfg, task, model = setup.config.rl, setup.task, setup.model
+  strengths = strengths_at(setup.config, stage, step)
+  problems = draw(task.train, setup.config.seed, cursor, cfg.prompts)
+  batch = ev.batch_of(setup, problems)
+  key = stream_key(setup.config.seed, "train", step)
+  sampling = SampleConfig(cfg.max_tokens, task.stop_tokens)
+  rollout = generate(state.params, batch, key, strengths, model=model, samples=cfg.samples, cfg=sampling)
+
+  graded = ev.grade(setup, problems, ev.responses(setup, rollout), np.asarray(rollout.is_action).sum(1))
+  reward = put_rows(jnp.asarray(graded.reward, jnp.float32), setup.mesh)
+  greedy_reward = None
+  if cfg.advantage.kind == "remax":
+    best = dataclasses.replace(sampling, draw=greedy)
+    one = generate(state.params, batch, key, strengths, model=model, samples=1, cfg=best)
+    verdicts = ev.grade(setup, problems, ev.responses(setup, one), np.asarray(one.is_action).sum(1))
+    greedy_reward = put_rows(jnp.asarray(verdicts.reward[:, 0], jnp.float32), setup.mesh)
+
+  longest = int(graded.length.max())
+  width = min(-(-longest // TRIM) * TRIM, cfg.max_tokens)
+  drawn = rollout
+  rollout = trim(rollout, cfg.max_prompt + width)
+  forward = functools.partial(
+    token_logp, rollout=rollout, temperature=strengths.temperature, model=model,
+    layout=stage.update.layout, chunk=cfg.head_chunk,
+  )  # fmt: skip
+  logp_ref = forward(state.ref_params) if "logp_ref" in needs(stage.update.terms) else None
+  logp_old = forward(state.params) if cfg.loss.logp_old == "learner" else rollout.logp_sampler
+  experience, told = credit_and_experience(
+    rollout, reward, greedy_reward, logp_old, logp_ref, strengths.kl, cfg=cfg
+  )
+  key = stream_key(setup.config.seed, "minibatch", step)
+  state, learned = learn(state, experience, key, strengths, model=model, tx=stage.tx, cfg=stage.update)
+
+  flops = compute.rl_flops(
+    setup.config.model, [len(task.tokenizer.encode(p.prompt)) for p in problems], cfg.max_prompt, graded.length,
+    width, updates=cfg.epochs, references=int(logp_ref is not None) + int(cfg.loss.logp_old == "learner"),
+  )  # fmt: skip
+  metrics = {**resolve_stats({**told, **learned}), **ev.completion_metrics(graded, drawn)}
+  return (
+    state,
+    metrics,
+    flops,
+    cursor + cfg.prompts,
+    ev.rollout_rows(problems, graded, setup.config.log.rollouts),
+  )
+
+
+# The run
+
+
+@dataclasses.dataclass
+class Progress:
+  """Where a run is: what its checkpoints hold besides the TrainState."""
+
+  step: int = 0  # last finished step of the run
+  cursor: int = 0  # problems of this stage's stream that were used up
+  flops: compute.Ledger = compute.Ledger()
+
+  def to_json(self) -> dict[str, Any]:
+    return {"step": self.step, "cursor": self.cursor, "flops": self.flops.to_json()}
+
+  @staticmethod
+  def from_json(data: Mapping[str, Any]) -> "Progress":
+    return Progress(data["step"], data["cursor"], compute.Ledger.from_json(data["flops"]))
+
+
+class Stopped(Exception):
+  """A run that ends early, with its exit code."""
+
+  def __init__(self, code: int, line: str):
+    super().__init__(line)
+    self.code = code
+
+
+def fresh_state(setup: ev.Setup, stage: Stage, params: Any | None) -> TrainState:
+  """The state a stage begins with, from the parameters before it or from the seed."""
+  if params is None:
+    key = stream_key(setup.config.seed, "init", 0)
+    boxed = jax.eval_shape(functools.partial(init_params, setup.model), key)
+    make = jax.jit(
+      lambda k: nn.meta.unbox(init_params(setup.model, k)), out_shardings=param_shardings(boxed, setup.mesh)
+    )
+    params = make(key)
+  with_reference = "logp_ref" in needs(stage.update.terms)
+  return jax.jit(functools.partial(init_state, tx=stage.tx, with_reference=with_reference))(params)
+
+
+class Run:
+  """The open files of a run, and the loop that both stages share."""
+
+  def __init__(
+    self, setup: ev.Setup, log: RunLog, checkpoints: Checkpoints, preemption: Preemption, where: Progress
+  ):
+    self.setup, self.log, self.checkpoints = setup, log, checkpoints
+    self.preemption, self.where = preemption, where
+
+  def save(self, state: TrainState) -> None:
+    """Saves unless this step is saved already."""
+    self.checkpoints.wait()
+    if self.checkpoints.latest() != self.where.step:
+      self.checkpoints.save(self.where.step, state, self.where.to_json())
+
+  def loop(self, stage: Stage, state: TrainState, steps: int, one_step: Any) -> TrainState:
+    """Steps `stage` to its end; saves, evaluates and logs on the way. Raises Stopped on a signal or a NaN."""
+    config = self.setup.config
+    last = stage.first + steps
+    with progress(last, stage.name, config.log.progress) as tell:
+      while self.where.step < last:
+        step, started = self.where.step + 1, time.perf_counter()
+        state, metrics, flops, cursor, *rows = one_step(self.setup, stage, state, step, self.where.cursor)
+        self.where = Progress(step, cursor, self.where.flops + flops)
+        seconds = time.perf_counter() - started
+        metrics |= {
+          "step_time": seconds,
+          "tokens_per_second": metrics["num_tokens"] / seconds,
+          **flops.metrics(),
+        }
+        metrics |= {
+          k: v for k, v in self.where.flops.metrics().items() if k in ("flops/useful", "flops/executed")
+        }
+        bad = not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all()
+        if config.eval.every and step % config.eval.every == 0 and not bad:
+          metrics |= self.quick_eval(state, step)
+        self.log.metrics(step, stage.name, metrics)
+        if rows and (bad or step % config.log.rollouts_every == 0):
+          self.log.rollouts(step, stage.name, rows[0])
+        tell(step, shown(metrics))
+        if bad:
+          raise Stopped(
+            EXIT_NONFINITE, f"step {step}: loss or gradient is not finite; its rollouts are in rollouts.jsonl"
+          )
+        if step % config.checkpoint.every == 0 or step == last or self.preemption.requested:
+          self.save(state)
+        self.leave_if_asked()
+    return state
+
+  def leave_if_asked(self) -> None:
+    if self.preemption.requested:
+      self.checkpoints.wait()
+      raise Stopped(
+        EXIT_PREEMPTED, f"{self.preemption.requested}: saved step {self.where.step}; go on with --resume"
+      )
+
+  def quick_eval(self, state: TrainState, step: int) -> dict[str, float]:
+    """Figures of a small evaluation, for the step's line."""
+    cfg = self.setup.config.eval
+    graded = ev.sample_and_grade(
+      self.setup, state.params, ev.held_out(self.setup, cfg.problems, "eval.problems"), cfg, step
+    )
+    told = ev.figures(self.setup, graded, cfg)
+    low, high = told["pass@1_ci95"]
+    return {
+      "eval/pass@1": told["pass@1"], "eval/pass@1_low": low, "eval/pass@1_high": high,
+      "eval/mean_length": told["mean_length"],
+    }  # fmt: skip
+
+
+def shown(metrics: Mapping[str, float]) -> dict[str, float]:
+  """The fields of the progress bar that a step has."""
+  names = {
+    "loss": "nll", "reward": "reward", "accuracy": "accuracy", "length": "completions/mean_length",
+    "tokens/s": "tokens_per_second",
+  }  # fmt: skip
+  return {field: metrics[name] for field, name in names.items() if name in metrics}
+
+
+def train(config: TrainConfig, *, resume: bool) -> int:
+  """Runs `config` into `config.out/config.name`; returns the exit code. Raises ConfigError where it cannot start."""
+  began = time.perf_counter()
+  setup = ev.prepare(config)
+  folder = pathlib.Path(config.out) / config.name
+  if resume:
+    same_run(setup.config, read_run_config(str(folder)), folder)
+  with (
+    ev.in_mesh(setup), Preemption() as preemption,
+    Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep) as checkpoints,
+    Checkpoints(folder / "cold_start", keep=1) as cold,
+  ):  # fmt: skip
+    latest = (checkpoints.latest() or 0) if resume else None
+    with RunLog(folder, resume_step=latest) as log:
+      if not resume:
+        meta = {**environment(), "data_hash": setup.task.data_hash}
+        write_json(folder / "config.json", {**config_to_dict(setup.config), "meta": meta})
+        (folder / "tokenizer.model").write_bytes(setup.task.tokenizer.proto)
+      run = Run(setup, log, checkpoints, preemption, Progress())
+      try:
+        summary = stages(run, cold, latest or 0, began)
+      except Stopped as stop:
+        rich.print(f"[yellow]{stop}[/]")
+        return stop.code
+  write_json(folder / "summary.json", summary)
+  rich.print(results_table(summary))
+  rich.print(f"report: {write_report(str(folder))}")
+  return 0
+
+
+def same_run(now: TrainConfig, before: TrainConfig, folder: pathlib.Path) -> None:
+  """Raises ConfigError naming the first field in which a resumed run differs from what it was started with."""
+  for field in ("model", "task", "seed", "sft", "rl"):
+    require(vars(now)[field] == vars(before)[field], f"{folder}", f"was started with another `{field}`")
+
+
+def stages(run: Run, cold: Checkpoints, latest: int, began: float) -> dict[str, Any]:
+  """Both stages from checkpoint `latest` (0: from the start), then the evaluations; returns the summary."""
+  setup, config = run.setup, run.setup.config
+  seconds: dict[str, float] = {}
+  warm, rl = sft_stage(config, config.sft.steps), rl_stage(config)
+  state = fresh_state(setup, warm, None)
+  if 0 < latest <= config.sft.steps:
+    state, saved = run.checkpoints.restore(latest, state)
+    run.where = Progress.from_json(saved)
+  if latest <= config.sft.steps:
+    started = time.perf_counter()
+    state = run.loop(warm, state, config.sft.steps, sft_step)
+    seconds["cold_start"] = time.perf_counter() - started
+    if config.sft.steps and cold.latest() is None:
+      cold.save(run.where.step, state, run.where.to_json())
+  cold_params, cold_flops = state.params, run.where.flops
+  if latest > config.sft.steps and config.sft.steps:
+    state, saved = cold.restore(config.sft.steps, state)
+    cold_params, cold_flops = state.params, Progress.from_json(saved).flops
+  cold_params = jax.tree.map(jnp.copy, cold_params)  # the RL stage donates its own
+
+  state = fresh_state(setup, rl, state.params)
+  if latest > config.sft.steps:
+    state, saved = run.checkpoints.restore(latest, state)
+    run.where = Progress.from_json(saved)
+  else:
+    run.where = Progress(run.where.step, 0, run.where.flops)  # the RL stage has a stream of its own
+  started = time.perf_counter()
+  state = run.loop(rl, state, config.rl.steps, rl_step)
+  seconds["rl"] = time.perf_counter() - started
+  return summarise(run, cold_params, cold_flops, state, seconds, began)
+
+
+def summarise(
+  run: Run, cold_params: Any, cold_flops: Any, state: TrainState, seconds: dict, began: float
+) -> dict:
+  """The final evaluations and controls, as summary.json holds them."""
+  setup, cfg, step = run.setup, run.setup.config.eval, run.where.step
+  problems = ev.held_out(setup, cfg.final_problems, "eval.final_problems")
+  started = time.perf_counter()
+  final, final_graded = ev.evaluate(setup, state.params, problems, cfg, step)
+  summary: dict[str, Any] = {"final": final, "paired": {}, "controls": {}}
+  run.leave_if_asked()
+
+  def compare(name: str, graded: ev.Graded) -> None:
+    rng = np.random.default_rng(0)
+    gain = stats.paired_bootstrap(final_graded.correct.mean(1), graded.correct.mean(1), rng, cfg.bootstrap)
+    summary["paired"][f"final_minus_{name}"] = gain
+
+  if setup.config.sft.steps and setup.config.rl.steps:
+    summary["cold_start"], graded = ev.evaluate(setup, cold_params, problems, cfg, step)
+    compare("cold_start", graded)
+  run.leave_if_asked()
+  if setup.config.controls:
+    graded = ev.sample_and_grade(setup, cold_params, problems, cfg, step, ev.no_give_up(setup.task))
+    summary["controls"]["no_give_up"] = ev.figures(setup, graded, cfg)
+    compare("no_give_up", graded)
+    seconds["evaluation"] = time.perf_counter() - started
+    started = time.perf_counter()
+    budget = run.where.flops.useful - cold_flops.useful
+    params, steps = more_sft(run, cold_params, budget, cold_flops)
+    seconds["control"] = time.perf_counter() - started
+    started = time.perf_counter() - seconds["evaluation"]
+    graded = ev.sample_and_grade(setup, params, problems, cfg, step)
+    summary["controls"]["more_sft"] = {**ev.figures(setup, graded, cfg), "steps": steps}
+    compare("more_sft", graded)
+  seconds["evaluation"] = time.perf_counter() - started
+  seconds["total"] = time.perf_counter() - began
+  flops = {"train_flops": run.where.flops.useful, "cold_start_flops": cold_flops.useful}
+  return {**summary, **flops, "seconds": seconds, "steps": step, "commit": environment()["git"]}
+
+
+def more_sft(run: Run, params: Any, budget: float, cold_flops: Any) -> tuple[Any, int]:
+  """Spends `budget` useful FLOPs on more cold start, on demonstrations not yet seen: the control of the RL stage.
+
+  The learning rate begins anew: warm-up, then its decay over these steps. Nothing is logged or saved.
+  """
+  config = run.setup.config
+  a_step = cold_flops.useful / config.sft.steps
+  steps = max(1, round(budget / a_step))
+  stage = sft_stage(config, steps)
+  state = fresh_state(run.setup, stage, params)
+  cursor = (
+    config.sft.steps * config.sft.rows * config.sft.length
+  )  # beyond every demonstration of the cold start
+  with progress(steps, "control: more cold start", config.log.progress) as tell:
+    for step in range(1, steps + 1):
+      state, metrics, _, cursor = sft_step(run.setup, stage, state, step, cursor)
+      tell(step, {"loss": metrics["nll"]})
+      run.leave_if_asked()
+  return state.params, steps

@@ -1,0 +1,124 @@
+"""The whole run at a tiny size: every file it writes, and that a stopped run goes on as if it had not been."""
+
+import dataclasses
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from o1jax import train as train_module
+from o1jax.config import (
+  CheckpointConfig,
+  ConfigError,
+  CountdownConfig,
+  EvalConfig,
+  LogConfig,
+  MeshConfig,
+  ModelConfig,
+  RLConfig,
+  SftConfig,
+  TrainConfig,
+)  # fmt: skip
+from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED
+from o1jax.io.log import CLOCK_METRICS, read_lines, read_metrics
+from o1jax.train import train
+
+
+def config(out: str, **changes) -> TrainConfig:
+  base = TrainConfig(
+    name="tiny", out=out, controls=True,
+    model=ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32),
+    task=CountdownConfig(count=2, max_number=6, max_value=12, held_out=16, max_tries=2),
+    sft=SftConfig(steps=3, rows=8, length=48),
+    rl=RLConfig(steps=3, prompts=8, samples=2, max_prompt=5, max_tokens=16),
+    eval=EvalConfig(every=3, problems=8, final_problems=16, samples=2, batch=8, max_tokens=16, budgets=(8, 16), bootstrap=50),
+    checkpoint=CheckpointConfig(every=2), log=LogConfig(rollouts_every=2, progress=False), mesh=MeshConfig(),
+  )  # fmt: skip
+  return dataclasses.replace(base, **changes)
+
+
+def written(folder) -> list[dict]:
+  """The metrics of a run without what the clock made."""
+  rows = read_metrics(folder / "metrics.jsonl")
+  return [{k: v for k, v in row.items() if k not in CLOCK_METRICS} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  out = tmp_path_factory.mktemp("whole")
+  assert train(config(str(out)), resume=False) == 0
+  return out / "tiny"
+
+
+def test_a_run_writes_what_the_readme_says(whole) -> None:
+  summary = json.loads((whole / "summary.json").read_text())
+  for arm in (summary["cold_start"], summary["final"], *summary["controls"].values()):
+    low, high = arm["pass@1_ci95"]
+    assert low <= arm["pass@1"] <= high
+  assert set(summary["final"]["curves"]) >= {
+    "pooled",
+    "within_prompt",
+    "forced_budget",
+    "natural",
+    "best_of_n",
+  }
+  assert [row["step"] for row in written(whole)] == [1, 2, 3, 4, 5, 6]
+  assert (whole / "report.html").stat().st_size > 10_000
+  last = written(whole)[-1]
+  assert last["flops/useful"] == pytest.approx(summary["train_flops"])
+  assert 0 < last["flops/useful"] < last["flops/executed"]
+  assert last["logp_gap/max"] < 1e-4
+
+
+@pytest.mark.parametrize("stop_at", [2, 3, 5])
+def test_a_stopped_run_goes_on_bitwise(whole, tmp_path, monkeypatch, stop_at) -> None:
+  for name in ("sft_step", "rl_step"):
+    step_of = getattr(train_module, name)
+
+    def stopping(*args, step_of=step_of):
+      if args[3] == stop_at:
+        signal.raise_signal(signal.SIGTERM)
+      return step_of(*args)
+
+    monkeypatch.setattr(train_module, name, stopping)
+  assert train(config(str(tmp_path)), resume=False) == EXIT_PREEMPTED
+  assert [row["step"] for row in written(tmp_path / "tiny")][-1] == stop_at
+  monkeypatch.undo()
+  assert train(config(str(tmp_path)), resume=True) == 0
+  assert written(tmp_path / "tiny") == written(whole)
+  assert read_lines(tmp_path / "tiny" / "rollouts.jsonl") == read_lines(whole / "rollouts.jsonl")
+  old, new = (json.loads((folder / "summary.json").read_text()) for folder in (whole, tmp_path / "tiny"))
+  assert new["final"] == old["final"] and new["cold_start"] == old["cold_start"]
+  assert new["controls"] == old["controls"]
+
+
+def test_a_nan_stops_the_run_with_its_rollouts(tmp_path) -> None:
+  bad = config(str(tmp_path), sft=SftConfig())
+  bad = dataclasses.replace(bad, controls=False, rl=dataclasses.replace(bad.rl, entropy=float("inf")))
+  assert train(bad, resume=False) == EXIT_NONFINITE
+  rows = read_metrics(tmp_path / "tiny" / "metrics.jsonl")
+  assert not np.isfinite(rows[-1]["loss"]) and len(rows) == 1
+  assert read_lines(tmp_path / "tiny" / "rollouts.jsonl")[0]["step"] == 1
+
+
+def test_another_model_cannot_be_resumed(whole) -> None:
+  other = config(
+    str(whole.parent), model=ModelConfig(width=32, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32)
+  )
+  with pytest.raises(ConfigError, match="was started with another `model`"):
+    train(other, resume=True)
+
+
+@pytest.mark.parametrize(
+  ("changes", "match"),
+  [
+    ({"mesh": MeshConfig(data=3)}, "mesh: data=3"),
+    ({"rl": RLConfig(steps=1, prompts=6, max_prompt=5)}, "rl.prompts: 6 does not divide over"),
+    ({"rl": RLConfig(steps=1, prompts=8, max_prompt=2), "sft": SftConfig(), "controls": False}, "rl.max_prompt: problem"),
+    ({"sft": SftConfig(steps=1, rows=8, length=4)}, "sft.length: a demonstration has"),
+  ],
+)  # fmt: skip
+def test_what_cannot_run_names_its_field(tmp_path, changes, match) -> None:
+  with pytest.raises(ConfigError, match=match):
+    train(config(str(tmp_path), **changes), resume=False)
