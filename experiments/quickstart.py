@@ -25,18 +25,20 @@ def get_config() -> TrainConfig:
   return TrainConfig(
     name="quickstart",
     controls=True,
-    model=ModelConfig(width=96, layers=3, heads=3, kv_heads=3, head_dim=32, mlp=256, qk_norm="head"),
-    task=CountdownConfig(count=3, max_number=13, max_value=40, held_out=512, max_tries=10),
+    model=ModelConfig(
+      width=96, layers=3, heads=3, kv_heads=3, head_dim=32, mlp=256, qk_norm="head", embed_scale=3.0
+    ),
+    task=CountdownConfig(count=3, max_number=12, max_value=20, held_out=512, max_tries=10),
     sft=SftConfig(
-      steps=200, rows=44, length=144, optim=OptimConfig(lr=4e-3, warmup=30, schedule="cosine")
+      steps=1000, rows=6, length=160, optim=OptimConfig(lr=3e-3, warmup=30, schedule="cosine")
     ),
     rl=RLConfig(
-      steps=60, prompts=32, samples=8, max_prompt=6, max_tokens=144, optim=OptimConfig(lr=3e-4, warmup=3)
+      steps=60, prompts=32, samples=8, max_prompt=6, max_tokens=160, optim=OptimConfig(lr=3e-4, warmup=3)
     ),
     eval=EvalConfig(
-      every=50, problems=64, final_problems=512, samples=8, batch=64, max_tokens=144,
-      budgets=(16, 32, 48, 64, 96, 128, 144),
+      every=100, problems=64, final_problems=512, samples=8, batch=64, max_tokens=160,
+      budgets=(16, 32, 48, 64, 96, 128, 160),
     ),
-    checkpoint=CheckpointConfig(every=50, keep=2),
+    checkpoint=CheckpointConfig(every=100, keep=2),
     log=LogConfig(rollouts_every=10, rollouts=8),
   )  # fmt: skip

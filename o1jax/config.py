@@ -195,6 +195,9 @@ class LossConfig:
     dual = self.kind == "dual_clip"
     require(dual == (self.dual is not None), f"{field}.dual", "goes with kind=dual_clip, and is needed there")
     require(self.dual is None or self.dual > 1, f"{field}.dual", "must be above 1")
+    # The sequence's ratio has every token's gradient already: a sum over tokens would count length twice.
+    whole = self.kind != "rloo" or self.aggregation == "seq_mean_token_mean"
+    require(whole, f"{field}.aggregation", "must be seq_mean_token_mean with kind=rloo, one loss a completion")
 
 
 @dataclasses.dataclass(frozen=True)

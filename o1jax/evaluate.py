@@ -87,9 +87,10 @@ def prepare(config: TrainConfig) -> Setup:
 
 def params_like(setup: Setup) -> Any:
   """Shapes and shardings of the parameters, to restore onto."""
-  boxed = jax.eval_shape(functools.partial(init_params, setup.model), jax.random.key(0))
+  make, key = functools.partial(init_params, setup.model), jax.random.key(0)
+  shapes = jax.eval_shape(lambda k: nn.meta.unbox(make(k)), key)
   place = lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding)
-  return jax.tree.map(place, nn.meta.unbox(boxed), param_shardings(boxed, setup.mesh))
+  return jax.tree.map(place, shapes, param_shardings(jax.eval_shape(make, key), setup.mesh))
 
 
 def still(temperature: float) -> Strengths:

@@ -75,7 +75,8 @@ def opo(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
   reward = _rewards(credit)
   length = jnp.where(credit.include, credit.length, 0).astype(jnp.float32)
   total = jnp.maximum(length.sum(1, keepdims=True), 1.0)
-  return _spread(credit, reward - (length * reward).sum(1, keepdims=True) / total, reward)
+  weighted = jnp.where(credit.include, length * reward, 0.0).sum(1, keepdims=True)
+  return _spread(credit, reward - weighted / total, reward)
 
 
 def maxrl(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
@@ -145,9 +146,10 @@ def reward_stats(credit: Credit) -> dict[str, Stat]:
   mean = jnp.where(include, reward, 0.0).sum() / jnp.maximum(count, 1.0)
   squares = jnp.where(include, (reward - mean) ** 2, 0.0).sum()
   one = jnp.ones(())
-  level = same_reward(reward, include).astype(jnp.float32)
+  groups = include.any(1, keepdims=True)
+  level = (groups & same_reward(reward, include)).astype(jnp.float32)
   return {
     "reward": Mean(jnp.where(include, reward, 0.0).sum(), count),
     "reward_std": Mean(jnp.sqrt(squares / jnp.maximum(count - 1.0, 1.0)), one),
-    "frac_reward_zero_std": Mean(level.sum(), jnp.float32(level.size)),
+    "frac_reward_zero_std": Mean(level.sum(), groups.sum().astype(jnp.float32)),
   }

@@ -168,9 +168,23 @@ def _sum_ratio(log_ratio: jax.Array, experience: Experience, segments: int) -> j
 RATIOS = {"gspo": _mean_ratio, "rloo": _sum_ratio}
 
 
+def _mean_of_tokens(value: jax.Array, experience: Experience, segments: int) -> Mean:
+  del segments
+  return masked_mean(value, experience.is_action)
+
+
+def _mean_of_completions(value: jax.Array, experience: Experience, segments: int) -> Mean:
+  """Each completion counts once, however long: its ratio is one number, clipped or not."""
+  share = 1.0 / _sequence_length(experience, segments)
+  return Mean(_total(value * share, experience), _total(share, experience))
+
+
+CLIP_MEANS = {"gspo": _mean_of_completions, "rloo": _mean_of_completions}
+
+
 def _policy(cfg: LossConfig, segments: int) -> Apply:
   loss_of, aggregate = POLICY_LOSSES[cfg.kind], AGGREGATIONS[cfg.aggregation]
-  ratio_of = RATIOS.get(cfg.kind, _token_ratio)
+  ratio_of, clip_mean = RATIOS.get(cfg.kind, _token_ratio), CLIP_MEANS.get(cfg.kind, _mean_of_tokens)
 
   def apply(scores, experience, strengths, norms):
     mask = experience.is_action
@@ -184,9 +198,8 @@ def _policy(cfg: LossConfig, segments: int) -> Apply:
     }
     if clips is not None:
       low, high = (c.astype(jnp.float32) for c in clips)
-      stats["clip_ratio/low_mean"] = masked_mean(low, mask)
-      stats["clip_ratio/high_mean"] = masked_mean(high, mask)
-      stats["clip_ratio/region_mean"] = masked_mean(low + high, mask)
+      for name, share in {"low": low, "high": high, "region": low + high}.items():
+        stats[f"clip_ratio/{name}_mean"] = clip_mean(share, experience, segments)
     return aggregate(loss * experience.weight, experience, norms, segments), stats
 
   return apply

@@ -1,0 +1,228 @@
+"""Every option of the learner changes the gradient it claims to change: one table row an option, and none left out.
+
+`gradient` goes the way of a training step on fixed numbers: reference -> KL in the reward -> advantage -> objective.
+"""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from o1jax.config import (
+  AdvantageConfig,
+  CountdownConfig,
+  KLConfig,
+  LossConfig,
+  ModelConfig,
+  OptimConfig,
+  RLConfig,
+  TrainConfig,
+)
+from o1jax.rl.batch import credit_and_experience
+from o1jax.rl.objective import global_norms, objective
+from o1jax.rl.score import Packed
+from o1jax.rl.stages import rl_stage, strengths_at
+from o1jax.rl.update import UpdateConfig, init_state, is_reset, learn
+from o1jax.types import Experience, Rollout, TokenScores
+
+MODEL = ModelConfig(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8, vocab=8)
+CENTRED = AdvantageConfig("dr_grpo")  # of two samples, grpo tells the signs alone
+REWARD = np.float32([[1.0, 0.25], [0.0, 0.75]])
+STEP = 6  # the training step after which the reference may have moved
+
+
+def numbers() -> tuple[Rollout, TokenScores, np.ndarray]:
+  """A rollout of 2 x 2 completions of 1 to 4 tokens, the learner's scores of it and the reference's log-probs."""
+  rng = np.random.default_rng(2)
+  column = np.arange(8) - 2
+  valid = column < np.array([[4], [1], [3], [2]])
+  action = valid & (column >= 0)
+  draw = lambda scale: np.where(action, rng.normal(0, scale, action.shape), 0.0).astype(np.float32)
+  sampler = -np.abs(draw(1.0))
+  scores = TokenScores(sampler + draw(0.5), *(np.abs(draw(1.0)) for _ in range(3)))
+  finished, zero = np.ones(4, bool), np.zeros(4, np.int32)
+  rollout = Rollout(np.zeros(action.shape, np.int32), valid, action, sampler, finished, zero)
+  return rollout, scores, sampler + draw(0.5)
+
+
+def config(loss=LossConfig(), advantage=CENTRED, kl=KLConfig(), entropy=0.0) -> RLConfig:
+  return RLConfig(
+    steps=1,
+    prompts=2,
+    samples=2,
+    max_tokens=4,
+    epochs=2,
+    loss=loss,
+    advantage=advantage,
+    kl=kl,
+    entropy=entropy,
+  )
+
+
+@functools.cache
+def gradient(cfg: RLConfig) -> np.ndarray:
+  """d loss / d(log-probs, entropies, exact KLs), flat."""
+  run = TrainConfig("test", MODEL, CountdownConfig(), rl=cfg)
+  run.validate()
+  stage = rl_stage(run)
+  strengths = strengths_at(run, stage, 1)
+  rollout, scores, logp_ref = numbers()
+  logp_ref = stage.update.reference(scores.logp, logp_ref, jnp.int32(STEP), strengths)
+  logp_old = {"sampler": rollout.logp_sampler, "learner": scores.logp}[cfg.loss.logp_old]
+  with jax.disable_jit():
+    greedy = np.float32([0.5, 0.25])
+    experience, _ = credit_and_experience(rollout, REWARD, greedy, logp_old, logp_ref, strengths.kl, cfg=cfg)
+  norms = global_norms(experience, stage.update.max_tokens, stage.update.segments)
+  grads, _ = jax.grad(objective(stage.update.terms), has_aux=True)(scores, experience, strengths, norms)
+  flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads)])
+  assert np.isfinite(flat).all()
+  return flat
+
+
+def differ(left: np.ndarray, right: np.ndarray) -> bool:
+  return bool(np.linalg.norm(left - right) > 1e-3 * np.linalg.norm(left))
+
+
+# Options with many values: every value against every other
+
+CLIP = {"clip_low": 0.2, "clip_high": 0.3}
+WIDE = {"clip_low": 0.999, "clip_high": 99.0}  # bounds that no ratio meets
+SEQ = "seq_mean_token_mean"
+KINDS = [LossConfig("reinforce", SEQ), LossConfig("sapo", SEQ), LossConfig("cispo", SEQ, clip_high=0.3)]
+KINDS += [LossConfig("dual_clip", SEQ, dual=1.4, **CLIP)]
+KINDS += [LossConfig(kind, SEQ, **CLIP) for kind in ("ppo_clip", "gspo", "rloo")]
+ESTIMATORS = ("grpo", "dr_grpo", "rloo", "reinforce++", "remax", "opo", "maxrl", "pass@k")
+SAMPLED = KLConfig(0.25, "k3")
+MOVING = [SAMPLED, KLConfig(0.25, "k3", reference="ema", ema=0.5)]
+MOVING += [KLConfig(0.25, "k3", reference="reset", reset_every=3)]
+VALUES = {
+  "loss.kind": [config(kind) for kind in KINDS],
+  "loss.aggregation": [config(LossConfig("reinforce", a)) for a in ("token_mean", SEQ, "dr_grpo")],
+  "advantage.kind": [config(advantage=AdvantageConfig(kind)) for kind in ESTIMATORS],
+  "kl.estimator": [config(kl=KLConfig(0.25, e)) for e in ("k1", "k2", "k3", "reverse", "forward")],
+  "kl.reference": [config(kl=kl) for kl in MOVING],
+}
+
+
+@pytest.mark.parametrize("option", VALUES)
+def test_every_value_has_its_own_gradient(option) -> None:
+  gradients = [gradient(cfg) for cfg in VALUES[option]]
+  for left, right in itertools.combinations(gradients, 2):
+    assert differ(left, right)
+
+
+# Options with a strength or a switch: one value against another
+
+ON = AdvantageConfig("reinforce++", group_baseline=True)
+PAID = KLConfig(0.25, "k3", placement="reward")
+TIMES = KLConfig(0.25, "k3", times_ratio=True)
+PAIRS = {
+  f"loss.{name} of {kind}": (
+    config(LossConfig(kind, SEQ, **WIDE, **more)),
+    config(LossConfig(kind, SEQ, **{**WIDE, name: 0.05}, **more)),
+  )
+  for kind, more in {"ppo_clip": {}, "dual_clip": {"dual": 3.0}, "gspo": {}, "rloo": {}}.items()
+  for name in CLIP
+}
+PAIRS |= {
+  "loss.clip_high of cispo": tuple(config(LossConfig("cispo", clip_high=high)) for high in (0.1, 0.3)),
+  "loss.dual": tuple(config(LossConfig("dual_clip", dual=dual, **CLIP)) for dual in (1.4, 8.0)),
+  "loss.logp_old": tuple(
+    config(LossConfig("ppo_clip", logp_old=old, **CLIP)) for old in ("sampler", "learner")
+  ),
+  "advantage.ddof": tuple(config(advantage=AdvantageConfig(ddof=ddof)) for ddof in (0, 1)),
+  "advantage.eps": tuple(config(advantage=AdvantageConfig(eps=eps)) for eps in (1e-4, 0.1)),
+  "advantage.group_baseline": (config(advantage=AdvantageConfig("reinforce++")), config(advantage=ON)),
+  "kl.coef": (config(kl=SAMPLED), config(kl=KLConfig(0.5, "k3"))),
+  "kl.coef in the reward": (config(kl=PAID), config(kl=dataclasses.replace(PAID, coef=0.5))),
+  "kl.estimator in the reward": (config(kl=PAID), config(kl=dataclasses.replace(PAID, estimator="k1"))),
+  "kl.placement": (config(kl=SAMPLED), config(kl=PAID)),
+  "kl.times_ratio": (config(kl=SAMPLED), config(kl=TIMES)),
+  "kl.ema": (config(kl=MOVING[1]), config(kl=dataclasses.replace(MOVING[1], ema=0.1))),
+  "kl.reset_every": (config(kl=MOVING[2]), config(kl=dataclasses.replace(MOVING[2], reset_every=4))),
+  "entropy": (config(), config(entropy=0.1)),
+}
+
+
+@pytest.mark.parametrize("option", PAIRS)
+def test_option_changes_the_gradient(option) -> None:
+  left, right = PAIRS[option]
+  assert differ(gradient(left), gradient(right))
+
+
+def test_without_a_clip_the_clipped_losses_are_one() -> None:
+  left, right = LossConfig("ppo_clip", **WIDE), LossConfig("dual_clip", dual=99.0, **WIDE)
+  np.testing.assert_array_equal(gradient(config(left)), gradient(config(right)))
+
+
+# The optimiser's moments, which no single gradient shows
+
+LR = 0.3
+
+
+class Bigram:
+  """A language model whose logits are a row of a table, behind the interface that `score` asks of a Decoder."""
+
+  cfg = MODEL
+
+  def apply(self, variables, states, segment=None, position=None, method=None):
+    if method == "head":
+      return states
+    return variables["params"]["table"][states], None
+
+
+def moved(kl: KLConfig, steps: int) -> list[np.ndarray]:
+  """The parameters' change in each of `steps` training steps on one batch; Adam with a large learning rate."""
+  cfg = dataclasses.replace(config(kl=kl), epochs=1, optim=OptimConfig(lr=LR, clip_norm=0.0))
+  run = TrainConfig("test", MODEL, CountdownConfig(), rl=cfg)
+  run.validate()
+  stage = rl_stage(run)
+  update = UpdateConfig(
+    stage.update.terms,
+    Packed(),
+    3,
+    reference=stage.update.reference,
+    reset_optimizer=stage.update.reset_optimizer,
+  )
+  table = jnp.asarray(np.random.default_rng(0).normal(0, 1, (4, 4)), jnp.float32)
+  tokens, whole = np.int32([[0, 1, 2, 3]]), np.ones((1, 4), np.int32)
+  action = np.array([[False, True, True, True]])
+  weight, advantage = np.float32(action), np.float32([[0.0, 1.0, -2.0, 0.5]])
+  experience = Experience(
+    tokens, whole, np.arange(4)[None], action, -weight, -weight, advantage, weight, -weight
+  )
+  state, changes = init_state({"table": table}, stage.tx, with_reference=True), []
+  for step in range(1, steps + 1):
+    before = np.asarray(state.params["table"])
+    strengths = strengths_at(run, stage, step)
+    state, _ = learn(state, experience, jax.random.key(0), strengths, model=Bigram(), tx=stage.tx, cfg=update)
+    changes.append(np.asarray(state.params["table"]) - before)
+  return changes
+
+
+def test_reset_optimizer_forgets_the_moments() -> None:
+  kl = KLConfig(0.25, "k3", reference="reset", reset_every=2)
+  kept, cleared = (moved(dataclasses.replace(kl, reset_optimizer=clear), 3) for clear in (False, True))
+  # The third step follows a reset. Adam's first step from empty moments is lr * sign(gradient), whatever its size.
+  for step in (0, 1):
+    np.testing.assert_array_equal(kept[step], cleared[step])
+  size = np.abs(cleared[2][:3])
+  np.testing.assert_allclose(size, LR, rtol=1e-3)
+  assert differ(kept[2], cleared[2])
+
+
+def test_resets_fall_on_multiples() -> None:
+  run = TrainConfig("test", MODEL, CountdownConfig(), rl=config(kl=MOVING[2]))
+  strengths = strengths_at(run, rl_stage(run), 1)
+  assert [step for step in range(1, 10) if is_reset(jnp.int32(step), strengths)] == [3, 6, 9]
+
+
+def test_no_option_is_left_out() -> None:
+  sections = {"loss": LossConfig, "advantage": AdvantageConfig, "kl": KLConfig}
+  options = {f"{name}.{field.name}" for name, cls in sections.items() for field in dataclasses.fields(cls)}
+  shown = {option.split(" ")[0] for option in (*VALUES, *PAIRS, "kl.reset_optimizer")}
+  assert options <= shown
