@@ -30,14 +30,15 @@ def get_config() -> TrainConfig:
     ),
     task=CountdownConfig(count=3, max_number=12, max_value=20, held_out=512, max_tries=10),
     sft=SftConfig(
-      steps=1000, rows=6, length=160, optim=OptimConfig(lr=3e-3, warmup=30, schedule="cosine")
+      steps=850, rows=6, length=160, optim=OptimConfig(lr=3e-3, warmup=30, schedule="cosine")
     ),
     rl=RLConfig(
-      steps=60, prompts=32, samples=8, max_prompt=6, max_tokens=160, optim=OptimConfig(lr=3e-4, warmup=3)
+      steps=32, prompts=32, samples=8, max_prompt=6, max_tokens=112, micro_batches=4,
+      optim=OptimConfig(lr=3e-4, warmup=3)
     ),
     eval=EvalConfig(
-      every=100, problems=64, final_problems=512, samples=8, batch=64, max_tokens=160,
-      budgets=(16, 32, 48, 64, 96, 128, 160),
+      every=150, problems=64, final_problems=512, samples=8, control_samples=1, batch=64, max_tokens=112,
+      budgets=(16, 32, 48, 64, 80, 96, 112),
     ),
     checkpoint=CheckpointConfig(every=100, keep=2),
     log=LogConfig(rollouts_every=10, rollouts=8),

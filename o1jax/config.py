@@ -197,7 +197,9 @@ class LossConfig:
     require(self.dual is None or self.dual > 1, f"{field}.dual", "must be above 1")
     # The sequence's ratio has every token's gradient already: a sum over tokens would count length twice.
     whole = self.kind != "rloo" or self.aggregation == "seq_mean_token_mean"
-    require(whole, f"{field}.aggregation", "must be seq_mean_token_mean with kind=rloo, one loss a completion")
+    require(
+      whole, f"{field}.aggregation", "must be seq_mean_token_mean with kind=rloo, one loss a completion"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,6 +287,7 @@ class EvalConfig:
   problems: int = 64  # in an evaluation during a stage
   final_problems: int = 512  # in the evaluations that summary.json reports
   samples: int = 8  # K completions a problem
+  control_samples: int = 2  # K of the controls and of forced budgets
   batch: int = 64  # problems a compiled call
   max_tokens: int = 64  # response budget of natural stopping
   temperature: float = 1.0
@@ -294,7 +297,15 @@ class EvalConfig:
   bootstrap: int = 2000  # resamples behind each interval
 
   def validate(self, field: str) -> None:
-    for name in ("problems", "final_problems", "samples", "batch", "max_tokens", "bootstrap"):
+    for name in (
+      "problems",
+      "final_problems",
+      "samples",
+      "control_samples",
+      "batch",
+      "max_tokens",
+      "bootstrap",
+    ):
       require(vars(self)[name] > 0, f"{field}.{name}", "must be positive")
     require(0 < self.top_p <= 1, f"{field}.top_p", "must lie in (0, 1]")
     require(self.top_k >= 0, f"{field}.top_k", "must not be negative")

@@ -9,7 +9,8 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from typing import Any, Sequence
+import types
+from typing import Any, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -32,6 +33,8 @@ from o1jax.tasks.base import Task, problem_hash
 from o1jax.tasks.catalog import build_task
 from o1jax.types import Rollout, Strengths
 from o1jax.verifiers.base import Problem, Verdict
+
+FREELY: Mapping[int, int] = types.MappingProxyType({})  # no token stands in for another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,17 +118,33 @@ def responses(setup: Setup, rollout: Rollout) -> list[list[int]]:
   return [[int(t) for t in row[keep] if int(t) not in stops] for row, keep in zip(tokens, valid)]
 
 
-def _sample_config(setup: Setup, cfg: EvalConfig, max_tokens: int, replace: tuple) -> SampleConfig:
+def _sample_config(setup: Setup, cfg: EvalConfig, max_tokens: int) -> SampleConfig:
   return SampleConfig(
-    max_tokens, setup.task.stop_tokens, replace,
+    max_tokens, setup.task.stop_tokens,
     draw=inverse_cdf if cfg.temperature > 0 else greedy, top_k=cfg.top_k, top_p=cfg.top_p,
   )  # fmt: skip
 
 
+def instead(setup: Setup, swaps: Mapping[int, int]) -> jax.Array:
+  """`replace` of the sampler, i32[V]: every token stands for itself, but the drawn ones in {drawn: taken instead}."""
+  table = np.arange(setup.config.model.vocab, dtype=np.int32)
+  table[list(swaps.keys())] = list(swaps.values())
+  return jnp.asarray(table)
+
+
 def draw_samples(
-  setup: Setup, params: Any, problems: Sequence[Problem], cfg: EvalConfig, sampling: SampleConfig, step: int
+  setup: Setup,
+  params: Any,
+  problems: Sequence[Problem],
+  cfg: EvalConfig,
+  sampling: SampleConfig,
+  step: int,
+  swaps: Mapping[int, int] = FREELY,
 ) -> tuple[list[list[int]], np.ndarray]:
-  """(response tokens, lengths i64) of n * K rows; the last batch is filled up with the first problems."""
+  """(response tokens, lengths i64) of n * K rows; the last batch is filled up with the first problems.
+
+  `swaps` as in `instead`; they are traced, so that one compiled program draws freely and with stopping forbidden.
+  """
   key = stream_key(setup.config.seed, "eval", step)
   tokens: list[list[int]] = []
   lengths: list[np.ndarray] = []
@@ -134,7 +153,7 @@ def draw_samples(
     filled = [*some, *(problems[i % len(problems)] for i in range(cfg.batch - len(some)))]
     rollout = generate(
       params, batch_of(setup, filled), key, still(cfg.temperature or 1.0),
-      model=setup.model, samples=cfg.samples, cfg=sampling,
+      model=setup.model, samples=cfg.samples, cfg=sampling, replace=instead(setup, swaps),
     )  # fmt: skip
     keep = len(some) * cfg.samples
     tokens += responses(setup, rollout)[:keep]
@@ -159,11 +178,16 @@ def grade(setup: Setup, problems: Sequence[Problem], tokens: list[list[int]], le
 
 
 def sample_and_grade(
-  setup: Setup, params: Any, problems: Sequence[Problem], cfg: EvalConfig, step: int, replace: tuple = ()
+  setup: Setup,
+  params: Any,
+  problems: Sequence[Problem],
+  cfg: EvalConfig,
+  step: int,
+  swaps: Mapping[int, int] = FREELY,
 ) -> Graded:
-  """K natural responses a problem, graded; `replace` as in SampleConfig."""
-  sampling = _sample_config(setup, cfg, cfg.max_tokens, replace)
-  return grade(setup, problems, *draw_samples(setup, params, problems, cfg, sampling, step))
+  """K responses a problem, graded; `swaps` as in `instead`."""
+  sampling = _sample_config(setup, cfg, cfg.max_tokens)
+  return grade(setup, problems, *draw_samples(setup, params, problems, cfg, sampling, step, swaps))
 
 
 def completion_metrics(graded: Graded, rollout: Rollout) -> dict[str, float]:
@@ -192,12 +216,18 @@ def rollout_rows(problems: Sequence[Problem], graded: Graded, count: int) -> lis
   ]  # fmt: skip
 
 
-def no_give_up(task: Task) -> tuple[tuple[int, int], ...]:
-  """The replacement that forbids giving up: the retry token stands in its place."""
+def no_give_up(task: Task) -> dict[int, int]:
+  """The swap that forbids giving up: the retry token stands in its place."""
   require(
     task.give_up_token is not None and task.retry_token is not None, "controls", f"{task.name} cannot give up"
   )
-  return ((task.give_up_token, task.retry_token),)  # type: ignore[return-value]
+  return {task.give_up_token: task.retry_token}  # type: ignore[dict-item]
+
+
+def control(cfg: EvalConfig) -> EvalConfig:
+  """The evaluation of controls and forced budgets: fewer samples a problem, as many rows a call."""
+  batch = cfg.batch * max(cfg.samples // cfg.control_samples, 1)
+  return dataclasses.replace(cfg, samples=cfg.control_samples, batch=batch)
 
 
 def forced_budget(
@@ -206,8 +236,11 @@ def forced_budget(
   """budget -> graded prefixes of one run to the largest budget, in which every early stop becomes the retry token."""
   task = setup.task
   early = [t for t in (*task.stop_tokens, task.give_up_token) if t is not None]
-  sampling = _sample_config(setup, cfg, cfg.budgets[-1], tuple((t, task.retry_token) for t in early))
-  tokens, _ = draw_samples(setup, params, problems, cfg, sampling, step)
+  swaps: Mapping[int, Any] = dict.fromkeys(early, task.retry_token)
+  cfg = control(cfg)
+  tokens, _ = draw_samples(
+    setup, params, problems, cfg, _sample_config(setup, cfg, cfg.budgets[-1]), step, swaps
+  )
   full = lambda b: np.full(len(tokens), b)
   return {b: grade(setup, problems, [row[:b] for row in tokens], full(b)) for b in cfg.budgets}
 
@@ -307,7 +340,7 @@ def sample_run(run: str, prompt: str, *, samples: int, temperature: float, seed:
     setup.config.eval, samples=samples, temperature=temperature, batch=batch_rows(setup.mesh)
   )
   setup = dataclasses.replace(setup, config=dataclasses.replace(setup.config, seed=seed))
-  sampling = _sample_config(setup, cfg, cfg.max_tokens, ())
+  sampling = _sample_config(setup, cfg, cfg.max_tokens)
   with in_mesh(setup):
     tokens, _ = draw_samples(setup, params, [problem], cfg, sampling, step)
   for row in tokens:

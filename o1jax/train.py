@@ -84,14 +84,15 @@ def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor:
   batch = ev.batch_of(setup, problems)
   key = stream_key(setup.config.seed, "train", step)
   sampling = SampleConfig(cfg.max_tokens, task.stop_tokens)
-  rollout = generate(state.params, batch, key, strengths, model=model, samples=cfg.samples, cfg=sampling)
+  draw_freely = functools.partial(generate, model=model, replace=ev.instead(setup, ev.FREELY))
+  rollout = draw_freely(state.params, batch, key, strengths, samples=cfg.samples, cfg=sampling)
 
   graded = ev.grade(setup, problems, ev.responses(setup, rollout), np.asarray(rollout.is_action).sum(1))
   reward = put_rows(jnp.asarray(graded.reward, jnp.float32), setup.mesh)
   greedy_reward = None
   if cfg.advantage.kind == "remax":
     best = dataclasses.replace(sampling, draw=greedy)
-    one = generate(state.params, batch, key, strengths, model=model, samples=1, cfg=best)
+    one = draw_freely(state.params, batch, key, strengths, samples=1, cfg=best)
     verdicts = ev.grade(setup, problems, ev.responses(setup, one), np.asarray(one.is_action).sum(1))
     greedy_reward = put_rows(jnp.asarray(verdicts.reward[:, 0], jnp.float32), setup.mesh)
 
@@ -334,8 +335,9 @@ def summarise(
     compare("cold_start", graded)
   run.leave_if_asked()
   if setup.config.controls:
-    graded = ev.sample_and_grade(setup, cold_params, problems, cfg, step, ev.no_give_up(setup.task))
-    summary["controls"]["no_give_up"] = ev.figures(setup, graded, cfg)
+    few = ev.control(cfg)
+    graded = ev.sample_and_grade(setup, cold_params, problems, few, step, ev.no_give_up(setup.task))
+    summary["controls"]["no_give_up"] = ev.figures(setup, graded, few)
     compare("no_give_up", graded)
     seconds["evaluation"] = time.perf_counter() - started
     started = time.perf_counter()
@@ -343,8 +345,8 @@ def summarise(
     params, steps = more_sft(run, cold_params, budget, cold_flops)
     seconds["control"] = time.perf_counter() - started
     started = time.perf_counter() - seconds["evaluation"]
-    graded = ev.sample_and_grade(setup, params, problems, cfg, step)
-    summary["controls"]["more_sft"] = {**ev.figures(setup, graded, cfg), "steps": steps}
+    graded = ev.sample_and_grade(setup, params, problems, few, step)
+    summary["controls"]["more_sft"] = {**ev.figures(setup, graded, few), "steps": steps}
     compare("more_sft", graded)
   seconds["evaluation"] = time.perf_counter() - started
   seconds["total"] = time.perf_counter() - began

@@ -35,10 +35,13 @@ NORM_SITES = {"pre": (True, False), "post": (False, True), "sandwich": (True, Tr
 
 
 class KV(NamedTuple):
-  """Keys and values of one layer, f[N, K, S, h]; with a leading layer axis where layers are scanned."""
+  """Keys and values of one layer; with a leading layer axis where layers are scanned.
 
-  k: jax.Array
-  v: jax.Array
+  Keys lie with their positions last, so that both products of one decoded token run along contiguous memory.
+  """
+
+  k: jax.Array  # f[N, K, h, S]
+  v: jax.Array  # f[N, K, S, h]
 
 
 class Context(NamedTuple):
@@ -100,10 +103,10 @@ def _partial_attention(q: jax.Array, kv: KV, mask: jax.Array, cap: float) -> tup
   sum of exponentials, weighted values f32[N, K, g, T, h]), to be joined with those of other blocks.
   """
   n, heads, group, length, dim = q.shape
-  rows, _, size, _ = kv.k.shape
+  rows, _, size, _ = kv.v.shape
   share = n // rows  # consecutive rows that read the same keys: one product for all of them
   folded = q.reshape(rows, share, heads, group * length, dim).swapaxes(1, 2).reshape(rows, heads, -1, dim)
-  scores = jnp.einsum("mkqh,mksh->mkqs", folded, kv.k, preferred_element_type=jnp.float32)
+  scores = jnp.einsum("mkqh,mkhs->mkqs", folded, kv.k, preferred_element_type=jnp.float32)
   scores = softcap(scores, cap).reshape(rows, heads, share, group, length, size)
   scores = jnp.where(mask.reshape(rows, 1, share, 1, length, size), scores, MASKED)
   top = jax.lax.stop_gradient(scores.max(-1))
@@ -165,9 +168,9 @@ class Attention(nn.Module):
     q, k = rotate(q, own[1], frequencies), rotate(k, own[1], frequencies)[:, :, :, 0]
     scale = cfg.head_dim**-0.5 if cfg.query_scale is None else cfg.query_scale
     q = (q * scale).transpose(0, 2, 3, 1, 4)
-    made = KV(k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3))
+    made = KV(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
     if cache is not None:
-      made, own_keys = jax.tree.map(lambda c, m: _write(c, m, index), cache[0], made), cache[1]
+      made, own_keys = _write(cache[0], made, index), cache[1]
     else:
       own_keys = own
     blocks = [(made, visible(own, own_keys, window))]
@@ -185,9 +188,15 @@ class Attention(nn.Module):
     return jnp.einsum("nkgth,kghd->ntd", out, kernel.astype(x.dtype)), made
 
 
-def _write(buffer: jax.Array, new: jax.Array, index: jax.Array) -> jax.Array:
-  """Writes new f[N, K, T, h] into buffer f[N, K, S, h] at position `index`, in place where donated."""
-  return jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), index, axis=2)
+def _write(cache: KV, new: KV, index: jax.Array) -> KV:
+  """Writes the keys and values of T positions into a cache's positions index, index + 1, ..., in place where donated."""
+  put = lambda buffer, value, axis: jax.lax.dynamic_update_slice_in_dim(
+    buffer, value.astype(buffer.dtype), index, axis=axis
+  )
+  written = KV(put(cache.k, new.k, 3), put(cache.v, new.v, 2))
+  return jax.lax.optimization_barrier(
+    written
+  )  # XLA would write once for each reader, and copy the cache to do so
 
 
 def _norm_heads(cfg: ModelConfig, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:

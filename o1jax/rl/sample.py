@@ -50,7 +50,6 @@ class SampleConfig:
 
   max_tokens: int  # R
   stop_tokens: tuple[int, ...]  # drawing one ends the row
-  replace: tuple[tuple[int, int], ...] = ()  # (drawn, taken instead): forbids stopping early
   draw: Callable[[jax.Array, jax.Array], jax.Array] = inverse_cdf
   top_k: int = 0  # evaluation alone; 0 = off
   top_p: float = 1.0  # evaluation alone; 1 = off
@@ -83,14 +82,14 @@ def keep_top(scaled: jax.Array, top_k: int, top_p: float) -> jax.Array:
   return scaled
 
 
-def _draw(logits, uniform, temperature, forced, cfg: SampleConfig):
+def _draw(logits, uniform, temperature, replace, forced, cfg: SampleConfig):
   """(token i32[B], its log-prob f32[B], whether the policy chose it bool[B]) from logits f32[B, V]."""
   scaled = logits / temperature
   filtered = keep_top(scaled, cfg.top_k, cfg.top_p) if cfg.top_k or cfg.top_p < 1.0 else scaled
   token = cfg.draw(filtered, uniform)
   chosen = token
-  for drawn, instead in cfg.replace:
-    token = jnp.where(chosen == drawn, instead, token)
+  if replace is not None:
+    token = replace[chosen]
   if forced is not None:
     token = jnp.where(forced == FREE, token, forced)
   free = (token == chosen) if forced is None else (token == chosen) & (forced == FREE)
@@ -106,15 +105,25 @@ def buffer_sizes(max_tokens: int) -> list[int]:
   return sizes
 
 
-def _empty_cache(prefix: Any, rows: int, size: int) -> Any:
-  """Response keys of `rows` rows and `size` positions, shaped as the prompt's."""
-  grow = lambda a: jnp.zeros((*a.shape[:-4], rows, a.shape[-3], size, a.shape[-1]), a.dtype)
-  return jax.tree.map(grow, prefix)
+def _empty_cache(prefix: Any, rows: int) -> Any:
+  """Keys and values of `rows` rows and no position yet, shaped as the prompt's."""
+  empty = lambda a, rows_at, size_at: jnp.zeros(
+    [0 if i == a.ndim + size_at else rows if i == a.ndim + rows_at else n for i, n in enumerate(a.shape)],
+    a.dtype,
+  )
+  return _each_kv(lambda kv: KV(empty(kv.k, -4, -1), empty(kv.v, -4, -2)), prefix)
 
 
 def _resize(cache: Any, size: int) -> Any:
-  grow = lambda a: jnp.pad(a, [(0, 0)] * (a.ndim - 2) + [(0, size - a.shape[-2]), (0, 0)])
-  return jax.tree.map(grow, cache)
+  """Room for `size` positions behind those held."""
+  grow = lambda a, axis: jnp.pad(
+    a, [(0, size - n if i == a.ndim + axis else 0) for i, n in enumerate(a.shape)]
+  )
+  return _each_kv(lambda kv: KV(grow(kv.k, -1), grow(kv.v, -2)), cache)
+
+
+def _each_kv(change: Callable[[KV], KV], layers: Any) -> Any:
+  return jax.tree.map(change, layers, is_leaf=lambda x: isinstance(x, KV))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "samples", "cfg"))
@@ -127,10 +136,12 @@ def generate(
   model: Decoder,
   samples: int,
   cfg: SampleConfig,
+  replace: jax.Array | None = None,
   forced: jax.Array | None = None,
 ) -> Rollout:
   """Draws `samples` responses a prompt at `strengths.temperature`. Consumes the key (`stream_key`).
 
+  `replace` i32[V] says what stands in the place of each drawn token: its identity, or another that forbids stopping.
   `forced` i32[B, R] holds tokens that stand whatever is drawn, FREE (-1) where the policy chooses. Tokens forced or
   replaced are no actions: they carry no log-prob and no loss.
   """
@@ -147,7 +158,7 @@ def generate(
   stops = lambda token: functools.reduce(jnp.logical_or, (token == s for s in cfg.stop_tokens))
 
   def record(state, t, logits):
-    token, logp, free = _draw(logits, noise[t], strengths.temperature, forced_at(t), cfg)
+    token, logp, free = _draw(logits, noise[t], strengths.temperature, replace, forced_at(t), cfg)
     alive = ~state["done"]
     put = lambda name, value: jax.lax.dynamic_update_index_in_dim(state[name], value, t, axis=0)
     return {
@@ -170,7 +181,7 @@ def generate(
     return t + 1, cache, record(state, t, logits)
 
   state = record(_blank(budget, rows), 0, repeat(model.apply(params, hidden[:, -1], method="head")))
-  cache, t = _empty_cache(keys, rows, 0), jnp.ones((), jnp.int32)
+  cache, t = _empty_cache(keys, rows), jnp.ones((), jnp.int32)
   for size in buffer_sizes(budget):
     going = lambda carry, size=size: (carry[0] < jnp.minimum(size + 1, budget)) & ~carry[2]["done"].all()
     t, cache, state = jax.lax.while_loop(going, decode, (t, _resize(cache, size), state))
@@ -205,4 +216,4 @@ def _assemble(batch: PromptBatch, state: dict[str, jax.Array], samples: int, pad
 def cache_size(cache: Any) -> int:
   """Positions a key buffer holds."""
   leaf: KV = jax.tree.leaves(cache, is_leaf=lambda x: isinstance(x, KV))[0]
-  return leaf.k.shape[-2]
+  return leaf.v.shape[-2]

@@ -35,12 +35,14 @@ def strengths(temperature: float = 1.0) -> Strengths:
   return Strengths(zero, zero, jnp.float32(temperature), zero, zero, zero, zero, zero, zero)
 
 
-def draw(model, params, batch, *, samples=G, forced=None, temperature=1.0, **options) -> Rollout:
+def draw(
+  model, params, batch, *, samples=G, forced=None, replace=None, temperature=1.0, **options
+) -> Rollout:
   cfg = SampleConfig(**{"max_tokens": R, "stop_tokens": (STOP,), **options})
   key = stream_key(0, "train", 1)
   return generate(
-    params, batch, key, strengths(temperature), model=model, samples=samples, cfg=cfg, forced=forced
-  )
+    params, batch, key, strengths(temperature), model=model, samples=samples, cfg=cfg, forced=forced, replace=replace
+  )  # fmt: skip
 
 
 def rescore(model, params, rollout: Rollout, layout, temperature: float = 1.0, chunk: int = 4096):
@@ -94,7 +96,8 @@ def test_the_stop_token_is_an_action_and_ends_the_row() -> None:
 def test_forced_and_replaced_tokens_stand_and_are_no_actions() -> None:
   model, params = tiny()
   forced = jnp.full((P * G, R), FREE).at[:, 3].set(9)
-  rollout = draw(model, params, prompts(), forced=forced, replace=((STOP, 5),))
+  replace = jnp.arange(model.cfg.vocab).at[STOP].set(5)
+  rollout = draw(model, params, prompts(), forced=forced, replace=replace)
   assert not (rollout.tokens[:, LP:] == STOP).any()
   assert (rollout.tokens[:, LP + 3] == 9).all() and not rollout.is_action[:, LP + 3].any()
   assert rollout.valid[:, LP:].all() and (rollout.logp_sampler[~rollout.is_action] == 0).all()

@@ -1,0 +1,193 @@
+"""One update: the same on 1 and 8 devices, in 1 and 4 micro-batches, under any padding; and what surrounds it.
+
+"The same", from one state: gradients within 1e-6 of their global norm, parameters within 1e-5 under SGD(1.0) with
+clip 1. A transformation that keeps the gradients it sees tells them.
+"""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from o1jax.config import KLConfig, LossConfig, MeshConfig, ModelConfig, OptimConfig, RLConfig
+from o1jax.dist.mesh import make_mesh
+from o1jax.dist.sharding import RULES, param_shardings, put_rows
+from o1jax.model.transformer import Decoder, init_params
+from o1jax.rl.objective import rl_terms
+from o1jax.rl.score import Grouped
+from o1jax.rl.update import REFERENCES, UpdateConfig, init_state, learn, learning_rate, make_optimizer
+from o1jax.types import Experience, Strengths, TrainState, resolve_stats
+
+P, G, LP, R = 8, 4, 5, 12
+MODEL = Decoder(ModelConfig(width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=64, vocab=32))
+RL = RLConfig(
+  steps=1, prompts=P, samples=G, max_prompt=LP, max_tokens=R, epochs=2, entropy=0.01,
+  loss=LossConfig("ppo_clip", "seq_mean_token_mean", clip_low=0.2, clip_high=0.3), kl=KLConfig(0.1, "reverse"),
+)  # fmt: skip
+KEY = jax.random.key(3)
+ALONE = MeshConfig(1, 1, 1)
+
+
+def strengths(**changes) -> Strengths:
+  number = dict(
+    lr=1.0, decay=0.0, temperature=0.8, kl=0.1, entropy=0.01, clip_low=0.2, clip_high=0.3, ema=0.25
+  )
+  return Strengths(**{k: jnp.float32(v) for k, v in {**number, "reset_every": 2.0, **changes}.items()})
+
+
+def kept(learning_rate, weight_decay) -> optax.GradientTransformation:
+  del weight_decay
+  keep = optax.GradientTransformation(optax.tree.zeros_like, lambda grads, state, params=None: (grads, grads))
+  return optax.chain(keep, optax.clip_by_global_norm(1.0), optax.sgd(learning_rate))
+
+
+SGD = optax.inject_hyperparams(kept)(learning_rate=1.0, weight_decay=0.0)
+
+
+def experience(pad: int = 0) -> Experience:
+  """8 x 4 completions of 1 to 12 tokens behind prompts of 2 to 5; `pad` more columns before and behind."""
+  rng = np.random.default_rng(0)
+  lengths = rng.integers(1, R + 1, (P * G, 1))
+  prompt = np.repeat(rng.integers(2, LP + 1, (P, 1)), G, axis=0)
+  column = np.arange(LP + R) - LP
+  valid = (column >= -prompt) & (column < lengths)
+  tokens = rng.integers(1, 32, (P * G, LP + R))
+  tokens[:, :LP] = np.repeat(tokens[::G, :LP], G, axis=0)
+  action = valid & (column >= 0)
+  draw = lambda shift: np.where(action, rng.normal(shift, 0.3, valid.shape), 0).astype(np.float32)
+  advantage = np.where(action, rng.normal(0, 1, (P * G, 1)), 0).astype(np.float32)
+  position = np.maximum(np.cumsum(valid, 1) - 1, 0).astype(np.int32)
+  arrays = (
+    np.where(valid, tokens, 0).astype(np.int32), valid.astype(np.int32), position, action,
+    draw(-3.4), draw(-3.4), advantage, action.astype(np.float32), draw(-3.4),
+  )  # fmt: skip
+  return Experience(*(np.pad(a, [(0, 0), (pad, pad)]) for a in arrays))
+
+
+def config(tx=SGD, pad: int = 0, rl: RLConfig = RL, **options) -> UpdateConfig:
+  return UpdateConfig(rl_terms(rl), Grouped(LP + pad, G), R, **options)
+
+
+def state_on(mesh: jax.sharding.Mesh, tx) -> TrainState:
+  """A state whose reference differs from its parameters."""
+  boxed = jax.eval_shape(functools.partial(init_params, MODEL), KEY)
+  params = jax.device_put(nn.meta.unbox(init_params(MODEL, KEY)), param_shardings(boxed, mesh))
+  state = init_state(params, tx, with_reference=True)
+  return dataclasses.replace(state, ref_params=jax.tree.map(lambda p: 0.9 * p, params))
+
+
+@functools.cache
+def step(cfg: MeshConfig = ALONE, pad: int = 0, micro_batches: int = 1) -> tuple:
+  """(gradients, parameters, metrics) of one SGD step."""
+  devices = jax.devices()[: cfg.data * cfg.fsdp * cfg.tensor]
+  mesh = make_mesh(cfg, devices)
+  start = state_on(mesh, SGD)
+  with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+    update = config(pad=pad, micro_batches=micro_batches)
+    batch = put_rows(experience(pad), mesh)
+    state, stats = learn(start, batch, KEY, strengths(), model=MODEL, tx=SGD, cfg=update)
+  gradients = state.opt_state.inner_state[0]
+  return (*jax.tree.map(np.asarray, (gradients, state.params)), resolve_stats(stats))
+
+
+VARIANTS = {
+  "8 devices": dict(cfg=MeshConfig(2, 2, 2)),
+  "4 micro-batches": dict(micro_batches=4),
+  "padding": dict(pad=4),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_step_is_the_same(name) -> None:
+  grads, params, metrics = step()
+  other_grads, other_params, other_metrics = step(**VARIANTS[name])
+  norm = float(optax.tree.norm(grads))
+  assert norm > 0.1
+  gap = float(optax.tree.norm(jax.tree.map(np.subtract, grads, other_grads)))
+  assert gap <= 1e-6 * norm
+  for left, right in zip(jax.tree.leaves(params), jax.tree.leaves(other_params)):
+    np.testing.assert_allclose(left, right, atol=1e-5, rtol=0)
+  assert metrics.keys() == other_metrics.keys()
+  for metric, value in metrics.items():
+    np.testing.assert_allclose(other_metrics[metric], value, rtol=2e-5, atol=1e-6, err_msg=metric)
+
+
+def run(tx, batch: Experience, told: Strengths | None = None, rl: RLConfig = RL, **options):
+  """(state before, state after, metrics) of a training step on one device."""
+  mesh = make_mesh(ALONE, jax.devices()[:1])
+  before, start = state_on(mesh, tx), state_on(mesh, tx)
+  update = config(rl=rl, **options)
+  state, stats = learn(start, batch, KEY, told or strengths(), model=MODEL, tx=tx, cfg=update)
+  return before, state, resolve_stats(stats)
+
+
+def same(left, right) -> bool:
+  return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_and_shows() -> None:
+  bad = experience()
+  bad.advantage[3, LP] = np.nan
+  assert bad.is_action[3, LP]
+  before, after, metrics = run(make_optimizer(OptimConfig()), bad, strengths(lr=0.1))
+  assert np.isnan(metrics["loss"])
+  assert same(before.params, after.params)
+  assert same(before.opt_state.inner_state, after.opt_state.inner_state)
+  assert after.step == 1
+
+
+def test_epochs_and_minibatches_are_optimiser_steps_on_every_group_once_an_epoch() -> None:
+  seen = optax.GradientTransformation(
+    lambda params: jnp.zeros((), jnp.int32),
+    lambda grads, count, params=None: (jax.tree.map(jnp.zeros_like, grads), count + 1),
+  )
+  tx = optax.inject_hyperparams(lambda learning_rate, weight_decay: seen)(learning_rate=1.0, weight_decay=0.0)
+  _, after, whole = run(tx, experience())
+  assert after.opt_state.inner_state == 1 and after.step == 1
+  _, after, split = run(tx, experience(), epochs=2, minibatches=4)
+  assert after.opt_state.inner_state == 8 and after.step == 1
+  # No parameter moves, so means over tokens are those of the whole batch only if each group came equally often.
+  for metric in ("entropy", "kl/k3", "clip_ratio/region_mean"):
+    np.testing.assert_allclose(split[metric], whole[metric], rtol=1e-5)
+
+
+def test_the_reference_moves_as_configured() -> None:
+  tx = make_optimizer(OptimConfig())
+  move = lambda name: run(tx, experience(), strengths(lr=0.01), reference=REFERENCES[name])[:2]
+  before, after = move("frozen")
+  assert same(after.ref_params, before.ref_params) and not same(after.params, before.params)
+  before, after = move("ema")
+  for p, old, new in zip(*map(jax.tree.leaves, (after.params, before.ref_params, after.ref_params))):
+    np.testing.assert_allclose(new, 0.25 * p + 0.75 * old, atol=1e-6)
+
+
+@pytest.mark.parametrize("every,resets", [(1.0, True), (2.0, False)])
+def test_a_reset_copies_the_policy_and_clears_the_moments(every, resets) -> None:
+  tx = make_optimizer(OptimConfig())
+  told = strengths(lr=0.01, reset_every=every)
+  before, after, _ = run(tx, experience(), told, reference=REFERENCES["reset"], reset_optimizer=True)
+  assert same(after.ref_params, after.params if resets else before.ref_params)
+  moments = [np.abs(leaf).max() for leaf in jax.tree.leaves(after.opt_state.inner_state) if np.ndim(leaf)]
+  assert (max(moments) == 0) == resets
+
+
+def test_decay_spares_norms() -> None:
+  tx = make_optimizer(OptimConfig(decay=0.1, lr=0.5))
+  params = {"matrix": jnp.ones((2, 2)), "norm": jnp.ones((2,))}
+  updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+  np.testing.assert_allclose(updates["matrix"], -0.05, rtol=1e-6)
+  np.testing.assert_array_equal(updates["norm"], 0)
+
+
+def test_learning_rate_by_hand() -> None:
+  constant = learning_rate(OptimConfig(lr=1.0, warmup=4), 10)
+  np.testing.assert_allclose([constant(s) for s in (0, 1, 4, 9)], [0, 0.25, 1, 1])
+  linear = learning_rate(OptimConfig(lr=1.0, warmup=2, schedule="linear", final_fraction=0.5), 10)
+  np.testing.assert_allclose([linear(s) for s in (1, 2, 6, 10)], [0.5, 1, 0.75, 0.5])
+  cosine = learning_rate(OptimConfig(lr=2.0, schedule="cosine"), 8)
+  np.testing.assert_allclose([cosine(s) for s in (0, 4, 8)], [2, 1, 0], atol=1e-6)
