@@ -17,8 +17,14 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro import _errors as tyro_errors  # not yet public there, so that pyproject.toml pins tyro exactly
 
-from o1jax.config import ConfigError, EvalConfig, TrainConfig, load_experiment, require
-from o1jax.io.run_config import config_from_dict, config_to_dict, optional_structs, read_run_config
+from o1jax.config import ConfigError, EvalConfig, TrainConfig, require
+from o1jax.io.run_config import (
+  config_from_dict,
+  config_to_dict,
+  load_experiment,
+  optional_structs,
+  read_run_config,
+)
 
 EXIT_BAD_INPUT = 2
 HELP = ("-h", "--help")

@@ -4,8 +4,6 @@ An experiment is a file with `get_config() -> TrainConfig`. The command line ove
 """
 
 import dataclasses
-import importlib.util
-import pathlib
 from typing import Literal
 
 
@@ -346,12 +344,15 @@ class LogConfig:
 
   rollouts_every: int = 10  # steps between written rollouts
   rollouts: int = 8  # completions written at a time
-  profile: tuple[int, ...] = ()  # first and last RL step of a jax.profiler trace; () = none
+  profile: tuple[
+    int, ...
+  ] = ()  # first and last step (as in metrics.jsonl) of a jax.profiler trace; () = none
   progress: bool = True  # a live progress bar on a terminal
 
   def validate(self, field: str) -> None:
     require(self.rollouts_every > 0, f"{field}.rollouts_every", "must be positive")
-    require(len(self.profile) in (0, 2), f"{field}.profile", "wants a first and a last step")
+    ordered = self.profile == () or (len(self.profile) == 2 and 0 < self.profile[0] <= self.profile[1])
+    require(ordered, f"{field}.profile", f"wants a first and a last step, is {self.profile}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -379,25 +380,3 @@ class TrainConfig:
     require(self.sft.steps + self.rl.steps > 0, "rl.steps", "and sft.steps are both 0: nothing to run")
     both = self.sft.steps > 0 and self.rl.steps > 0
     require(both or not self.controls, "controls", "compare a cold start with RL: both stages must run")
-
-
-def load_experiment(path: str) -> TrainConfig:
-  """Imports an experiment file and returns what its `get_config()` returns. Raises ConfigError naming the file.
-
-  An unknown field in the file is a TypeError of its dataclass, and becomes a ConfigError like any other mistake there.
-  """
-  if not pathlib.Path(path).is_file():
-    raise ConfigError(f"{path}: no such experiment file")
-  spec = importlib.util.spec_from_file_location("o1jax_experiment", path)
-  if spec is None or spec.loader is None:
-    raise ConfigError(f"{path}: is not a Python file")
-  module = importlib.util.module_from_spec(spec)
-  try:
-    spec.loader.exec_module(module)
-    config = module.get_config()
-  except Exception as error:
-    raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
-  require(
-    isinstance(config, TrainConfig), path, f"get_config() gives a {type(config).__name__}, no TrainConfig"
-  )
-  return config

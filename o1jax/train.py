@@ -188,6 +188,7 @@ class Run:
     with progress(last, stage.name, config.log.progress) as tell:
       while self.where.step < last:
         step, started = self.where.step + 1, time.perf_counter()
+        self.log.profile(step, config.log.profile)
         state, metrics, flops, cursor, *rows = one_step(self.setup, stage, state, step, self.where.cursor)
         self.where = Progress(step, cursor, self.where.flops + flops)
         seconds = time.perf_counter() - started
@@ -213,6 +214,7 @@ class Run:
         if step % config.checkpoint.every == 0 or step == last or self.preemption.requested:
           self.save(state)
         self.leave_if_asked()
+    self.log.profile(last + 1, config.log.profile)
     return state
 
   def leave_if_asked(self) -> None:

@@ -92,6 +92,7 @@ class RunLog:
       lines = read_metrics(metrics)
     events = _rewrite_events(self._folder, lines)
     self._metrics, self._rollouts, self._events = (_Appender(path) for path in (metrics, rollouts, events))
+    self._tracing = False
 
   def __enter__(self) -> "RunLog":
     return self
@@ -118,8 +119,23 @@ class RunLog:
     head = {"step": step, "stage": stage}
     self._rollouts.write(b"".join(_encode({**head, **row}) for row in rows))
 
+  def profile(self, step: int, steps: Sequence[int]) -> None:
+    """Called as `step` begins: a jax.profiler trace of the steps first..last goes into the folder's `profile/`."""
+    if self._tracing and step > steps[1]:
+      self._stop_trace()
+    if steps and not self._tracing and step == steps[0]:
+      with _named(self._folder / "profile"):
+        jax.profiler.start_trace(str(self._folder / "profile"))
+      self._tracing = True
+
+  def _stop_trace(self) -> None:
+    if self._tracing:
+      self._tracing = False
+      jax.profiler.stop_trace()
+
   def close(self) -> None:
-    """Closes the files. A second call does nothing."""
+    """Closes the files and a trace that is open. A second call does nothing."""
+    self._stop_trace()
     for file in (self._metrics, self._rollouts, self._events):
       file.close()
 

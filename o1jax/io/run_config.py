@@ -1,4 +1,4 @@
-"""The configuration as JSON: what `config.json` of a run holds, and back, exactly.
+"""Where a configuration comes from: an experiment file, or the `config.json` of a run, written and read exactly.
 
 A dataclass becomes an object, a tuple a list. Where a field's type is a union of several dataclasses (the task),
 its object carries the class's name under "type". Reading checks every type, so that it also finds the wrong types
@@ -6,6 +6,7 @@ that an experiment's Python may hold.
 """
 
 import dataclasses
+import importlib.util
 import json
 import math
 import pathlib
@@ -143,3 +144,25 @@ def _spell(kind: Any) -> str:
     if isinstance(kind, type) and typing.get_origin(kind) is None
     else str(kind).replace("o1jax.config.", "")
   )
+
+
+def load_experiment(path: str) -> TrainConfig:
+  """Imports an experiment file and returns what its `get_config()` returns. Raises ConfigError naming the file.
+
+  An unknown field in the file is a TypeError of its dataclass, and becomes a ConfigError like any other mistake there.
+  """
+  if not pathlib.Path(path).is_file():
+    raise ConfigError(f"{path}: no such experiment file")
+  spec = importlib.util.spec_from_file_location("o1jax_experiment", path)
+  if spec is None or spec.loader is None:
+    raise ConfigError(f"{path}: is not a Python file")
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    config = module.get_config()
+  except Exception as error:
+    raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+  require(
+    isinstance(config, TrainConfig), path, f"get_config() gives a {type(config).__name__}, no TrainConfig"
+  )
+  return config

@@ -9,7 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
-from o1jax.config import ConfigError, Gsm8kConfig, load_experiment
+from o1jax.config import ConfigError, Gsm8kConfig
+from o1jax.io.run_config import load_experiment
 from o1jax.io.tokenizer import EOS, train_text_tokenizer, train_tokenizer
 from o1jax.tasks import gsm8k
 from o1jax.tasks.base import Task
