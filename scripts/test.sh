@@ -10,4 +10,5 @@ echo "== ruff"
 echo "== mypy"
 .venv/bin/mypy
 echo "== pytest"
-exec .venv/bin/python -m pytest "$@"
+# A worker a core; a file stays with one worker, for what its tests share.
+exec .venv/bin/python -m pytest -n auto --dist loadfile "$@"

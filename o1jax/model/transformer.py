@@ -8,6 +8,7 @@ and the learner run this one path. Query, key and value products are one matrix 
 Left out: encoder attention, mixture of experts, dropout.
 """
 
+import dataclasses
 import functools
 from typing import Any, Callable, NamedTuple
 
@@ -318,9 +319,20 @@ class Decoder(nn.Module):
 
 
 def init_params(model: Decoder, key: jax.Array) -> Any:
-  """Fresh float32 parameters, boxed with their logical axis names. Consumes the key."""
-  dummy = jnp.zeros((1, 2), jnp.int32)
-  return model.init(key, dummy, dummy + 1, dummy)["params"]
+  """Fresh float32 parameters, boxed with their logical axis names. Consumes the key.
+
+  The layers are drawn in one loop even where they are unrolled: random bits are slow to compile, and so both forms
+  begin with the same numbers.
+  """
+  cfg, dummy = model.cfg, jnp.zeros((1, 2), jnp.int32)
+  scanned = Decoder(dataclasses.replace(cfg, scan_layers=True))
+  params = scanned.init(key, dummy, dummy + 1, dummy)["params"]
+  if cfg.scan_layers:
+    return params
+  layers = params.pop("layers")
+  take = lambda i: lambda box: box.replace(value=box.value[i], names=box.names[1:])
+  is_box = lambda leaf: isinstance(leaf, nn.meta.AxisMetadata)
+  return params | {f"layer_{i}": jax.tree.map(take(i), layers, is_leaf=is_box) for i in range(cfg.layers)}
 
 
 def cast_params(params: Any, cfg: ModelConfig) -> Any:

@@ -1,5 +1,8 @@
 """One forward path: a whole row, a prompt's shared keys, and token by token must agree; devices change nothing."""
 
+import functools
+from typing import Any, Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -29,42 +32,47 @@ def batch() -> tuple[jax.Array, jax.Array, jax.Array]:
   return tokens, jnp.asarray(valid), jnp.maximum(jnp.cumsum(jnp.asarray(valid), 1) - 1, 0)
 
 
+def made(**options) -> tuple[Decoder, Callable, Any]:
+  """A decoder, its compiled forward pass, and parameters with their logical axes."""
+  model = Decoder(ModelConfig(**BASE, **options))
+  params = jax.jit(functools.partial(init_params, model))(jax.random.key(0))
+  return model, jax.jit(lambda p, *rows, **prefix: model.apply({"params": p}, *rows, **prefix)), params
+
+
 @pytest.mark.parametrize("options", [{}, GEMMA, OTHER, {**GEMMA, "scan_layers": True}])
 def test_shared_prompt_keys_give_the_whole_rows_states(options) -> None:
-  model = Decoder(ModelConfig(**BASE, **options))
-  params = {"params": nn.meta.unbox(init_params(model, jax.random.key(0)))}
+  _, forward, boxed = made(**options)
+  params = nn.meta.unbox(boxed)
   tokens, segment, position = batch()
-  whole, _ = model.apply(params, tokens, segment, position)
+  whole, _ = forward(params, tokens, segment, position)
   prompt = [a[::G, :LP] for a in (tokens, segment, position)]
-  _, keys = model.apply(params, *prompt)
+  _, keys = forward(params, *prompt)
   rest = (a[:, LP:] for a in (tokens, segment, position))
-  split, _ = model.apply(params, *rest, prefix=Context(keys, prompt[1], prompt[2]))
+  split, _ = forward(params, *rest, prefix=Context(keys, prompt[1], prompt[2]))
   np.testing.assert_allclose(split, whole[:, LP:], atol=2e-5, rtol=0)
 
 
 def test_packed_rows_do_not_see_each_other() -> None:
-  model = Decoder(ModelConfig(**BASE))
-  params = {"params": nn.meta.unbox(init_params(model, jax.random.key(0)))}
+  _, forward, boxed = made()
+  params = nn.meta.unbox(boxed)
   tokens = jnp.asarray([[5, 6, 7, 8, 9, 10]])
-  packed, _ = model.apply(
-    params, tokens, jnp.asarray([[1, 1, 1, 2, 2, 2]]), jnp.asarray([[0, 1, 2, 0, 1, 2]])
-  )
-  alone, _ = model.apply(params, tokens[:, 3:], jnp.ones((1, 3), jnp.int32), jnp.arange(3)[None])
+  packed, _ = forward(params, tokens, jnp.asarray([[1, 1, 1, 2, 2, 2]]), jnp.asarray([[0, 1, 2, 0, 1, 2]]))
+  alone, _ = forward(params, tokens[:, 3:], jnp.ones((1, 3), jnp.int32), jnp.arange(3)[None])
   np.testing.assert_allclose(packed[:, 3:], alone, atol=1e-5, rtol=0)
 
 
 def test_eight_devices_give_the_states_of_one() -> None:
-  model = Decoder(ModelConfig(**BASE))
-  boxed = init_params(model, jax.random.key(0))
+  model, forward, boxed = made()
   tokens, segment, position = (jnp.concatenate([a, a]) for a in batch())
   params = nn.meta.unbox(boxed)
-  forward = lambda p, *rows: model.apply({"params": p}, *rows)[0]
-  one = forward(params, tokens, segment, position)
+  one, _ = forward(params, tokens, segment, position)
   mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
   sharded = jax.device_put(params, param_shardings(boxed, mesh))
   assert not sharded["layer_0"]["attention"]["qkv"].sharding.is_fully_replicated
   with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
-    many = jax.jit(forward)(sharded, *put_rows((tokens, segment, position), mesh))
+    many, _ = jax.jit(lambda p, *rows: model.apply({"params": p}, *rows))(
+      sharded, *put_rows((tokens, segment, position), mesh)
+    )
   np.testing.assert_allclose(many, one, atol=2e-5, rtol=0)
 
 

@@ -1,5 +1,7 @@
 """The sampler against the learner's forward pass, and what its noise may depend on."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ NONE: frozenset[str] = frozenset({"entropy"})
 def tiny(**options) -> tuple[Decoder, dict]:
   base = dict(width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=64, vocab=30)
   model = Decoder(ModelConfig(**{**base, **options}))
-  return model, nn.meta.unbox(init_params(model, jax.random.key(0)))
+  return model, nn.meta.unbox(jax.jit(functools.partial(init_params, model))(jax.random.key(0)))
 
 
 def prompts(pad: int = 0) -> PromptBatch:
@@ -48,7 +50,8 @@ def draw(
 def rescore(model, params, rollout: Rollout, layout, temperature: float = 1.0, chunk: int = 4096):
   segment = rollout.valid.astype(jnp.int32)
   position = jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0)
-  scores = score(
+  compiled = jax.jit(score, static_argnames=("model", "needs", "layout", "chunk"))
+  scores = compiled(
     params, None, rollout.tokens, segment, position, model=model, temperature=jnp.float32(temperature),
     needs=NONE, layout=layout, chunk=chunk,
   )  # fmt: skip
