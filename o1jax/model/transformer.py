@@ -38,10 +38,11 @@ NORM_SITES = {"pre": (True, False), "post": (False, True), "sandwich": (True, Tr
 class KV(NamedTuple):
   """Keys and values of one layer; with a leading layer axis where layers are scanned.
 
-  Keys lie with their positions last, so that both products of one decoded token run along contiguous memory.
+  Keys lie with their positions last, and a large cache of them in C blocks of b positions, S = C b: both products of a
+  decoded token then stream through memory.
   """
 
-  k: jax.Array  # f[N, K, h, S]
+  k: jax.Array  # f[N, K, h, S], or f[N, K, C, h, b]
   v: jax.Array  # f[N, K, S, h]
 
 
@@ -76,10 +77,20 @@ def _llama3_scaling(frequencies: np.ndarray, scaling: RopeScaling) -> np.ndarray
   return frequencies * (blend + (1 - blend) / scaling.factor)
 
 
-def rotate(x: jax.Array, position: jax.Array, frequencies: jax.Array) -> jax.Array:
-  """Rotary positions on x f[N, T, K, g, h], halves paired (x[i], x[i + h/2]); position i32[N, T]."""
-  angle = position[:, :, None].astype(jnp.float32) * frequencies
-  cos, sin = (f(angle)[:, :, None, None, :] for f in (jnp.cos, jnp.sin))
+def rotations(frequencies: np.ndarray, position: jax.Array, bound: int) -> tuple[tuple, np.ndarray]:
+  """((cos, sin) f32[D, N, T, h / 2] of the D distinct rows of `frequencies`, which row each layer takes i32[layers]).
+
+  Looked up in a constant table of `bound` positions: XLA would compute a cosine anew wherever it is read.
+  """
+  distinct, which = np.unique(frequencies, axis=0, return_inverse=True)
+  angle = np.arange(bound, dtype=np.float64)[:, None] * distinct[:, None].astype(np.float64)
+  look_up = lambda table: jnp.asarray(table, jnp.float32)[:, position]
+  return (look_up(np.cos(angle)), look_up(np.sin(angle))), which.reshape(-1).astype(np.int32)
+
+
+def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
+  """Rotary positions on x f[N, T, K, g, h], halves paired (x[i], x[i + h/2]); rotation (cos, sin) f32[N, T, h / 2]."""
+  cos, sin = (a[:, :, None, None] for a in rotation)
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
@@ -97,36 +108,41 @@ def visible(query: tuple, key: tuple, window: Any) -> jax.Array:
   return same & (distance >= 0) & (distance < window)
 
 
-def _partial_attention(q: jax.Array, kv: KV, mask: jax.Array, cap: float) -> tuple:
-  """Unnormalised attention to one block of keys.
+def _scores(q: jax.Array, k: jax.Array, mask: jax.Array, cap: float) -> jax.Array:
+  """Masked scores f32[M, K, s, g, T, S] of q f[M, K, s, g, T, h] against the keys of a KV; mask bool[N, T, S]."""
+  rows, heads, share, group, length, dim = q.shape
+  flat = q.reshape(rows, heads, -1, dim)
+  if k.ndim == 4:
+    scores = jnp.einsum("mkqh,mkhs->mkqs", flat, k, preferred_element_type=jnp.float32)
+  else:
+    each = jnp.broadcast_to(flat[:, :, None], (*k.shape[:3], *flat.shape[2:]))
+    scores = jnp.einsum("mkcqh,mkchb->mkcqb", each, k, preferred_element_type=jnp.float32).swapaxes(2, 3)
+  scores = softcap(scores, cap).reshape(rows, heads, share, group, length, -1)
+  return jnp.where(mask.reshape(rows, 1, share, 1, length, -1), scores, MASKED)
 
-  q f[N, K, g, T, h] scaled; kv of M rows, M | N; mask bool[N, T, S]. Returns (largest score f32[N, K, g, T],
-  sum of exponentials, weighted values f32[N, K, g, T, h]), to be joined with those of other blocks.
-  """
-  n, heads, group, length, dim = q.shape
-  rows, _, size, _ = kv.v.shape
-  share = n // rows  # consecutive rows that read the same keys: one product for all of them
-  folded = q.reshape(rows, share, heads, group * length, dim).swapaxes(1, 2).reshape(rows, heads, -1, dim)
-  scores = jnp.einsum("mkqh,mkhs->mkqs", folded, kv.k, preferred_element_type=jnp.float32)
-  scores = softcap(scores, cap).reshape(rows, heads, share, group, length, size)
-  scores = jnp.where(mask.reshape(rows, 1, share, 1, length, size), scores, MASKED)
-  top = jax.lax.stop_gradient(scores.max(-1))
-  weights = jnp.exp(scores - top[..., None])
-  total = weights.sum(-1)
-  flat = weights.reshape(rows, heads, -1, size).astype(kv.v.dtype)
-  out = jnp.einsum("mkqs,mksh->mkqh", flat, kv.v, preferred_element_type=jnp.float32)
-  per_row = lambda x: x.reshape(rows, heads, share, group, length, *x.shape[5:]).swapaxes(1, 2)
-  unfold = lambda x: per_row(x).reshape(n, heads, group, length, *x.shape[5:])
-  return unfold(top), unfold(total), unfold(out.reshape(rows, heads, share, group, length, dim))
+
+def _weighted(weights: jax.Array, v: jax.Array) -> jax.Array:
+  """Values f32[M, K, s, g, T, h] summed under `weights` f32[M, K, s, g, T, S]; v f[M, K, S, h]."""
+  flat = weights.reshape(*weights.shape[:2], -1, weights.shape[-1]).astype(v.dtype)
+  out = jnp.einsum("mkqs,mksh->mkqh", flat, v, preferred_element_type=jnp.float32)
+  return out.reshape(*weights.shape[:-1], v.shape[-1])
 
 
 def attend(q: jax.Array, blocks: list[tuple[KV, jax.Array]], cap: float) -> jax.Array:
-  """Softmax attention over the union of blocks of keys; q f[N, K, g, T, h] scaled; returns f32 of q's shape."""
-  parts = [_partial_attention(q, kv, mask, cap) for kv, mask in blocks]
-  top = functools.reduce(jnp.maximum, (part[0] for part in parts))
-  scales = [jnp.exp(part[0] - top) for part in parts]
-  total = sum(scale * part[1] for scale, part in zip(scales, parts))
-  out = sum(scale[..., None] * part[2] for scale, part in zip(scales, parts))
+  """Softmax attention over the union of blocks of keys; q f[N, K, g, T, h] scaled; returns f32 of q's shape.
+
+  A block has keys of M rows, M | N, and a mask bool[N, T, S]. s = N / M consecutive rows read the same keys: one
+  product for all of them.
+  """
+  n, heads = q.shape[:2]
+  fold = lambda x, kv: x.reshape(kv.v.shape[0], -1, heads, *x.shape[2:]).swapaxes(1, 2)
+  unfold = lambda x: x.swapaxes(1, 2).reshape(n, heads, *x.shape[3:])
+  scores = [_scores(fold(q, kv), kv.k, mask, cap) for kv, mask in blocks]
+  top = functools.reduce(jnp.maximum, (unfold(s.max(-1)) for s in scores))
+  top = jax.lax.stop_gradient(top)[..., None]
+  weights = [jnp.exp(s - fold(top, kv)) for s, (kv, _) in zip(scores, blocks)]
+  total = sum(unfold(w.sum(-1)) for w in weights)
+  out = sum(unfold(_weighted(w, kv.v)) for w, (kv, _) in zip(weights, blocks))
   return out / total[..., None]
 
 
@@ -153,7 +169,7 @@ class Attention(nn.Module):
   cfg: ModelConfig
 
   @nn.compact
-  def __call__(self, x, own, frequencies, window, prefix, cache, index):
+  def __call__(self, x, own, rotation, window, prefix, cache, index):
     cfg = self.cfg
     group = cfg.heads // cfg.kv_heads
     shape = (cfg.width, cfg.kv_heads, group + 2, cfg.head_dim)
@@ -164,12 +180,12 @@ class Attention(nn.Module):
     if cfg.qkv_bias:
       zeros = logical(nn.initializers.zeros_init(), names[1:])
       mixed = mixed + self.param("qkv_bias", zeros, shape[1:], jnp.float32).astype(x.dtype)
-    q, k, v = mixed[:, :, :, :group], mixed[:, :, :, group : group + 1], mixed[:, :, :, group + 1]
+    q, k, v = jax.lax.split(mixed, (group, 1, 1), axis=3)
     q, k = QK_NORMS[cfg.qk_norm](cfg, q, k)
-    q, k = rotate(q, own[1], frequencies), rotate(k, own[1], frequencies)[:, :, :, 0]
+    q, k = rotate(q, rotation), rotate(k, rotation)[:, :, :, 0]
     scale = cfg.head_dim**-0.5 if cfg.query_scale is None else cfg.query_scale
     q = (q * scale).transpose(0, 2, 3, 1, 4)
-    made = KV(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3))
+    made = KV(k.transpose(0, 2, 3, 1), v[:, :, :, 0].transpose(0, 2, 1, 3))
     if cache is not None:
       made, own_keys = _write(cache[0], made, index), cache[1]
     else:
@@ -186,18 +202,18 @@ class Attention(nn.Module):
     )
     shape = (cfg.kv_heads, group, cfg.head_dim, cfg.width)
     kernel = self.param("out", logical(init, names), shape, jnp.float32)
-    return jnp.einsum("nkgth,kghd->ntd", out, kernel.astype(x.dtype)), made
+    out = out.transpose(0, 3, 1, 2, 4).reshape(*x.shape[:2], -1)
+    return out @ kernel.astype(x.dtype).reshape(-1, cfg.width), made
 
 
 def _write(cache: KV, new: KV, index: jax.Array) -> KV:
-  """Writes the keys and values of T positions into a cache's positions index, index + 1, ..., in place where donated."""
-  put = lambda buffer, value, axis: jax.lax.dynamic_update_slice_in_dim(
-    buffer, value.astype(buffer.dtype), index, axis=axis
-  )
-  written = KV(put(cache.k, new.k, 3), put(cache.v, new.v, 2))
-  return jax.lax.optimization_barrier(
-    written
-  )  # XLA would write once for each reader, and copy the cache to do so
+  """Writes one position's keys and values into a cache at `index`, in place where donated."""
+  put = lambda buffer, value, at: jax.lax.dynamic_update_slice(buffer, value.astype(buffer.dtype), at)
+  v = put(cache.v, new.v, (0, 0, index, 0))
+  if cache.k.ndim == 4:
+    return KV(put(cache.k, new.k, (0, 0, 0, index)), v)
+  size = cache.k.shape[4]
+  return KV(put(cache.k, new.k[:, :, None], (0, 0, index // size, 0, index % size)), v)
 
 
 def _norm_heads(cfg: ModelConfig, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -225,7 +241,8 @@ class MLP(nn.Module):
     names = ("embed", "gate_up", "mlp")
     kernel = self.param("gate_up", logical(init, names), (cfg.width, 2, cfg.mlp), jnp.float32)
     both = jnp.einsum("ntd,dcf->ntcf", x, kernel.astype(x.dtype))
-    hidden = ACTIVATIONS[cfg.activation](both[:, :, 0]) * both[:, :, 1]
+    gate, up = (half[:, :, 0] for half in jax.lax.split(both, (1, 1), axis=2))
+    hidden = ACTIVATIONS[cfg.activation](gate) * up
     hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
     init = nn.initializers.variance_scaling((2 * cfg.layers) ** -1.0, "fan_in", "truncated_normal")
     kernel = self.param("down", logical(init, ("mlp", "embed")), (cfg.mlp, cfg.width), jnp.float32)
@@ -239,15 +256,16 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(self, x, own, keys, shared):
-    """x f[N, T, D]; own (segment, position); keys (frequencies, window, prefix KV, cache KV) of this layer."""
-    frequencies, window, prefix, cache = keys
-    prefix_keys, cache_keys, index = shared
+    """x f[N, T, D]; own (segment, position); keys (which rotation, window, prefix KV, cache KV) of this layer."""
+    which, window, prefix, cache = keys
+    rotations, prefix_keys, cache_keys, index = shared
+    rotation = jax.tree.map(lambda a: a[which], rotations)
     pre, post = NORM_SITES[self.cfg.norm_placement]
     norm = lambda active, name, y: RMSNorm(self.cfg, name=name)(y) if active else y
     prefix = None if prefix is None else (prefix, prefix_keys)
     cache = None if cache is None else (cache, cache_keys)
     y = norm(pre, "attention_norm", x)
-    y, made = Attention(self.cfg, name="attention")(y, own, frequencies, window, prefix, cache, index)
+    y, made = Attention(self.cfg, name="attention")(y, own, rotation, window, prefix, cache, index)
     x = x + norm(post, "attention_post_norm", y)
     y = MLP(self.cfg, name="mlp")(norm(pre, "mlp_norm", x))
     x = x + norm(post, "mlp_post_norm", y)
@@ -288,8 +306,8 @@ class Decoder(nn.Module):
   ) -> tuple[jax.Array, Any]:
     """tokens, segment, position i32[N, T] -> (hidden f[N, T, D] after the final norm, keys and values by layer).
 
-    `prefix` holds M rows, M | N: row n reads prefix row n // (N / M). With a `cache`, the call's keys are written
-    into it at `index` (its `segment` and `position` must already tell of them), and the written cache returns.
+    `prefix` holds M rows, M | N: row n reads prefix row n // (N / M). With a `cache`, T is 1, and the token's keys
+    are written at `index` (the cache's `segment` and `position` must already tell of it); the written cache returns.
     """
     cfg = self.cfg
     x = self.embedding[tokens].astype(DTYPES[cfg.dtype])
@@ -297,16 +315,18 @@ class Decoder(nn.Module):
     windows = np.broadcast_to(np.asarray([w or ALL_KEYS for w in cfg.window], np.int32), (cfg.layers,))
     layers_of = lambda context: None if context is None else context.layers
     keys_of = lambda context: None if context is None else (context.segment, context.position)
-    own, shared = (segment, position), (keys_of(prefix), keys_of(cache), index)
-    frequencies = rope_frequencies(cfg)
+    seen = tokens.shape[1:] if cache is None else cache.position.shape[1:]
+    bound = sum(seen) + (0 if prefix is None else prefix.position.shape[1])
+    turned, which = rotations(rope_frequencies(cfg), position, bound)
+    own, shared = (segment, position), (turned, keys_of(prefix), keys_of(cache), index)
     if cfg.scan_layers:
-      per_layer = (jnp.asarray(frequencies), jnp.asarray(windows), layers_of(prefix), layers_of(cache))
+      per_layer = (jnp.asarray(which), jnp.asarray(windows), layers_of(prefix), layers_of(cache))
       x, made = self.layers(x, own, per_layer, shared)
     else:
       made = []
       for i, layer in enumerate(self.layers):
         prefix_kv, cache_kv = (None if c is None else c.layers[i] for c in (prefix, cache))
-        x, kv = layer(x, own, (frequencies[i], windows[i], prefix_kv, cache_kv), shared)
+        x, kv = layer(x, own, (which[i], windows[i], prefix_kv, cache_kv), shared)
         made.append(kv)
       made = tuple(made)
     return self.final_norm(x), made

@@ -2,7 +2,7 @@
 
 Flow: prefill each prompt once -> draw the first token of its G samples -> a while loop of (one token through the
 decoder, draw the next) until every row has stopped. The samples of a prompt read its keys together; keys of the
-responses live in a buffer that doubles as it fills, one compiled body a size, so that attention reads about what
+responses live in a buffer that grows as it fills, one compiled body a size, so that attention reads about what
 is there. The noise of a draw depends on run, stream, step, problem, sample and position alone, never on the batch:
 one uniform number a token, and the CDF is inverted.
 """
@@ -20,7 +20,8 @@ from o1jax.types import PromptBatch, Rollout, Strengths
 # Streams of random numbers, one a use, so that no two uses share a key.
 STREAMS = {"train": 0, "refill": 1, "eval": 2, "judge": 3, "branch": 4, "init": 5, "minibatch": 6, "sft": 7}
 MAX_BODIES = 6  # compiled sizes of the response's key buffer
-FIRST_SIZE = 32  # its smallest size, tokens
+KEY_BLOCK = 64  # positions in a block of keys; sizes are multiples of it
+CDF_BLOCK = 64  # tokens in a block of the CDF
 FREE = -1  # in `forced`: the policy chooses
 
 
@@ -30,11 +31,24 @@ def stream_key(seed: int, stream: str, step: jax.Array | int) -> jax.Array:
 
 
 def inverse_cdf(scaled: jax.Array, uniform: jax.Array) -> jax.Array:
-  """Token whose share of the CDF holds `uniform`. scaled f32[B, V] logits / temperature, uniform f32[B] in [0, 1)."""
+  """Token whose share of the CDF holds `uniform`. scaled f32[B, V] logits / temperature, uniform f32[B] in [0, 1).
+
+  The block of tokens is found first, then the token in it, so that one block's CDF is made and not the vocabulary's.
+  """
   weights = jnp.exp(scaled - scaled.max(-1, keepdims=True))
-  cumulative = jnp.cumsum(weights, axis=-1)
-  total = cumulative[:, -1]
-  threshold = jnp.minimum(uniform * total, jnp.nextafter(total, 0.0))  # rounding must not pass the last token
+  weights = jnp.pad(weights, [(0, 0), (0, -weights.shape[1] % CDF_BLOCK)])
+  blocks = weights.reshape(weights.shape[0], -1, CDF_BLOCK)
+  ends = jnp.cumsum(blocks.sum(-1), axis=-1)
+  threshold = uniform * ends[:, -1]
+  block = _first_above(ends, threshold)
+  before = jnp.take_along_axis(jnp.pad(ends, [(0, 0), (1, 0)]), block[:, None], axis=-1)
+  inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+  return block * CDF_BLOCK + _first_above(jnp.cumsum(inside, axis=-1), threshold - before[:, 0])
+
+
+def _first_above(cumulative: jax.Array, threshold: jax.Array) -> jax.Array:
+  """i32[B] index of the first of `cumulative` f32[B, n] above `threshold` f32[B]; one with mass, whatever rounding."""
+  threshold = jnp.clip(threshold, 0.0, jnp.nextafter(cumulative[:, -1], 0.0))
   return jnp.sum(cumulative <= threshold[:, None], axis=-1, dtype=jnp.int32)
 
 
@@ -98,28 +112,38 @@ def _draw(logits, uniform, temperature, replace, forced, cfg: SampleConfig):
 
 
 def buffer_sizes(max_tokens: int) -> list[int]:
-  """Sizes of the response's key buffer, doubling up to `max_tokens`; at most MAX_BODIES of them."""
-  sizes = [max_tokens]
-  while len(sizes) < MAX_BODIES and sizes[0] > FIRST_SIZE:
-    sizes.insert(0, -(-sizes[0] // 2))
-  return sizes
+  """Ascending sizes of the response's key buffer, up to `max_tokens`; at most MAX_BODIES of them.
+
+  Downwards from the largest: three quarters of it, half of it, three quarters of that, ..., in whole blocks.
+  """
+  if max_tokens <= KEY_BLOCK:
+    return [max_tokens]
+  largest = -(-max_tokens // KEY_BLOCK)
+  halves = [-(-largest // 2**i) for i in range(largest.bit_length())]
+  blocks = {n for half in halves for n in (half, -(-3 * half // 4))}
+  return [n * KEY_BLOCK for n in sorted(blocks)[-MAX_BODIES:]]
 
 
-def _empty_cache(prefix: Any, rows: int) -> Any:
-  """Keys and values of `rows` rows and no position yet, shaped as the prompt's."""
-  empty = lambda a, rows_at, size_at: jnp.zeros(
-    [0 if i == a.ndim + size_at else rows if i == a.ndim + rows_at else n for i, n in enumerate(a.shape)],
-    a.dtype,
-  )
-  return _each_kv(lambda kv: KV(empty(kv.k, -4, -1), empty(kv.v, -4, -2)), prefix)
+def _empty_cache(prefix: Any, rows: int, size: int) -> Any:
+  """Room for `size` positions of `rows` rows, in one block, for layers as the prompt's."""
+
+  def empty(kv: KV) -> KV:
+    *layers, _, heads, _, dim = kv.v.shape
+    k, v = (*layers, rows, heads, dim, size), (*layers, rows, heads, size, dim)
+    return KV(jnp.zeros(k, kv.k.dtype), jnp.zeros(v, kv.v.dtype))
+
+  return _each_kv(empty, prefix)
 
 
-def _resize(cache: Any, size: int) -> Any:
-  """Room for `size` positions behind those held."""
-  grow = lambda a, axis: jnp.pad(
-    a, [(0, size - n if i == a.ndim + axis else 0) for i, n in enumerate(a.shape)]
-  )
-  return _each_kv(lambda kv: KV(grow(kv.k, -1), grow(kv.v, -2)), cache)
+def _grow(cache: Any, size: int) -> Any:
+  """The same cache with room for `size` positions, in blocks of its first size."""
+  pad = lambda a, axis, room: jnp.pad(a, [(0, room - n if i == axis else 0) for i, n in enumerate(a.shape)])
+
+  def grow(kv: KV) -> KV:
+    k = kv.k if kv.k.ndim > kv.v.ndim else jnp.expand_dims(kv.k, -3)
+    return KV(pad(k, k.ndim - 3, size // k.shape[-1]), pad(kv.v, kv.v.ndim - 2, size))
+
+  return _each_kv(grow, cache) if size > cache_size(cache) else cache
 
 
 def _each_kv(change: Callable[[KV], KV], layers: Any) -> Any:
@@ -181,10 +205,10 @@ def generate(
     return t + 1, cache, record(state, t, logits)
 
   state = record(_blank(budget, rows), 0, repeat(model.apply(params, hidden[:, -1], method="head")))
-  cache, t = _empty_cache(keys, rows), jnp.ones((), jnp.int32)
+  cache, t = _empty_cache(keys, rows, min(KEY_BLOCK, budget)), jnp.ones((), jnp.int32)
   for size in buffer_sizes(budget):
     going = lambda carry, size=size: (carry[0] < jnp.minimum(size + 1, budget)) & ~carry[2]["done"].all()
-    t, cache, state = jax.lax.while_loop(going, decode, (t, _resize(cache, size), state))
+    t, cache, state = jax.lax.while_loop(going, decode, (t, _grow(cache, size), state))
   return _assemble(batch, state, samples, cfg.pad)
 
 

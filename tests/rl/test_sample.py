@@ -10,11 +10,20 @@ import pytest
 
 from o1jax.config import ModelConfig
 from o1jax.model.transformer import Decoder, init_params
-from o1jax.rl.sample import FREE, SampleConfig, buffer_sizes, generate, greedy, inverse_cdf, stream_key
+from o1jax.rl.sample import (
+  FREE,
+  KEY_BLOCK,
+  SampleConfig,
+  buffer_sizes,
+  generate,
+  greedy,
+  inverse_cdf,
+  stream_key,
+)  # fmt: skip
 from o1jax.rl.score import Grouped, Packed, score
 from o1jax.types import PromptBatch, Rollout, Strengths
 
-P, G, LP, R, STOP = 3, 4, 5, 40, 2
+P, G, LP, R, STOP = 3, 4, 5, 120, 2
 NONE: frozenset[str] = frozenset({"entropy"})
 
 
@@ -66,7 +75,7 @@ def test_sampler_and_learner_agree(options, layout) -> None:
   for chunk in (4096, 37):
     logp = rescore(model, params, rollout, layout, temperature=0.7, chunk=chunk)
     np.testing.assert_allclose(logp, rollout.logp_sampler, atol=1e-4, rtol=0)
-  assert rollout.is_action.sum() > P * G
+  assert rollout.valid[:, LP + KEY_BLOCK :].any()  # so that keys lay in one block, and then in several
 
 
 def test_padding_and_batch_change_no_token() -> None:
@@ -124,7 +133,30 @@ def test_inverse_cdf_never_draws_what_has_no_mass() -> None:
   np.testing.assert_array_equal(inverse_cdf(logits, jnp.asarray([0.0, 0.99999994])), [1, 1])
 
 
-def test_buffer_sizes_double_up_to_the_budget() -> None:
-  assert buffer_sizes(128) == [32, 64, 128]
+@pytest.mark.parametrize("vocab", [30, 64, 200])
+def test_inverse_cdf_draws_each_token_for_its_share_of_the_noise(vocab) -> None:
+  """Where the plain CDF puts a token, clear of its edges by rounding, there it is drawn."""
+  shares = np.random.default_rng(vocab).dirichlet(np.full(vocab, 0.3)).astype(np.float32)
+  ends = np.cumsum(shares.astype(np.float64))
+  uniform = np.linspace(0.0, 0.9999, 5000)
+  clear = np.abs(uniform[:, None] - ends).min(1) > 1e-6
+  logits = jnp.broadcast_to(jnp.log(shares) + 3.0, (len(uniform), vocab))
+  drawn = np.asarray(inverse_cdf(logits, jnp.asarray(uniform, jnp.float32)))
+  np.testing.assert_array_equal(drawn[clear], np.searchsorted(ends, uniform, side="right")[clear])
+  assert clear.mean() > 0.95
+
+
+def test_inverse_cdf_keeps_to_tokens_with_mass_across_blocks() -> None:
+  mass = np.zeros((1, 200), bool)
+  mass[0, [70, 130]] = True
+  uniform = jnp.linspace(0.0, 0.99999994, 1001)
+  drawn = inverse_cdf(jnp.broadcast_to(jnp.where(mass, 0.0, -jnp.inf), (1001, 200)), uniform)
+  np.testing.assert_array_equal(drawn, np.where(np.asarray(uniform) < 0.5, 70, 130))
+
+
+def test_buffer_sizes_grow_in_whole_blocks_up_to_the_budget() -> None:
   assert buffer_sizes(20) == [20]
-  assert len(buffer_sizes(100_000)) == 6 and buffer_sizes(100_000)[-1] == 100_000
+  assert buffer_sizes(KEY_BLOCK + 1) == [KEY_BLOCK, 2 * KEY_BLOCK]
+  assert buffer_sizes(8 * KEY_BLOCK) == [n * KEY_BLOCK for n in (1, 2, 3, 4, 6, 8)]
+  sizes = buffer_sizes(100_000)
+  assert len(sizes) == 6 and sizes == sorted(sizes) and 0 <= sizes[-1] - 100_000 < KEY_BLOCK
