@@ -75,7 +75,7 @@ def test_ties_are_split_and_unparsed_answers_never_win(answers, solution, expect
 
 
 def test_maj_at_k_of_many_samples_is_near_its_expectation_and_repeats() -> None:
-  n, good, k = 40, 22, 9
+  n, good, k = 40, 22, 31
   answers = ["7"] * good + ["8"] * (n - good)
   correct = [True] * good + [False] * (n - good)
   # Two classes and an odd k: the majority is right where a hypergeometric count exceeds k / 2.
