@@ -184,6 +184,10 @@ def test_every_check_has_a_case_above() -> None:
   assert len(reached) > 50 and reached == checks()
 
 
+def through_json(config: TrainConfig) -> TrainConfig:
+  return config_from_dict(json.loads(json.dumps(config_to_dict(config), allow_nan=False)))
+
+
 WORKS: list[dict[str, Any]] = [
   {},
   {"sft.steps": 0},
@@ -207,11 +211,9 @@ WORKS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("changes", WORKS, ids=[", ".join(changes) or "defaults" for changes in WORKS])
 def test_what_can_work_is_accepted(changes) -> None:
-  changed(BASE, changes).validate()
-
-
-def through_json(config: TrainConfig) -> TrainConfig:
-  return config_from_dict(json.loads(json.dumps(config_to_dict(config), allow_nan=False)))
+  config = changed(BASE, changes)
+  config.validate()
+  assert through_json(config) == config
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
