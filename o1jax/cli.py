@@ -259,8 +259,11 @@ def _parse(
 
 def _flags(value: Any, prefix: str = "--") -> Iterator[str]:
   """The options of a dataclass instance; a field called `config` lends its fields without its name."""
+  structs = dict(optional_structs(type(value)))
   for field in dataclasses.fields(value):
     item = vars(value)[field.name]
+    if item is None and field.name in structs:
+      item = structs[field.name]()  # no option by itself: naming one of its fields makes it
     if dataclasses.is_dataclass(item):
       yield from _flags(item, prefix if field.name == "config" else f"{prefix}{field.name}.")
     else:

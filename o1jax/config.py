@@ -64,6 +64,8 @@ class ModelConfig:
     for name in ("rope_theta", "window"):
       count = len(vars(self)[name])
       require(count in (1, self.layers), f"{field}.{name}", f"wants 1 or {self.layers} values, has {count}")
+    require(all(theta > 0 for theta in self.rope_theta), f"{field}.rope_theta", "must be positive")
+    require(all(keys >= 0 for keys in self.window), f"{field}.window", "must not be negative; 0 is all keys")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +89,7 @@ class CountdownConfig:
     require(0.0 < self.hint_rate <= 1.0, f"{field}.hint_rate", "must lie in (0, 1]")
     require(self.max_tries >= 1, f"{field}.max_tries", "must be positive")
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
+    require(self.split_seed >= 0, f"{field}.split_seed", "must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +134,8 @@ class OptimConfig:
     require(self.warmup >= 0, f"{field}.warmup", "must not be negative")
     require(self.clip_norm >= 0, f"{field}.clip_norm", "must not be negative")
     require(self.decay >= 0, f"{field}.decay", "must not be negative")
+    for name in ("b1", "b2"):
+      require(0 <= vars(self)[name] < 1, f"{field}.{name}", "must lie in [0, 1)")
     acts = self.final_fraction == 0.0 or self.schedule != "constant"
     require(acts, f"{field}.final_fraction", "cannot act with schedule=constant")
 
@@ -256,6 +261,7 @@ class RLConfig:
     counts = ("prompts", "max_prompt", "max_tokens", "epochs", "minibatches", "micro_batches", "head_chunk")
     for name in counts:
       require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
+    require(self.steps >= 0, f"{field}.steps", "must not be negative")
     grouped = self.advantage.kind not in ("reinforce++", "remax")
     least = 2 if grouped else 1
     require(self.samples >= least, f"{field}.samples", f"{self.advantage.kind} needs at least {least}")
@@ -305,6 +311,7 @@ class EvalConfig:
       "bootstrap",
     ):
       require(vars(self)[name] > 0, f"{field}.{name}", "must be positive")
+    require(self.every >= 0, f"{field}.every", "must not be negative")
     require(0 < self.top_p <= 1, f"{field}.top_p", "must lie in (0, 1]")
     require(self.top_k >= 0, f"{field}.top_k", "must not be negative")
     require(self.temperature >= 0, f"{field}.temperature", "must not be negative; 0 is greedy")
@@ -351,6 +358,7 @@ class LogConfig:
 
   def validate(self, field: str) -> None:
     require(self.rollouts_every > 0, f"{field}.rollouts_every", "must be positive")
+    require(self.rollouts >= 0, f"{field}.rollouts", "must not be negative")
     ordered = self.profile == () or (len(self.profile) == 2 and 0 < self.profile[0] <= self.profile[1])
     require(ordered, f"{field}.profile", f"wants a first and a last step, is {self.profile}")
 
@@ -374,7 +382,9 @@ class TrainConfig:
 
   def validate(self) -> None:
     """Raises ConfigError naming the first field that cannot work."""
-    require(bool(self.name) and "/" not in self.name, "name", f"must be a folder's name, is {self.name!r}")
+    plain = self.name not in ("", ".", "..") and "/" not in self.name
+    require(plain, "name", f"must be a folder's name, is {self.name!r}")
+    require(0 <= self.seed < 2**32, "seed", f"must lie in [0, 2**32), is {self.seed}")  # keys take 32 bits
     for name in ("model", "task", "sft", "rl", "eval", "checkpoint", "mesh", "log"):
       vars(self)[name].validate(name)
     require(self.sft.steps + self.rl.steps > 0, "rl.steps", "and sft.steps are both 0: nothing to run")

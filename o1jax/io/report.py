@@ -33,37 +33,47 @@ def arms(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
   return [(label, held[name]) for name, label in ARMS.items() if name in held]
 
 
-def _cells(figures: Mapping[str, Any]) -> list[str]:
+def _maj(figures: Mapping[str, Any]) -> str:
+  return next(name for name in figures if name.startswith("maj@"))
+
+
+def _headings(summary: Mapping[str, Any]) -> list[str]:
+  """A narrow terminal shows the last one on two lines, so that all figures of an arm keep to one."""
+  return ["held-out", "pass@1 [95%]", _maj(summary["final"]), "tokens", "tries", "success\na try"]
+
+
+def _cells(figures: Mapping[str, Any], maj: str) -> list[str]:
+  """An arm's figures; with fewer samples its maj@k has a k of its own, which it then names."""
   low, high = figures["pass@1_ci95"]
-  maj = next(name for name in figures if name.startswith("maj@"))
+  own = _maj(figures)
   return [
     f"{figures['pass@1']:.3f} [{low:.3f}, {high:.3f}]",
-    f"{figures[maj]:.3f}",
+    f"{figures[own]:.3f}" if own == maj else f"@{own.removeprefix('maj@')}: {figures[own]:.3f}",
     f"{figures['mean_length']:.1f}",
     f"{figures['tries_per_response']:.2f}",
     f"{figures['success_per_try']:.3f}",
   ]
 
 
-HEADINGS = ["held-out", "pass@1 [95%]", "maj@k", "tokens", "tries", "success a try"]
-
-
 def results_table(summary: Mapping[str, Any]) -> Table:
-  """The figures of a finished run, as measured in it."""
-  table = Table(
-    title=f"{summary['final']['problems']} held-out problems, {summary['final']['samples']} samples each"
-  )
-  for heading in HEADINGS:
-    table.add_column(heading, justify="left" if heading == "held-out" else "right")
+  """The figures of a finished run, as measured in it; they take one line an arm from a width of 80 on."""
+  title = f"{summary['final']['problems']} held-out problems, {summary['final']['samples']} samples each"
+  fewer = [figures["samples"] for figures in summary.get("controls", {}).values()]
+  table = Table(title=f"{title} (controls: {fewer[0]})" if fewer else title)
+  first, *others = _headings(summary)
+  table.add_column(first)
+  for heading in others:
+    table.add_column(heading, justify="right", no_wrap=True)
   for label, figures in arms(summary):
-    table.add_row(label, *_cells(figures))
+    table.add_row(label, *_cells(figures, _maj(summary["final"])))
   return table
 
 
 def _html_table(summary: Mapping[str, Any]) -> str:
-  head = "".join(f"<th>{html.escape(h)}</th>" for h in HEADINGS)
+  head = "".join(f"<th>{html.escape(h)}</th>" for h in _headings(summary))
   rows = "".join(
-    f"<tr><td>{html.escape(label)}</td>{''.join(f'<td>{cell}</td>' for cell in _cells(figures))}</tr>"
+    f"<tr><td>{html.escape(label)}</td>"
+    f"{''.join(f'<td>{cell}</td>' for cell in _cells(figures, _maj(summary['final'])))}</tr>"
     for label, figures in arms(summary)
   )
   return f"<table><tr>{head}</tr>{rows}</table>"
@@ -104,7 +114,7 @@ def write_report(run: str) -> pathlib.Path:
   require((folder / "metrics.jsonl").is_file(), str(folder), "holds no run (no metrics.jsonl)")
   metrics, rollouts = read_metrics(folder / "metrics.jsonl"), read_lines(folder / "rollouts.jsonl")
   path = folder / "summary.json"
-  summary = json.loads(path.read_text()) if path.is_file() else {}
+  summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
   pictures = plots.draw_all(folder, metrics, summary)
   body = [f"<h1>{html.escape(folder.name)}</h1>"]
   if summary:
@@ -123,5 +133,5 @@ def write_report(run: str) -> pathlib.Path:
   body.append("<h2>Transcripts</h2>" + "".join(map(_transcript, _some(rollouts, 16))))
   page = f"<!doctype html><meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{html.escape(folder.name)}</title><style>{STYLE}</style>{''.join(body)}"
   out = folder / "report.html"
-  out.write_text(page)
+  out.write_text(page, encoding="utf-8")
   return out

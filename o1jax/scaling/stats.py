@@ -35,8 +35,11 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, res
 def seeds_ci(
   runs: Sequence[np.ndarray], rng: np.random.Generator, resamples: int = 2000
 ) -> tuple[float, float]:
-  """95% interval of the mean over seeds: seeds are resampled first, then each one's problems."""
-  drawn = rng.integers(len(runs), size=(resamples, len(runs)))
-  per_seed = np.stack([_means(np.asarray(run), rng, resamples) for run in runs], axis=1)
-  low, high = np.percentile(np.take_along_axis(per_seed, drawn, axis=1).mean(1), [2.5, 97.5])
+  """95% interval of the mean over seeds: seeds are resampled first, then the problems of each one that was drawn."""
+  count = len(runs)
+  drawn = rng.integers(count, size=(resamples, count))
+  # A seed that is drawn twice brings two samples of its problems: sharing one would count its noise as correlated.
+  means = [_means(np.asarray(run), rng, resamples * count).reshape(resamples, count) for run in runs]
+  chosen = np.take_along_axis(np.stack(means), drawn[None], axis=0)[0]
+  low, high = np.percentile(chosen.mean(1), [2.5, 97.5])
   return float(low), float(high)
