@@ -374,7 +374,8 @@ class TrainConfig:
 
   def validate(self) -> None:
     """Raises ConfigError naming the first field that cannot work."""
-    require(bool(self.name) and "/" not in self.name, "name", f"must be a folder's name, is {self.name!r}")
+    folder = "/" not in self.name and self.name not in ("", ".", "..")
+    require(folder, "name", f"must be a folder's name, is {self.name!r}")
     for name in ("model", "task", "sft", "rl", "eval", "checkpoint", "mesh", "log"):
       vars(self)[name].validate(name)
     require(self.sft.steps + self.rl.steps > 0, "rl.steps", "and sft.steps are both 0: nothing to run")

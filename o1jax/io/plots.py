@@ -1,5 +1,6 @@
 """The pictures of a run."""
 
+import io
 import pathlib
 from typing import Any, Mapping, Sequence
 
@@ -7,6 +8,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+from o1jax.io.data import write_atomically
 
 # Okabe and Ito's palette: told apart by the colour-blind too.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#777777"
@@ -130,7 +133,9 @@ def draw_all(folder: pathlib.Path, rows: Rows, summary: Mapping[str, Any]) -> li
     figure = make()
     figure.suptitle(title)
     figure.tight_layout()
-    figure.savefig(folder / name, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
     plt.close(figure)
+    write_atomically(folder / name, picture.getvalue())
     out.append((title, folder / name))
   return out
