@@ -115,6 +115,7 @@ def test_a_run_that_was_ended_goes_on_bitwise(whole, tmp_path, fate, code, saved
   assert main(["train", experiment(tmp_path), "--resume"]) == 0
   assert made(run) == made(whole)
   assert [row["step"] for row in made(run)[0]] == [1, 2, 3, 4, 5, 6, 7]
+  assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["6", "7"]
 
   setup = ev.prepare(read_run_config(str(run)))
   like = train_module.fresh_state(setup, rl_stage(setup.config), None)
