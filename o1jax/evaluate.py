@@ -25,7 +25,7 @@ from o1jax.io.checkpoint import latest_step, restore_params
 from o1jax.io.log import write_json
 from o1jax.io.run_config import read_run_config
 from o1jax.model.transformer import Decoder, init_params
-from o1jax.rl.batch import prompt_batch
+from o1jax.rl.batch import check_prompt, prompt_batch
 from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, stream_key
 from o1jax.scaling import curves, passk, stats
 from o1jax.scaling.text import reflection_rates, repetition_rate
@@ -85,7 +85,20 @@ def prepare(config: TrainConfig) -> Setup:
       count % shards == 0, field, f"{count} does not divide over the mesh's {shards} shards of the batch"
     )
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab=vocab))
+  for name, axis in (("kv_heads", "tensor"), ("mlp", "tensor"), ("vocab", "tensor"), ("width", "fsdp")):
+    size, parts = vars(config.model)[name], mesh.shape[axis]
+    require(size % parts == 0, f"model.{name}", f"{size} does not divide over mesh.{axis}={parts}")
   return Setup(config, task, Decoder(config.model), mesh)
+
+
+def check_problems(setup: Setup) -> None:
+  """Raises ConfigError where a problem that a whole run comes to is missing, or its prompt too long."""
+  config, task = setup.config, setup.task
+  if config.eval.every:
+    held_out(setup, config.eval.problems, "eval.problems")
+  tested = held_out(setup, config.eval.final_problems, "eval.final_problems")
+  for problem in (*(task.train if config.rl.steps else ()), *tested):
+    check_prompt(task.tokenizer.encode(problem.prompt), problem.id, config.rl.max_prompt)
 
 
 def params_like(setup: Setup) -> Any:
@@ -311,9 +324,10 @@ def in_mesh(setup: Setup) -> Any:
   return stack
 
 
-def load_run(run: str) -> tuple[Setup, Any, int]:
+def load_run(run: str, overrides: EvalConfig | None = None) -> tuple[Setup, Any, int]:
   """(setup, parameters, step) of a run's newest checkpoint. Raises ConfigError naming the folder without one."""
-  setup = prepare(read_run_config(run))
+  config = read_run_config(run)
+  setup = prepare(dataclasses.replace(config, eval=overrides or config.eval))
   folder = pathlib.Path(run) / "checkpoints"
   step = latest_step(folder)
   require(step is not None, str(folder), "holds no checkpoint")
@@ -323,7 +337,7 @@ def load_run(run: str) -> tuple[Setup, Any, int]:
 
 def evaluate_run(run: str, *, overrides: EvalConfig) -> int:
   """`o1jax eval RUN`: evaluates the newest checkpoint, prints the figures and writes RUN/eval.json. Returns 0."""
-  setup, params, step = load_run(run)
+  setup, params, step = load_run(run, overrides)
   problems = held_out(setup, overrides.final_problems, "eval.final_problems")
   with in_mesh(setup):
     told, _ = evaluate(setup, params, problems, overrides, step)

@@ -4,6 +4,7 @@ Every step is a function of the state and the step's number: problems, demonstra
 seed and a cursor, so that a run that was stopped goes on bitwise. Steps count over both stages.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -20,10 +21,12 @@ from o1jax import evaluate as ev
 from o1jax.config import ConfigError, TrainConfig, require
 from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
 from o1jax.dist.sharding import param_shardings, put_rows
-from o1jax.io.checkpoint import Checkpoints
+from o1jax.io.checkpoint import Checkpoints, check_params, latest_step
+from o1jax.io.data import write_atomically
 from o1jax.io.log import RunLog, environment, progress, write_json
 from o1jax.io.report import results_table, write_report
 from o1jax.io.run_config import config_to_dict, read_run_config
+from o1jax.io.run_folder import new_run
 from o1jax.io.tokenizer import EOS
 from o1jax.model.transformer import init_params
 from o1jax.rl.batch import credit_and_experience, pack, token_logp, trim
@@ -251,20 +254,17 @@ def train(config: TrainConfig, *, resume: bool) -> int:
   """Runs `config` into `config.out/config.name`; returns the exit code. Raises ConfigError where it cannot start."""
   began = time.perf_counter()
   setup = ev.prepare(config)
+  ev.check_problems(setup)
   folder = pathlib.Path(config.out) / config.name
-  if resume:
-    same_run(setup.config, read_run_config(str(folder)), folder)
-  with (
-    ev.in_mesh(setup), Preemption() as preemption,
-    Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep) as checkpoints,
-    Checkpoints(folder / "cold_start", keep=1) as cold,
-  ):  # fmt: skip
-    latest = (checkpoints.latest() or 0) if resume else None
-    with RunLog(folder, resume_step=latest) as log:
-      if not resume:
-        meta = {**environment(), "data_hash": setup.task.data_hash}
-        write_json(folder / "config.json", {**config_to_dict(setup.config), "meta": meta})
-        (folder / "tokenizer.model").write_bytes(setup.task.tokenizer.proto)
+  with contextlib.nullcontext() if resume else new_run(folder):
+    latest = continued(setup, folder) if resume else None
+    if not resume:
+      write_head(setup, folder)
+    with (
+      ev.in_mesh(setup), Preemption() as preemption, RunLog(folder, resume_step=latest) as log,
+      Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep) as checkpoints,
+      Checkpoints(folder / "cold_start", keep=1) as cold,
+    ):  # fmt: skip
       run = Run(setup, log, checkpoints, preemption, Progress())
       try:
         summary = stages(run, cold, latest or 0, began)
@@ -273,8 +273,24 @@ def train(config: TrainConfig, *, resume: bool) -> int:
         return stop.code
   write_json(folder / "summary.json", summary)
   rich.print(results_table(summary))
-  rich.print(f"report: {write_report(str(folder))}")
+  print(f"report: {write_report(str(folder))}")
   return 0
+
+
+def write_head(setup: ev.Setup, folder: pathlib.Path) -> None:
+  """Writes what tells a run from any other folder, before there is anything else in it."""
+  write_atomically(folder / "tokenizer.model", setup.task.tokenizer.proto)
+  meta = {**environment(), "data_hash": setup.task.data_hash}
+  write_json(folder / "config.json", {**config_to_dict(setup.config), "meta": meta})
+
+
+def continued(setup: ev.Setup, folder: pathlib.Path) -> int:
+  """The step of the checkpoint to go on from, 0 without one. Raises ConfigError where it is another run's."""
+  same_run(setup.config, read_run_config(str(folder)), folder)
+  latest = latest_step(folder / "checkpoints")
+  if latest is not None:
+    check_params(folder / "checkpoints", latest, ev.params_like(setup))
+  return latest or 0
 
 
 def same_run(now: TrainConfig, before: TrainConfig, folder: pathlib.Path) -> None:

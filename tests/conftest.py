@@ -5,6 +5,10 @@ The backend reads these settings once, when jax starts, so they are set before a
 
 import os
 import pathlib
+import shutil
+import subprocess
+
+import pytest
 
 # Nearly all of the suite's time is compiling; level 0 halves it, and the programs' mathematics stay as they are.
 _FLAGS = {"--xla_force_host_platform_device_count": 8, "--xla_backend_optimization_level": 0}
@@ -18,3 +22,16 @@ os.environ["JAX_ENABLE_X64"] = "0"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".jax_cache"))
 # The suite compiles many small programs; by default jax keeps only those that took a second.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+@pytest.fixture
+def small_disk(request, tmp_path):
+  """A file system of its own, of the size that `indirect` parametrisation asks for, as mount spells it: "256k"."""
+  disk = tmp_path / "disk"
+  disk.mkdir()
+  mount = shutil.which("mount")
+  command = [mount or "mount", "-t", "tmpfs", "-o", f"size={request.param}", "none", str(disk)]
+  if mount is None or subprocess.run(command, capture_output=True).returncode != 0:
+    pytest.skip("mounting a tmpfs is not permitted here (it needs root)")
+  yield disk
+  subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 
+import jax
 import numpy as np
 import pytest
 
 from o1jax import train as train_module
+from o1jax.cli import main
 from o1jax.config import (
   CheckpointConfig,
   ConfigError,
@@ -71,6 +74,29 @@ def test_a_run_writes_what_the_readme_says(whole) -> None:
   assert last["logp_gap/max"] < 1e-4
 
 
+def test_eval_tells_again_what_the_run_told_at_its_end(whole, tmp_path) -> None:
+  shutil.copytree(whole, tmp_path / "run")
+  assert main(["eval", str(tmp_path / "run")]) == 0
+  told = json.loads((tmp_path / "run" / "eval.json").read_text())
+  assert told == {"step": 6, **json.loads((whole / "summary.json").read_text())["final"]}
+  assert main(["eval", str(tmp_path / "run"), "--eval.final_problems", "8", "--eval.budgets"]) == 0
+  fewer = json.loads((tmp_path / "run" / "eval.json").read_text())
+  assert fewer["problems"] == 8 and "forced_budget" not in fewer["curves"]
+
+
+def test_samples_are_those_of_their_seed(whole, capsys) -> None:
+  def sampled(seed: int, *options: str) -> list[str]:
+    assert main(["sample", str(whole), "--prompt", "2 3 -> 5", "--seed", str(seed), *options]) == 0
+    return capsys.readouterr().out.split("\n")[:-1]
+
+  first = sampled(0, "--samples", "4")
+  assert len(first) == 4 and len(set(first)) > 1
+  assert sampled(0, "--samples", "4") == first
+  assert sampled(1, "--samples", "4") != first
+  greedy = sampled(0, "--samples", "4", "--temperature", "0")
+  assert len(set(greedy)) == 1 and sampled(1, "--samples", "4", "--temperature", "0") == greedy
+
+
 @pytest.mark.parametrize("stop_at", [2, 3, 5])
 def test_a_stopped_run_goes_on_bitwise(whole, tmp_path, monkeypatch, stop_at) -> None:
   for name in ("sft_step", "rl_step"):
@@ -91,6 +117,23 @@ def test_a_stopped_run_goes_on_bitwise(whole, tmp_path, monkeypatch, stop_at) ->
   old, new = (json.loads((folder / "summary.json").read_text()) for folder in (whole, tmp_path / "tiny"))
   assert new["final"] == old["final"] and new["cold_start"] == old["cold_start"]
   assert new["controls"] == old["controls"]
+
+
+@pytest.mark.parametrize(("window", "traced"), [((2, 2), [2]), ((2, 9), [2, 3])])
+def test_the_profile_holds_the_steps_of_its_window(whole, tmp_path, monkeypatch, window, traced) -> None:
+  def marked(setup, stage, state, step, cursor, step_of=train_module.sft_step):
+    with jax.profiler.TraceAnnotation(f"marked_{step}"):
+      return step_of(setup, stage, state, step, cursor)
+
+  monkeypatch.setattr(train_module, "sft_step", marked)
+  log = LogConfig(progress=False, profile=window)
+  short = config(str(tmp_path), controls=False, log=log, rl=RLConfig(max_prompt=5))
+  assert train(short, resume=False) == 0
+  traces = list((tmp_path / "tiny").glob("profile/**/*.xplane.pb"))
+  assert len(traces) == 1
+  held = traces[0].read_bytes()
+  assert [step for step in (1, 2, 3) if f"marked_{step}".encode() in held] == traced
+  assert not (whole / "profile").exists()
 
 
 def test_a_nan_stops_the_run_with_its_rollouts(tmp_path) -> None:

@@ -133,12 +133,18 @@ def restore_params(folder: str | pathlib.Path, step: int, like_params: Any) -> A
   Raises ConfigError, in one line, where the step is missing or unreadable or where a parameter differs.
   """
   folder = pathlib.Path(folder).absolute()
-  _quiet()
+  check_params(folder, step, like_params)
   params = _flatten(like_params, "params")
+  return _unflatten(like_params, _read(folder, step, {"params": _onto(params)})["params"], "params")
+
+
+def check_params(folder: str | pathlib.Path, step: int, like_params: Any) -> None:
+  """Raises ConfigError as `restore_params` does where checkpoint `step` is of another model; reads no array."""
+  folder = pathlib.Path(folder).absolute()
+  _quiet()
   meta = _read(folder, step, {"meta": ocp.args.JsonRestore()})["meta"]
   held = {path: spec for path, spec in meta["layout"].items() if path.startswith("params/")}
-  _check_layout(folder / str(step), held, _layout(params))
-  return _unflatten(like_params, _read(folder, step, {"params": _onto(params)})["params"], "params")
+  _check_layout(folder / str(step), held, _layout(_flatten(like_params, "params")))
 
 
 def _committed(folder: pathlib.Path) -> list[int]:

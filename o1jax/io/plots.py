@@ -1,5 +1,6 @@
 """The pictures of a run."""
 
+import io
 import pathlib
 from typing import Any, Mapping, Sequence
 
@@ -7,6 +8,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+from o1jax.io.data import write_atomically
 
 # Okabe and Ito's palette: told apart by the colour-blind too.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#777777"
@@ -78,16 +81,17 @@ def flops(rows: Rows) -> Any:
 
 
 def test_time(summary: Mapping[str, Any]) -> Any:
-  """Accuracy against completion tokens, before and after RL."""
-  figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), sharey=True)
+  """Accuracy against completion tokens, before and after RL where both were evaluated."""
+  titles = {"cold_start": "cold start", "final": "after RL"}
+  arms = {titles[name]: summary[name]["curves"] for name in titles if name in summary}
+  figure, axes = plt.subplots(1, len(arms), figsize=(5.5 * len(arms), 4.4), sharey=True, squeeze=False)
   styles = {
     "forced_budget": (BLUE, "forced budget"),
     "best_of_n": (ORANGE, "best of n, oracle"),
     "within_prompt": (GREEN, "within-prompt bins"),
     "pooled": (PURPLE, "pooled bins"),
   }
-  for ax, (name, title) in zip(axes, (("cold_start", "cold start"), ("final", "after RL"))):
-    held = summary.get(name, {}).get("curves", {})
+  for ax, (title, held) in zip(axes[0], arms.items()):
     for kind, (colour, label) in styles.items():
       if kind in held:
         curve = held[kind]
@@ -99,7 +103,7 @@ def test_time(summary: Mapping[str, Any]) -> Any:
       )
     ax.set(title=title, xlabel="completion tokens", ylabel="accuracy (95% band)", xscale="log")
     ax.set_ylim(bottom=0)
-  axes[0].legend(frameon=False)
+  axes[0, -1].legend(frameon=False)
   return figure
 
 
@@ -130,7 +134,9 @@ def draw_all(folder: pathlib.Path, rows: Rows, summary: Mapping[str, Any]) -> li
     figure = make()
     figure.suptitle(title)
     figure.tight_layout()
-    figure.savefig(folder / name, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
     plt.close(figure)
+    write_atomically(folder / name, picture.getvalue())
     out.append((title, folder / name))
   return out

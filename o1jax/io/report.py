@@ -2,7 +2,6 @@
 
 import base64
 import html
-import json
 import pathlib
 from typing import Any, Mapping, Sequence
 
@@ -10,7 +9,9 @@ from rich.table import Table
 
 from o1jax.config import require
 from o1jax.io import plots
+from o1jax.io.data import write_atomically
 from o1jax.io.log import read_lines, read_metrics
+from o1jax.io.run_config import read_json
 
 ARMS = {
   "cold_start": "cold start",
@@ -114,7 +115,7 @@ def write_report(run: str) -> pathlib.Path:
   require((folder / "metrics.jsonl").is_file(), str(folder), "holds no run (no metrics.jsonl)")
   metrics, rollouts = read_metrics(folder / "metrics.jsonl"), read_lines(folder / "rollouts.jsonl")
   path = folder / "summary.json"
-  summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+  summary = read_json(path) if path.is_file() else {}
   pictures = plots.draw_all(folder, metrics, summary)
   body = [f"<h1>{html.escape(folder.name)}</h1>"]
   if summary:
@@ -133,5 +134,5 @@ def write_report(run: str) -> pathlib.Path:
   body.append("<h2>Transcripts</h2>" + "".join(map(_transcript, _some(rollouts, 16))))
   page = f"<!doctype html><meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{html.escape(folder.name)}</title><style>{STYLE}</style>{''.join(body)}"
   out = folder / "report.html"
-  out.write_text(page, encoding="utf-8")
+  write_atomically(out, page.encode())
   return out

@@ -37,18 +37,23 @@ def config_from_dict(data: dict[str, Any]) -> TrainConfig:
 def read_run_config(run: str) -> TrainConfig:
   """The configuration in `RUN/config.json`. Raises ConfigError naming the file, and the field where one is wrong."""
   path = pathlib.Path(run) / "config.json"
-  try:
-    data = json.loads(path.read_text(encoding="utf-8"))
-  except FileNotFoundError as error:
-    raise ConfigError(f"{path}: no such file; is {run} a run's folder?") from error
-  except (OSError, ValueError) as error:
-    raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
-  require(isinstance(data, dict), str(path), "must hold one JSON object")
+  require(path.exists(), str(path), f"no such file; is {run} a run's folder?")
+  data = read_json(path)
   data.pop(META, None)
   try:
     return config_from_dict(data)
   except ConfigError as error:
     raise ConfigError(f"{path}: {error}") from error
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """The object in a JSON file. Raises ConfigError naming the file where it holds none."""
+  try:
+    data = json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
+  require(isinstance(data, dict), str(path), "must hold one JSON object")
+  return data
 
 
 def optional_structs(kind: type) -> list[tuple[str, type]]:

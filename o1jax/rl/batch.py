@@ -7,12 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o1jax.config import AdvantageConfig, ConfigError
+from o1jax.config import AdvantageConfig, ConfigError, require
 from o1jax.model.transformer import Decoder
 from o1jax.rl.advantage import ADVANTAGES, reward_stats
 from o1jax.rl.objective import kl_penalty
 from o1jax.rl.score import Grouped, score
 from o1jax.types import Credit, Experience, PromptBatch, Rollout
+
+
+def check_prompt(prompt: Sequence[int], name: str, length: int) -> None:
+  """Raises ConfigError naming the problem whose prompt is longer than `length`."""
+  fits = len(prompt) <= length
+  require(fits, "rl.max_prompt", f"problem {name!r} has {len(prompt)} prompt tokens, the limit is {length}")
 
 
 def prompt_batch(
@@ -25,10 +31,7 @@ def prompt_batch(
   tokens: Any = np.zeros((len(prompts), length), np.int32)
   mask: Any = np.zeros((len(prompts), length), bool)
   for row, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
-    if len(prompt) > length:
-      raise ConfigError(
-        f"rl.max_prompt: problem {name!r} has {len(prompt)} prompt tokens, the limit is {length}"
-      )
+    check_prompt(prompt, name, length)
     tokens[row, length - len(prompt) :] = prompt
     mask[row, length - len(prompt) :] = True
   ids: Any = np.asarray(keys, np.uint32)

@@ -3,7 +3,6 @@
 import logging
 import pathlib
 import shutil
-import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -47,18 +46,6 @@ def one_line(error: pytest.ExceptionInfo) -> str:
   return text
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-  disk = tmp_path / "disk"
-  disk.mkdir()
-  mount = shutil.which("mount")
-  command = [mount or "mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)]
-  if mount is None or subprocess.run(command, capture_output=True).returncode != 0:
-    pytest.skip("mounting a tmpfs is not permitted here (it needs root)")
-  yield disk
-  subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
 def fill(disk: pathlib.Path, free: int) -> pathlib.Path:
   """Writes a file that leaves `free` bytes."""
   filler = disk / "filler"
@@ -86,6 +73,7 @@ def errors_logged():
 
 # tensorstore's threads outlive the event loop of a failed save, and say so.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("small_disk", ["2m"], indirect=True)
 @pytest.mark.parametrize("asked_first", [True, False])
 def test_a_full_disk_is_one_line_and_costs_no_checkpoint(small_disk, monkeypatch, errors_logged, asked_first):
   """Found by asking first; and where the disk fills up after that, in the midst of the save."""

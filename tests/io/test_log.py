@@ -202,24 +202,13 @@ def test_kill_loses_no_line(tmp_path):
 # a full disk
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-  disk = tmp_path / "disk"
-  disk.mkdir()
-  mount = shutil.which("mount")
-  command = [mount or "mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
-  if mount is None or subprocess.run(command, capture_output=True).returncode != 0:
-    pytest.skip("mounting a tmpfs is not permitted here (it needs root)")
-  yield disk
-  subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
 def fill(disk: pathlib.Path) -> pathlib.Path:
   filler = disk / "filler"
   filler.write_bytes(bytes(shutil.disk_usage(disk).free))
   return filler
 
 
+@pytest.mark.parametrize("small_disk", ["256k"], indirect=True)
 def test_a_full_disk_leaves_whole_lines_and_says_which_file(small_disk):
   folder = small_disk / "run"
   with RunLog(folder, resume_step=None) as run:
