@@ -355,11 +355,13 @@ class LogConfig:
     int, ...
   ] = ()  # first and last step (as in metrics.jsonl) of a jax.profiler trace; () = none
   progress: bool = True  # a live progress bar on a terminal
+  wandb: str | None = None  # project there that gets the metrics too (extra `wandb`); None = none
 
   def validate(self, field: str) -> None:
     require(self.rollouts_every > 0, f"{field}.rollouts_every", "must be positive")
     require(self.rollouts >= 0, f"{field}.rollouts", "must not be negative")
     ordered = self.profile == () or (len(self.profile) == 2 and 0 < self.profile[0] <= self.profile[1])
+    require(self.wandb != "", f"{field}.wandb", "must be a project's name")
     require(ordered, f"{field}.profile", f"wants a first and a last step, is {self.profile}")
 
 

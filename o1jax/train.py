@@ -261,7 +261,7 @@ def train(config: TrainConfig, *, resume: bool) -> int:
     if not resume:
       write_head(setup, folder)
     with (
-      ev.in_mesh(setup), Preemption() as preemption, RunLog(folder, resume_step=latest) as log,
+      ev.in_mesh(setup), Preemption() as preemption, RunLog(folder, resume_step=latest, wandb=config.log.wandb) as log,
       Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep) as checkpoints,
       Checkpoints(folder / "cold_start", keep=1) as cold,
     ):  # fmt: skip

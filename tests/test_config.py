@@ -143,6 +143,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"mesh.tensor": -1}, "mesh: at most one axis may be -1"),
   *positive("log.rollouts_every"),
   *not_negative("log.rollouts"),
+  ({"log.wandb": ""}, "log.wandb: must be a project's name"),
   ({"log.profile": (3,)}, "log.profile: wants a first and a last step, is (3,)"),
   ({"log.profile": (3, 2)}, "log.profile: wants a first and a last step"),
   ({"log.profile": (0, 2)}, "log.profile: wants a first and a last step"),

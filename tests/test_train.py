@@ -97,7 +97,7 @@ def test_samples_are_those_of_their_seed(whole, capsys) -> None:
   assert len(set(greedy)) == 1 and sampled(1, "--samples", "4", "--temperature", "0") == greedy
 
 
-@pytest.mark.parametrize("stop_at", [2, 3, 5])
+@pytest.mark.parametrize("stop_at", [2, 3])
 def test_a_stopped_run_goes_on_bitwise(whole, tmp_path, monkeypatch, stop_at) -> None:
   for name in ("sft_step", "rl_step"):
     step_of = getattr(train_module, name)

@@ -4,7 +4,7 @@
 
 metrics.jsonl is the record; the event file is derived from it, and is written anew from it on resume, so that no
 reader sees a point that the resumed run never made. Lines are appended whole or not at all. Left out: any reduction
-(values arrive as plain numbers) and wandb.
+(values arrive as plain numbers).
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
 from o1jax.config import ConfigError, require
+from o1jax.io.tracking import connect
 
 # Metrics that the clock decides: all others are bitwise the same in a rerun, and in a resumed run.
 CLOCK_METRICS = frozenset(
@@ -68,8 +69,10 @@ class RunLog:
   saved: a resumed run keeps the lines up to its checkpoint's step and makes all later ones anew.
   """
 
-  def __init__(self, folder: str | pathlib.Path, *, resume_step: int | None):
+  def __init__(self, folder: str | pathlib.Path, *, resume_step: int | None, wandb: str | None = None):
     """Opens a fresh run (None), or goes on after `resume_step`: later lines and events are removed.
+
+    `wandb` names the project there that gets the metrics too; None: none.
 
     Raises ConfigError naming the folder where a fresh run would write over another, or where there is no run to
     resume; naming file and row where a line is damaged (but a torn last line, as kill -9 leaves it, is dropped).
@@ -93,6 +96,7 @@ class RunLog:
     events = _rewrite_events(self._folder, lines)
     self._metrics, self._rollouts, self._events = (_Appender(path) for path in (metrics, rollouts, events))
     self._tracing = False
+    self._tracker = connect(wandb, self._folder, resumed=resume_step is not None) if wandb else None
 
   def __enter__(self) -> "RunLog":
     return self
@@ -113,6 +117,8 @@ class RunLog:
     line = {"step": step, "stage": stage, "time": time.time(), **{k: float(v) for k, v in values.items()}}
     self._metrics.write(_encode(line))
     self._events.write(_record(_event(line)))
+    if self._tracker is not None:
+      self._tracker.log({f"{stage}/{name}": value for name, value in values.items()}, step=step)
 
   def rollouts(self, step: int, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Appends each row (plain JSON types) as a line {"step", "stage", **row}. Raises as `metrics` does."""
@@ -136,6 +142,9 @@ class RunLog:
   def close(self) -> None:
     """Closes the files and a trace that is open. A second call does nothing."""
     self._stop_trace()
+    if self._tracker is not None:
+      self._tracker.finish()
+      self._tracker = None
     for file in (self._metrics, self._rollouts, self._events):
       file.close()
 

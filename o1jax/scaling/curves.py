@@ -26,7 +26,7 @@ def _ratio_point(
   total = counts @ size
   ratios = (counts @ hit)[total > 0] / total[total > 0]
   low, high = np.percentile(ratios, [2.5, 97.5])
-  return x, float(hit.sum() / size.sum()), float(low), float(high), int(size.sum())
+  return x, float(hit.sum()) / float(size.sum()), float(low), float(high), int(size.sum())
 
 
 def pooled_bins(
