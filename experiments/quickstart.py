@@ -37,7 +37,7 @@ def get_config() -> TrainConfig:
       optim=OptimConfig(lr=3e-4, warmup=3)
     ),
     eval=EvalConfig(
-      every=150, problems=64, final_problems=512, samples=8, control_samples=1, batch=64, max_tokens=112,
+      every=(170, 8), problems=64, final_problems=512, samples=8, control_samples=1, batch=64, max_tokens=112,
       budgets=(16, 32, 48, 64, 80, 96, 112),
     ),
     checkpoint=CheckpointConfig(every=100, keep=2),

@@ -287,7 +287,10 @@ class RLConfig:
 class EvalConfig:
   """Evaluation on held-out problems."""
 
-  every: int = 0  # steps between evaluations during a stage; 0: at its end alone
+  every: tuple[int, int] = (
+    0,
+    0,
+  )  # steps between evaluations in the cold start, and in RL; 0: at the end alone
   problems: int = 64  # in an evaluation during a stage
   final_problems: int = 512  # in the evaluations that summary.json reports
   samples: int = 8  # K completions a problem
@@ -311,7 +314,7 @@ class EvalConfig:
       "bootstrap",
     ):
       require(vars(self)[name] > 0, f"{field}.{name}", "must be positive")
-    require(self.every >= 0, f"{field}.every", "must not be negative")
+    require(min(self.every) >= 0, f"{field}.every", "must not be negative")
     require(0 < self.top_p <= 1, f"{field}.top_p", "must lie in (0, 1]")
     require(self.top_k >= 0, f"{field}.top_k", "must not be negative")
     require(self.temperature >= 0, f"{field}.temperature", "must not be negative; 0 is greedy")

@@ -94,7 +94,7 @@ def prepare(config: TrainConfig) -> Setup:
 def check_problems(setup: Setup) -> None:
   """Raises ConfigError where a problem that a whole run comes to is missing, or its prompt too long."""
   config, task = setup.config, setup.task
-  if config.eval.every:
+  if any(config.eval.every):
     held_out(setup, config.eval.problems, "eval.problems")
   tested = held_out(setup, config.eval.final_problems, "eval.final_problems")
   for problem in (*(task.train if config.rl.steps else ()), *tested):

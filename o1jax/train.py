@@ -204,7 +204,7 @@ class Run:
           k: v for k, v in self.where.flops.metrics().items() if k in ("flops/useful", "flops/executed")
         }
         bad = not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all()
-        if config.eval.every and step % config.eval.every == 0 and not bad:
+        if stage.eval_every and (step - stage.first) % stage.eval_every == 0 and not bad:
           metrics |= self.quick_eval(state, step)
         self.log.metrics(step, stage.name, metrics)
         if rows and (bad or step % config.log.rollouts_every == 0):

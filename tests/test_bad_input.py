@@ -88,7 +88,7 @@ OPTIONS = {
   "--sft.rows 4": "sft.rows: 4 does not divide over",
   "--eval.batch 4": "eval.batch: 4 does not divide over",
   "--eval.final_problems 17": "eval.final_problems: 17 of only 16 held-out problems",
-  "--eval.every 1 --eval.problems 17": "eval.problems: 17 of only 16 held-out problems",
+  "--eval.every 0 1 --eval.problems 17": "eval.problems: 17 of only 16 held-out problems",
   "--task.held_out 9999": "task.held_out: 9999 of only",
   "--model.vocab 4": "model.vocab: 4 is below the tokenizer's",
   "--rl.max_prompt 3": "rl.max_prompt: problem '",

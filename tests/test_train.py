@@ -35,7 +35,7 @@ def config(out: str, **changes) -> TrainConfig:
     task=CountdownConfig(count=2, max_number=6, max_value=12, held_out=16, max_tries=2),
     sft=SftConfig(steps=3, rows=8, length=48),
     rl=RLConfig(steps=3, prompts=8, samples=2, max_prompt=5, max_tokens=16),
-    eval=EvalConfig(every=3, problems=8, final_problems=16, samples=2, batch=8, max_tokens=16, budgets=(8, 16), bootstrap=50),
+    eval=EvalConfig(every=(3, 2), problems=8, final_problems=16, samples=2, batch=8, max_tokens=16, budgets=(8, 16), bootstrap=50),
     checkpoint=CheckpointConfig(every=2), log=LogConfig(rollouts_every=2, progress=False), mesh=MeshConfig(),
   )  # fmt: skip
   return dataclasses.replace(base, **changes)

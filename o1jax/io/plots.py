@@ -8,6 +8,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib import ticker
 
 from o1jax.io.data import write_atomically
 
@@ -66,8 +67,8 @@ def words(rows: Rows) -> Any:
   return figure
 
 
-def flops(rows: Rows) -> Any:
-  """Held-out accuracy against the training FLOPs spent."""
+def flops(rows: Rows, summary: Mapping[str, Any]) -> Any:
+  """Held-out accuracy against the training FLOPs spent; stars are the larger evaluations of the summary."""
   figure, ax = plt.subplots(figsize=(7, 4))
   for stage, colour, label in (("sft", GREY, "cold start"), ("rl", BLUE, "RL")):
     held = [row for row in rows if row["stage"] == stage and "eval/pass@1" in row]
@@ -75,6 +76,11 @@ def flops(rows: Rows) -> Any:
     ax.plot(x, [row["eval/pass@1"] for row in held], "o-", color=colour, label=label)
     low, high = ([row[f"eval/pass@1_{side}"] for row in held] for side in ("low", "high"))
     ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+  for arm, spent, colour in (("cold_start", "cold_start_flops", GREY), ("final", "train_flops", BLUE)):
+    if arm in summary:
+      y, (low, high) = summary[arm]["pass@1"], summary[arm]["pass@1_ci95"]
+      error = [[y - low], [high - y]]
+      ax.errorbar(summary[spent], y, error, fmt="*", color=colour, markersize=14, capsize=3)
   ax.set(xlabel="useful training FLOPs", ylabel="held-out pass@1 (95% band)", xscale="log")
   ax.legend(frameon=False)
   return figure
@@ -86,24 +92,29 @@ def test_time(summary: Mapping[str, Any]) -> Any:
   arms = {titles[name]: summary[name]["curves"] for name in titles if name in summary}
   figure, axes = plt.subplots(1, len(arms), figsize=(5.5 * len(arms), 4.4), sharey=True, squeeze=False)
   styles = {
-    "forced_budget": (BLUE, "forced budget"),
-    "best_of_n": (ORANGE, "best of n, oracle"),
-    "within_prompt": (GREEN, "within-prompt bins"),
-    "pooled": (PURPLE, "pooled bins"),
+    "forced_budget": (BLUE, "o-", "forced budget"),
+    "best_of_n": (ORANGE, "o-", "best of n, oracle"),
+    "within_prompt": (GREEN, "o--", "bins by length within a prompt"),
+    "pooled": (PURPLE, "o:", "bins by length, pooled"),
   }
   for ax, (title, held) in zip(axes[0], arms.items()):
-    for kind, (colour, label) in styles.items():
+    for kind, (colour, line, label) in styles.items():
       if kind in held:
         curve = held[kind]
-        ax.plot(curve["x"], curve["y"], "o-", color=colour, label=label, markersize=4)
+        ax.plot(curve["x"], curve["y"], line, color=colour, label=label, markersize=4)
         ax.fill_between(curve["x"], curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
     if "natural" in held:
       ax.plot(
         held["natural"]["x"], held["natural"]["y"], "*", color=RED, markersize=14, label="stops by itself"
       )
-    ax.set(title=title, xlabel="completion tokens", ylabel="accuracy (95% band)", xscale="log")
+    ax.set(title=title, xlabel="completion tokens (log scale)", xscale="log")
+    ax.xaxis.set_major_locator(ticker.LogLocator(2))
+    ax.xaxis.set_major_formatter(ticker.ScalarFormatter())
+    ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.set_ylim(bottom=0)
-  axes[0, -1].legend(frameon=False)
+  axes[0, 0].set_ylabel("held-out accuracy (95% band)")
+  handles, labels = axes[0, -1].get_legend_handles_labels()
+  figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(handles))
   return figure
 
 
@@ -123,7 +134,7 @@ def draw_all(folder: pathlib.Path, rows: Rows, summary: Mapping[str, Any]) -> li
     wanted.append(("Accuracy against test-time tokens", "test_time.png", lambda: test_time(summary)))
   wanted.append(("Training", "training.png", lambda: training(rows)))
   if any("eval/pass@1" in row for row in rows):
-    wanted.append(("Accuracy against training FLOPs", "flops.png", lambda: flops(rows)))
+    wanted.append(("Accuracy against training FLOPs", "flops.png", lambda: flops(rows, summary)))
   if any(row["stage"] == "rl" for row in rows):
     wanted.append(("Completion length", "length.png", lambda: lengths(rows)))
     wanted.append(("Reflection and repetition", "words.png", lambda: words(rows)))
@@ -132,8 +143,8 @@ def draw_all(folder: pathlib.Path, rows: Rows, summary: Mapping[str, Any]) -> li
   out = []
   for title, name, make in wanted:
     figure = make()
+    figure.set_layout_engine("constrained")
     figure.suptitle(title)
-    figure.tight_layout()
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120)
     plt.close(figure)

@@ -22,13 +22,22 @@ class Stage:
   rate: optax.Schedule
   optim: OptimConfig
   first: int  # steps of the run before this stage
+  eval_every: int  # steps of the stage between evaluations; 0: none
 
 
 def sft_stage(config: TrainConfig, steps: int, first: int = 0) -> Stage:
   """The cold start over `steps` steps."""
   cfg = config.sft
   update = UpdateConfig(sft_terms(), Packed(), cfg.length, micro_batches=cfg.micro_batches)
-  return Stage("sft", make_optimizer(cfg.optim), update, learning_rate(cfg.optim, steps), cfg.optim, first)
+  return Stage(
+    "sft",
+    make_optimizer(cfg.optim),
+    update,
+    learning_rate(cfg.optim, steps),
+    cfg.optim,
+    first,
+    config.eval.every[0],
+  )
 
 
 def rl_stage(config: TrainConfig) -> Stage:
@@ -39,7 +48,9 @@ def rl_stage(config: TrainConfig) -> Stage:
     cfg.micro_batches, cfg.head_chunk, reference=REFERENCES[cfg.kl.reference], reset_optimizer=cfg.kl.reset_optimizer,
   )  # fmt: skip
   rate = learning_rate(cfg.optim, cfg.steps)
-  return Stage("rl", make_optimizer(cfg.optim), update, rate, cfg.optim, config.sft.steps)
+  return Stage(
+    "rl", make_optimizer(cfg.optim), update, rate, cfg.optim, config.sft.steps, config.eval.every[1]
+  )
 
 
 def strengths_at(config: TrainConfig, stage: Stage, step: int) -> Strengths:
