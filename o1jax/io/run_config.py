@@ -10,6 +10,7 @@ import importlib.util
 import json
 import math
 import pathlib
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -147,7 +148,7 @@ def _spell(kind: Any) -> str:
   return (
     kind.__name__
     if isinstance(kind, type) and typing.get_origin(kind) is None
-    else str(kind).replace("o1jax.config.", "")
+    else re.sub(r"o1jax\.config\.\w+\.", "", str(kind))
   )
 
 

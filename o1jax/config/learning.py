@@ -1,0 +1,174 @@
+"""Options of both stages of learning: optimiser, cold start, advantages, losses, regularisation, RL."""
+
+import dataclasses
+from typing import Literal
+
+from o1jax.config.base import require
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+  """AdamW with a warm-up and an optional decay, and clipping by global norm."""
+
+  lr: float = 2e-4
+  warmup: int = 0  # optimiser steps of linear warm-up from 0
+  schedule: Literal["constant", "linear", "cosine"] = "constant"
+  final_fraction: float = 0.0  # of lr, at the end of a linear or cosine decay
+  b1: float = 0.9
+  b2: float = 0.95
+  eps: float = 1e-8
+  decay: float = 0.0  # decoupled weight decay, on matrices alone
+  clip_norm: float = 1.0  # global gradient norm; 0 = off
+
+  def validate(self, field: str) -> None:
+    require(self.lr > 0, f"{field}.lr", f"must be positive, is {self.lr}")
+    require(self.warmup >= 0, f"{field}.warmup", "must not be negative")
+    require(self.clip_norm >= 0, f"{field}.clip_norm", "must not be negative")
+    require(self.decay >= 0, f"{field}.decay", "must not be negative")
+    for name in ("b1", "b2"):
+      require(0 <= vars(self)[name] < 1, f"{field}.{name}", "must lie in [0, 1)")
+    acts = self.final_fraction == 0.0 or self.schedule != "constant"
+    require(acts, f"{field}.final_fraction", "cannot act with schedule=constant")
+
+
+@dataclasses.dataclass(frozen=True)
+class SftConfig:
+  """The cold start: next-token loss on the task's demonstrations, packed into rows."""
+
+  steps: int = 0  # 0: no cold start
+  rows: int = 32  # packed rows a step
+  length: int = 256  # tokens a row
+  micro_batches: int = 1
+  optim: OptimConfig = OptimConfig(lr=2e-3, warmup=50, schedule="cosine")
+
+  def validate(self, field: str) -> None:
+    require(self.steps >= 0, f"{field}.steps", "must not be negative")
+    require(self.rows > 0 and self.length > 0, f"{field}.rows", "rows and length must be positive")
+    split = self.micro_batches > 0 and self.rows % self.micro_batches == 0
+    require(split, f"{field}.micro_batches", f"must divide rows={self.rows}")
+    self.optim.validate(f"{field}.optim")
+
+
+@dataclasses.dataclass(frozen=True)
+class AdvantageConfig:
+  """Which estimator, and the conventions in which implementations differ (FORMULAS: advantages)."""
+
+  kind: Literal["grpo", "dr_grpo", "rloo", "reinforce++", "remax", "opo", "maxrl", "pass@k"] = "grpo"
+  ddof: int = 1  # of grpo's standard deviation: 1 as TRL and verl, 0 as open-instruct
+  eps: float = 1e-4  # added to grpo's standard deviation: TRL 1e-4, verl 1e-6, open-instruct 1e-8
+  group_baseline: bool = False  # reinforce++ subtracts the group's mean before it whitens
+
+  def validate(self, field: str) -> None:
+    require(self.ddof in (0, 1), f"{field}.ddof", f"must be 0 or 1, is {self.ddof}")
+    require(self.eps > 0, f"{field}.eps", "must be positive")
+    acts = not self.group_baseline or self.kind == "reinforce++"
+    require(acts, f"{field}.group_baseline", "acts with kind=reinforce++ alone")
+    default = AdvantageConfig
+    touched = self.ddof != default.ddof or self.eps != default.eps
+    require(not touched or self.kind == "grpo", f"{field}.ddof", "ddof and eps act with kind=grpo alone")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+  """The policy loss and its aggregation over tokens (FORMULAS: policy losses)."""
+
+  kind: Literal["reinforce", "ppo_clip", "dual_clip", "cispo", "gspo", "rloo", "sapo"] = "reinforce"
+  aggregation: Literal["seq_mean_token_mean", "token_mean", "dr_grpo"] = "token_mean"
+  clip_low: float | None = None  # ppo_clip, dual_clip, gspo, rloo: the ratio's lower bound is 1 - clip_low
+  clip_high: float | None = None  # ... and its upper bound 1 + clip_high; cispo's cap is 1 + clip_high
+  dual: float | None = None  # dual_clip's c (Ye et al. 2020: 3)
+  logp_old: Literal["sampler", "learner"] = "sampler"  # where the ratio's denominator comes from
+
+  def validate(self, field: str) -> None:
+    clips = {"ppo_clip": (1, 1), "dual_clip": (1, 1), "cispo": (0, 1), "gspo": (1, 1), "rloo": (1, 1)}
+    for name, wanted in zip(("clip_low", "clip_high"), clips.get(self.kind, (0, 0))):
+      value = vars(self)[name]
+      problem = "is needed" if wanted else "cannot act"
+      require(bool(wanted) == (value is not None), f"{field}.{name}", f"{problem} with kind={self.kind}")
+      require(value is None or value > 0, f"{field}.{name}", "must be positive")
+    dual = self.kind == "dual_clip"
+    require(dual == (self.dual is not None), f"{field}.dual", "goes with kind=dual_clip, and is needed there")
+    require(self.dual is None or self.dual > 1, f"{field}.dual", "must be above 1")
+    # The sequence's ratio has every token's gradient already: a sum over tokens would count length twice.
+    whole = self.kind != "rloo" or self.aggregation == "seq_mean_token_mean"
+    require(
+      whole, f"{field}.aggregation", "must be seq_mean_token_mean with kind=rloo, one loss a completion"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class KLConfig:
+  """Regularisation towards the reference (FORMULAS: KL to the reference)."""
+
+  coef: float = 0.0  # 0: no term, and no reference forward pass
+  estimator: Literal["k1", "k2", "k3", "reverse", "forward"] = "k3"  # the last two are exact
+  placement: Literal["loss", "reward"] = "loss"
+  times_ratio: bool = False  # multiplies the sampled estimator by the (undetached) ratio
+  reference: Literal["frozen", "ema", "reset"] = "frozen"
+  ema: float | None = None  # share of the policy that enters an EMA reference each step
+  reset_every: int | None = None  # steps between copies of the policy into a reset reference
+  reset_optimizer: bool = False  # a reset clears the optimiser's moments too (ProRL)
+
+  def validate(self, field: str) -> None:
+    require(self.coef >= 0, f"{field}.coef", "must not be negative")
+    moves, resets = self.reference == "ema", self.reference == "reset"
+    require(moves == (self.ema is not None), f"{field}.ema", "goes with reference=ema, and is needed there")
+    require(self.ema is None or 0 < self.ema <= 1, f"{field}.ema", "must lie in (0, 1]")
+    given = self.reset_every is not None
+    require(resets == given, f"{field}.reset_every", "goes with reference=reset, and is needed there")
+    require(self.reset_every is None or self.reset_every > 0, f"{field}.reset_every", "must be positive")
+    require(resets or not self.reset_optimizer, f"{field}.reset_optimizer", "goes with reference=reset")
+    exact = self.estimator in ("reverse", "forward")
+    paid = self.placement == "reward"
+    require(not (exact and paid), f"{field}.placement", f"{self.estimator} is exact, and goes into the loss")
+    idle = self.times_ratio and (exact or paid)
+    require(not idle, f"{field}.times_ratio", "multiplies a sampled estimator in the loss alone")
+    if self.coef == 0:
+      plain = dataclasses.replace(KLConfig(), estimator=self.estimator, placement=self.placement)
+      require(self == plain, f"{field}.coef", "is 0, so that no other field of the reference can act")
+
+
+@dataclasses.dataclass(frozen=True)
+class RLConfig:
+  """The reinforcement-learning stage."""
+
+  steps: int = 0  # rollouts; 0: no RL stage
+  prompts: int = 32  # P, problems a step
+  samples: int = 8  # G, completions a problem
+  max_prompt: int = 16  # Lp; a longer prompt is an error that names the problem
+  max_tokens: int = 64  # R, response tokens
+  temperature: float = 1.0
+  epochs: int = 1  # passes over a rollout
+  minibatches: int = 1  # optimiser steps a pass, split by prompt group
+  micro_batches: int = 1  # accumulated within one optimiser step
+  head_chunk: int = 4096  # response positions whose logits exist at once in the learner
+  loss: LossConfig = LossConfig()
+  advantage: AdvantageConfig = AdvantageConfig()
+  kl: KLConfig = KLConfig()
+  entropy: float = 0.0  # coefficient of the entropy bonus
+  optim: OptimConfig = OptimConfig()
+
+  def validate(self, field: str) -> None:
+    counts = ("prompts", "max_prompt", "max_tokens", "epochs", "minibatches", "micro_batches", "head_chunk")
+    for name in counts:
+      require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
+    require(self.steps >= 0, f"{field}.steps", "must not be negative")
+    grouped = self.advantage.kind not in ("reinforce++", "remax")
+    least = 2 if grouped else 1
+    require(self.samples >= least, f"{field}.samples", f"{self.advantage.kind} needs at least {least}")
+    require(self.temperature > 0, f"{field}.temperature", "must be positive: greedy is for evaluation")
+    group, rest = divmod(self.prompts, self.minibatches)
+    require(rest == 0, f"{field}.minibatches", f"does not divide prompts={self.prompts}")
+    split = group % self.micro_batches == 0
+    require(split, f"{field}.micro_batches", f"does not divide the {group} prompts of a minibatch")
+    self.loss.validate(f"{field}.loss")
+    self.advantage.validate(f"{field}.advantage")
+    self.kl.validate(f"{field}.kl")
+    self.optim.validate(f"{field}.optim")
+    on_policy = self.epochs * self.minibatches == 1
+    why = "with one optimiser step a rollout the ratio is 1 and"
+    clipped = self.loss.clip_low is not None or self.loss.clip_high is not None
+    cure = "raise epochs or minibatches, or use reinforce"
+    require(not (on_policy and clipped), f"{field}.loss.kind", f"{why} {self.loss.kind} cannot clip: {cure}")
+    gated = self.loss.kind == "sapo"
+    require(not (on_policy and gated), f"{field}.loss.kind", f"{why} sapo's gate cannot act: {cure}")

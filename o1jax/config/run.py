@@ -1,0 +1,122 @@
+"""Options of a whole run: evaluation, checkpoints, mesh, logs, and all of them together."""
+
+import dataclasses
+
+from o1jax.config.base import require
+from o1jax.config.learning import RLConfig, SftConfig
+from o1jax.config.model import ModelConfig
+from o1jax.config.tasks import TaskConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+  """Evaluation on held-out problems."""
+
+  every: tuple[int, int] = (
+    0,
+    0,
+  )  # steps between evaluations in the cold start, and in RL; 0: at the end alone
+  problems: int = 64  # in an evaluation during a stage
+  final_problems: int = 512  # in the evaluations that summary.json reports
+  samples: int = 8  # K completions a problem
+  control_samples: int = 2  # K of the controls and of forced budgets
+  batch: int = 64  # problems a compiled call
+  max_tokens: int = 64  # response budget of natural stopping
+  temperature: float = 1.0
+  top_k: int = 0  # evaluation alone; 0 = off
+  top_p: float = 1.0  # evaluation alone; 1 = off
+  budgets: tuple[int, ...] = ()  # forced budgets b, tokens, ascending; () = no forced-budget curve
+  bootstrap: int = 2000  # resamples behind each interval
+
+  def validate(self, field: str) -> None:
+    for name in (
+      "problems",
+      "final_problems",
+      "samples",
+      "control_samples",
+      "batch",
+      "max_tokens",
+      "bootstrap",
+    ):
+      require(vars(self)[name] > 0, f"{field}.{name}", "must be positive")
+    require(min(self.every) >= 0, f"{field}.every", "must not be negative")
+    require(0 < self.top_p <= 1, f"{field}.top_p", "must lie in (0, 1]")
+    require(self.top_k >= 0, f"{field}.top_k", "must not be negative")
+    require(self.temperature >= 0, f"{field}.temperature", "must not be negative; 0 is greedy")
+    require(tuple(sorted(set(self.budgets))) == self.budgets, f"{field}.budgets", "must ascend")
+    require(all(b > 0 for b in self.budgets), f"{field}.budgets", "must be positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  """Checkpoints, written asynchronously by orbax."""
+
+  every: int = 50  # steps between saves; a stage's end and SIGTERM save too
+  keep: int = 2  # newest ones kept
+
+  def validate(self, field: str) -> None:
+    require(self.every > 0, f"{field}.every", "must be positive")
+    require(self.keep > 0, f"{field}.keep", "must be positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Devices along each mesh axis; -1 takes what is left."""
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+  def validate(self, field: str) -> None:
+    sizes = (self.data, self.fsdp, self.tensor)
+    require(all(s == -1 or s > 0 for s in sizes), field, "axes are positive, or -1 for what is left")
+    require(sizes.count(-1) <= 1, field, "at most one axis may be -1")
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+  """What a run writes beside its checkpoints."""
+
+  rollouts_every: int = 10  # steps between written rollouts
+  rollouts: int = 8  # completions written at a time
+  profile: tuple[
+    int, ...
+  ] = ()  # first and last step (as in metrics.jsonl) of a jax.profiler trace; () = none
+  progress: bool = True  # a live progress bar on a terminal
+  wandb: str | None = None  # project there that gets the metrics too (extra `wandb`); None = none
+
+  def validate(self, field: str) -> None:
+    require(self.rollouts_every > 0, f"{field}.rollouts_every", "must be positive")
+    require(self.rollouts >= 0, f"{field}.rollouts", "must not be negative")
+    ordered = self.profile == () or (len(self.profile) == 2 and 0 < self.profile[0] <= self.profile[1])
+    require(self.wandb != "", f"{field}.wandb", "must be a project's name")
+    require(ordered, f"{field}.profile", f"wants a first and a last step, is {self.profile}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """A whole run: cold start, RL, evaluation."""
+
+  name: str  # the run's folder below `out`
+  model: ModelConfig
+  task: TaskConfig
+  out: str = "runs"
+  seed: int = 0
+  controls: bool = False  # runs the controls of the gain: no giving up; equal FLOPs of more cold start
+  sft: SftConfig = SftConfig()
+  rl: RLConfig = RLConfig()
+  eval: EvalConfig = EvalConfig()
+  checkpoint: CheckpointConfig = CheckpointConfig()
+  mesh: MeshConfig = MeshConfig()
+  log: LogConfig = LogConfig()
+
+  def validate(self) -> None:
+    """Raises ConfigError naming the first field that cannot work."""
+    plain = self.name not in ("", ".", "..") and "/" not in self.name
+    require(plain, "name", f"must be a folder's name, is {self.name!r}")
+    require(0 <= self.seed < 2**32, "seed", f"must lie in [0, 2**32), is {self.seed}")  # keys take 32 bits
+    for name in ("model", "task", "sft", "rl", "eval", "checkpoint", "mesh", "log"):
+      vars(self)[name].validate(name)
+    require(self.sft.steps + self.rl.steps > 0, "rl.steps", "and sft.steps are both 0: nothing to run")
+    both = self.sft.steps > 0 and self.rl.steps > 0
+    require(both or not self.controls, "controls", "compare a cold start with RL: both stages must run")
