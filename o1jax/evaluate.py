@@ -23,7 +23,7 @@ from o1jax.dist.mesh import make_mesh
 from o1jax.dist.sharding import RULES, batch_rows, param_shardings, put_rows
 from o1jax.io.checkpoint import latest_step, restore_params
 from o1jax.io.log import write_json
-from o1jax.io.run_config import read_run_config
+from o1jax.io.run_config import META, read_json, read_run_config
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import check_prompt, prompt_batch
 from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, stream_key
@@ -77,6 +77,7 @@ def prepare(config: TrainConfig) -> Setup:
   require(
     not config.controls or task.give_up_token is not None, "controls", f"task {task.name} cannot give up"
   )
+  require(config.eval.top_k <= vocab, "eval.top_k", f"{config.eval.top_k} of only {vocab} tokens")
   mesh = make_mesh(config.mesh)
   shards = batch_rows(mesh)
   rows = {"rl.prompts": config.rl.prompts, "sft.rows": config.sft.rows, "eval.batch": config.eval.batch}
@@ -99,6 +100,15 @@ def check_problems(setup: Setup) -> None:
   tested = held_out(setup, config.eval.final_problems, "eval.final_problems")
   for problem in (*(task.train if config.rl.steps else ()), *tested):
     check_prompt(task.tokenizer.encode(problem.prompt), problem.id, config.rl.max_prompt)
+
+
+def same_data(setup: Setup, folder: pathlib.Path) -> None:
+  """Raises ConfigError where the run in `folder` learned from other problems or token ids than the task has now."""
+  config, tokenizer = folder / "config.json", folder / "tokenizer.model"
+  known = read_json(config)[META]["data_hash"] == setup.task.data_hash
+  require(known, str(config), f"has the data_hash of other problems than task {setup.task.name} has now")
+  proto = tokenizer.read_bytes() if tokenizer.is_file() else b""
+  require(proto == setup.task.tokenizer.proto, str(tokenizer), "is not the tokenizer that the task has now")
 
 
 def params_like(setup: Setup) -> Any:
@@ -212,20 +222,20 @@ def completion_metrics(graded: Graded, rollout: Rollout) -> dict[str, float]:
     "completions/min_length": float(graded.length.min()),
     "completions/max_length": float(graded.length.max()),
     "completions/clipped_ratio": float(1.0 - np.asarray(rollout.finished).mean()),
-    "num_tokens": float(graded.length.sum()),
     "repetition_rate": repetition_rate(texts),
     **reflection_rates(texts),
   }
 
 
-def rollout_rows(problems: Sequence[Problem], graded: Graded, count: int) -> list[dict[str, Any]]:
-  """The first sample of the first `count` problems, as lines of rollouts.jsonl."""
+def rollout_rows(problems: Sequence[Problem], graded: Graded) -> list[dict[str, Any]]:
+  """All responses as lines of rollouts.jsonl: the first sample of each problem, then the second of each, ..."""
   return [
     {
-      "problem_id": p.id, "prompt": p.prompt, "completion": texts[0],
-      "reward": v[0].reward, "correct": v[0].correct, "error": v[0].error,
+      "problem_id": p.id, "prompt": p.prompt, "completion": texts[g],
+      "reward": v[g].reward, "correct": v[g].correct, "error": v[g].error,
     }
-    for p, texts, v in list(zip(problems, graded.texts, graded.verdicts))[:count]
+    for g in range(graded.reward.shape[1])
+    for p, texts, v in zip(problems, graded.texts, graded.verdicts)
   ]  # fmt: skip
 
 
@@ -331,6 +341,7 @@ def load_run(run: str, overrides: EvalConfig | None = None) -> tuple[Setup, Any,
   folder = pathlib.Path(run) / "checkpoints"
   step = latest_step(folder)
   require(step is not None, str(folder), "holds no checkpoint")
+  same_data(setup, pathlib.Path(run))
   assert step is not None
   return setup, restore_params(folder, step, params_like(setup)), step
 

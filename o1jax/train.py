@@ -18,21 +18,21 @@ import numpy as np
 import rich
 
 from o1jax import evaluate as ev
-from o1jax.config import ConfigError, TrainConfig, require
+from o1jax.config import ConfigError, TrainConfig
 from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
 from o1jax.dist.sharding import param_shardings, put_rows
 from o1jax.io.checkpoint import Checkpoints, check_params, latest_step
 from o1jax.io.data import write_atomically
 from o1jax.io.log import RunLog, environment, progress, write_json
 from o1jax.io.report import results_table, write_report
-from o1jax.io.run_config import config_to_dict, read_run_config
+from o1jax.io.run_config import check_same, config_to_dict, read_run_config
 from o1jax.io.run_folder import new_run
 from o1jax.io.tokenizer import EOS
 from o1jax.model.transformer import init_params
 from o1jax.rl.batch import credit_and_experience, pack, token_logp, trim
 from o1jax.rl.objective import needs
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
-from o1jax.rl.stages import Stage, rl_stage, sft_stage, strengths_at
+from o1jax.rl.stages import Progress, Spent, Stage, rl_stage, sft_stage, strengths_at
 from o1jax.rl.update import init_state, learn
 from o1jax.scaling import compute, stats
 from o1jax.tasks.base import draw
@@ -61,7 +61,7 @@ def demonstrations(setup: ev.Setup, cursor: int) -> tuple[Experience, int, list[
 
 
 def sft_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor: int) -> tuple:
-  """(state, metrics, flops, cursor) after imitating one packed batch."""
+  """(state, metrics, what it spent) after imitating one packed batch."""
   experience, cursor, lengths = demonstrations(setup, cursor)
   key = stream_key(setup.config.seed, "sft", step)
   strengths = strengths_at(setup.config, stage, step)
@@ -73,14 +73,13 @@ def sft_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor
   )
   return (
     state,
-    {**resolve_stats(told), "num_tokens": float(sum(lengths))},
-    compute.Ledger(update=flops),
-    cursor,
+    resolve_stats(told),
+    Spent(compute.Ledger(update=flops), sum(lengths), cursor),
   )
 
 
 def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor: int) -> tuple:
-  """(state, metrics, flops, cursor, rows for rollouts.jsonl) after one rollout and its update."""
+  """(state, metrics, what it spent, rows for rollouts.jsonl) after one rollout and its update."""
   cfg, task, model = setup.config.rl, setup.task, setup.model
   strengths = strengths_at(setup.config, stage, step)
   problems = draw(task.train, setup.config.seed, cursor, cfg.prompts)
@@ -88,9 +87,14 @@ def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor:
   key = stream_key(setup.config.seed, "train", step)
   sampling = SampleConfig(cfg.max_tokens, task.stop_tokens)
   draw_freely = functools.partial(generate, model=model, replace=ev.instead(setup, ev.FREELY))
+  clock = [time.perf_counter()]
   rollout = draw_freely(state.params, batch, key, strengths, samples=cfg.samples, cfg=sampling)
-
-  graded = ev.grade(setup, problems, ev.responses(setup, rollout), np.asarray(rollout.is_action).sum(1))
+  tokens = ev.responses(setup, rollout)
+  clock.append(time.perf_counter())
+  graded = ev.grade(setup, problems, tokens, np.asarray(rollout.is_action).sum(1))
+  clock.append(time.perf_counter())
+  prompts = [len(task.tokenizer.encode(p.prompt)) for p in problems]
+  flops = compute.Ledger()
   reward = put_rows(jnp.asarray(graded.reward, jnp.float32), setup.mesh)
   greedy_reward = None
   if cfg.advantage.kind == "remax":
@@ -98,6 +102,7 @@ def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor:
     one = draw_freely(state.params, batch, key, strengths, samples=1, cfg=best)
     verdicts = ev.grade(setup, problems, ev.responses(setup, one), np.asarray(one.is_action).sum(1))
     greedy_reward = put_rows(jnp.asarray(verdicts.reward[:, 0], jnp.float32), setup.mesh)
+    flops += compute.sampling_flops(model.cfg, prompts, cfg.max_prompt, verdicts.length, cfg.max_tokens)
 
   longest = int(graded.length.max())
   width = min(-(-longest // TRIM) * TRIM, cfg.max_tokens)
@@ -115,37 +120,21 @@ def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor:
   key = stream_key(setup.config.seed, "minibatch", step)
   state, learned = learn(state, experience, key, strengths, model=model, tx=stage.tx, cfg=stage.update)
 
-  flops = compute.rl_flops(
-    setup.config.model, [len(task.tokenizer.encode(p.prompt)) for p in problems], cfg.max_prompt, graded.length,
-    width, updates=cfg.epochs, references=int(logp_ref is not None) + int(cfg.loss.logp_old == "learner"),
-  )  # fmt: skip
   metrics = {**resolve_stats({**told, **learned}), **ev.completion_metrics(graded, drawn)}
-  return (
-    state,
-    metrics,
-    flops,
-    cursor + cfg.prompts,
-    ev.rollout_rows(problems, graded, setup.config.log.rollouts),
+  clock.append(time.perf_counter())
+  metrics[f"rewards/{task.name}/mean"] = metrics["reward"]
+  metrics |= dict(zip(("time/generate", "time/verify", "time/update"), np.diff(clock).tolist()))
+  exact = needs(stage.update.terms) & {"kl_reverse", "kl_forward"}  # each pass scores the reference anew
+  references = int(logp_ref is not None) + int(cfg.loss.logp_old == "learner") + cfg.epochs * bool(exact)
+  flops += compute.rl_flops(
+    model.cfg, prompts, cfg.max_prompt, graded.length, width, updates=cfg.epochs, references=references
   )
+  processed = cfg.samples * sum(prompts) + int(graded.length.sum())
+  spent = Spent(flops, processed, cursor + cfg.prompts)
+  return state, metrics, spent, ev.rollout_rows(problems, graded)
 
 
 # The run
-
-
-@dataclasses.dataclass
-class Progress:
-  """Where a run is: what its checkpoints hold besides the TrainState."""
-
-  step: int = 0  # last finished step of the run
-  cursor: int = 0  # problems of this stage's stream that were used up
-  flops: compute.Ledger = compute.Ledger()
-
-  def to_json(self) -> dict[str, Any]:
-    return {"step": self.step, "cursor": self.cursor, "flops": self.flops.to_json()}
-
-  @staticmethod
-  def from_json(data: Mapping[str, Any]) -> "Progress":
-    return Progress(data["step"], data["cursor"], compute.Ledger.from_json(data["flops"]))
 
 
 class Stopped(Exception):
@@ -188,32 +177,26 @@ class Run:
     """Steps `stage` to its end; saves, evaluates and logs on the way. Raises Stopped on a signal or a NaN."""
     config = self.setup.config
     last = stage.first + steps
+    began = time.perf_counter() - self.where.seconds.get(stage.name, 0.0)
     with progress(last, stage.name, config.log.progress) as tell:
       while self.where.step < last:
         step, started = self.where.step + 1, time.perf_counter()
         self.log.profile(step, config.log.profile)
-        state, metrics, flops, cursor, *rows = one_step(self.setup, stage, state, step, self.where.cursor)
-        self.where = Progress(step, cursor, self.where.flops + flops)
+        state, metrics, spent, *rows = one_step(self.setup, stage, state, step, self.where.cursor)
         seconds = time.perf_counter() - started
-        metrics |= {
-          "step_time": seconds,
-          "tokens_per_second": metrics["num_tokens"] / seconds,
-          **flops.metrics(),
-        }
-        metrics |= {
-          k: v for k, v in self.where.flops.metrics().items() if k in ("flops/useful", "flops/executed")
-        }
+        self.where = self.where.after(step, stage.name, spent, time.perf_counter() - began)
+        metrics |= {"step_time": seconds, "tokens_per_second": spent.tokens / seconds}
+        metrics |= {"num_tokens": float(self.where.tokens), **self.where.flops.metrics()}
         bad = not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all()
         if stage.eval_every and (step - stage.first) % stage.eval_every == 0 and not bad:
           metrics |= self.quick_eval(state, step)
         self.log.metrics(step, stage.name, metrics)
         if rows and (bad or step % config.log.rollouts_every == 0):
-          self.log.rollouts(step, stage.name, rows[0])
+          self.log.rollouts(step, stage.name, rows[0] if bad else rows[0][: config.log.rollouts])
         tell(step, shown(metrics))
         if bad:
-          raise Stopped(
-            EXIT_NONFINITE, f"step {step}: loss or gradient is not finite; its rollouts are in rollouts.jsonl"
-          )
+          where = "; its rollouts are in rollouts.jsonl" if rows else ""
+          raise Stopped(EXIT_NONFINITE, f"step {step}: loss or gradient is not finite{where}")
         if step % config.checkpoint.every == 0 or step == last or self.preemption.requested:
           self.save(state)
         self.leave_if_asked()
@@ -286,61 +269,55 @@ def write_head(setup: ev.Setup, folder: pathlib.Path) -> None:
 
 def continued(setup: ev.Setup, folder: pathlib.Path) -> int:
   """The step of the checkpoint to go on from, 0 without one. Raises ConfigError where it is another run's."""
-  same_run(setup.config, read_run_config(str(folder)), folder)
+  check_same(setup.config, read_run_config(str(folder)), folder)
+  ev.same_data(setup, folder)
   latest = latest_step(folder / "checkpoints")
   if latest is not None:
     check_params(folder / "checkpoints", latest, ev.params_like(setup))
   return latest or 0
 
 
-def same_run(now: TrainConfig, before: TrainConfig, folder: pathlib.Path) -> None:
-  """Raises ConfigError naming the first field in which a resumed run differs from what it was started with."""
-  for field in ("model", "task", "seed", "sft", "rl"):
-    require(vars(now)[field] == vars(before)[field], f"{folder}", f"was started with another `{field}`")
-
-
 def stages(run: Run, cold: Checkpoints, latest: int, began: float) -> dict[str, Any]:
   """Both stages from checkpoint `latest` (0: from the start), then the evaluations; returns the summary."""
   setup, config = run.setup, run.setup.config
-  seconds: dict[str, float] = {}
   warm, rl = sft_stage(config, config.sft.steps), rl_stage(config)
   state = fresh_state(setup, warm, None)
   if 0 < latest <= config.sft.steps:
     state, saved = run.checkpoints.restore(latest, state)
     run.where = Progress.from_json(saved)
   if latest <= config.sft.steps:
-    started = time.perf_counter()
     state = run.loop(warm, state, config.sft.steps, sft_step)
-    seconds["cold_start"] = time.perf_counter() - started
     if config.sft.steps and cold.latest() is None:
       cold.save(run.where.step, state, run.where.to_json())
-  cold_params, cold_flops = state.params, run.where.flops
+      cold.wait()  # before any checkpoint of the RL stage: its resume needs this one
+  before = run.where
   if latest > config.sft.steps and config.sft.steps:
     state, saved = cold.restore(config.sft.steps, state)
-    cold_params, cold_flops = state.params, Progress.from_json(saved).flops
-  cold_params = jax.tree.map(jnp.copy, cold_params)  # the RL stage donates its own
+    before = Progress.from_json(saved)
+  cold_params = jax.tree.map(jnp.copy, state.params)  # the RL stage donates its own
 
   state = fresh_state(setup, rl, state.params)
   if latest > config.sft.steps:
     state, saved = run.checkpoints.restore(latest, state)
     run.where = Progress.from_json(saved)
   else:
-    run.where = Progress(run.where.step, 0, run.where.flops)  # the RL stage has a stream of its own
-  started = time.perf_counter()
+    run.where = dataclasses.replace(run.where, cursor=0)  # the RL stage has a stream of its own
   state = run.loop(rl, state, config.rl.steps, rl_step)
-  seconds["rl"] = time.perf_counter() - started
-  return summarise(run, cold_params, cold_flops, state, seconds, began)
+  return summarise(run, cold_params, before, state, began)
 
 
-def summarise(
-  run: Run, cold_params: Any, cold_flops: Any, state: TrainState, seconds: dict, began: float
-) -> dict:
-  """The final evaluations and controls, as summary.json holds them."""
+def summarise(run: Run, cold_params: Any, before: Progress, state: TrainState, began: float) -> dict:
+  """The final evaluations and controls, as summary.json holds them; `before` is where the cold start ended.
+
+  Seconds of a stage count all processes of a resumed run, `total` the last one alone.
+  """
   setup, cfg, step = run.setup, run.setup.config.eval, run.where.step
+  seconds = {name: run.where.seconds.get(stage, 0.0) for name, stage in (("cold_start", "sft"), ("rl", "rl"))}
   problems = ev.held_out(setup, cfg.final_problems, "eval.final_problems")
   started = time.perf_counter()
   final, final_graded = ev.evaluate(setup, state.params, problems, cfg, step)
-  summary: dict[str, Any] = {"final": final, "paired": {}, "controls": {}}
+  spent = lambda where: {"train_flops": where.flops.useful, "seconds": sum(where.seconds.values())}
+  summary: dict[str, Any] = {"final": final | spent(run.where), "paired": {}, "controls": {}}
   run.leave_if_asked()
 
   def compare(name: str, graded: ev.Graded) -> None:
@@ -349,7 +326,8 @@ def summarise(
     summary["paired"][f"final_minus_{name}"] = gain
 
   if setup.config.sft.steps and setup.config.rl.steps:
-    summary["cold_start"], graded = ev.evaluate(setup, cold_params, problems, cfg, step)
+    cold, graded = ev.evaluate(setup, cold_params, problems, cfg, step)
+    summary["cold_start"] = cold | spent(before)
     compare("cold_start", graded)
   run.leave_if_asked()
   if setup.config.controls:
@@ -359,8 +337,7 @@ def summarise(
     compare("no_give_up", graded)
     seconds["evaluation"] = time.perf_counter() - started
     started = time.perf_counter()
-    budget = run.where.flops.useful - cold_flops.useful
-    params, steps = more_sft(run, cold_params, budget, cold_flops)
+    params, steps = more_sft(run, cold_params, run.where.flops.useful, before.flops.useful)
     seconds["control"] = time.perf_counter() - started
     started = time.perf_counter() - seconds["evaluation"]
     graded = ev.sample_and_grade(setup, params, problems, few, step)
@@ -368,26 +345,24 @@ def summarise(
     compare("more_sft", graded)
   seconds["evaluation"] = time.perf_counter() - started
   seconds["total"] = time.perf_counter() - began
-  flops = {"train_flops": run.where.flops.useful, "cold_start_flops": cold_flops.useful}
+  flops = {"train_flops": run.where.flops.useful, "cold_start_flops": before.flops.useful}
   return {**summary, **flops, "seconds": seconds, "steps": step, "commit": environment()["git"]}
 
 
-def more_sft(run: Run, params: Any, budget: float, cold_flops: Any) -> tuple[Any, int]:
-  """Spends `budget` useful FLOPs on more cold start, on demonstrations not yet seen: the control of the RL stage.
+def more_sft(run: Run, params: Any, whole: float, cold: float) -> tuple[Any, int]:
+  """Spends what RL took, `whole` - `cold` useful FLOPs, on more cold start, on demonstrations not yet seen.
 
   The learning rate begins anew: warm-up, then its decay over these steps. Nothing is logged or saved.
   """
   config = run.setup.config
-  a_step = cold_flops.useful / config.sft.steps
-  steps = max(1, round(budget / a_step))
+  steps = max(1, round((whole - cold) / cold * config.sft.steps))
   stage = sft_stage(config, steps)
   state = fresh_state(run.setup, stage, params)
-  cursor = (
-    config.sft.steps * config.sft.rows * config.sft.length
-  )  # beyond every demonstration of the cold start
+  cursor = config.sft.steps * config.sft.rows * config.sft.length  # beyond the cold start's demonstrations
   with progress(steps, "control: more cold start", config.log.progress) as tell:
     for step in range(1, steps + 1):
-      state, metrics, _, cursor = sft_step(run.setup, stage, state, step, cursor)
+      state, metrics, spent = sft_step(run.setup, stage, state, step, cursor)
+      cursor = spent.cursor
       tell(step, {"loss": metrics["nll"]})
       run.leave_if_asked()
   return state.params, steps

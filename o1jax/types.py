@@ -31,7 +31,6 @@ class Rollout:
   is_action: jax.Array  # bool[B, L], true on tokens the policy chose (its EOS included)
   logp_sampler: jax.Array  # f32[B, L], of logits / temperature; 0 where not is_action
   finished: jax.Array  # bool[B], whether the row drew a stop token within R
-  policy_step: jax.Array  # i32[B], the step of the parameters that drew the row
 
 
 @flax.struct.dataclass

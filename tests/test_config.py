@@ -130,6 +130,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     "eval.problems", "eval.final_problems", "eval.samples", "eval.control_samples", "eval.batch",
     "eval.max_tokens", "eval.bootstrap",
   ),
+  ({"eval.temperature": 0.0, "eval.top_k": 3}, "eval.temperature: is 0, greedy"),
+  ({"rl.loss.logp_old": "learner"}, "rl.loss.logp_old: cannot act with kind=reinforce"),
   ({"eval.every": (0, -1)}, "eval.every: must not be negative"),
   *not_negative("eval.top_k", "eval.temperature"),
   ({"eval.top_p": 0.0}, "eval.top_p: must lie in (0, 1]"),

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from o1jax import evaluate as ev
 from o1jax import train as train_module
 from o1jax.cli import main
 from o1jax.config import (
@@ -39,6 +40,12 @@ def config(out: str, **changes) -> TrainConfig:
     checkpoint=CheckpointConfig(every=2), log=LogConfig(rollouts_every=2, progress=False), mesh=MeshConfig(),
   )  # fmt: skip
   return dataclasses.replace(base, **changes)
+
+
+def figures(folder, arm: str) -> dict:
+  """What a run's summary says of an arm, but for what the clock made."""
+  held = json.loads((folder / "summary.json").read_text())[arm]
+  return {k: v for k, v in held.items() if k != "seconds"}
 
 
 def written(folder) -> list[dict]:
@@ -72,13 +79,19 @@ def test_a_run_writes_what_the_readme_says(whole) -> None:
   assert last["flops/useful"] == pytest.approx(summary["train_flops"])
   assert 0 < last["flops/useful"] < last["flops/executed"]
   assert last["logp_gap/max"] < 1e-4
+  assert last["rewards/countdown/mean"] == last["reward"]
+  tokens = [row["num_tokens"] for row in written(whole)]
+  assert tokens == sorted(tokens) and summary["cold_start"]["train_flops"] < summary["final"]["train_flops"]
 
 
 def test_eval_tells_again_what_the_run_told_at_its_end(whole, tmp_path) -> None:
   shutil.copytree(whole, tmp_path / "run")
   assert main(["eval", str(tmp_path / "run")]) == 0
   told = json.loads((tmp_path / "run" / "eval.json").read_text())
-  assert told == {"step": 6, **json.loads((whole / "summary.json").read_text())["final"]}
+  assert told | {"train_flops": figures(whole, "final")["train_flops"]} == {
+    "step": 6,
+    **figures(whole, "final"),
+  }
   assert main(["eval", str(tmp_path / "run"), "--eval.final_problems", "8", "--eval.budgets"]) == 0
   fewer = json.loads((tmp_path / "run" / "eval.json").read_text())
   assert fewer["problems"] == 8 and "forced_budget" not in fewer["curves"]
@@ -115,7 +128,9 @@ def test_a_stopped_run_goes_on_bitwise(whole, tmp_path, monkeypatch, stop_at) ->
   assert written(tmp_path / "tiny") == written(whole)
   assert read_lines(tmp_path / "tiny" / "rollouts.jsonl") == read_lines(whole / "rollouts.jsonl")
   old, new = (json.loads((folder / "summary.json").read_text()) for folder in (whole, tmp_path / "tiny"))
-  assert new["final"] == old["final"] and new["cold_start"] == old["cold_start"]
+  for arm in ("final", "cold_start"):
+    assert figures(tmp_path / "tiny", arm) == figures(whole, arm)
+  assert new["seconds"]["cold_start"] > 0 and new["seconds"]["rl"] > 0
   assert new["controls"] == old["controls"]
 
 
@@ -142,14 +157,29 @@ def test_a_nan_stops_the_run_with_its_rollouts(tmp_path) -> None:
   assert train(bad, resume=False) == EXIT_NONFINITE
   rows = read_metrics(tmp_path / "tiny" / "metrics.jsonl")
   assert not np.isfinite(rows[-1]["loss"]) and len(rows) == 1
-  assert read_lines(tmp_path / "tiny" / "rollouts.jsonl")[0]["step"] == 1
+  rows = read_lines(tmp_path / "tiny" / "rollouts.jsonl")
+  assert len(rows) == bad.rl.prompts * bad.rl.samples and {row["step"] for row in rows} == {1}
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_other_data_behind_the_same_options_are_refused(whole, tmp_path, resume) -> None:
+  shutil.copytree(whole, tmp_path / "tiny")
+  path = tmp_path / "tiny" / "config.json"
+  saved = json.loads(path.read_text())
+  path.write_text(json.dumps(saved | {"meta": saved["meta"] | {"data_hash": "of other problems"}}))
+  with pytest.raises(ConfigError, match="config.json: has the data_hash of other problems"):
+    train(config(str(tmp_path)), resume=True) if resume else ev.load_run(str(tmp_path / "tiny"))
+  path.write_text(json.dumps(saved))
+  (tmp_path / "tiny" / "tokenizer.model").write_bytes(b"another")
+  with pytest.raises(ConfigError, match="tokenizer.model: is not the tokenizer that the task has now"):
+    train(config(str(tmp_path)), resume=True) if resume else ev.load_run(str(tmp_path / "tiny"))
 
 
 def test_another_model_cannot_be_resumed(whole) -> None:
   other = config(
     str(whole.parent), model=ModelConfig(width=32, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32)
   )
-  with pytest.raises(ConfigError, match="was started with another `model`"):
+  with pytest.raises(ConfigError, match="was started with another `model.width`"):
     train(other, resume=True)
 
 

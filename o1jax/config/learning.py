@@ -11,7 +11,7 @@ class OptimConfig:
   """AdamW with a warm-up and an optional decay, and clipping by global norm."""
 
   lr: float = 2e-4
-  warmup: int = 0  # optimiser steps of linear warm-up from 0
+  warmup: int = 0  # training steps of linear warm-up; the first takes a rate of 0
   schedule: Literal["constant", "linear", "cosine"] = "constant"
   final_fraction: float = 0.0  # of lr, at the end of a linear or cosine decay
   b1: float = 0.9
@@ -165,6 +165,9 @@ class RLConfig:
     self.advantage.validate(f"{field}.advantage")
     self.kl.validate(f"{field}.kl")
     self.optim.validate(f"{field}.optim")
+    reads_old = self.loss.kind != "reinforce" or self.kl.times_ratio
+    idle = self.loss.logp_old == "learner" and not reads_old
+    require(not idle, f"{field}.loss.logp_old", "cannot act with kind=reinforce, which has no ratio")
     on_policy = self.epochs * self.minibatches == 1
     why = "with one optimiser step a rollout the ratio is 1 and"
     clipped = self.loss.clip_low is not None or self.loss.clip_high is not None

@@ -43,6 +43,8 @@ class EvalConfig:
     require(0 < self.top_p <= 1, f"{field}.top_p", "must lie in (0, 1]")
     require(self.top_k >= 0, f"{field}.top_k", "must not be negative")
     require(self.temperature >= 0, f"{field}.temperature", "must not be negative; 0 is greedy")
+    sampled = self.temperature > 0 or (self.top_k == 0 and self.top_p == 1)
+    require(sampled, f"{field}.temperature", "is 0, greedy, so that top_k and top_p cannot act")
     require(tuple(sorted(set(self.budgets))) == self.budgets, f"{field}.budgets", "must ascend")
     require(all(b > 0 for b in self.budgets), f"{field}.budgets", "must be positive")
 

@@ -35,15 +35,11 @@ from o1jax.io.tracking import connect
 CLOCK_METRICS = frozenset(
   {
     "time",  # unix seconds at which the line was written
-    "seconds",
     "step_time",
     "tokens_per_second",
     "time/generate",
     "time/verify",
-    "time/reference",
     "time/update",
-    "time/evaluate",
-    "time/checkpoint",
   }
 )
 

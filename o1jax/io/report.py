@@ -23,7 +23,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 img { max-width: 100%; } table { border-collapse: collapse; } td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd;
 text-align: right; } td:first-child, th:first-child { text-align: left; }
-.t { border-left: 4px solid #c44; padding: .3rem .8rem; margin: .6rem 0; background: #faf7f7; overflow-wrap: anywhere; }
+.t { white-space: pre-wrap; border-left: 4px solid #c44; padding: .3rem .8rem; margin: .6rem 0; background: #faf7f7; overflow-wrap: anywhere; }
 .t.ok { border-color: #2a7; background: #f6faf7; } .t small { color: #666; } code { font-size: .9em; }
 """
 
@@ -87,6 +87,12 @@ def _gains(summary: Mapping[str, Any]) -> str:
     other = ARMS[name.removeprefix("final_minus_")]
     lines.append(
       f"<li>after RL minus {other}: {gain['mean']:+.3f}, 95% interval [{low:+.3f}, {high:+.3f}]</li>"
+    )
+  forced = summary["final"].get("curves", {}).get("forced_budget_gain")
+  if forced:
+    low, high = forced["ci95"]
+    lines.append(
+      f"<li>largest forced budget minus smallest: {forced['mean']:+.3f}, 95% interval [{low:+.3f}, {high:+.3f}]</li>"
     )
   return f"<ul>{''.join(lines)}</ul>" if lines else ""
 

@@ -47,6 +47,29 @@ def read_run_config(run: str) -> TrainConfig:
     raise ConfigError(f"{path}: {error}") from error
 
 
+RESUMED = ("model", "task", "seed", "sft", "rl", "eval", "controls")  # what a resumed run must not change
+
+
+def check_same(now: TrainConfig, before: TrainConfig, folder: pathlib.Path) -> None:
+  """Raises ConfigError naming the first field in which a resumed run differs from what it was started with.
+
+  Mesh, log and checkpoint settings may differ: they say how a run is made, and not what it is.
+  """
+  for name in RESUMED:
+    field = _difference(vars(now)[name], vars(before)[name], name)
+    require(field is None, str(folder), f"was started with another `{field}`")
+
+
+def _difference(a: Any, b: Any, field: str) -> str | None:
+  """The dotted name of the first field in which two values differ."""
+  if a == b:
+    return None
+  if type(a) is not type(b) or not dataclasses.is_dataclass(a):
+    return field
+  found = (_difference(vars(a)[f.name], vars(b)[f.name], f"{field}.{f.name}") for f in dataclasses.fields(a))
+  return next(name for name in found if name is not None)
+
+
 def read_json(path: pathlib.Path) -> dict[str, Any]:
   """The object in a JSON file. Raises ConfigError naming the file where it holds none."""
   try:

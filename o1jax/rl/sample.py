@@ -233,7 +233,6 @@ def _assemble(batch: PromptBatch, state: dict[str, jax.Array], samples: int, pad
     is_action=join(jnp.zeros_like(batch.mask), state["action"]),
     logp_sampler=join(jnp.zeros(batch.tokens.shape, jnp.float32), state["logp"]),
     finished=state["done"],
-    policy_step=jnp.zeros(state["done"].shape, jnp.int32),
   )
 
 

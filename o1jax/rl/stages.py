@@ -1,6 +1,7 @@
-"""The two stages of a run as data: terms, layout, optimiser and learning rate, and the strengths of a step."""
+"""The two stages of a run as data: terms, layout, optimiser, learning rate, strengths of a step, and what was spent."""
 
 import dataclasses
+from typing import Any, Mapping, NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -9,6 +10,7 @@ from o1jax.config import OptimConfig, TrainConfig
 from o1jax.rl.objective import rl_terms, sft_terms
 from o1jax.rl.score import Grouped, Packed
 from o1jax.rl.update import REFERENCES, UpdateConfig, learning_rate, make_optimizer
+from o1jax.scaling import compute
 from o1jax.types import Strengths
 
 
@@ -23,6 +25,42 @@ class Stage:
   optim: OptimConfig
   first: int  # steps of the run before this stage
   eval_every: int  # steps of the stage between evaluations; 0: none
+
+
+class Spent(NamedTuple):
+  """What a step used up."""
+
+  flops: compute.Ledger
+  tokens: int  # of prompts and responses
+  cursor: int  # of the stage's stream of problems, after the step
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """Where a run is: what its checkpoints hold besides the TrainState."""
+
+  step: int = 0  # last finished step of the run
+  cursor: int = 0  # problems of this stage's stream that were used up
+  tokens: int = 0  # of prompts and responses that were learned from
+  flops: compute.Ledger = compute.Ledger()
+  seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # in each stage, over all processes
+
+  def to_json(self) -> dict[str, Any]:
+    return {**vars(self), "flops": self.flops.to_json()}
+
+  @staticmethod
+  def from_json(data: Mapping[str, Any]) -> "Progress":
+    return Progress(**{**data, "flops": compute.Ledger.from_json(data["flops"])})
+
+  def after(self, step: int, stage: str, spent: Spent, seconds: float) -> "Progress":
+    """Where the run is after a step of `stage`; `seconds` in that stage so far."""
+    return Progress(
+      step,
+      spent.cursor,
+      self.tokens + spent.tokens,
+      self.flops + spent.flops,
+      {**self.seconds, stage: seconds},
+    )
 
 
 def sft_stage(config: TrainConfig, steps: int, first: int = 0) -> Stage:

@@ -19,6 +19,8 @@ from o1jax.rl.objective import Term, global_norms, needs, objective
 from o1jax.rl.score import Grouped, Packed, score
 from o1jax.types import Experience, Mean, Norms, Stat, Strengths, TrainState, blank_stats, merge_stats
 
+UNDECAYED = ("scale", "qkv_bias")  # parameters of the decoder that are no matrices
+
 
 @dataclasses.dataclass(frozen=True)
 class UpdateConfig:
@@ -39,9 +41,12 @@ class UpdateConfig:
 def make_optimizer(cfg: OptimConfig) -> optax.GradientTransformation:
   """AdamW behind clipping by global norm; learning rate and decay are set from Strengths at every update.
 
-  Decay acts on arrays of two and more axes (Loshchilov & Hutter 2019), so that norms and biases are left alone.
+  Decay (Loshchilov & Hutter 2019) leaves norms and biases alone, by name: their rank tells nothing, as scanned layers
+  have an axis more.
   """
-  matrices = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+  matrices = lambda params: jax.tree_util.tree_map_with_path(
+    lambda path, _: path[-1].key not in UNDECAYED, params
+  )
 
   def chain(learning_rate, weight_decay):
     adam = optax.adamw(learning_rate, cfg.b1, cfg.b2, cfg.eps, weight_decay=weight_decay, mask=matrices)

@@ -140,10 +140,28 @@ def rl_flops(
   """
   prompt = np.asarray(prompts)
   count, samples = lengths.shape
+  start = np.repeat(prompt, samples)
+  end = start + lengths.reshape(-1)
+  once = Flops(
+    forward_flops(cfg, np.zeros_like(prompt), prompt, 0)
+    + forward_flops(cfg, start, end, float(lengths.sum())),
+    _dense(cfg, count, max_prompt, max_prompt, 0)
+    + _dense(cfg, count * samples, width, max_prompt + width, count * samples * width),
+  )
+  update = once.times(3 * updates, (3 + RECOMPUTE[cfg.remat]) * updates)
+  drawn = sampling_flops(cfg, prompts, max_prompt, lengths, width)
+  return dataclasses.replace(drawn, reference=once.times(references), update=update)
+
+
+def sampling_flops(
+  cfg: ModelConfig, prompts: Sequence[int], max_prompt: int, lengths: np.ndarray, width: int
+) -> Ledger:
+  """Prefill and decode of one rollout; arguments as in `rl_flops`."""
+  prompt = np.asarray(prompts)
+  count, samples = lengths.shape
   rows = count * samples
   start = np.repeat(prompt, samples)
   end = start + lengths.reshape(-1)
-  total = float(lengths.sum())
   prefill = Flops(
     forward_flops(cfg, np.zeros_like(prompt), prompt, count),
     _dense(cfg, count, max_prompt, max_prompt, count),
@@ -155,10 +173,4 @@ def rl_flops(
     forward_flops(cfg, start, fed, float((fed - start).sum())),
     _dense(cfg, rows, steps, max_prompt + width, float(rows) * steps),
   )
-  once = Flops(
-    forward_flops(cfg, np.zeros_like(prompt), prompt, 0) + forward_flops(cfg, start, end, total),
-    _dense(cfg, count, max_prompt, max_prompt, 0)
-    + _dense(cfg, rows, width, max_prompt + width, rows * width),
-  )
-  update = once.times(3 * updates, (3 + RECOMPUTE[cfg.remat]) * updates)
-  return Ledger(prefill, decode, once.times(references), update)
+  return Ledger(prefill, decode)

@@ -21,14 +21,14 @@ def bootstrap_ci(values: np.ndarray, rng: np.random.Generator, resamples: int = 
 
 
 def paired_bootstrap(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, resamples: int = 2000) -> dict:
-  """{"mean", "ci95", "share_below_zero"} of a - b, both f[n] over the same problems."""
+  """{"mean", "ci95", "share_at_most_zero"} of a - b, both f[n] over the same problems."""
   difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
   means = _means(difference, rng, resamples)
   low, high = np.percentile(means, [2.5, 97.5])
   return {
     "mean": float(difference.mean()),
     "ci95": [float(low), float(high)],
-    "share_below_zero": float(np.mean(means <= 0)),
+    "share_at_most_zero": float(np.mean(means <= 0)),
   }
 
 

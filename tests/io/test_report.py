@@ -40,14 +40,14 @@ def curve(*x: float) -> dict[str, list]:
 CURVES = {
   "pooled": curve(3.0, 9.0), "within_prompt": curve(4.0, 8.0), "natural": curve(6.0),
   "forced_budget": curve(8.0, 16.0), "best_of_n": curve(8.0, 16.0),
-  "forced_budget_gain": {"mean": 0.1, "ci95": [0.0, 0.2], "share_below_zero": 0.02},
+  "forced_budget_gain": {"mean": 0.1, "ci95": [0.0, 0.2], "share_at_most_zero": 0.02},
 }  # fmt: skip
 SUMMARY: dict[str, Any] = {
   "final": figures(0.6861, 8, curves=CURVES),
   "cold_start": figures(0.2863, 8, curves=CURVES),
   "controls": {"no_give_up": figures(0.3712, 2), "more_sft": figures(0.4123, 2, steps=7)},
   "paired": {
-    f"final_minus_{name}": {"mean": mean, "ci95": [mean - 0.1, mean + 0.1], "share_below_zero": 0.0}
+    f"final_minus_{name}": {"mean": mean, "ci95": [mean - 0.1, mean + 0.1], "share_at_most_zero": 0.0}
     for name, mean in (("cold_start", 0.4), ("no_give_up", 0.315), ("more_sft", -0.05))
   },
   "train_flops": 1.25e13, "cold_start_flops": 4e12, "steps": 4, "commit": None,

@@ -178,12 +178,18 @@ def test_a_reset_copies_the_policy_and_clears_the_moments(every, resets) -> None
   assert (max(moments) == 0) == resets
 
 
-def test_decay_spares_norms() -> None:
+@pytest.mark.parametrize("options", [{}, {"scan_layers": True}])
+@pytest.mark.parametrize("qk_norm", ["head", "full"])
+def test_decay_spares_norms_and_biases(options, qk_norm) -> None:
+  shape = dict(width=8, layers=2, heads=2, kv_heads=1, head_dim=4, mlp=8, vocab=8)
+  model = Decoder(ModelConfig(**shape, qk_norm=qk_norm, qkv_bias=True, tied_head=False, **options))
+  shapes = jax.eval_shape(lambda k: nn.meta.unbox(init_params(model, k)), jax.random.key(0))
+  params = jax.tree.map(lambda a: np.ones(a.shape, np.float32), shapes)
   tx = make_optimizer(OptimConfig(decay=0.1, lr=0.5))
-  params = {"matrix": jnp.ones((2, 2)), "norm": jnp.ones((2,))}
-  updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
-  np.testing.assert_allclose(updates["matrix"], -0.05, rtol=1e-6)
-  np.testing.assert_array_equal(updates["norm"], 0)
+  updates, _ = tx.update(jax.tree.map(np.zeros_like, params), tx.init(params), params)
+  for path, change in jax.tree_util.tree_leaves_with_path(updates):
+    spared = "norm" in jax.tree_util.keystr(path) or "bias" in jax.tree_util.keystr(path)
+    np.testing.assert_allclose(change, 0.0 if spared else -0.05, rtol=1e-6)
 
 
 def test_learning_rate_by_hand() -> None:

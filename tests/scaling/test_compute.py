@@ -19,6 +19,7 @@ from o1jax.scaling.compute import (
   layer_params,
   product_params,
   rl_flops,
+  sampling_flops,
   sft_flops,
 )
 
@@ -133,6 +134,8 @@ def test_a_whole_rl_step_is_the_sum_of_its_tokens(cfg) -> None:
     assert vars(told)[phase].useful < vars(told)[phase].executed
   for phase in ("diagnostics", "judge", "search"):
     assert vars(told)[phase] == Flops()
+  drawn = sampling_flops(cfg, prompts, room, lengths, width)
+  assert drawn == Ledger(prefill=told.prefill, decode=told.decode)
 
 
 def test_recomputing_layers_is_executed_and_not_useful() -> None:

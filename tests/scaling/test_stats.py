@@ -48,16 +48,16 @@ def test_pairing_narrows_the_interval_of_correlated_runs() -> None:
   assert np.diff(paired["ci95"])[0] < unpaired / 2
 
 
-def test_share_below_zero_is_the_probability_of_no_gain() -> None:
+def test_share_at_most_zero_is_the_probability_of_no_gain() -> None:
   noise = rng(6).standard_normal(400)
   noise = (noise - noise.mean()) / noise.std()
   for mean in (-0.05, 0.0, 0.05):
     told = paired_bootstrap(noise + mean, np.zeros(400), rng(), RESAMPLES)
     expected = statistics.NormalDist().cdf(-mean * math.sqrt(400))
-    assert told["share_below_zero"] == pytest.approx(expected, abs=0.03)
+    assert told["share_at_most_zero"] == pytest.approx(expected, abs=0.03)
   same = paired_bootstrap(noise, noise, rng())
-  assert same == {"mean": 0.0, "ci95": [0.0, 0.0], "share_below_zero": 1.0}
-  assert paired_bootstrap(noise + 9, noise, rng())["share_below_zero"] == 0.0
+  assert same == {"mean": 0.0, "ci95": [0.0, 0.0], "share_at_most_zero": 1.0}
+  assert paired_bootstrap(noise + 9, noise, rng())["share_at_most_zero"] == 0.0
 
 
 def test_the_interval_of_two_exact_seeds_spans_both() -> None:
