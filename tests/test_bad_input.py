@@ -229,7 +229,7 @@ def of_run(run: pathlib.Path, text: str) -> str:
 COMMANDS = {
   "train {experiment}": "{run}: holds a run already: give it another name, or pass --resume",
   "train {experiment} --resume --model.width 32": "{run}: was started with another `model.width`",
-  "train {experiment} --resume --eval.samples 1": "{run}: was started with another `eval.samples`",
+  "train {experiment} --resume --eval.samples 3": "{run}: was started with another `eval.samples`",
   "train {experiment} --resume --seed 1": "{run}: was started with another `seed`",
   "train {experiment} --resume --name other": "{out}/other/config.json: no such file",
   "train {experiment} --out {run}/summary.json": "{run}/summary.json/tiny",

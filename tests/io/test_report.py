@@ -160,6 +160,7 @@ def test_the_page_tells_every_figure_of_every_arm(page) -> None:
     "after RL minus cold start: +0.400, 95% interval [+0.300, +0.500]",
     "after RL minus cold start, giving up forbidden: +0.315, 95% interval [+0.215, +0.415]",
     "after RL minus cold start, RL's FLOPs spent on more of it: -0.050, 95% interval [-0.150, +0.050]",
+    "largest forced budget minus smallest: +0.100, 95% interval [+0.000, +0.200]",
   ]
   assert (
     "1.25e+13 useful training FLOPs; cold_start 61 s, rl 91 s, evaluation 12 s, total 170 s." in page.text

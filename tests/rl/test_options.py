@@ -44,8 +44,7 @@ def numbers() -> tuple[Rollout, TokenScores, np.ndarray]:
   draw = lambda scale: np.where(action, rng.normal(0, scale, action.shape), 0.0).astype(np.float32)
   sampler = -np.abs(draw(1.0))
   scores = TokenScores(sampler + draw(0.5), *(np.abs(draw(1.0)) for _ in range(3)))
-  finished, zero = np.ones(4, bool), np.zeros(4, np.int32)
-  rollout = Rollout(np.zeros(action.shape, np.int32), valid, action, sampler, finished, zero)
+  rollout = Rollout(np.zeros(action.shape, np.int32), valid, action, sampler, np.ones(4, bool))
   return rollout, scores, sampler + draw(0.5)
 
 
