@@ -349,6 +349,7 @@ def evaluate_run(run: str, *, overrides: EvalConfig) -> int:
 def sample_run(run: str, prompt: str, *, samples: int, temperature: float, seed: int) -> int:
   """`o1jax sample RUN --prompt ...`: prints `samples` responses of the newest checkpoint. Returns 0."""
   setup, params, step = load_run(run)
+  setup.task.tokenizer.require_known(prompt, "--prompt")
   problem = Problem(prompt, prompt, "", "prompt")
   cfg = dataclasses.replace(
     setup.config.eval, samples=samples, temperature=temperature, batch=batch_rows(setup.mesh)
