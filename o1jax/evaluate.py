@@ -29,7 +29,7 @@ from o1jax.rl.batch import check_prompt, prompt_batch
 from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, stream_key
 from o1jax.scaling import curves, passk, stats
 from o1jax.scaling.text import reflection_rates, repetition_rate
-from o1jax.tasks.base import Task, problem_hash
+from o1jax.tasks.base import Task
 from o1jax.tasks.catalog import build_task
 from o1jax.types import Rollout, Strengths
 from o1jax.verifiers.base import Problem, Verdict
@@ -129,7 +129,7 @@ def batch_of(setup: Setup, problems: Sequence[Problem]) -> Any:
   """A PromptBatch of `problems`, sharded by row."""
   encode = setup.task.tokenizer.encode
   prompts = [encode(p.prompt) for p in problems]
-  keys, names = [problem_hash(p) for p in problems], [p.id for p in problems]
+  keys, names = [setup.task.hash_of(p) for p in problems], [p.id for p in problems]
   return put_rows(prompt_batch(prompts, keys, names, setup.config.rl.max_prompt), setup.mesh)
 
 
@@ -360,6 +360,7 @@ def evaluate_run(run: str, *, overrides: EvalConfig) -> int:
 def sample_run(run: str, prompt: str, *, samples: int, temperature: float, seed: int) -> int:
   """`o1jax sample RUN --prompt ...`: prints `samples` responses of the newest checkpoint. Returns 0."""
   setup, params, step = load_run(run)
+  setup.task.tokenizer.require_known(prompt, "--prompt")
   problem = Problem(prompt, prompt, "", "prompt")
   cfg = dataclasses.replace(
     setup.config.eval, samples=samples, temperature=temperature, batch=batch_rows(setup.mesh)

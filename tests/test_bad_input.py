@@ -241,6 +241,8 @@ COMMANDS = {
   "sample {out} --prompt x": "{out}/config.json: no such file",
   "sample {run}": "--prompt: is missing",
   "sample {run} --prompt x --samples 0": "--samples: must be positive",
+  "sample {run} --prompt ''": "--prompt: has no tokens",
+  "sample {run} --prompt '1 2 -> ü'": "--prompt: the vocabulary cannot spell 'ü'",
   "sample {run} --prompt '1 2 3 4 5 6'": "rl.max_prompt: problem '1 2 3 4 5 6' has 6 prompt tokens",
   "report {out}": "{out}: holds no run",
 }

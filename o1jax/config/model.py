@@ -15,6 +15,12 @@ class RopeScaling:
   high_freq_factor: float = 4.0
   original_length: int = 8192
 
+  def validate(self, field: str) -> None:
+    for name in ("factor", "original_length"):
+      require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
+    low, high = self.low_freq_factor, self.high_freq_factor
+    require(low < high, f"{field}.high_freq_factor", f"must be above low_freq_factor={low}, is {high}")
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -48,6 +54,9 @@ class ModelConfig:
   def validate(self, field: str) -> None:
     for name in ("width", "layers", "heads", "kv_heads", "head_dim", "mlp"):
       require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
+    require(self.norm_eps > 0, f"{field}.norm_eps", f"must be positive, is {self.norm_eps}")
+    for name in ("attention_softcap", "head_softcap"):
+      require(vars(self)[name] >= 0, f"{field}.{name}", "must not be negative; 0 is off")
     require(self.heads % self.kv_heads == 0, f"{field}.kv_heads", f"does not divide heads={self.heads}")
     require(self.head_dim % 2 == 0, f"{field}.head_dim", f"must be even, is {self.head_dim}")
     for name in ("rope_theta", "window"):
@@ -55,3 +64,5 @@ class ModelConfig:
       require(count in (1, self.layers), f"{field}.{name}", f"wants 1 or {self.layers} values, has {count}")
     require(all(theta > 0 for theta in self.rope_theta), f"{field}.rope_theta", "must be positive")
     require(all(keys >= 0 for keys in self.window), f"{field}.window", "must not be negative; 0 is all keys")
+    if self.rope_scaling is not None:
+      self.rope_scaling.validate(f"{field}.rope_scaling")

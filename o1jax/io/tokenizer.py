@@ -8,7 +8,7 @@ from typing import Any
 
 import sentencepiece
 
-from o1jax.config import ConfigError
+from o1jax.config import ConfigError, require
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 
@@ -32,8 +32,20 @@ class Tokenizer:
     return self._processor.encode(text)
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Text of `ids`; padding and control tokens have none."""
-    return self._processor.decode([int(i) for i in ids])
+    """Text of `ids`; padding and control tokens have none, and what is no piece reads "⁇".
+
+    A model's vocabulary may be larger than the tokenizer's, and a policy may draw from all of it.
+    """
+    processor = self._processor
+    pieces, unknown = range(processor.vocab_size()), processor.unk_id()
+    return processor.decode([int(i) if i in pieces else unknown for i in ids])
+
+  def require_known(self, text: str, field: str) -> None:
+    """Raises ConfigError where `text` has no token, or naming its first word that the vocabulary cannot spell."""
+    require(bool(self.encode(text)), field, "has no tokens")
+    unknown = self._processor.unk_id()
+    lacking = [word for word in (*text.split(), text) if unknown in self.encode(word)]
+    require(not lacking, field, f"the vocabulary cannot spell {''.join(lacking[:1])!r}")
 
   def token(self, piece: str) -> int:
     """Id of one piece. Raises ConfigError where the vocabulary lacks it."""

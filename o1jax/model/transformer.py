@@ -27,10 +27,13 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "silu": nn.silu,
   "gelu_tanh": functools.partial(nn.gelu, approximate=True),
 }
-REMAT: dict[str, Callable[[Any], Any]] = {
-  "none": lambda layer: layer,
-  "full": lambda layer: nn.remat(layer, prevent_cse=False),
-  "dots": lambda layer: nn.remat(layer, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable),
+# In a scan XLA cannot merge what is computed again with the first computation; elsewhere it has to be kept from it.
+REMAT: dict[str, Callable[[Any, bool], Any]] = {
+  "none": lambda layer, scanned: layer,
+  "full": lambda layer, scanned: nn.remat(layer, prevent_cse=not scanned),
+  "dots": lambda layer, scanned: nn.remat(
+    layer, prevent_cse=not scanned, policy=jax.checkpoint_policies.dots_saveable
+  ),
 }
 NORM_SITES = {"pre": (True, False), "post": (False, True), "sandwich": (True, True)}
 
@@ -285,7 +288,7 @@ class Decoder(nn.Module):
     if not cfg.tied_head:
       init = logical(nn.initializers.normal(cfg.width**-0.5), ("vocab", "embed"))
       self.head_kernel = self.param("head", init, (cfg.vocab, cfg.width), jnp.float32)
-    layer = REMAT[cfg.remat](Layer)
+    layer = REMAT[cfg.remat](Layer, cfg.scan_layers)
     if cfg.scan_layers:
       self.layers = nn.scan(
         layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=cfg.layers,

@@ -16,7 +16,8 @@ from o1jax.types import Credit, Experience, PromptBatch, Rollout
 
 
 def check_prompt(prompt: Sequence[int], name: str, length: int) -> None:
-  """Raises ConfigError naming the problem whose prompt is longer than `length`."""
+  """Raises ConfigError naming the problem whose prompt has no tokens, or more than `length`."""
+  require(len(prompt) > 0, "prompt", f"problem {name!r} has no prompt tokens")
   fits = len(prompt) <= length
   require(fits, "rl.max_prompt", f"problem {name!r} has {len(prompt)} prompt tokens, the limit is {length}")
 
@@ -26,7 +27,7 @@ def prompt_batch(
 ) -> PromptBatch:
   """Host side: token lists -> a left-padded PromptBatch of numpy arrays.
 
-  `keys` are the problems' u32 hashes. Raises ConfigError naming the problem whose prompt is longer than `length`.
+  `keys` are the problems' u32 hashes. Raises ConfigError as `check_prompt` does.
   """
   tokens: Any = np.zeros((len(prompts), length), np.int32)
   mask: Any = np.zeros((len(prompts), length), bool)

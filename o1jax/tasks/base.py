@@ -2,10 +2,12 @@
 
 import dataclasses
 import hashlib
-from typing import Callable, Sequence
+import itertools
+from typing import Callable, Mapping, Sequence
 
 import numpy as np
 
+from o1jax.config import require
 from o1jax.io.tokenizer import Tokenizer
 from o1jax.verifiers.base import Problem, Verify
 
@@ -22,29 +24,60 @@ class Task:
   demonstrate: (
     Callable[[Problem, np.random.Generator], str] | None
   )  # a cold-start response, None: the task has none
+  one_demonstration: bool  # whether `demonstrate` draws nothing, so that a problem always has the same one
   stop_tokens: tuple[int, ...]  # drawing one ends a response (it stays in it, and is trained on)
   give_up_token: int | None  # the token by which a response gives up, None where the task knows none
   retry_token: int | None  # what takes the place of an early stop when a budget is forced
   count_tries: Callable[[str], int]  # tries in a response's text
+  rehashed: Mapping[str, int]  # what `rehash` says of all problems
   data_hash: str  # of the problems, for the run's record
 
+  def hash_of(self, problem: Problem) -> int:
+    """u32: the problem's part of every sampling key; no two problems of the task share it."""
+    return self.rehashed.get(problem.id, problem_hash(problem))
 
-def problem_hash(problem: Problem) -> int:
-  """u32 hash of task and problem id: the problem's part of every sampling key."""
-  digest = hashlib.blake2b(f"{problem.source}/{problem.id}".encode(), digest_size=4).digest()
+
+def problem_hash(problem: Problem, salt: int = 0) -> int:
+  """u32 hash of task and problem id, another for each `salt`."""
+  name = f"{problem.source}/{problem.id}".encode()
+  digest = hashlib.blake2b(name, digest_size=4, salt=salt.to_bytes(8, "little")).digest()
   return int.from_bytes(digest, "little")
 
 
-def check_unique(problems: Sequence[Problem]) -> None:
-  """Raises ValueError naming the two problems, where two share a sampling key."""
-  seen: dict[int, str] = {}
+def rehash(problems: Sequence[Problem]) -> dict[str, int]:
+  """Problem id -> u32, of the problems whose own hash one before them has: their first salted hash that is free.
+
+  Among n problems about n ** 2 / 2 ** 33 share a hash; the same problems in the same order give the same answer.
+  Raises ValueError where two problems have one id.
+  """
+  taken: set[int] = set()
+  ids: set[str] = set()
+  changed: dict[str, int] = {}
   for problem in problems:
-    key = problem_hash(problem)
-    if key in seen:
-      raise ValueError(
-        f"problems {seen[key]!r} and {problem.id!r} of {problem.source} share the sampling key {key}"
-      )
-    seen[key] = problem.id
+    if problem.id in ids:
+      raise ValueError(f"two problems of {problem.source} have the id {problem.id!r}")
+    salts = itertools.count()
+    key = next(key for key in (problem_hash(problem, salt) for salt in salts) if key not in taken)
+    if key != problem_hash(problem):
+      changed[problem.id] = key
+    ids.add(problem.id)
+    taken.add(key)
+  return changed
+
+
+def check_demonstrations(task: Task, length: int) -> None:
+  """Raises ConfigError naming the first training problem whose demonstration does not fit a row of `length` tokens.
+
+  Prompt, response and end-of-sequence token count. A task that draws its demonstrations is passed over: what it
+  will draw is not known before.
+  """
+  if task.demonstrate is None or not task.one_demonstration:
+    return
+  encode, rng = task.tokenizer.encode, np.random.default_rng(0)
+  for problem in task.train:
+    size = len(encode(problem.prompt)) + len(encode(task.demonstrate(problem, rng))) + 1
+    told = f"problem {problem.id!r} and its demonstration have {size} tokens, a row {length}"
+    require(size <= length, "sft.length", told)
 
 
 def draw(problems: Sequence[Problem], seed: int, start: int, count: int) -> list[Problem]:

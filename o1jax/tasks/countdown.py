@@ -9,17 +9,18 @@ import functools
 import hashlib
 import itertools
 import re
-from typing import Iterator
+from typing import Iterator, Sequence
 
 import numpy as np
 
 from o1jax.config import CountdownConfig, require
 from o1jax.io.tokenizer import EOS, Tokenizer, train_tokenizer
-from o1jax.tasks.base import Task, check_unique
+from o1jax.tasks.base import Task, rehash
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.countdown import CLAIM, DROP, GIVE_UP, OFF, OPERATIONS, RETRY, count_tries, verify
 
 Steps = tuple[tuple[int, str, int, int], ...]
+MAX_PROBLEMS = 1_000_000  # of a task: they take 20 s and 1 GB
 
 
 def chains(numbers: tuple[int, ...], max_value: int) -> Iterator[tuple[Steps, int]]:
@@ -37,10 +38,33 @@ def chains(numbers: tuple[int, ...], max_value: int) -> Iterator[tuple[Steps, in
         yield ((numbers[i], op, numbers[j], result), *steps), end
 
 
-@functools.lru_cache(maxsize=4096)
-def _distinct_chains(numbers: tuple[int, ...], max_value: int) -> tuple[tuple[Steps, int], ...]:
-  """All chains without twins, which equal numbers make. Kept, since a problem is demonstrated many times."""
-  return tuple(dict.fromkeys(chains(numbers, max_value)))
+def reachable(numbers: tuple[int, ...], max_value: int, known: dict[tuple[int, ...], set[int]]) -> set[int]:
+  """Last results of all `chains` of `numbers` (ascending). `known` keeps what fewer numbers reach: they recur."""
+  if len(numbers) == 1:
+    return set(numbers)
+  if numbers not in known:
+    known[numbers] = found = set()
+    for (i, a), (j, b) in itertools.permutations(enumerate(numbers), 2):
+      rest = [n for k, n in enumerate(numbers) if k not in (i, j)]
+      results = {apply(a, b) for apply in OPERATIONS.values()}
+      for result in (r for r in results if 0 <= r <= max_value):
+        found |= reachable(tuple(sorted((result, *rest))), max_value, known)
+  return known[numbers]
+
+
+# Kept, since a problem is demonstrated many times; as one array, since four numbers have up to 3,888 chains.
+@functools.lru_cache(maxsize=1024)
+def _distinct_chains(numbers: tuple[int, ...], max_value: int) -> np.ndarray:
+  """i32[n, steps, 4] all chains without twins, which equal numbers make; a step is a, its operation's place, b, c."""
+  place = {op: i for i, op in enumerate(OPERATIONS)}
+  distinct = dict.fromkeys(steps for steps, _ in chains(numbers, max_value))
+  return np.asarray([[(a, place[op], b, c) for a, op, b, c in steps] for steps in distinct], np.int32)
+
+
+def _steps(chain: np.ndarray) -> Steps:
+  """The steps of one of `_distinct_chains`."""
+  names = tuple(OPERATIONS)
+  return tuple((a, names[op], b, c) for a, op, b, c in chain.tolist())
 
 
 def write_try(steps: Steps, target: int) -> str:
@@ -51,9 +75,19 @@ def write_try(steps: Steps, target: int) -> str:
   return " , ".join(f"{a} {op} {b} = {c}" for a, op, b, c in steps) + f" {OFF} {abs(steps[-1][3] - target)}"
 
 
-def problems_of(numbers: tuple[int, ...], max_value: int) -> list[Problem]:
-  """One problem a target that `numbers` (ascending) reach, 0 left out."""
-  targets = sorted({end for _, end in chains(numbers, max_value)} - {0})
+def all_problems(cfg: CountdownConfig) -> list[Problem]:
+  """One problem a target, 0 left out, of each multiset of numbers that reach it. Raises ConfigError of too many."""
+  known: dict[tuple[int, ...], set[int]] = {}
+  problems: list[Problem] = []
+  for numbers in itertools.combinations_with_replacement(range(1, cfg.max_number + 1), cfg.count):
+    problems += problems_of(numbers, sorted(reachable(numbers, cfg.max_value, known) - {0}))
+    told = f"{cfg.max_number} makes more than {MAX_PROBLEMS:,} problems of {cfg.count} numbers"
+    require(len(problems) <= MAX_PROBLEMS, "task.max_number", told)
+  return problems
+
+
+def problems_of(numbers: tuple[int, ...], targets: Sequence[int]) -> list[Problem]:
+  """One problem a target; `numbers` ascend."""
   return [
     Problem(
       id=" ".join(map(str, (*numbers, target))),
@@ -71,14 +105,15 @@ def demonstrate(problem: Problem, rng: np.random.Generator, cfg: CountdownConfig
   target = problem.meta["target"]
   everything = _distinct_chains(tuple(problem.meta["numbers"]), cfg.max_value)
   order = rng.permutation(len(everything))
-  wrong = iter([everything[i][0] for i in order if everything[i][1] != target])
-  right = [everything[i][0] for i in order if everything[i][1] == target]
+  solves = everything[order, -1, -1] == target
+  wrong, right = iter(order[~solves]), order[solves][0]
   text: list[str] = []
   for _ in range(cfg.max_tries):
-    steps = right[0] if rng.random() < cfg.hint_rate else next(wrong, right[0])
-    if steps is right[0]:
-      return " ".join([*text, write_try(steps, target), CLAIM])
-    text += [write_try(steps, target), DROP, RETRY]
+    chosen = right if rng.random() < cfg.hint_rate else next(wrong, right)
+    tried = write_try(_steps(everything[chosen]), target)
+    if chosen == right:
+      return " ".join([*text, tried, CLAIM])
+    text += [tried, DROP, RETRY]
     if rng.random() < cfg.give_up_rate:
       break
   return " ".join([*text[:-1], GIVE_UP])
@@ -95,10 +130,8 @@ def make_tokenizer(cfg: CountdownConfig) -> Tokenizer:
 def build(cfg: CountdownConfig, seed: int) -> Task:
   """The task. The split depends on `cfg.split_seed` alone; `seed` is taken for all tasks alike and not used here."""
   del seed
-  multisets = itertools.combinations_with_replacement(range(1, cfg.max_number + 1), cfg.count)
-  problems = [problem for numbers in multisets for problem in problems_of(numbers, cfg.max_value)]
+  problems = all_problems(cfg)
   require(len(problems) > cfg.held_out, "task.held_out", f"{cfg.held_out} of only {len(problems)} problems")
-  check_unique(problems)
   order = np.random.default_rng(cfg.split_seed).permutation(len(problems))
   shuffled = [problems[i] for i in order]
   tokenizer = make_tokenizer(cfg)
@@ -109,10 +142,12 @@ def build(cfg: CountdownConfig, seed: int) -> Task:
     tokenizer=tokenizer,
     verify=verify,
     demonstrate=lambda problem, rng: demonstrate(problem, rng, cfg),
+    one_demonstration=False,
     stop_tokens=(EOS,),
     give_up_token=tokenizer.token(f"▁{GIVE_UP}"),
     retry_token=tokenizer.token(f"▁{RETRY}"),
     count_tries=count_tries,
+    rehashed=rehash(problems),
     data_hash=hashlib.sha256("\n".join(p.id for p in shuffled).encode()).hexdigest(),
   )
 

@@ -17,7 +17,7 @@ import numpy as np
 from o1jax.config import ConfigError, Gsm8kConfig, require
 from o1jax.io.data import JsonlData, Source, is_url, jsonl_splits, write_atomically
 from o1jax.io.tokenizer import EOS, Tokenizer, load_tokenizer, text_tokenizer_key, train_text_tokenizer
-from o1jax.tasks.base import Task, check_unique
+from o1jax.tasks.base import Task, rehash
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.gsm8k import count_answers, verify
 
@@ -41,11 +41,11 @@ def build(cfg: Gsm8kConfig, seed: int) -> Task:
   data = load(cfg)
   train, held_out = _split(cfg, data)
   tokenizer = _tokenizer(cfg, data.folder, train)
-  check_unique([*train, *held_out])
   return Task(
     name=NAME, train=train, held_out=held_out, tokenizer=tokenizer, verify=verify, demonstrate=demonstrate,
+    one_demonstration=True,
     stop_tokens=(EOS,), give_up_token=None, retry_token=None, count_tries=count_answers,
-    data_hash=data.data_hash,
+    rehashed=rehash([*train, *held_out]), data_hash=data.data_hash,
   )  # fmt: skip
 
 

@@ -54,6 +54,12 @@ def reaches(steps: Sequence[tuple[int, str, int, int]], numbers: Sequence[int], 
   return pool == [target]
 
 
+def canonical_steps(steps: Sequence[tuple[int, str, int, int]]) -> str:
+  """Steps as text in which `4 + 3 = 7` reads `3 + 4 = 7`, so that a vote counts them as one answer."""
+  ordered = ((*((a, b) if op == "-" else sorted((a, b))), op, c) for a, op, b, c in steps)
+  return " , ".join(f"{a} {op} {b} = {c}" for a, b, op, c in ordered)
+
+
 def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
   """Exact verdicts, 1.0 or 0.0; `problem.meta` holds `numbers` (list of int) and `target` (int)."""
   return [_verify_one(problem, text) for problem, text in zip(problems, completions, strict=True)]
@@ -65,8 +71,8 @@ def _verify_one(problem: Problem, text: str) -> Verdict:
   if steps is None:
     return Verdict(0.0, False, None, "unparsable")
   if reaches(steps, problem.meta["numbers"], problem.meta["target"]):
-    return Verdict(1.0, True, claim)
-  return Verdict(0.0, False, claim, "wrong")
+    return Verdict(1.0, True, canonical_steps(steps))
+  return Verdict(0.0, False, canonical_steps(steps), "wrong")
 
 
 def count_tries(text: str) -> int:

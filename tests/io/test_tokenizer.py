@@ -7,6 +7,7 @@ from o1jax.config import ConfigError
 from o1jax.io.tokenizer import (
   EOS,
   PAD,
+  UNK,
   load_tokenizer,
   text_tokenizer_key,
   train_text_tokenizer,
@@ -45,6 +46,25 @@ def test_encoding_is_local_to_lines_and_digits():
 def test_padding_and_control_tokens_have_no_text():
   tokenizer = train_text_tokenizer(TEXT, vocab_size=400)
   assert tokenizer.decode([PAD, *tokenizer.encode("6 rolls"), EOS, PAD]) == "6 rolls"
+
+
+def test_ids_beyond_the_vocabulary_read_as_unknown():
+  tokenizer = train_tokenizer(["3 + 4 = 7 yes"] * 4, vocab_size=100, symbols=["▁3", "▁4", "▁7", "▁+", "▁="])
+  ids, size = tokenizer.encode("3 + 4 = 7 yes"), tokenizer.vocab_size
+  assert tokenizer.decode(ids) == "3 + 4 = 7 yes" and "⁇" not in tokenizer.decode(range(UNK + 1, size))
+  for beyond in (size, size + 1, 10**6, -1, UNK):
+    assert tokenizer.decode([*ids[:2], beyond, *ids[2:]]).split() == ["3", "+", "⁇", "4", "=", "7", "yes"]
+
+
+def test_text_that_the_vocabulary_lacks_is_named():
+  tokenizer = train_tokenizer(["3 + 4 = 7 yes"] * 4, vocab_size=100, symbols=["▁3", "▁4", "▁7", "▁+", "▁="])
+  tokenizer.require_known("3 + 4 = 7 yes", "--prompt")
+  with pytest.raises(ConfigError, match="^--prompt: the vocabulary cannot spell 'ü3'$"):
+    tokenizer.require_known("3 + ü3 ü4", "--prompt")
+  for empty in ("", "  "):
+    with pytest.raises(ConfigError, match="^--prompt: has no tokens$"):
+      tokenizer.require_known(empty, "--prompt")
+  train_text_tokenizer(TEXT, vocab_size=400).require_known("any ü 日本 at all\n", "--prompt")
 
 
 def test_vocabulary_stays_within_its_bound():

@@ -18,6 +18,7 @@ from o1jax.rl.sample import (
   generate,
   greedy,
   inverse_cdf,
+  keep_top,
   stream_key,
 )  # fmt: skip
 from o1jax.rl.score import Grouped, Packed, score
@@ -78,6 +79,14 @@ def test_sampler_and_learner_agree(options, layout) -> None:
   assert rollout.valid[:, LP + KEY_BLOCK :].any()  # so that keys lay in one block, and then in several
 
 
+def test_sampler_and_learner_agree_in_bfloat16() -> None:
+  model, params = tiny(dtype="bfloat16")
+  rollout = draw(model, params, prompts())
+  logp = rescore(model, params, rollout, Grouped(LP, G))
+  np.testing.assert_allclose(logp, rollout.logp_sampler, atol=5e-2, rtol=0)
+  assert (logp != 0).sum() > 50 and model.cfg.dtype == "bfloat16"
+
+
 def test_padding_and_batch_change_no_token() -> None:
   model, params = tiny()
   base = draw(model, params, prompts())
@@ -120,6 +129,25 @@ def test_top_k_of_one_is_greedy() -> None:
   best = draw(model, params, prompts(), draw=greedy)
   narrow = draw(model, params, prompts(), top_k=1)
   np.testing.assert_array_equal(best.tokens, narrow.tokens)
+
+
+@pytest.mark.parametrize(
+  ("top_k", "top_p", "kept"),
+  [
+    (0, 0.49, [0]),
+    (0, 0.51, [0, 2]),  # the token that takes the mass past top_p stays
+    (0, 0.76, [0, 2, 3]),
+    (0, 0.91, [0, 1, 2, 3]),
+    (2, 1.0, [0, 2]),
+    (3, 0.51, [0, 2]),
+    (1, 0.91, [0]),
+  ],
+)
+def test_top_k_and_top_p_by_hand(top_k, top_p, kept) -> None:
+  logits = jnp.log(jnp.asarray([[0.5, 0.1, 0.25, 0.15]]))
+  left = np.asarray(keep_top(logits, top_k, top_p))
+  assert list(np.flatnonzero(np.isfinite(left[0]))) == kept
+  np.testing.assert_array_equal(left[0, kept], logits[0, np.asarray(kept)])
 
 
 def test_inverse_cdf_by_hand() -> None:

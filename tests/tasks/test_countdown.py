@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from o1jax.config import ConfigError, CountdownConfig
+from o1jax.tasks import countdown
 from o1jax.tasks.base import Task
-from o1jax.tasks.countdown import build, canonical, chains
+from o1jax.tasks.countdown import build, canonical, chains, reachable
 from o1jax.verifiers.countdown import GIVE_UP, count_tries
 
 CFG = CountdownConfig(count=3, max_number=6, held_out=100, max_tries=5)
@@ -20,6 +21,12 @@ def test_chains_by_hand() -> None:
   ends = {end for _, end in chains((2, 3), 99)}
   assert ends == {5, 1, 6}  # 2 - 3 is negative
   assert {end for _, end in chains((2, 3), 5)} == {5, 1}
+
+
+@pytest.mark.parametrize("numbers", [(2, 3), (1, 1, 5), (3, 7, 9), (2, 2, 5, 9), (1, 4, 4, 15)])
+def test_what_is_reachable_is_where_the_chains_end(numbers) -> None:
+  for max_value in (20, 99):
+    assert reachable(numbers, max_value, {}) == {end for _, end in chains(numbers, max_value)}
 
 
 def test_splits_share_no_canonical_problem(task: Task) -> None:
@@ -50,6 +57,26 @@ def test_the_tokenizer_round_trips(task: Task) -> None:
       ids = task.tokenizer.encode(text)
       assert task.tokenizer.decode(ids) == text
       assert len(ids) == len(text.split())  # a token a word
+
+
+def test_a_demonstration_tries_each_chain_once_and_solves_last() -> None:
+  sure = build(
+    CountdownConfig(count=2, max_number=4, held_out=1, hint_rate=1e-9, give_up_rate=0.0, max_tries=9), 0
+  )
+  problem = next(p for p in sure.train if p.prompt == "2 4 -> 8")
+  *dropped, last = sure.demonstrate(problem, np.random.default_rng(0)).split(" no wait ")
+  assert set(dropped) == {"2 + 4 = 6 off 2", "4 + 2 = 6 off 2", "4 - 2 = 2 off 6"} and len(dropped) == 3
+  assert last in ("2 * 4 = 8 off 0 yes", "4 * 2 = 8 off 0 yes")
+
+
+def test_too_many_problems_are_refused(monkeypatch) -> None:
+  everything = countdown.all_problems(CFG)
+  assert len({p.id for p in everything}) == len(everything) == 556
+  monkeypatch.setattr(countdown, "MAX_PROBLEMS", 556)
+  assert countdown.all_problems(CFG) == everything
+  monkeypatch.setattr(countdown, "MAX_PROBLEMS", 555)
+  with pytest.raises(ConfigError, match="^task.max_number: 6 makes more than 555 problems of 3 numbers$"):
+    countdown.all_problems(CFG)
 
 
 def test_more_held_out_problems_than_there_are() -> None:

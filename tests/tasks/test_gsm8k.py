@@ -13,7 +13,7 @@ from o1jax.config import ConfigError, Gsm8kConfig
 from o1jax.io.run_config import load_experiment
 from o1jax.io.tokenizer import EOS, train_text_tokenizer, train_tokenizer
 from o1jax.tasks import gsm8k
-from o1jax.tasks.base import Task
+from o1jax.tasks.base import Task, check_demonstrations
 
 ROWS = pathlib.Path(__file__).parent.parent / "data" / "gsm8k_rows.jsonl"
 EXPERIMENT = pathlib.Path(__file__).parent.parent.parent / "experiments" / "gsm8k_smoke.py"
@@ -60,6 +60,15 @@ def test_demonstrations_are_the_solutions_without_annotations_and_verify(task):
   assert not any("<<" in text for text in texts)
   assert all(verdict.correct for verdict in task.verify(problems, texts))
   assert [verdict.parsed for verdict in task.verify(problems[2:4], texts[2:4])] == ["2160", "-7"]
+
+
+def test_a_solution_that_fits_no_row_is_named_before_any_step(task):
+  encode = task.tokenizer.encode
+  sizes = {p.id: len(encode(p.prompt)) + len(encode(p.meta["solution"])) + 1 for p in task.train}
+  longest = max(sizes, key=sizes.__getitem__)
+  check_demonstrations(task, sizes[longest])
+  with pytest.raises(ConfigError, match=f"^sft.length: problem '{longest}' and its demonstration have"):
+    check_demonstrations(task, sizes[longest] - 1)
 
 
 def test_the_tokenizer_gives_every_text_back(task):

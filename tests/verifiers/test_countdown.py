@@ -45,6 +45,24 @@ def test_verdicts(text: str, error: str | None) -> None:
   assert (verdict.error, verdict.correct, verdict.reward) == (error, error is None, float(error is None))
 
 
+@pytest.mark.parametrize(
+  ("text", "parsed"),
+  [
+    ("3 * 9 = 27 , 27 + 7 = 34 yes", "3 * 9 = 27 , 7 + 27 = 34"),
+    ("9 * 3 = 27 , 7 + 27 = 34 off 0 yes", "3 * 9 = 27 , 7 + 27 = 34"),
+    ("9 * 3 = 27,27 + 7 = 34   yes", "3 * 9 = 27 , 7 + 27 = 34"),
+    ("3 * 9 = 28 , 7 - 10 = -3 yes", "3 * 9 = 28 , 7 - 10 = -3"),  # a difference keeps its order
+    ("9 * 3 = 28 , 10 - 7 = 3 yes", "3 * 9 = 28 , 10 - 7 = 3"),
+    ("nothing", None),
+  ],
+)
+def test_claims_that_differ_in_spacing_or_order_of_operands_are_one_answer(
+  text: str, parsed: str | None
+) -> None:
+  (verdict,) = verify([PROBLEM], [text])
+  assert verdict.parsed == parsed
+
+
 def test_a_number_given_twice_may_be_used_twice() -> None:
   good, bad = verify([SAME, SAME], ["2 * 2 = 4 , 4 + 5 = 9 yes", "2 * 2 = 4 , 4 + 2 = 6 , 6 + 5 = 11 yes"])
   assert good.correct and not bad.correct

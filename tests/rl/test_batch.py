@@ -1,0 +1,27 @@
+"""Prompts become left-padded rows, and one that cannot names its problem."""
+
+import numpy as np
+import pytest
+
+from o1jax.config import ConfigError
+from o1jax.rl.batch import prompt_batch
+
+
+def test_prompts_lie_at_the_right_end_of_their_rows() -> None:
+  batch = prompt_batch([[5, 6], [7]], [2**32 - 1, 3], ["a", "b"], 3)
+  np.testing.assert_array_equal(batch.tokens, [[0, 5, 6], [0, 0, 7]])
+  np.testing.assert_array_equal(batch.mask, [[False, True, True], [False, False, True]])
+  assert batch.problem_id.dtype == np.uint32 and batch.problem_id.tolist() == [2**32 - 1, 3]
+
+
+@pytest.mark.parametrize(
+  ("prompt", "message"),
+  [
+    ([], "prompt: problem 'b' has no prompt tokens"),
+    ([5, 6, 7, 8], "rl.max_prompt: problem 'b' has 4 prompt tokens, the limit is 3"),
+  ],
+)
+def test_a_prompt_that_fits_no_row_names_its_problem(prompt, message) -> None:
+  with pytest.raises(ConfigError) as caught:
+    prompt_batch([[5], prompt], [1, 2], ["a", "b"], 3)
+  assert str(caught.value) == message
