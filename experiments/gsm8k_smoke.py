@@ -4,7 +4,7 @@ Claim: none about reasoning. A random decoder of 0.2M parameters trained for sec
 is that the published files are prepared, tokenised, learnt from, sampled for and judged without a special case.
 Source: Cobbe et al. 2021, "Training Verifiers to Solve Math Word Problems" (7,473 training and 1,319 test problems).
 Command: o1jax train experiments/gsm8k_smoke.py [--task.path FOLDER_OR_FILE]
-Expected: about a minute on 2 cores. The SFT loss starts at ln 1024 = 6.9 nats a token and ends near 5.3; every verdict
+Expected: about a minute on 2 cores. The SFT loss starts at ln 1024 = 6.9 nats a token and ends below 5.2; every verdict
 is "unparsable" or "wrong", so that pass@1 is 0 before and after RL.
 
 Limits: with the 1,024-piece vocabulary the longest prompt has 387 tokens, and the longest problem with its solution

@@ -29,7 +29,7 @@ from o1jax.rl.batch import check_prompt, prompt_batch
 from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, stream_key
 from o1jax.scaling import curves, passk, stats
 from o1jax.scaling.text import reflection_rates, repetition_rate
-from o1jax.tasks.base import Task
+from o1jax.tasks.base import Task, check_demonstrations
 from o1jax.tasks.catalog import build_task
 from o1jax.types import Rollout, Strengths
 from o1jax.verifiers.base import Problem, Verdict
@@ -93,13 +93,15 @@ def prepare(config: TrainConfig) -> Setup:
 
 
 def check_problems(setup: Setup) -> None:
-  """Raises ConfigError where a problem that a whole run comes to is missing, or its prompt too long."""
+  """Raises ConfigError where a problem that a whole run comes to is missing, or too long."""
   config, task = setup.config, setup.task
   if any(config.eval.every):
     held_out(setup, config.eval.problems, "eval.problems")
   tested = held_out(setup, config.eval.final_problems, "eval.final_problems")
   for problem in (*(task.train if config.rl.steps else ()), *tested):
     check_prompt(task.tokenizer.encode(problem.prompt), problem.id, config.rl.max_prompt)
+  if config.sft.steps:
+    check_demonstrations(task, config.sft.length)
 
 
 def same_data(setup: Setup, folder: pathlib.Path) -> None:

@@ -311,6 +311,7 @@ class Decoder(nn.Module):
 
     `prefix` holds M rows, M | N: row n reads prefix row n // (N / M). With a `cache`, T is 1, and the token's keys
     are written at `index` (the cache's `segment` and `position` must already tell of it); the written cache returns.
+    Positions lie below the number of keys there is room for: T, or the cache's, and the prefix's.
     """
     cfg = self.cfg
     x = self.embedding[tokens].astype(DTYPES[cfg.dtype])
