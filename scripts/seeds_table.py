@@ -49,6 +49,7 @@ ROWS = {
   "control: RL's FLOPs on more cold start": lambda s: accuracy(s["controls"]["more_sft"]),
   "after RL minus that ": lambda s: gain(s["paired"]["final_minus_more_sft"]),
   "forced budget, last minus first": lambda s: gain(s["final"]["curves"]["forced_budget_gain"]),
+  "pass@8": lambda s: change(s, "pass@8", 3),
   "maj@8": lambda s: change(s, "maj@8", 3),
   "tokens a response": lambda s: change(s, "mean_length", 1),
   "tries a response": lambda s: change(s, "tries_per_response", 2),

@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "silu": nn.silu,
   "gelu_tanh": functools.partial(nn.gelu, approximate=True),
 }
-# In a scan XLA cannot merge what is computed again with the first computation; elsewhere it has to be kept from it.
+# XLA cannot merge what a scan computes again with the first computation; elsewhere it might, and is kept from it.
 REMAT: dict[str, Callable[[Any, bool], Any]] = {
   "none": lambda layer, scanned: layer,
   "full": lambda layer, scanned: nn.remat(layer, prevent_cse=not scanned),

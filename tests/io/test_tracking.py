@@ -7,7 +7,7 @@ import types
 import pytest
 
 from o1jax.config import ConfigError
-from o1jax.io.log import RunLog
+from o1jax.io.log import RunLog, read_metrics
 
 
 class FakeError(Exception):
@@ -63,6 +63,7 @@ def test_without_a_project_wandb_is_not_even_imported(folder, monkeypatch) -> No
   monkeypatch.setitem(sys.modules, "wandb", None)
   with RunLog(folder, resume_step=None) as log:
     log.metrics(1, "sft", {"loss": 2.0})
+  assert [row["loss"] for row in read_metrics(folder / "metrics.jsonl")] == [2.0]
 
 
 @pytest.mark.parametrize(

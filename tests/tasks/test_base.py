@@ -67,5 +67,5 @@ def test_a_demonstration_longer_than_a_row_names_its_problem(task: Task) -> None
 
 
 def test_no_demonstrations_or_drawn_ones_are_not_checked(task: Task) -> None:
-  check_demonstrations(task, 1)
-  check_demonstrations(dataclasses.replace(task, one_demonstration=True, demonstrate=None), 1)
+  assert check_demonstrations(task, 1) is None  # and nothing was raised
+  assert check_demonstrations(dataclasses.replace(task, one_demonstration=True, demonstrate=None), 1) is None
