@@ -107,6 +107,7 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
       try:
         file.write(content)
         file.close()
+        beside.chmod(0o644)  # a temporary file is its maker's alone
         beside.replace(path)
       finally:
         beside.unlink(missing_ok=True)

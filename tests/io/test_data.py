@@ -279,3 +279,9 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(ConfigError, match="a.model: cannot be written"):
     write_atomically(tmp_path / "file" / "a.model", b"x")
+
+
+def test_what_is_written_may_be_read_by_others(tmp_path):
+  write_atomically(tmp_path / "report.html", b"x")
+  assert (tmp_path / "report.html").stat().st_mode & 0o777 == 0o644
+  assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
