@@ -223,6 +223,7 @@ def _with_named_structs(config: TrainConfig, arguments: list[str]) -> TrainConfi
   """Fills each optional group that is None, such as `model.rope_scaling`, where an option names one of its fields."""
 
   def fill(value: Any, prefix: str) -> Any:
+    """The same for the dataclass whose fields are options under `prefix`."""
     filled = {}
     for field, struct in optional_structs(type(value)):
       named = any(argument.replace("-", "_").startswith(f"__{prefix}{field}.") for argument in arguments)

@@ -107,7 +107,7 @@ def check_problems(setup: Setup) -> None:
 def same_data(setup: Setup, folder: pathlib.Path) -> None:
   """Raises ConfigError where the run in `folder` learned from other problems or token ids than the task has now."""
   config, tokenizer = folder / "config.json", folder / "tokenizer.model"
-  known = read_json(config)[META]["data_hash"] == setup.task.data_hash
+  known = read_json(config).get(META, {}).get("data_hash") == setup.task.data_hash
   require(known, str(config), f"has the data_hash of other problems than task {setup.task.name} has now")
   proto = tokenizer.read_bytes() if tokenizer.is_file() else b""
   require(proto == setup.task.tokenizer.proto, str(tokenizer), "is not the tokenizer that the task has now")

@@ -169,6 +169,9 @@ def test_other_data_behind_the_same_options_are_refused(whole, tmp_path, resume)
   path.write_text(json.dumps(saved | {"meta": saved["meta"] | {"data_hash": "of other problems"}}))
   with pytest.raises(ConfigError, match="config.json: has the data_hash of other problems"):
     train(config(str(tmp_path)), resume=True) if resume else ev.load_run(str(tmp_path / "tiny"))
+  path.write_text(json.dumps({k: v for k, v in saved.items() if k != "meta"}))
+  with pytest.raises(ConfigError, match="config.json: has the data_hash of other problems"):
+    ev.load_run(str(tmp_path / "tiny"))
   path.write_text(json.dumps(saved))
   (tmp_path / "tiny" / "tokenizer.model").write_bytes(b"another")
   with pytest.raises(ConfigError, match="tokenizer.model: is not the tokenizer that the task has now"):

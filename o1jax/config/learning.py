@@ -21,6 +21,7 @@ class OptimConfig:
   clip_norm: float = 1.0  # global gradient norm; 0 = off
 
   def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.lr > 0, f"{field}.lr", f"must be positive, is {self.lr}")
     require(self.warmup >= 0, f"{field}.warmup", "must not be negative")
     require(self.clip_norm >= 0, f"{field}.clip_norm", "must not be negative")
@@ -42,6 +43,7 @@ class SftConfig:
   optim: OptimConfig = OptimConfig(lr=2e-3, warmup=50, schedule="cosine")
 
   def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.steps >= 0, f"{field}.steps", "must not be negative")
     require(self.rows > 0 and self.length > 0, f"{field}.rows", "rows and length must be positive")
     split = self.micro_batches > 0 and self.rows % self.micro_batches == 0
@@ -59,6 +61,7 @@ class AdvantageConfig:
   group_baseline: bool = False  # reinforce++ subtracts the group's mean before it whitens
 
   def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.ddof in (0, 1), f"{field}.ddof", f"must be 0 or 1, is {self.ddof}")
     require(self.eps > 0, f"{field}.eps", "must be positive")
     acts = not self.group_baseline or self.kind == "reinforce++"
@@ -80,6 +83,7 @@ class LossConfig:
   logp_old: Literal["sampler", "learner"] = "sampler"  # where the ratio's denominator comes from
 
   def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     clips = {"ppo_clip": (1, 1), "dual_clip": (1, 1), "cispo": (0, 1), "gspo": (1, 1), "rloo": (1, 1)}
     for name, wanted in zip(("clip_low", "clip_high"), clips.get(self.kind, (0, 0))):
       value = vars(self)[name]
@@ -110,6 +114,7 @@ class KLConfig:
   reset_optimizer: bool = False  # a reset clears the optimiser's moments too (ProRL)
 
   def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.coef >= 0, f"{field}.coef", "must not be negative")
     moves, resets = self.reference == "ema", self.reference == "reset"
     require(moves == (self.ema is not None), f"{field}.ema", "goes with reference=ema, and is needed there")
@@ -149,6 +154,7 @@ class RLConfig:
   optim: OptimConfig = OptimConfig()
 
   def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     counts = ("prompts", "max_prompt", "max_tokens", "epochs", "minibatches", "micro_batches", "head_chunk")
     for name in counts:
       require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")

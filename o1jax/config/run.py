@@ -29,6 +29,7 @@ class EvalConfig:
   bootstrap: int = 2000  # resamples behind each interval
 
   def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     for name in (
       "problems",
       "final_problems",
@@ -57,6 +58,7 @@ class CheckpointConfig:
   keep: int = 2  # newest ones kept
 
   def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.every > 0, f"{field}.every", "must be positive")
     require(self.keep > 0, f"{field}.keep", "must be positive")
 
@@ -70,6 +72,7 @@ class MeshConfig:
   tensor: int = 1
 
   def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     sizes = (self.data, self.fsdp, self.tensor)
     require(all(s == -1 or s > 0 for s in sizes), field, "axes are positive, or -1 for what is left")
     require(sizes.count(-1) <= 1, field, "at most one axis may be -1")
@@ -88,6 +91,7 @@ class LogConfig:
   wandb: str | None = None  # project there that gets the metrics too (extra `wandb`); None = none
 
   def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.rollouts_every > 0, f"{field}.rollouts_every", "must be positive")
     require(self.rollouts >= 0, f"{field}.rollouts", "must not be negative")
     ordered = self.profile == () or (len(self.profile) == 2 and 0 < self.profile[0] <= self.profile[1])

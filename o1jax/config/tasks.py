@@ -21,6 +21,7 @@ class CountdownConfig:
   split_seed: int = 0  # which problems are held out
 
   def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(2 <= self.count <= 4, f"{field}.count", f"must lie in 2..4, is {self.count}")
     require(self.max_number >= 1, f"{field}.max_number", "must be positive")
     require(self.max_value >= self.max_number, f"{field}.max_value", "must be at least max_number")
@@ -47,6 +48,7 @@ class Gsm8kConfig:
   vocab: int = 1024  # of a trained tokenizer
 
   def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
     require(self.vocab >= 300, f"{field}.vocab", "must be at least 300: 256 bytes and some pieces")
 

@@ -81,19 +81,18 @@ def _html_table(summary: Mapping[str, Any]) -> str:
 
 
 def _gains(summary: Mapping[str, Any]) -> str:
-  lines = []
-  for name, gain in summary.get("paired", {}).items():
-    low, high = gain["ci95"]
-    other = ARMS[name.removeprefix("final_minus_")]
-    lines.append(
-      f"<li>after RL minus {other}: {gain['mean']:+.3f}, 95% interval [{low:+.3f}, {high:+.3f}]</li>"
-    )
+  """What the run compares, each with its interval."""
+  told = {
+    f"after RL minus {ARMS[name.removeprefix('final_minus_')]}": gain
+    for name, gain in summary.get("paired", {}).items()
+  }
   forced = summary["final"].get("curves", {}).get("forced_budget_gain")
   if forced:
-    low, high = forced["ci95"]
-    lines.append(
-      f"<li>largest forced budget minus smallest: {forced['mean']:+.3f}, 95% interval [{low:+.3f}, {high:+.3f}]</li>"
-    )
+    told["largest forced budget minus smallest"] = forced
+  lines = []
+  for label, gain in told.items():
+    low, high = gain["ci95"]
+    lines.append(f"<li>{label}: {gain['mean']:+.3f}, 95% interval [{low:+.3f}, {high:+.3f}]</li>")
   return f"<ul>{''.join(lines)}</ul>" if lines else ""
 
 

@@ -1,10 +1,10 @@
 """A run's metrics to wandb, where `log.wandb` names a project (extra `wandb`)."""
 
-import json
 import pathlib
 from typing import Any
 
 from o1jax.config import ConfigError
+from o1jax.io.run_config import read_json
 
 
 def connect(project: str, folder: pathlib.Path, *, resumed: bool) -> Any:
@@ -17,7 +17,7 @@ def connect(project: str, folder: pathlib.Path, *, resumed: bool) -> Any:
   except ImportError as error:
     raise ConfigError("log.wandb: needs the package: pip install 'o1jax[wandb]'") from error
   path = folder / "config.json"
-  config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+  config = read_json(path) if path.is_file() else {}
   try:
     return wandb.init(
       project=project, id=folder.name, name=folder.name, dir=str(folder), config=config,

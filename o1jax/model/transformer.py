@@ -281,6 +281,7 @@ class Decoder(nn.Module):
   cfg: ModelConfig
 
   def setup(self):
+    """Makes the parameters and layers."""
     cfg = self.cfg
     init = logical(nn.initializers.normal(cfg.width**-0.5), ("vocab", "embed"))
     self.embedding = self.param("embedding", init, (cfg.vocab, cfg.width), jnp.float32)

@@ -187,6 +187,7 @@ def _policy(cfg: LossConfig, segments: int) -> Apply:
   ratio_of, clip_mean = RATIOS.get(cfg.kind, _token_ratio), CLIP_MEANS.get(cfg.kind, _mean_of_tokens)
 
   def apply(scores, experience, strengths, norms):
+    """This micro-batch's share of the policy loss, and its statistics."""
     mask = experience.is_action
     logp = jnp.where(mask, scores.logp, 0.0)
     log_ratio = ratio_of(jnp.where(mask, scores.logp - experience.logp_old, 0.0), experience, segments)
