@@ -26,12 +26,12 @@ from o1jax.io.log import write_json
 from o1jax.io.run_config import META, read_json, read_run_config
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import check_prompt, prompt_batch
-from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, stream_key
+from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, still, stream_key
 from o1jax.scaling import curves, passk, stats
 from o1jax.scaling.text import reflection_rates, repetition_rate
 from o1jax.tasks.base import Task, check_demonstrations
 from o1jax.tasks.catalog import build_task
-from o1jax.types import Rollout, Strengths
+from o1jax.types import Rollout
 from o1jax.verifiers.base import Problem, Verdict
 
 FREELY: Mapping[int, int] = types.MappingProxyType({})  # no token stands in for another
@@ -119,12 +119,6 @@ def params_like(setup: Setup) -> Any:
   shapes = jax.eval_shape(lambda k: nn.meta.unbox(make(k)), key)
   place = lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding)
   return jax.tree.map(place, shapes, param_shardings(jax.eval_shape(make, key), setup.mesh))
-
-
-def still(temperature: float) -> Strengths:
-  """Strengths of a program that only samples."""
-  zero = jnp.float32(0)
-  return Strengths(zero, zero, jnp.float32(temperature), zero, zero, zero, zero, zero, zero)
 
 
 def batch_of(setup: Setup, problems: Sequence[Problem]) -> Any:

@@ -29,17 +29,15 @@ from o1jax.io.run_config import check_same, config_to_dict, read_run_config
 from o1jax.io.run_folder import new_run
 from o1jax.io.tokenizer import EOS
 from o1jax.model.transformer import init_params
-from o1jax.rl.batch import credit_and_experience, pack, token_logp, trim
+from o1jax.rl.batch import pack, response_width, trim
 from o1jax.rl.objective import needs
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
-from o1jax.rl.stages import Progress, Spent, Stage, rl_stage, sft_stage, strengths_at
+from o1jax.rl.stages import Progress, Spent, Stage, references, rl_stage, sft_stage, strengths_at
+from o1jax.rl.step import improve
 from o1jax.rl.update import init_state, learn
 from o1jax.scaling import compute, stats
 from o1jax.tasks.base import draw
 from o1jax.types import Experience, TrainState, resolve_stats
-
-TRIM = 16  # responses are cut to a multiple of it before the update: few shapes to compile, little padding to compute
-
 
 # One step of each stage
 
@@ -104,30 +102,25 @@ def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor:
     greedy_reward = put_rows(jnp.asarray(verdicts.reward[:, 0], jnp.float32), setup.mesh)
     flops += compute.sampling_flops(model.cfg, prompts, cfg.max_prompt, verdicts.length, cfg.max_tokens)
 
-  longest = int(graded.length.max())
-  width = min(-(-longest // TRIM) * TRIM, cfg.max_tokens)
-  drawn = rollout
-  rollout = trim(rollout, cfg.max_prompt + width)
-  forward = functools.partial(
-    token_logp, rollout=rollout, temperature=strengths.temperature, model=model,
-    layout=stage.update.layout, chunk=cfg.head_chunk,
-  )  # fmt: skip
-  logp_ref = forward(state.ref_params) if "logp_ref" in needs(stage.update.terms) else None
-  logp_old = forward(state.params) if cfg.loss.logp_old == "learner" else rollout.logp_sampler
-  experience, told = credit_and_experience(
-    rollout, reward, greedy_reward, logp_old, logp_ref, strengths.kl, cfg=cfg
-  )
+  width = response_width(cfg, int(graded.length.max()))
   key = stream_key(setup.config.seed, "minibatch", step)
-  state, learned = learn(state, experience, key, strengths, model=model, tx=stage.tx, cfg=stage.update)
+  state, told = improve(
+    state, trim(rollout, cfg.max_prompt + width), reward, greedy_reward, key, strengths,
+    model=model, stage=stage, cfg=cfg,
+  )  # fmt: skip
 
-  metrics = {**resolve_stats({**told, **learned}), **ev.completion_metrics(graded, drawn)}
+  metrics = {**resolve_stats(told), **ev.completion_metrics(graded, rollout)}
   clock.append(time.perf_counter())
   metrics[f"rewards/{task.name}/mean"] = metrics["reward"]
   metrics |= dict(zip(("time/generate", "time/verify", "time/update"), np.diff(clock).tolist()))
-  exact = needs(stage.update.terms) & {"kl_reverse", "kl_forward"}  # each pass scores the reference anew
-  references = int(logp_ref is not None) + int(cfg.loss.logp_old == "learner") + cfg.epochs * bool(exact)
   flops += compute.rl_flops(
-    model.cfg, prompts, cfg.max_prompt, graded.length, width, updates=cfg.epochs, references=references
+    model.cfg,
+    prompts,
+    cfg.max_prompt,
+    graded.length,
+    width,
+    updates=cfg.epochs,
+    references=references(stage, cfg),
   )
   processed = cfg.samples * sum(prompts) + int(graded.length.sum())
   spent = Spent(flops, processed, cursor + cfg.prompts)

@@ -43,6 +43,7 @@ class Credit:
   is_action: jax.Array  # bool[B, L]
   token: jax.Array | None = None  # f32[B, L], per-token reward (a KL penalty, say), added to the outcome
   greedy: jax.Array | None = None  # f32[P], reward of the greedy completion (remax)
+  value: jax.Array | None = None  # f32[B, L], the critic's value of the state before each token (gae)
 
 
 @flax.struct.dataclass
@@ -58,6 +59,9 @@ class Experience:
   advantage: jax.Array  # f32[B, L]
   weight: jax.Array  # f32[B, L], multiplies each token's loss
   logp_ref: jax.Array | None = None  # f32[B, L], reference log-probs, where a term asks
+  returns: jax.Array | None = None  # f32[B, L], what the critic learns to predict
+  value_old: jax.Array | None = None  # f32[B, L], the critic's values of the rollout, before any update
+  held_back: jax.Array | None = None  # bool[B, L], tokens that clip_cov or kl_cov picked out
 
 
 @flax.struct.dataclass
@@ -68,6 +72,7 @@ class TokenScores:
   entropy: jax.Array | None = None  # of the full next-token distribution, nats
   kl_reverse: jax.Array | None = None  # KL(pi || ref) over the full vocabulary, nats
   kl_forward: jax.Array | None = None  # KL(ref || pi) over the full vocabulary, nats
+  value: jax.Array | None = None  # the critic's, of the state before the token
 
 
 @flax.struct.dataclass
@@ -83,6 +88,9 @@ class Strengths:
   clip_high: jax.Array  # the ratio may rise to 1 + clip_high
   ema: jax.Array  # share of the policy that enters the EMA reference each step
   reset_every: jax.Array  # steps between hard resets of the reference
+  l2_init: jax.Array  # coefficient of the distance to the stage's first parameters
+  value: jax.Array  # coefficient of the value loss
+  cov: jax.Array  # coefficient of kl_cov
 
 
 @flax.struct.dataclass
@@ -93,7 +101,10 @@ class TrainState:
   params: Any
   opt_state: Any
   ref_params: Any = None  # a copy, never an alias of params; None where no term needs a reference
-  controllers: Any = None  # state of adaptive coefficients
+  init_params: Any = None  # the stage's first parameters, a copy; None where no term needs them
+  controllers: Any = (
+    None  # adaptive coefficients in force, f32[] under the names of Strengths' fields, or None
+  )
 
 
 @flax.struct.dataclass

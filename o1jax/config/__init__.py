@@ -4,27 +4,37 @@ An experiment is a file with `get_config() -> TrainConfig`. The command line ove
 """
 
 from o1jax.config.base import ConfigError, require
-from o1jax.config.learning import AdvantageConfig, KLConfig, LossConfig, OptimConfig, RLConfig, SftConfig
+from o1jax.config.learning import AdvantageConfig, LossConfig, OptimConfig, RLConfig, SftConfig
 from o1jax.config.model import ModelConfig, RopeScaling
+from o1jax.config.regularise import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
 from o1jax.config.run import CheckpointConfig, EvalConfig, LogConfig, MeshConfig, TrainConfig
+from o1jax.config.sweep import Arm, Check, Claim, SweepConfig
 from o1jax.config.tasks import CountdownConfig, Gsm8kConfig, TaskConfig
 
 __all__ = [
   "AdvantageConfig",
+  "Arm",
+  "Check",
   "CheckpointConfig",
+  "Claim",
   "ConfigError",
   "CountdownConfig",
+  "CovConfig",
+  "CriticConfig",
   "EvalConfig",
   "Gsm8kConfig",
+  "ImportanceConfig",
   "KLConfig",
   "LogConfig",
   "LossConfig",
   "MeshConfig",
   "ModelConfig",
   "OptimConfig",
+  "OverlongConfig",
   "RLConfig",
   "RopeScaling",
   "SftConfig",
+  "SweepConfig",
   "TaskConfig",
   "TrainConfig",
   "require",

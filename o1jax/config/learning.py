@@ -1,9 +1,10 @@
-"""Options of both stages of learning: optimiser, cold start, advantages, losses, regularisation, RL."""
+"""Options of both stages of learning: optimiser, cold start, advantages, losses, RL."""
 
 import dataclasses
 from typing import Literal
 
 from o1jax.config.base import require
+from o1jax.config.regularise import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class SftConfig:
 class AdvantageConfig:
   """Which estimator, and the conventions in which implementations differ (FORMULAS: advantages)."""
 
-  kind: Literal["grpo", "dr_grpo", "rloo", "reinforce++", "remax", "opo", "maxrl", "pass@k"] = "grpo"
+  kind: Literal["grpo", "dr_grpo", "rloo", "reinforce++", "remax", "opo", "maxrl", "pass@k", "gae"] = "grpo"
   ddof: int = 1  # of grpo's standard deviation: 1 as TRL and verl, 0 as open-instruct
   eps: float = 1e-4  # added to grpo's standard deviation: TRL 1e-4, verl 1e-6, open-instruct 1e-8
   group_baseline: bool = False  # reinforce++ subtracts the group's mean before it whitens
@@ -101,39 +102,6 @@ class LossConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class KLConfig:
-  """Regularisation towards the reference (FORMULAS: KL to the reference)."""
-
-  coef: float = 0.0  # 0: no term, and no reference forward pass
-  estimator: Literal["k1", "k2", "k3", "reverse", "forward"] = "k3"  # the last two are exact
-  placement: Literal["loss", "reward"] = "loss"
-  times_ratio: bool = False  # multiplies the sampled estimator by the (undetached) ratio
-  reference: Literal["frozen", "ema", "reset"] = "frozen"
-  ema: float | None = None  # share of the policy that enters an EMA reference each step
-  reset_every: int | None = None  # steps between copies of the policy into a reset reference
-  reset_optimizer: bool = False  # a reset clears the optimiser's moments too (ProRL)
-
-  def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
-    require(self.coef >= 0, f"{field}.coef", "must not be negative")
-    moves, resets = self.reference == "ema", self.reference == "reset"
-    require(moves == (self.ema is not None), f"{field}.ema", "goes with reference=ema, and is needed there")
-    require(self.ema is None or 0 < self.ema <= 1, f"{field}.ema", "must lie in (0, 1]")
-    given = self.reset_every is not None
-    require(resets == given, f"{field}.reset_every", "goes with reference=reset, and is needed there")
-    require(self.reset_every is None or self.reset_every > 0, f"{field}.reset_every", "must be positive")
-    require(resets or not self.reset_optimizer, f"{field}.reset_optimizer", "goes with reference=reset")
-    exact = self.estimator in ("reverse", "forward")
-    paid = self.placement == "reward"
-    require(not (exact and paid), f"{field}.placement", f"{self.estimator} is exact, and goes into the loss")
-    idle = self.times_ratio and (exact or paid)
-    require(not idle, f"{field}.times_ratio", "multiplies a sampled estimator in the loss alone")
-    if self.coef == 0:
-      plain = dataclasses.replace(KLConfig(), estimator=self.estimator, placement=self.placement)
-      require(self == plain, f"{field}.coef", "is 0, so that no other field of the reference can act")
-
-
-@dataclasses.dataclass(frozen=True)
 class RLConfig:
   """The reinforcement-learning stage."""
 
@@ -150,7 +118,16 @@ class RLConfig:
   loss: LossConfig = LossConfig()
   advantage: AdvantageConfig = AdvantageConfig()
   kl: KLConfig = KLConfig()
-  entropy: float = 0.0  # coefficient of the entropy bonus
+  entropy: float = 0.0  # coefficient of the entropy bonus; the first one where it is adaptive
+  entropy_target: float | None = None  # nats a token that an adaptive bonus keeps the entropy above
+  entropy_rate: float | None = None  # change of an adaptive bonus's coefficient a step
+  cov: CovConfig = CovConfig()
+  l2_init: float = 0.0  # coefficient of half the squared distance to the stage's first parameters
+  overlong: OverlongConfig = OverlongConfig()
+  importance: ImportanceConfig = ImportanceConfig()
+  critic: CriticConfig = CriticConfig()
+  refill: int = 0  # rounds of fresh problems that replace groups whose rewards are all equal (DAPO); 0: none
+  trim: int = 16  # responses are cut to a multiple of it before the update; 0: never, as a fused program must
   optim: OptimConfig = OptimConfig()
 
   def validate(self, field: str) -> None:
@@ -158,8 +135,9 @@ class RLConfig:
     counts = ("prompts", "max_prompt", "max_tokens", "epochs", "minibatches", "micro_batches", "head_chunk")
     for name in counts:
       require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
-    require(self.steps >= 0, f"{field}.steps", "must not be negative")
-    grouped = self.advantage.kind not in ("reinforce++", "remax")
+    for name in ("steps", "l2_init", "refill", "trim"):
+      require(vars(self)[name] >= 0, f"{field}.{name}", "must not be negative")
+    grouped = self.advantage.kind not in ("reinforce++", "remax", "gae")
     least = 2 if grouped else 1
     require(self.samples >= least, f"{field}.samples", f"{self.advantage.kind} needs at least {least}")
     require(self.temperature > 0, f"{field}.temperature", "must be positive: greedy is for evaluation")
@@ -170,6 +148,10 @@ class RLConfig:
     self.loss.validate(f"{field}.loss")
     self.advantage.validate(f"{field}.advantage")
     self.kl.validate(f"{field}.kl")
+    self.cov.validate(f"{field}.cov")
+    self.overlong.validate(f"{field}.overlong", self.max_tokens)
+    self.importance.validate(f"{field}.importance")
+    self.critic.validate(f"{field}.critic")
     self.optim.validate(f"{field}.optim")
     reads_old = self.loss.kind != "reinforce" or self.kl.times_ratio
     idle = self.loss.logp_old == "learner" and not reads_old

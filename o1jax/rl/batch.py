@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o1jax.config import AdvantageConfig, ConfigError, require
+from o1jax.config import AdvantageConfig, ConfigError, RLConfig, require
 from o1jax.model.transformer import Decoder
 from o1jax.rl.advantage import ADVANTAGES, reward_stats
 from o1jax.rl.objective import kl_penalty
@@ -108,6 +108,11 @@ def trim(rollout: Rollout, length: int) -> Rollout:
   """The first `length` columns of a rollout: behind the longest response there is padding alone."""
   cut = lambda a: a[:, :length] if a.ndim == 2 else a
   return jax.tree.map(cut, rollout)
+
+
+def response_width(cfg: RLConfig, longest: int) -> int:
+  """Response columns that the update computes: few shapes to compile, little padding to compute."""
+  return min(-(-longest // cfg.trim) * cfg.trim, cfg.max_tokens) if cfg.trim else cfg.max_tokens
 
 
 @functools.partial(jax.jit, static_argnames=("model", "layout", "chunk"))

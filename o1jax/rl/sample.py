@@ -30,6 +30,12 @@ def stream_key(seed: int, stream: str, step: jax.Array | int) -> jax.Array:
   return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), STREAMS[stream]), step)
 
 
+def still(temperature: float) -> Strengths:
+  """Strengths of a program that only samples."""
+  zeros = {field.name: jnp.float32(0) for field in dataclasses.fields(Strengths)}
+  return Strengths(**{**zeros, "temperature": jnp.float32(temperature)})
+
+
 def inverse_cdf(scaled: jax.Array, uniform: jax.Array) -> jax.Array:
   """Token whose share of the CDF holds `uniform`. scaled f32[B, V] logits / temperature, uniform f32[B] in [0, 1).
 

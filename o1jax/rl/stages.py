@@ -6,8 +6,8 @@ from typing import Any, Mapping, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from o1jax.config import OptimConfig, TrainConfig
-from o1jax.rl.objective import rl_terms, sft_terms
+from o1jax.config import OptimConfig, RLConfig, TrainConfig
+from o1jax.rl.objective import needs, rl_terms, sft_terms
 from o1jax.rl.score import Grouped, Packed
 from o1jax.rl.update import REFERENCES, UpdateConfig, learning_rate, make_optimizer
 from o1jax.scaling import compute
@@ -91,6 +91,13 @@ def rl_stage(config: TrainConfig) -> Stage:
   )
 
 
+def references(stage: Stage, cfg: RLConfig) -> int:
+  """Forward passes without a backward one that a step makes: of the reference, and of the policy before its update."""
+  asked = needs(stage.update.terms)
+  exact = bool(asked & {"kl_reverse", "kl_forward"})  # each pass scores the reference anew
+  return int("logp_ref" in asked) + int(cfg.loss.logp_old == "learner") + cfg.epochs * exact
+
+
 def strengths_at(config: TrainConfig, stage: Stage, step: int) -> Strengths:
   """The traced strengths of step `step` of the run (from 1)."""
   rl = config.rl
@@ -105,4 +112,7 @@ def strengths_at(config: TrainConfig, stage: Stage, step: int) -> Strengths:
     clip_high=number(rl.loss.clip_high),
     ema=number(rl.kl.ema),
     reset_every=number(rl.kl.reset_every),
+    l2_init=number(rl.l2_init),
+    value=number(rl.critic.coef),
+    cov=number(rl.cov.coef),
   )

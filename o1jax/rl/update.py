@@ -75,6 +75,11 @@ def init_state(params: Any, tx: optax.GradientTransformation, *, with_reference:
   return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), reference)
 
 
+def in_force(strengths: Strengths, controllers: dict[str, jax.Array] | None) -> Strengths:
+  """The strengths with the coefficients that controllers have moved."""
+  return dataclasses.replace(strengths, **controllers) if controllers else strengths
+
+
 def ema_reference(params: Any, ref: Any, step: jax.Array, strengths: Strengths) -> Any:
   """ref <- a params + (1 - a) ref, a = strengths.ema."""
   del step
@@ -193,6 +198,7 @@ def learn(
   Minibatches are drawn by prompt group, afresh each epoch. Consumes the key; with one optimiser step it is not used.
   Statistics are merged over the optimiser steps, but `logp_gap`, which is the first one's: later ones are off-policy.
   """
+  strengths = in_force(strengths, state.controllers)
   run = functools.partial(update, model=model, tx=tx, cfg=cfg)
   steps = cfg.epochs * cfg.minibatches
   if steps == 1:

@@ -19,10 +19,11 @@ from o1jax.rl.sample import (
   greedy,
   inverse_cdf,
   keep_top,
+  still,
   stream_key,
 )  # fmt: skip
 from o1jax.rl.score import Grouped, Packed, score
-from o1jax.types import PromptBatch, Rollout, Strengths
+from o1jax.types import PromptBatch, Rollout
 
 P, G, LP, R, STOP = 3, 4, 5, 120, 2
 NONE: frozenset[str] = frozenset({"entropy"})
@@ -42,18 +43,13 @@ def prompts(pad: int = 0) -> PromptBatch:
   return PromptBatch(jnp.asarray(tokens), jnp.asarray(mask), jnp.arange(7, 7 + P, dtype=jnp.uint32))
 
 
-def strengths(temperature: float = 1.0) -> Strengths:
-  zero = jnp.float32(0)
-  return Strengths(zero, zero, jnp.float32(temperature), zero, zero, zero, zero, zero, zero)
-
-
 def draw(
   model, params, batch, *, samples=G, forced=None, replace=None, temperature=1.0, **options
 ) -> Rollout:
   cfg = SampleConfig(**{"max_tokens": R, "stop_tokens": (STOP,), **options})
   key = stream_key(0, "train", 1)
   return generate(
-    params, batch, key, strengths(temperature), model=model, samples=samples, cfg=cfg, forced=forced, replace=replace
+    params, batch, key, still(temperature), model=model, samples=samples, cfg=cfg, forced=forced, replace=replace
   )  # fmt: skip
 
 

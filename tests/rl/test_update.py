@@ -37,8 +37,9 @@ ALONE = MeshConfig(1, 1, 1)
 
 def strengths(**changes) -> Strengths:
   number = dict(
-    lr=1.0, decay=0.0, temperature=0.8, kl=0.1, entropy=0.01, clip_low=0.2, clip_high=0.3, ema=0.25
-  )
+    lr=1.0, decay=0.0, temperature=0.8, kl=0.1, entropy=0.01, clip_low=0.2, clip_high=0.3, ema=0.25,
+    l2_init=0.0, value=0.5, cov=0.0,
+  )  # fmt: skip
   return Strengths(**{k: jnp.float32(v) for k, v in {**number, "reset_every": 2.0, **changes}.items()})
 
 

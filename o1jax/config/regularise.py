@@ -1,0 +1,144 @@
+"""Options that keep RL from running away: KL to a reference, covariance, length, importance, refilling, the critic."""
+
+import dataclasses
+from typing import Literal
+
+from o1jax.config.base import require
+
+
+@dataclasses.dataclass(frozen=True)
+class KLConfig:
+  """Regularisation towards the reference (FORMULAS: KL to the reference)."""
+
+  coef: float = 0.0  # 0: no term, and no reference forward pass
+  estimator: Literal["k1", "k2", "k3", "reverse", "forward"] = "k3"  # the last two are exact
+  placement: Literal["loss", "reward"] = "loss"
+  times_ratio: bool = False  # multiplies the sampled estimator by the (undetached) ratio
+  schedule: Literal["constant", "linear", "cosine"] = "constant"  # of coef over the stage's steps
+  final_fraction: float = 0.0  # of coef, at the end of a linear or cosine schedule
+  target: float | None = (
+    None  # nats a token that an adaptive coefficient aims at (Ziegler et al. 2019, section 2.2)
+  )
+  horizon: int | None = None  # completions over which an adaptive coefficient moves
+  reference: Literal["frozen", "ema", "reset"] = "frozen"
+  ema: float | None = None  # share of the policy that enters an EMA reference each step
+  reset_every: int | None = None  # steps between copies of the policy into a reset reference
+  reset_optimizer: bool = False  # a reset clears the optimiser's moments too (ProRL)
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    require(self.coef >= 0, f"{field}.coef", "must not be negative")
+    moves, resets = self.reference == "ema", self.reference == "reset"
+    require(moves == (self.ema is not None), f"{field}.ema", "goes with reference=ema, and is needed there")
+    require(self.ema is None or 0 < self.ema <= 1, f"{field}.ema", "must lie in (0, 1]")
+    given = self.reset_every is not None
+    require(resets == given, f"{field}.reset_every", "goes with reference=reset, and is needed there")
+    require(self.reset_every is None or self.reset_every > 0, f"{field}.reset_every", "must be positive")
+    require(resets or not self.reset_optimizer, f"{field}.reset_optimizer", "goes with reference=reset")
+    exact = self.estimator in ("reverse", "forward")
+    paid = self.placement == "reward"
+    require(not (exact and paid), f"{field}.placement", f"{self.estimator} is exact, and goes into the loss")
+    idle = self.times_ratio and (exact or paid)
+    require(not idle, f"{field}.times_ratio", "multiplies a sampled estimator in the loss alone")
+    self._validate_coefficient(field)
+    if self.coef == 0:
+      plain = dataclasses.replace(KLConfig(), estimator=self.estimator, placement=self.placement)
+      require(self == plain, f"{field}.coef", "is 0, so that no other field of the reference can act")
+
+  def _validate_coefficient(self, field: str) -> None:
+    require(0 <= self.final_fraction <= 1, f"{field}.final_fraction", "must lie in [0, 1]")
+    acts = self.final_fraction == 0.0 or self.schedule != "constant"
+    require(acts, f"{field}.final_fraction", "cannot act with schedule=constant")
+    adaptive = self.target is not None
+    require(
+      adaptive == (self.horizon is not None), f"{field}.horizon", "goes with target, and is needed there"
+    )
+    require(self.target is None or self.target > 0, f"{field}.target", "must be positive")
+    require(self.horizon is None or self.horizon > 0, f"{field}.horizon", "must be positive")
+    alone = not adaptive or self.schedule == "constant"
+    require(alone, f"{field}.schedule", "cannot act beside target, which moves the coefficient itself")
+
+
+@dataclasses.dataclass(frozen=True)
+class CovConfig:
+  """Holding back the tokens whose log-prob moves with their advantage (Cui et al. 2025, sections 4.2 and 4.3)."""
+
+  kind: Literal["none", "clip_cov", "kl_cov"] = "none"
+  fraction: float | None = None  # of the action tokens: clip_cov 2e-4 (of the paper), kl_cov 2e-3 to 2e-2
+  low: float | None = None  # clip_cov: tokens with a covariance in (low, high) may be drawn; the paper's 1
+  high: float | None = None  # ... and 5
+  coef: float | None = None  # kl_cov: of |lp - lo| on the tokens with the largest covariance
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    wanted = {"none": set(), "clip_cov": {"fraction", "low", "high"}, "kl_cov": {"fraction", "coef"}}[
+      self.kind
+    ]
+    for name in ("fraction", "low", "high", "coef"):
+      value = vars(self)[name]
+      problem = "is needed" if name in wanted else "cannot act"
+      require((name in wanted) == (value is not None), f"{field}.{name}", f"{problem} with kind={self.kind}")
+    require(self.fraction is None or 0 < self.fraction <= 1, f"{field}.fraction", "must lie in (0, 1]")
+    ordered = self.low is None or self.high is None or self.low < self.high
+    require(ordered, f"{field}.high", f"must be above low={self.low}")
+    require(self.coef is None or self.coef >= 0, f"{field}.coef", "must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class OverlongConfig:
+  """What a completion's length costs, in tokens (FORMULAS: length shaping)."""
+
+  buffer: int = 0  # C of DAPO's soft penalty: 0 up to max_tokens - C, falling to -1 at max_tokens; 0: off
+  penalty: float = 1.0  # multiplies the soft penalty
+  unfinished: float = 0.0  # added to the reward of a completion cut off at max_tokens (Tulu 3: -10)
+  mask: bool = False  # completions cut off at max_tokens enter neither baseline nor loss
+
+  def validate(self, field: str, max_tokens: int) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    require(0 <= self.buffer < max_tokens, f"{field}.buffer", f"must lie in [0, max_tokens={max_tokens})")
+    require(self.penalty >= 0, f"{field}.penalty", "must not be negative")
+    acts = self.penalty == 1.0 or self.buffer > 0
+    require(acts, f"{field}.penalty", "cannot act with buffer=0")
+    require(self.unfinished <= 0, f"{field}.unfinished", "must not be positive")
+    both = self.mask and self.unfinished != 0.0
+    require(not both, f"{field}.unfinished", "cannot act with mask, which leaves such completions out")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportanceConfig:
+  """Correction for what sampler and learner say differently of the same tokens (Yao et al. 2025)."""
+
+  cap: float | None = None  # C: weights exp(lp_learner - lp_sampler) above it are cut; None: no correction
+  level: Literal["token", "sequence"] = "token"  # of the ratio
+  excess: Literal["clamp", "mask"] = "clamp"  # weights above C become C, or 0
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    require(self.cap is None or self.cap > 0, f"{field}.cap", "must be positive")
+    idle = self.cap is None and (self.level != "token" or self.excess != "clamp")
+    require(not idle, f"{field}.cap", "is None, so that level and excess cannot act")
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticConfig:
+  """A learned value function in place of the group's baseline (PPO; FORMULAS: gae)."""
+
+  kind: Literal["none", "head", "own"] = (
+    "none"  # a head on the policy's hidden states, or a decoder of its own
+  )
+  coef: float = 0.5  # of the value loss
+  clip: float | None = (
+    None  # a value may move this far from the rollout's (Schulman et al. 2017); None: not clipped
+  )
+  gamma: float = 1.0
+  lam: float = 0.95
+  whiten: bool = True  # advantages get mean 0 and variance 1 over the batch's action tokens
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    idle = self.kind == "none" and self != CriticConfig()
+    require(not idle, f"{field}.kind", "is none, so that no other field of the critic can act")
+    require(self.coef > 0, f"{field}.coef", "must be positive")
+    require(self.clip is None or self.clip > 0, f"{field}.clip", "must be positive")
+    for name in ("gamma", "lam"):
+      require(0 <= vars(self)[name] <= 1, f"{field}.{name}", "must lie in [0, 1]")

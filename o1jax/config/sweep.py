@@ -1,0 +1,74 @@
+"""Options of a sweep: arms x seeds of one base run, the claim they test, and how members share the machine."""
+
+import dataclasses
+from typing import Any, Literal, Mapping
+
+from o1jax.config.base import require
+from o1jax.config.run import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One setting of the sweep: the base run with some of its fields replaced."""
+
+  name: str  # a folder's name, with -seed<n> behind it
+  overrides: Mapping[str, Any]  # dotted field of TrainConfig -> value
+  strength: float | None = None  # where on the strength axis it lies; None: the arms are kinds, not strengths
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    plain = self.name not in ("", ".", "..") and not set(self.name) & set("/\\ ")
+    require(plain, f"{field}.name", f"must be a folder's name without spaces, is {self.name!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+  """One testable part of a claim, over final figures or curves of the members (`scaling/claims.py`).
+
+  greater: the metric of arms[0] above that of arms[1], paired by seed. rising, falling: the metric against the arms'
+  strengths. fit_entropy: R = -a exp(H) + b over the curves of `arms`. declines, lasts: the curve of arms[0] ends below its
+  best, or does not. fit_gao: R = d (a - b log d), d = sqrt KL, over the curves of `arms`.
+  """
+
+  kind: Literal["greater", "rising", "falling", "fit_entropy", "declines", "lasts", "fit_gao"]
+  metric: str
+  arms: tuple[str, ...] = ()  # () = all
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+  """What a sweep is held against."""
+
+  text: str
+  source: str  # paper and section
+  figure: str  # the paper's own figure
+  checks: tuple[Check, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+  """A whole sweep."""
+
+  base: TrainConfig
+  arms: tuple[Arm, ...]
+  claim: Claim
+  seeds: tuple[int, ...] = (0, 1, 2)
+  vmapped: int = 0  # members in one vmap: 1 is lax.map alone; 0: chosen by a short measurement at the start
+  devices: int = 0  # CPU devices that members are spread over; 0: one a core (an accelerator's are all used)
+  chunk: int = 0  # steps in one executable call; 0: diagnostics.every, or 10
+
+  def validate(self) -> None:
+    """Raises ConfigError naming the first field that cannot work."""
+    require(len(self.arms) > 0, "arms", "are none")
+    names = [arm.name for arm in self.arms]
+    require(len(set(names)) == len(names), "arms", "two have one name")
+    for i, arm in enumerate(self.arms):
+      arm.validate(f"arms[{i}]")
+    require(len(self.seeds) > 0, "seeds", "are none")
+    require(len(set(self.seeds)) == len(self.seeds), "seeds", "hold one twice")
+    for name in ("vmapped", "devices", "chunk"):
+      require(vars(self)[name] >= 0, name, "must not be negative")
+    for i, check in enumerate(self.claim.checks):
+      for arm in check.arms:
+        require(arm in names, f"claim.checks[{i}].arms", f"{arm!r} is no arm")
+    self.base.validate()

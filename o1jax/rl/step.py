@@ -1,0 +1,54 @@
+"""An RL step behind its rollout: what the forward passes say of it, credit, advantages, update.
+
+    rollout, reward -> reference and old log-probs, values -> advantages -> Experience -> learn -> TrainState
+
+The stepwise loop and the fused program both go through `improve`. `apart` keeps the phases from being compiled into one
+another: where each is an executable of its own it does nothing, in one program it is `optimization_barrier`.
+"""
+
+import functools
+from typing import Any, Callable
+
+import jax
+
+from o1jax.config import RLConfig
+from o1jax.model.transformer import Decoder
+from o1jax.rl.batch import credit_and_experience, token_logp
+from o1jax.rl.objective import needs
+from o1jax.rl.stages import Stage
+from o1jax.rl.update import in_force, learn
+from o1jax.types import Rollout, Stat, Strengths, TrainState
+
+Apart = Callable[[Any], Any]
+
+
+def improve(
+  state: TrainState,
+  rollout: Rollout,
+  reward: jax.Array,
+  greedy_reward: jax.Array | None,
+  key: jax.Array,
+  strengths: Strengths,
+  *,
+  model: Decoder,
+  stage: Stage,
+  cfg: RLConfig,
+  apart: Apart = lambda tree: tree,
+) -> tuple[TrainState, dict[str, Stat]]:
+  """(the state after learning from `rollout`, statistics of the reward and of the learner). Consumes the key.
+
+  reward f32[P, G]; greedy_reward f32[P] for remax, else None. The state is donated where this is not traced.
+  """
+  forward = functools.partial(
+    token_logp, rollout=rollout, temperature=strengths.temperature, model=model,
+    layout=stage.update.layout, chunk=cfg.head_chunk,
+  )  # fmt: skip
+  asked = needs(stage.update.terms)
+  logp_ref = apart(forward(state.ref_params)) if "logp_ref" in asked else None
+  logp_old = apart(forward(state.params)) if cfg.loss.logp_old == "learner" else rollout.logp_sampler
+  kl = in_force(strengths, state.controllers).kl
+  experience, told = apart(
+    credit_and_experience(rollout, reward, greedy_reward, logp_old, logp_ref, kl, cfg=cfg)
+  )
+  state, learned = apart(learn(state, experience, key, strengths, model=model, tx=stage.tx, cfg=stage.update))
+  return state, {**told, **learned}
