@@ -1,4 +1,4 @@
-"""The command line: `o1jax train|eval|report|sample`.
+"""The command line: `o1jax train|sweep|eval|report|sample`.
 
     arguments -> experiment or saved run -> overridden, checked configuration -> train, evaluate or report
 
@@ -10,6 +10,7 @@ runs, so that help and errors come at once.
 import dataclasses
 import difflib
 import errno
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar
@@ -22,8 +23,10 @@ from o1jax.io.run_config import (
   config_from_dict,
   config_to_dict,
   load_experiment,
+  load_sweep,
   optional_structs,
   read_run_config,
+  what_is_run,
 )
 
 EXIT_BAD_INPUT = 2
@@ -53,6 +56,29 @@ class _TrainUsage:
 class _TrainOptions:
   config: Fields
   resume: Resume = False  # go on from the newest checkpoint of the run
+
+
+@dataclasses.dataclass(frozen=True)
+class _SweepUsage:
+  """Run an experiment's sweep: all its arms and seeds, the claim they test, a report.
+
+  `o1jax sweep EXPERIMENT --help` lists the options, with the fields of the base run under their dotted names.
+  """
+
+  experiment: Experiment  # a Python file with sweep()
+  full: Resume = False  # the longer form of the experiment
+  resume: Resume = False  # go on where the sweep was stopped
+
+
+@dataclasses.dataclass(frozen=True)
+class _SweepOptions:
+  base: Fields
+  seeds: tuple[int, ...]  # one member of each arm a seed
+  vmapped: int  # members in one vmap: 1 is lax.map alone; 0: chosen by a short measurement at the start
+  devices: int  # CPU devices that members are spread over; 0: one a core (an accelerator's are all used)
+  chunk: int  # steps in one executable call; 0: diagnostics.every, or 10
+  full: Resume = False  # the longer form of the experiment
+  resume: Resume = False  # go on where the sweep was stopped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +127,22 @@ def _train(arguments: list[str]) -> int:
   return train(config, resume=options.resume)
 
 
+def _sweep(arguments: list[str]) -> int:
+  path, rest = _target("sweep", _SweepUsage, arguments)
+  declared = load_sweep(path, full="--full" in rest)
+  base = _with_named_structs(_checked(declared.base), rest)
+  default = _SweepOptions(base, declared.seeds, declared.vmapped, declared.devices, declared.chunk)
+  options = _parse(f"o1jax sweep {path}", _SweepOptions, rest, default, f"Sweep {path}, and its values.")
+  chosen = {field: vars(options)[field] for field in ("seeds", "vmapped", "devices", "chunk")}
+  config = dataclasses.replace(declared, base=_checked(options.base), **chosen)
+  config.validate()
+  same = config.seeds == declared.seeds and what_is_run(config.base) == what_is_run(declared.base)
+  from o1jax.sweep.run import sweep
+
+  command = shlex.join(["o1jax", "sweep", path, *rest])
+  return sweep(config, experiment=path, command=command, record=same, resume=options.resume)
+
+
 def _eval(arguments: list[str]) -> int:
   run, rest = _target("eval", _EvalUsage, arguments)
   config = read_run_config(run)
@@ -143,6 +185,7 @@ def _sample(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
   "train": _train,
+  "sweep": _sweep,
   "eval": _eval,
   "report": _report,
   "sample": _sample,
@@ -156,9 +199,11 @@ How far does plain outcome-reward RL take a reasoning model?
 commands:
   train EXPERIMENT [--any.field VALUE ...] [--resume]
                           run an experiment: cold start, RL, evaluation, report
+  sweep EXPERIMENT [--any.field VALUE ...] [--full] [--resume]
+                          run its arms and seeds as one program, test its claim
   eval RUN [--eval.field VALUE ...]
                           evaluate a run's newest checkpoint on held-out problems
-  report RUN              write a run's report.html and its pictures
+  report RUN_OR_SWEEP     write its report.html and its pictures
   sample RUN --prompt TEXT
                           sample completions of one prompt
 
@@ -259,14 +304,14 @@ def _parse(
 
 
 def _flags(value: Any, prefix: str = "--") -> Iterator[str]:
-  """The options of a dataclass instance; a field called `config` lends its fields without its name."""
+  """The options of a dataclass instance; one called `config` or `base` lends its fields without its name."""
   structs = dict(optional_structs(type(value)))
   for field in dataclasses.fields(value):
     item = vars(value)[field.name]
     if item is None and field.name in structs:
       item = structs[field.name]()  # no option by itself: naming one of its fields makes it
     if dataclasses.is_dataclass(item):
-      yield from _flags(item, prefix if field.name == "config" else f"{prefix}{field.name}.")
+      yield from _flags(item, prefix if field.name in ("config", "base") else f"{prefix}{field.name}.")
     else:
       yield f"{prefix}{field.name}"
 

@@ -54,7 +54,10 @@ class Told(NamedTuple):
   """What N steps report."""
 
   metrics: dict[str, jax.Array]  # f32[N] each
-  first_bad: jax.Array  # i32[], index of the first step whose loss or gradient is not finite; N where there is none
+  lengths: jax.Array  # i32[N, B], action tokens of each completion
+  first_bad: (
+    jax.Array
+  )  # i32[], index of the first step whose loss or gradient is not finite; N where there is none
 
 
 def gather(pool: PromptBatch, order: jax.Array, count: int, at: jax.Array) -> PromptBatch:
@@ -72,8 +75,8 @@ def graded(program: Program, rollout: Rollout, batch: PromptBatch) -> tuple[jax.
 
 def one_step(
   program: Program, draw_problems: DrawProblems, state: TrainState, at: jax.Array, feed: Feed
-) -> tuple[TrainState, jax.Array, dict[str, jax.Array]]:
-  """(state, position in the order, metrics) after one rollout and its update; `feed` holds this step alone."""
+) -> tuple[TrainState, jax.Array, dict[str, jax.Array], jax.Array]:
+  """(state, position in the order, metrics, lengths) after a rollout and its update; `feed` holds this step alone."""
   apart = jax.lax.optimization_barrier
   cfg, model = program.cfg, program.model
   batch = apart(draw_problems(at))
@@ -90,7 +93,7 @@ def one_step(
   )  # fmt: skip
   told |= apart(tally(rollout, correct))
   metrics = {name + suffix: value for name, stat in told.items() for suffix, value in stat.result().items()}
-  return state, at + cfg.prompts, metrics
+  return state, at + cfg.prompts, metrics, rollout.is_action.sum(1)
 
 
 def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program) -> tuple[TrainState, Told]:
@@ -103,14 +106,14 @@ def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program)
 
   def step(carry, now: tuple[jax.Array, Feed]):
     (state, at, first_bad), (index, feed) = carry, now
-    moved, at, metrics = one_step(program, draw_problems, state, at, feed)
+    moved, at, metrics, lengths = one_step(program, draw_problems, state, at, feed)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
     first_bad = jnp.where(finite, first_bad, jnp.minimum(first_bad, index))
     frozen = first_bad < steps
     state = jax.tree.map(lambda new, old: jnp.where(frozen, old, new), moved, state)
-    return (state, at, first_bad), metrics
+    return (state, at, first_bad), (metrics, lengths)
 
-  each = feed.replace(order=jnp.zeros((steps, 0), jnp.int32))
+  each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32))
   start = (state, jnp.zeros((), jnp.int32), jnp.full((), steps, jnp.int32))
-  (state, _, first_bad), metrics = jax.lax.scan(step, start, (jnp.arange(steps), each))
-  return state, Told(metrics, first_bad)
+  (state, _, first_bad), (metrics, lengths) = jax.lax.scan(step, start, (jnp.arange(steps), each))
+  return state, Told(metrics, lengths, first_bad)

@@ -98,6 +98,12 @@ def references(stage: Stage, cfg: RLConfig) -> int:
   return int("logp_ref" in asked) + int(cfg.loss.logp_old == "learner") + cfg.epochs * exact
 
 
+def examined_passes(stage: Stage, cfg: RLConfig) -> int:
+  """Forward passes, a backward one counted as two, that `diagnostics.examine` makes of a rollout."""
+  steps = 3 * (cfg.epochs + len(stage.update.terms))  # the step it takes, and each term's gradient alone
+  return references(stage, cfg) + steps + 4  # two scores with exact KLs, each of two policies
+
+
 def strengths_at(config: TrainConfig, stage: Stage, step: int) -> Strengths:
   """The traced strengths of step `step` of the run (from 1)."""
   rl = config.rl

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from o1jax.types import Max, Mean, Min, Rollout, Stat, masked_mean
+from o1jax.types import Max, Min, Rollout, Stat, masked_mean
 
 
 @jax.jit

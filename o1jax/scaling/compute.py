@@ -123,6 +123,40 @@ def sft_flops(cfg: ModelConfig, rows: int, length: int, lengths: Sequence[int], 
   return Flops(3 * useful, (3 + RECOMPUTE[cfg.remat]) * executed)
 
 
+def pass_flops(
+  cfg: ModelConfig, prompts: Sequence[int], max_prompt: int, lengths: np.ndarray, width: int
+) -> Flops:
+  """One forward pass over a rollout, its prompts encoded once a group; arguments as in `rl_flops`."""
+  prompt = np.asarray(prompts)
+  count, samples = lengths.shape
+  start = np.repeat(prompt, samples)
+  end = start + lengths.reshape(-1)
+  return Flops(
+    forward_flops(cfg, np.zeros_like(prompt), prompt, 0)
+    + forward_flops(cfg, start, end, float(lengths.sum())),
+    _dense(cfg, count, max_prompt, max_prompt, 0)
+    + _dense(cfg, count * samples, width, max_prompt + width, count * samples * width),
+  )
+
+
+def diagnostic_flops(
+  cfg: ModelConfig,
+  prompts: Sequence[int],
+  max_prompt: int,
+  lengths: np.ndarray,
+  width: int,
+  *,
+  passes: int,
+  sampled: bool,
+) -> Ledger:
+  """`passes` forward passes over a rollout, which was drawn for them alone where `sampled`; under `diagnostics`."""
+  spent = pass_flops(cfg, prompts, max_prompt, lengths, width).times(passes)
+  if sampled:
+    drawn = sampling_flops(cfg, prompts, max_prompt, lengths, width)
+    spent = spent + drawn.prefill + drawn.decode
+  return Ledger(diagnostics=spent)
+
+
 def rl_flops(
   cfg: ModelConfig,
   prompts: Sequence[int],
@@ -138,16 +172,7 @@ def rl_flops(
   `updates` passes of forward and backward, `references` forward passes without one. The sampler and the learner
   encode each prompt once a group; the head is applied at the last prompt position and at response positions.
   """
-  prompt = np.asarray(prompts)
-  count, samples = lengths.shape
-  start = np.repeat(prompt, samples)
-  end = start + lengths.reshape(-1)
-  once = Flops(
-    forward_flops(cfg, np.zeros_like(prompt), prompt, 0)
-    + forward_flops(cfg, start, end, float(lengths.sum())),
-    _dense(cfg, count, max_prompt, max_prompt, 0)
-    + _dense(cfg, count * samples, width, max_prompt + width, count * samples * width),
-  )
+  once = pass_flops(cfg, prompts, max_prompt, lengths, width)
   update = once.times(3 * updates, (3 + RECOMPUTE[cfg.remat]) * updates)
   drawn = sampling_flops(cfg, prompts, max_prompt, lengths, width)
   return dataclasses.replace(drawn, reference=once.times(references), update=update)

@@ -80,14 +80,18 @@ def check_demonstrations(task: Task, length: int) -> None:
     require(size <= length, "sft.length", told)
 
 
-def draw(problems: Sequence[Problem], seed: int, start: int, count: int) -> list[Problem]:
-  """Problems start .. start + count - 1 of an endless stream: one permutation of all an epoch, fixed by `seed`.
+def draw_order(size: int, seed: int, start: int, count: int) -> np.ndarray:
+  """i64[count]: which of `size` problems stand at start .. start + count - 1 of an endless stream.
 
-  The position in the stream is the data cursor: no other state is needed to go on.
+  The stream is one permutation of all an epoch, fixed by `seed`: the position in it is the data cursor.
   """
-  size = len(problems)
   orders = {
     e: np.random.default_rng([seed, e]).permutation(size)
     for e in range(start // size, (start + count - 1) // size + 1)
   }
-  return [problems[orders[i // size][i % size]] for i in range(start, start + count)]
+  return np.asarray([orders[i // size][i % size] for i in range(start, start + count)])
+
+
+def draw(problems: Sequence[Problem], seed: int, start: int, count: int) -> list[Problem]:
+  """The problems of `draw_order`."""
+  return [problems[i] for i in draw_order(len(problems), seed, start, count)]
