@@ -15,6 +15,7 @@ from typing import Any, Callable, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from o1jax.config import RLConfig
 from o1jax.model.transformer import Decoder
@@ -60,6 +61,15 @@ class Told(NamedTuple):
   )  # i32[], index of the first step whose loss or gradient is not finite; N where there is none
 
 
+def fixed(tree: Any) -> Any:
+  """Values between two phases as they lie between two executables: computed, and in row-major order.
+
+  Without the order XLA lets a transposition of one phase choose how the next one's sums are laid out, and thereby rounded.
+  """
+  row_major = lambda a: with_layout_constraint(a, Layout(tuple(range(a.ndim)))) if a.ndim > 1 else a
+  return jax.tree.map(row_major, jax.lax.optimization_barrier(tree))
+
+
 def gather(pool: PromptBatch, order: jax.Array, count: int, at: jax.Array) -> PromptBatch:
   """Problems order[at : at + count] of a pool that holds all training problems as rows."""
   rows = jax.lax.dynamic_slice_in_dim(order, at, count)
@@ -77,8 +87,7 @@ def one_step(
   program: Program, draw_problems: DrawProblems, state: TrainState, at: jax.Array, feed: Feed
 ) -> tuple[TrainState, jax.Array, dict[str, jax.Array], jax.Array]:
   """(state, position in the order, metrics, lengths) after a rollout and its update; `feed` holds this step alone."""
-  apart = jax.lax.optimization_barrier
-  cfg, model = program.cfg, program.model
+  apart, cfg, model = fixed, program.cfg, program.model
   batch = apart(draw_problems(at))
   draw = functools.partial(generate, state.params, batch, feed.train, feed.strengths, model=model)
   rollout = apart(draw(samples=cfg.samples, cfg=program.sampling))
