@@ -11,13 +11,31 @@ import itertools
 import re
 from typing import Iterator, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import CountdownConfig, require
 from o1jax.io.tokenizer import EOS, Tokenizer, train_tokenizer
-from o1jax.tasks.base import Task, rehash
+from o1jax.tasks.base import DeviceTask, Task, rehash
 from o1jax.verifiers.base import Problem
-from o1jax.verifiers.countdown import CLAIM, DROP, GIVE_UP, OFF, OPERATIONS, RETRY, count_tries, verify
+from o1jax.verifiers.countdown import (
+  CLAIM,
+  DROP,
+  GIVE_UP,
+  NO,
+  OFF,
+  OPERATIONS,
+  RETRY,
+  WAIT,
+  YES,
+  Lexemes,
+  count_tries,
+  lexemes,
+  make_counter,
+  make_device_verify,
+  problem_arrays,
+  verify,
+)
 
 Steps = tuple[tuple[int, str, int, int], ...]
 MAX_PROBLEMS = 1_000_000  # of a task: they take 20 s and 1 GB
@@ -120,11 +138,44 @@ def demonstrate(problem: Problem, rng: np.random.Generator, cfg: CountdownConfig
 
 
 def make_tokenizer(cfg: CountdownConfig) -> Tokenizer:
-  """Numbers and operators as symbols of their own; the words are learned from the task's text."""
-  symbols = [f"▁{n}" for n in range(cfg.max_value + 1)] + [f"▁{s}" for s in (*OPERATIONS, "=", ",", "->")]
-  words = " ".join((CLAIM, DROP, RETRY, GIVE_UP, OFF))
-  text = [f"3 * 9 = 27 , 27 + 7 = 34 {words}", "3 7 9 -> 34", words] * 4
-  return train_tokenizer(text, vocab_size=len(symbols) + 64, symbols=symbols)
+  """Each number, operator and word is a symbol of its own, and there is nothing else: a token is a lexeme."""
+  words = ["=", ",", "->", CLAIM, DROP, RETRY, GIVE_UP, OFF]
+  symbols = [f"▁{word}" for word in (*range(cfg.max_value + 1), *OPERATIONS, *words)]
+  # The text teaches nothing, as it is made of symbols; SentencePiece wants some, and adds its other characters.
+  return train_tokenizer(["0 1"], vocab_size=len(symbols) + 64, symbols=symbols)
+
+
+def lexeme_table(tokenizer: Tokenizer) -> Lexemes:
+  """The lexeme of each token id, and in a last row that of every id the tokenizer lacks; read off the decoder itself.
+
+  Raises ValueError naming a token that is more than one lexeme, or that does not stand apart from the one before it.
+  Decoding joins the texts of tokens, so that tokens which each begin with a space read side by side as they do alone.
+  """
+  ids = range(tokenizer.vocab_size + 1)
+  table = lexemes([tokenizer.decode([token]) for token in ids])
+  first = tokenizer.token("▁0")
+  for token in ids:
+    text = tokenizer.decode([first, token])
+    if np.count_nonzero(table.kind[token]) > 1 or not (text == "0" or text.startswith("0 ")):
+      raise ValueError(f"token {token} reads {text[1:]!r} behind another: it is no lexeme of its own")
+  return Lexemes(table.kind[:, 0], table.value[:, 0].astype(np.int32))
+
+
+def make_device(tokenizer: Tokenizer, cfg: CountdownConfig, width: int) -> DeviceTask | None:
+  """The verifier on the device, for problems of up to `width` numbers; None where products may exceed 32 bits."""
+  if cfg.max_value**2 > np.iinfo(np.int32).max:
+    return None
+  table = lexeme_table(tokenizer)
+
+  def arrays(problems: Sequence[Problem]) -> dict[str, np.ndarray]:
+    return {name: array.astype(np.int32) for name, array in problem_arrays(problems, width).items()}
+
+  return DeviceTask(
+    arrays,
+    make_device_verify(table, jnp),
+    count_tries=make_counter(table, (YES, NO), jnp),
+    count_retries=make_counter(table, (WAIT,), jnp),
+  )
 
 
 def build(cfg: CountdownConfig, seed: int) -> Task:
@@ -147,6 +198,7 @@ def build(cfg: CountdownConfig, seed: int) -> Task:
     give_up_token=tokenizer.token(f"▁{GIVE_UP}"),
     retry_token=tokenizer.token(f"▁{RETRY}"),
     count_tries=count_tries,
+    device=make_device(tokenizer, cfg, cfg.count),
     rehashed=rehash(problems),
     data_hash=hashlib.sha256("\n".join(p.id for p in shuffled).encode()).hexdigest(),
   )

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from o1jax.config import ConfigError, CountdownConfig
+from o1jax.io.tokenizer import train_tokenizer
 from o1jax.tasks import countdown
 from o1jax.tasks.base import Task
 from o1jax.tasks.countdown import build, canonical, chains, reachable
-from o1jax.verifiers.countdown import GIVE_UP, count_tries
+from o1jax.verifiers.countdown import GIVE_UP, OPERATIONS, OTHER, SKIP, count_tries, lexemes
 
 CFG = CountdownConfig(count=3, max_number=6, held_out=100, max_tries=5)
 
@@ -82,3 +83,36 @@ def test_too_many_problems_are_refused(monkeypatch) -> None:
 def test_more_held_out_problems_than_there_are() -> None:
   with pytest.raises(ConfigError, match="task.held_out"):
     build(CountdownConfig(count=2, max_number=2, held_out=1000), seed=0)
+
+
+def test_a_token_is_a_lexeme_and_two_side_by_side_are_two() -> None:
+  tokenizer = countdown.make_tokenizer(CountdownConfig())
+  table, size = countdown.lexeme_table(tokenizer), tokenizer.vocab_size
+  assert size == 4 + 100 + len(OPERATIONS) + 8 and len(table.kind) == size + 1
+  known = np.bincount(table.kind, minlength=OTHER + 1)
+  assert known[SKIP] == 3 and known[OTHER] == 3  # padding, begin, end; the unknown, `->`, and ids beyond
+  pairs = [(a, b) for a in range(size + 1) for b in range(size + 1)]
+  found = lexemes([tokenizer.decode(pair) for pair in pairs])
+  for pair, kinds, values in zip(pairs, found.kind, found.value, strict=True):
+    seen = [(table.kind[token], table.value[token]) for token in pair if table.kind[token] != SKIP]
+    assert list(zip(kinds, values)) == [*seen, (SKIP, 0), (SKIP, 0)][:2]
+
+
+@pytest.mark.parametrize("symbols", [["▁0", "7"], ["▁0", "▁3 + 4"], ["▁0", "▁yes", "▁-7"]])
+def test_a_tokenizer_whose_tokens_are_no_lexemes_is_refused(symbols) -> None:
+  with pytest.raises(ValueError, match="is no lexeme of its own"):
+    countdown.lexeme_table(train_tokenizer(["0"], vocab_size=99, symbols=symbols))
+
+
+def test_the_device_knows_problems_by_padded_arrays(task: Task) -> None:
+  arrays = task.device.arrays(countdown.problems_of((2, 3), [6]) + countdown.problems_of((3, 7, 9), [34]))
+  assert {name: array.tolist() for name, array in arrays.items()} == {
+    "numbers": [[2, 3, -1], [3, 7, 9]],
+    "target": [6, 34],
+  }
+  assert all(array.dtype == np.int32 for array in arrays.values())
+
+
+def test_products_beyond_32_bits_are_graded_on_the_host_alone(task: Task) -> None:
+  device = lambda largest: countdown.make_device(task.tokenizer, CountdownConfig(max_value=largest), 3)
+  assert device(46_340) is not None and device(46_341) is None
