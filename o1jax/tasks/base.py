@@ -36,6 +36,9 @@ class Task:
   name: str
   train: Sequence[Problem]  # never shares a canonical problem with `held_out`
   held_out: Sequence[Problem]
+  shifted: Mapping[
+    str, Sequence[Problem]
+  ]  # what is out of distribution in one respect, by its name; {}: none
   tokenizer: Tokenizer
   verify: Verify
   demonstrate: (
