@@ -160,9 +160,8 @@ def read(rows: Lexemes, numbers: Any, target: Any, xp: Any) -> Reading:
   end = last(kind == YES)
   begin = last((kind >= YES) & (kind <= QUIT) & (at < end))
   claimed = (at > begin) & (at < end) & (kind != SKIP)
-  place = xp.where(
-    claimed, xp.cumsum(claimed, axis=1, dtype=xp.int32) - 1, -STEP
-  )  # outside, below all asked for
+  outside = -STEP  # below every place that is asked for
+  place = xp.where(claimed, xp.cumsum(claimed, axis=1, dtype=xp.int32) - 1, outside)
   size = xp.sum(claimed, axis=1, keepdims=True, dtype=xp.int32)
   stands = lambda what, where: xp.any((kind == what) & (place == where), axis=1, keepdims=True)
   size = size - 2 * (stands(DISTANCE, size - 2) & stands(NUMBER, size - 1))

@@ -94,6 +94,13 @@ def test_a_number_given_twice_may_be_used_twice() -> None:
   assert good.correct and not bad.correct
 
 
+def test_a_number_given_once_may_not_be_used_twice() -> None:
+  twice = ["3 * 9 = 27 , 27 + 9 = 36 yes", "9 * 3 = 27 , 9 + 27 = 36 yes", "7 + 7 = 14 , 14 - 9 = 5 yes"]
+  for text, target in zip(twice, (36, 36, 5)):
+    (verdict,) = verify([Problem("", "", "", "countdown", {"numbers": [3, 7, 9], "target": target})], [text])
+    assert verdict.error == "wrong"
+
+
 def test_tries_are_counted_by_their_marks() -> None:
   assert count_tries("3 + 7 = 10 , 10 + 9 = 19 no wait 3 * 9 = 27 , 27 + 7 = 34 yes") == 2
   assert count_tries("3 + 7 =") == 0

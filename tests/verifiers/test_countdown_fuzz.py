@@ -34,49 +34,59 @@ def some_problems(rng: np.random.Generator) -> list[Problem]:
   return [some[i] for some in known for i in rng.integers(len(some), size=100)]
 
 
-def anything(problem: Problem, rng: np.random.Generator) -> list[int]:
-  return rng.integers(VOCAB, size=rng.integers(LENGTH + 1)).tolist()
+def anything(problem: Problem, rng: np.random.Generator) -> Row:
+  return problem, rng.integers(VOCAB, size=rng.integers(LENGTH + 1)).tolist()
 
 
-def demonstration(problem: Problem, rng: np.random.Generator) -> list[int]:
-  return [*TOKENIZER.encode(demonstrate(problem, rng, CFG)), EOS][:LENGTH]
+def demonstration(problem: Problem, rng: np.random.Generator) -> Row:
+  return problem, [*TOKENIZER.encode(demonstrate(problem, rng, CFG)), EOS][:LENGTH]
 
 
-def edited(problem: Problem, rng: np.random.Generator) -> list[int]:
+def edited(problem: Problem, rng: np.random.Generator) -> Row:
   """A demonstration with one token inserted, left out or replaced, two swapped, or an end or padding within."""
-  ids = demonstration(problem, rng)[: LENGTH - 1]
+  _, ids = demonstration(problem, rng)
+  ids = ids[: LENGTH - 1]
   i, j = rng.integers(len(ids), size=2)
   token = int(rng.integers(VOCAB))
   swapped = list(ids)
   swapped[i], swapped[j] = ids[j], ids[i]
-  return [
+  edits = [
     [*ids[:i], token, *ids[i:]],
     [*ids[:i], *ids[i + 1 :]],
     [*ids[:i], token, *ids[i + 1 :]],
     swapped,
     [*ids[:i], int(rng.choice([EOS, PAD])), *ids[i:]],
-  ][rng.integers(5)]
+  ]
+  return problem, edits[rng.integers(5)]
 
 
-def any_steps(problem: Problem, rng: np.random.Generator) -> list[int]:
-  """A claim of up to four steps, most of them exact and of numbers that are there, results below zero among them."""
-  pool, steps = list(problem.meta["numbers"]), []
-  for _ in range(rng.integers(1, 5)):
-    a, b = (
-      pool.pop(rng.integers(len(pool))) if pool and rng.random() < 0.9 else int(rng.integers(21))
-      for _ in "ab"
-    )
+def any_steps(problem: Problem, rng: np.random.Generator) -> Row:
+  """A claim of up to four steps, and a problem of often the same numbers that has its last result for a target.
+
+  Most steps are exact; some use a number twice or go below zero. Padding may stand anywhere.
+  """
+  numbers = problem.meta["numbers"]
+  pool, steps, result = list(numbers), [], 0
+  for _ in range(len(numbers) - 1 if rng.random() < 0.8 else rng.integers(1, 5)):
+    a, b = (int(rng.choice(pool or [0])) for _ in "ab")
+    for used in (a, b):
+      if used in pool and rng.random() < 0.9:
+        pool.remove(used)
     op = rng.choice(list(OPERATIONS))
     result = OPERATIONS[op](a, b) if rng.random() < 0.9 else int(rng.integers(-20, 21))
-    sign = "- " if result < 0 or rng.random() < 0.02 else ""
-    steps.append(f"{a} {op} {b} = {sign}{min(abs(result), 20)}")
-    pool.append(result if 0 <= result <= 20 else 0)
+    result = min(max(result, -20), 20)
+    steps.append(f"{a} {op} {b} = {'- ' * (result < 0)}{abs(result)}")
+    pool.append(abs(result))
   end = rng.choice([" yes", " off 3 yes", " no", " off yes"], p=[0.6, 0.3, 0.05, 0.05])
-  return TOKENIZER.encode(" , ".join(steps) + end)[:LENGTH]
+  ids = TOKENIZER.encode(" , ".join(steps) + end)
+  for _ in range(rng.integers(3)):
+    i, length = rng.integers(len(ids)), rng.integers(1, 5)
+    ids[i:i] = [PAD] * length
+  return dataclasses.replace(problem, meta={"numbers": numbers, "target": result}), ids[:LENGTH]
 
 
-MAKERS: list[tuple[Callable[[Problem, np.random.Generator], list[int]], int]] = [
-  (anything, 33_333), (demonstration, 33_333), (edited, 33_334), (any_steps, 20_000),
+MAKERS: list[tuple[Callable[[Problem, np.random.Generator], Row], int]] = [
+  (anything, 33_333), (demonstration, 33_333), (edited, 33_334), (any_steps, 10_000),
 ]  # fmt: skip
 
 
@@ -93,7 +103,7 @@ def rows() -> list[Row]:
   problems = some_problems(rng)
   makers = [make for make, count in MAKERS for _ in range(count)]
   drawn = rng.integers(len(problems), size=len(makers))
-  made = [(problems[i], make(problems[i], rng)) for i, make in zip(drawn, makers)]
+  made = [make(problems[i], rng) for i, make in zip(drawn, makers)]
   return [made[i] for i in rng.permutation(len(made))]
 
 
