@@ -71,7 +71,10 @@ def check_problems(setup: Setup) -> None:
   if any(config.eval.every):
     held_out(setup, config.eval.problems, "eval.problems")
   tested = held_out(setup, config.eval.final_problems, "eval.final_problems")
-  for problem in (*(task.train if config.rl.steps else ()), *tested):
+  few, have = config.rl.problems, len(task.train)
+  require(few is None or few <= have, "rl.problems", f"{few} of only {have} training problems")
+  shifted = (problem for problems in task.shifted.values() for problem in problems)
+  for problem in (*(task.train if config.rl.steps else ()), *tested, *shifted):
     check_prompt(task.tokenizer.encode(problem.prompt), problem.id, config.rl.max_prompt)
   if config.sft.steps:
     check_demonstrations(task, config.sft.length)

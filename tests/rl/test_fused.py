@@ -67,7 +67,9 @@ def settings(kind: str, lr: float = 3e-3) -> TrainConfig:
 
 def problems() -> PromptBatch:
   rng = np.random.default_rng(0)
-  pool = prompt_batch(rng.integers(4, VOCAB, (30, LP)).tolist(), list(range(30)), list(map(str, range(30))), LP)
+  pool = prompt_batch(
+    rng.integers(4, VOCAB, (30, LP)).tolist(), list(range(30)), list(map(str, range(30))), LP
+  )
   return dataclasses.replace(pool, task_arrays={"token": rng.integers(4, VOCAB, 30)})
 
 
@@ -193,7 +195,9 @@ def test_a_vmapped_member_is_its_lone_run_within_rounding(width) -> None:
   for j, seed in enumerate(seeds):
     lone = alone(kind, seed)[1].metrics
     for name in ("reward", "loss", "entropy", "kl/k3", "grad_norm", "completions/mean_length"):
-      np.testing.assert_allclose(told.metrics[name][j, :5], lone[name][:5], atol=1e-5, rtol=1e-5, err_msg=name)
+      np.testing.assert_allclose(
+        told.metrics[name][j, :5], lone[name][:5], atol=1e-5, rtol=1e-5, err_msg=name
+      )
 
 
 def test_strengths_are_traced_so_that_members_differ_in_one_program() -> None:
