@@ -73,9 +73,9 @@ class _EvalOptions:
 
 @dataclasses.dataclass(frozen=True)
 class _ReportOptions:
-  """Write report.html and its pictures from what a run has logged, and print where it is."""
+  """Write report.html and its pictures from what a run or a sweep has logged, and print where it is."""
 
-  run: Run  # a run's folder
+  run: Run  # a run's or a sweep's folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +117,10 @@ def _eval(arguments: list[str]) -> int:
 def _report(arguments: list[str]) -> int:
   options = _parse("o1jax report", _ReportOptions, arguments)
   from o1jax.io.report import write_report
+  from o1jax.io.sweep_report import holds_sweep, write_sweep_report
 
-  print(write_report(options.run))
+  write = write_sweep_report if holds_sweep(options.run) else write_report
+  print(write(options.run))
   return 0
 
 
@@ -158,7 +160,7 @@ commands:
                           run an experiment: cold start, RL, evaluation, report
   eval RUN [--eval.field VALUE ...]
                           evaluate a run's newest checkpoint on held-out problems
-  report RUN              write a run's report.html and its pictures
+  report RUN              write a run's or a sweep's report.html and its pictures
   sample RUN --prompt TEXT
                           sample completions of one prompt
 

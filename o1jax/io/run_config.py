@@ -19,6 +19,7 @@ from typing import Any
 from o1jax.config import ConfigError, TrainConfig, require
 
 TAG = "type"
+Struct = typing.TypeVar("Struct")
 META = "meta"  # beside the fields in config.json: commit, versions, device, data hash; no part of the configuration
 
 
@@ -33,6 +34,11 @@ def config_from_dict(data: dict[str, Any]) -> TrainConfig:
   Only types are checked here; `TrainConfig.validate` checks values.
   """
   return _decode(TrainConfig, data, "")
+
+
+def struct_from_dict(kind: type[Struct], data: Any, field: str) -> Struct:
+  """Any other dataclass of the configuration, from what JSON holds of it; `field` begins the name of what is wrong."""
+  return _decode(kind, data, field)
 
 
 def read_run_config(run: str) -> TrainConfig:
