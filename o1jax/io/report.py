@@ -24,8 +24,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 img { max-width: 100%; } table { border-collapse: collapse; } td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd;
 text-align: right; } td:first-child, th:first-child { text-align: left; }
 .t { white-space: pre-wrap; border-left: 4px solid #c44; padding: .3rem .8rem; margin: .6rem 0; background: #faf7f7; overflow-wrap: anywhere; }
-.t.ok { border-color: #2a7; background: #f6faf7; } .t small { color: #666; } .wide { overflow-x: auto; font-size: .85em; } .wide td { vertical-align: top; }
-.wide td:last-child { min-width: 7rem; } .facts td { text-align: left; overflow-wrap: anywhere; } .facts th { display: none; } code { font-size: .9em; }
+.t.ok { border-color: #2a7; background: #f6faf7; } .t small { color: #666; } .wide { overflow-x: auto; font-size: .85em; } .left td, .left th { text-align: left; vertical-align: top;
+overflow-wrap: anywhere; } .wide.left td:last-child { min-width: 18rem; } code { font-size: .9em; }
 """
 
 

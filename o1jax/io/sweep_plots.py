@@ -42,7 +42,7 @@ CURVES = {
 LOGARITHMIC = ("kl_reverse", "grad_norm")
 MARKERS = "osD^vPX*"
 BINS = 60  # groups of neighbouring steps that a curve is averaged over
-PATH_POINTS = 15  # of a way through reward and distance
+PATH_POINTS = 40  # of a way through reward and distance
 DISTANCE = "distance to the reference, √KL (√ nats a token)"
 
 
@@ -63,7 +63,7 @@ def styles(members: Sequence[Member]) -> dict[str, Style]:
     return {arm: Style(colour, marker) for arm, colour, marker in kinds}
   ordered = sorted(strengths, key=lambda arm: strengths[arm] or 0.0)
   positive = [arm for arm in ordered if strengths[arm]]
-  shades = plt.get_cmap("viridis")(np.linspace(0.0, 0.88, max(len(positive), 2)))
+  shades = plt.get_cmap("viridis")(np.linspace(0.0, 0.84, max(len(positive), 2)))
   held = {arm: Style(shades[i], MARKERS[i % len(MARKERS)]) for i, arm in enumerate(positive)}
   return {arm: held.get(arm, Style(plots.GREY, "h", "--")) for arm in ordered}
 
@@ -74,14 +74,19 @@ def _numeric(strengths: Mapping[str, float | None]) -> bool:
   return len(held) == len(strengths) == len(set(held)) > 1
 
 
-def _legend(figure: Any, drawn: Mapping[str, Style], extra: Sequence[Any] = ()) -> None:
-  """One legend of the arms, and of what else has a label, below the panels."""
-  arms = [
+def _handles(drawn: Mapping[str, Style]) -> list[Any]:
+  """What a legend shows for the arms."""
+  return [
     plt.Line2D([], [], color=s.colour, marker=s.marker, linestyle=s.line, markersize=5, label=arm)
     for arm, s in drawn.items()
   ]
-  handles = [*arms, *extra]
-  figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), columnspacing=1.4)
+
+
+def _below(figure: Any, handles: Sequence[Any]) -> None:
+  """A legend below the panels, in as many columns as the width has room for."""
+  longest = max(len(handle.get_label()) for handle in handles)
+  columns = max(1, int(figure.get_figwidth() / (0.75 + 0.085 * longest)))
+  figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
 
 
 def binned(members: Sequence[Member], metric: str, edges: np.ndarray) -> np.ndarray:
@@ -108,7 +113,9 @@ def _curve(ax: Any, members: Sequence[Member], metric: str, edges: np.ndarray, s
   values = binned(members, metric, edges)
   some = np.isfinite(values).any(0)
   values, x = values[:, some], ((edges[:-1] + edges[1:]) / 2)[some]
-  ax.plot(x, np.nanmean(values, 0), style.line, color=style.colour, linewidth=1.6)
+  every = max(1, len(x) // 5)
+  ax.plot(x, np.nanmean(values, 0), style.line, color=style.colour, linewidth=1.6, marker=style.marker,
+          markersize=4, markevery=(every // 2, every), markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
   low, high = np.nanmin(values, 0), np.nanmax(values, 0)
   ax.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
   for member, row in zip(members, values):
@@ -133,37 +140,51 @@ def curves(members: Sequence[Member], drawn: Mapping[str, Style]) -> Any:
       own = [m for m in members if m.arm == arm and name in m.curves]
       if own:
         _curve(ax, own, name, edges, style)
-    lowest = min(np.min(m.curves[name][1], initial=1.0) for m in members if name in m.curves)
-    ax.set(title=CURVES[name], yscale="log" if name in LOGARITHMIC and lowest > 0 else "linear")
+    ax.set(title=CURVES[name], yscale="log" if name in LOGARITHMIC and _decades(members, name) else "linear")
     if i + columns >= len(logged):
       ax.set_xlabel("step")
       ax.tick_params(labelbottom=True)
   stopped = plt.Line2D([], [], color=plots.RED, marker="x", linestyle="", markeredgewidth=2, label="stopped")
-  _legend(figure, drawn, [stopped] if any(m.bad_step is not None for m in members) else [])
+  _below(figure, [*_handles(drawn), *([stopped] if any(m.bad_step is not None for m in members) else [])])
   return figure
 
 
+def _decades(members: Sequence[Member], metric: str) -> bool:
+  """Whether the values are positive and span so much that a linear axis would hide the small ones."""
+  values = np.concatenate([m.curves[metric][1] for m in members if metric in m.curves])
+  values = values[np.isfinite(values)]
+  return len(values) > 0 and values.min() > 0 and values.max() > 20 * values.min()
+
+
 def distance(members: Sequence[Member], drawn: Mapping[str, Style], metric: str) -> Any:
-  """The metric against sqrt KL (Gao et al. 2022): each arm's mean way, and where it and its seeds end."""
-  figure, ax = plt.subplots(figsize=(6.6, 4.6))
+  """The metric against sqrt KL (Gao et al. 2022): each arm's mean way, and where it and its seeds end.
+
+  A member that a NaN stopped has another length: a cross shows its end, and the mean is over the others.
+  """
+  figure, ax = plt.subplots(figsize=(7.2, 4.4))
   ends = {}
+  for path in frontier([m for m in members if m.bad_step is not None], metric):
+    at = path.distance[-1], path.reward[-1]
+    ax.plot(*at, "x", color=drawn[path.arm].colour, markersize=7, markeredgewidth=2, zorder=5)
   for arm, style in drawn.items():
-    paths = [path for path in frontier(members, metric) if path.arm == arm]
+    paths = frontier([m for m in members if m.arm == arm and m.bad_step is None], metric)
     if not paths:
       continue
     count = min(PATH_POINTS, min(len(path.reward) for path in paths))
     x = np.array([claims.parts(path.distance, count) for path in paths])
     y = np.array([claims.parts(path.reward, count) for path in paths])
-    ax.plot(x.mean(0), y.mean(0), style.line, color=style.colour, linewidth=1.5, alpha=0.9)
-    ax.scatter(x[:, -1], y[:, -1], 14, color=style.colour, alpha=0.55, linewidths=0, zorder=3)
-    point = ends[arm] = x[:, -1].mean(), y[:, -1].mean()
-    ax.plot(*point, style.marker, color=style.colour, markersize=9, markeredgecolor="white", zorder=4)
+    ax.plot(x.mean(0), y.mean(0), style.line, color=style.colour, linewidth=1.4, alpha=0.8)
+    ax.scatter(x[:, -1], y[:, -1], 14, color=style.colour, alpha=0.6, linewidths=0, zorder=3)
+    ends[arm] = float(x[:, -1].mean()), float(y[:, -1].mean())
   best = _envelope(list(ends.values()))
-  ax.plot(*zip(*best), ":", color=plots.BLACK, linewidth=1.2, zorder=2)
+  for arm, point in ends.items():
+    edge = plots.BLACK if point in best else "white"
+    ax.plot(*point, drawn[arm].marker, color=drawn[arm].colour, markersize=9, markeredgecolor=edge, zorder=4)
   ax.set(xlabel=DISTANCE, ylabel=CURVES.get(metric, metric))
   ax.set_xlim(left=0)
-  extra = [plt.Line2D([], [], color=plots.BLACK, linestyle=":", label="most reward for its distance")]
-  _legend(figure, {arm: drawn[arm] for arm in ends}, extra if len(best) > 1 else [])
+  edged = plt.Line2D([], [], color="white", marker="o", linestyle="", markeredgecolor=plots.BLACK,
+                     label="no arm has more\nat less distance")  # fmt: skip
+  figure.legend(handles=[*_handles({arm: drawn[arm] for arm in ends}), edged], loc="outside right center")
   return figure
 
 
@@ -227,7 +248,7 @@ def accuracy(members: Sequence[Member], metrics: Sequence[str]) -> Any:
     for place, row in zip(x, rows):
       seeds = row.mean(1)
       ax.scatter(np.full(len(seeds), place + 0.03 * width), seeds, 9, color=colour, alpha=0.5, linewidths=0)
-  ax.set_ylabel("final pass@1 (mean, 95% interval, seeds)")
+  ax.set_ylabel("final pass@1")
   ax.yaxis.set_major_locator(ticker.MaxNLocator(6))
   figure.legend(loc="outside lower center", ncols=min(len(metrics), 3))
   return figure
@@ -235,7 +256,7 @@ def accuracy(members: Sequence[Member], metrics: Sequence[str]) -> Any:
 
 def law(members: Sequence[Member], drawn: Mapping[str, Style], check: Check) -> Any:
   """The curves of a fitted check as points, and the law fitted to all seeds together."""
-  figure, ax = plt.subplots(figsize=(6.0, 4.2))
+  figure, ax = plt.subplots(figsize=(7.2, 4.4))
   pick, fitted, label, xlabel = LAWS[check.kind](check.metric)
   held = [m for m in members if not check.arms or m.arm in check.arms]
   points = claims.points_by_seed(held, pick)
@@ -244,10 +265,13 @@ def law(members: Sequence[Member], drawn: Mapping[str, Style], check: Check) -> 
       ax.plot(x, y, style.marker, color=style.colour, markersize=4, alpha=0.6, markeredgewidth=0)
   x, y = (np.concatenate([pair[i] for pair in points.values()]) for i in (0, 1))
   line = np.linspace(x.min(), x.max(), 200)
-  ax.plot(line, fitted(x, y)(line), color=plots.RED, linewidth=2)
+  ax.plot(line, fitted(x, y)(line), color=plots.BLACK, linewidth=2)
   ax.set(xlabel=xlabel, ylabel=CURVES.get(check.metric, check.metric))
-  extra = [plt.Line2D([], [], color=plots.RED, linewidth=2, label=label)]
-  _legend(figure, {arm: style for arm, style in drawn.items() if any(m.arm == arm for m in held)}, extra)
+  extra = [plt.Line2D([], [], color=plots.BLACK, linewidth=2, label=label)]
+  shown = {
+    arm: dataclasses.replace(s, line="") for arm, s in drawn.items() if any(m.arm == arm for m in held)
+  }
+  figure.legend(handles=[*_handles(shown), *extra], loc="outside right center")
   return figure
 
 
@@ -295,7 +319,13 @@ def draw_sweep(
   metrics = list(dict.fromkeys(name for m in members for name in m.final if name.endswith(PASS)))
   metrics = [name for name in metrics if outcomes(members, name)]
   if metrics:
-    wanted.append(("Final accuracy by arm", "accuracy.png", lambda: accuracy(members, metrics)))
+    wanted.append(
+      (
+        "Final accuracy (mean, 95% interval, single seeds)",
+        "accuracy.png",
+        lambda: accuracy(members, metrics),
+      )
+    )
   for i, check in enumerate(checks):
     if check.kind in LAWS and _fits(members, check):
       draw = functools.partial(law, members, drawn, check)

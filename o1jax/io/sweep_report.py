@@ -149,7 +149,9 @@ def _claim(claim: Mapping[str, Any], found: Sequence[Finding]) -> list[str]:
   body = [f"<h2>Claim</h2><p>{text}</p><p>Source: {source}. There: {figure}.</p>"]
   if found:
     rows = [[f.check, f.measured, f.holds, f.reading] for f in found]
-    body.append(f"<div class='wide'>{table(['check', 'measured [95%]', 'holds', 'reading'], rows)}</div>")
+    body.append(
+      f"<div class='wide left'>{table(['check', 'measured [95%]', 'holds', 'reading'], rows)}</div>"
+    )
   return body
 
 
@@ -217,7 +219,7 @@ def _machine(head: Mapping[str, Any]) -> list[str]:
   rows += [[name, str(version)] for name, version in meta.get("packages", {}).items()]
   if "device" in meta:
     rows.append(["device", ", ".join(str(value) for value in meta["device"].values())])
-  return [f"<h2>How it was made</h2><div class='facts'>{table(['', ''], rows)}</div>"]
+  return [f"<h2>How it was made</h2><div class='left'>{table(['what', 'value'], rows)}</div>"]
 
 
 def write_sweep_report(folder: str | pathlib.Path) -> pathlib.Path:

@@ -91,10 +91,17 @@ def strength_axis(strengths: Sequence[float]) -> tuple[np.ndarray, str]:
 
 
 def _slopes(values: Mapping[str, Mapping[int, np.ndarray]], axis: Mapping[str, float]) -> list[np.ndarray]:
-  """The least-squares slope of each seed over the arms that it finished, f[problems]; a slope is a contrast of arms."""
+  """The least-squares slope of each seed over the arms, f[problems]: a slope is a contrast of arms.
+
+  Of the seeds that finished all arms, where two or more did, as slopes over other arms are other slopes; else of each
+  seed over the arms that it did finish.
+  """
+  known = [arm for arm in axis if arm in values]
+  seeds = sorted({seed for arm in known for seed in values[arm]})
+  whole = [seed for seed in seeds if all(seed in values[arm] for arm in known)]
   slopes = []
-  for seed in sorted({seed for by_seed in values.values() for seed in by_seed}):
-    arms = [arm for arm in axis if seed in values.get(arm, {})]
+  for seed in whole if len(whole) > 1 else seeds:
+    arms = [arm for arm in known if seed in values[arm]]
     x = np.array([axis[arm] for arm in arms])
     away = x - x.mean()
     if np.any(away != 0):

@@ -50,7 +50,7 @@ def few_seeds(seeds: int) -> str:
   if seeds < 2:
     return "One seed cannot show what another would do."
   p = 2.0 ** (1 - seeds)
-  return f"The signs of {seeds} seeds all agree by chance in {p:.3g} of such comparisons."
+  return f"Without an effect the signs of {seeds} seeds would all agree in {p:.3g} of such comparisons."
 
 
 def outcomes(members: Sequence[Member], metric: str) -> dict[str, dict[int, np.ndarray]]:

@@ -102,11 +102,14 @@ def test_no_slope_stays_undecided_and_a_hump_is_told() -> None:
     assert found.holds == "undecided" and "outside the ends' range" in found.reading
 
 
-def test_slopes_are_taken_over_the_arms_that_a_seed_finished() -> None:
+def test_slopes_are_taken_over_seeds_that_finished_all_arms_where_two_did() -> None:
   strengths = {"s1": 1.0, "s2": 10.0, "s3": 100.0}
-  values = {"s1": [0.1, 0.1, 0.1], "s2": [0.2, 0.2, 0.2], "s3": [0.3, 0.3, math.nan]}
+  values = {"s1": [0.1, 0.1, 0.1], "s2": [0.2, 0.2, 0.9], "s3": [0.3, 0.3, math.nan]}
   found = find("rising", finals(values, strengths))
-  assert found.effect == pytest.approx(0.1) and found.seeds == 3 and found.holds == "yes"
+  assert found.effect == pytest.approx(0.1) and found.seeds == 2 and found.holds == "yes"
+  values["s3"] = [0.3, math.nan, math.nan]
+  found = find("rising", finals(values, strengths))
+  assert found.effect == pytest.approx((0.1 + 0.1 + 0.8) / 3) and found.seeds == 3
 
 
 def test_the_entropy_law_is_recovered() -> None:
