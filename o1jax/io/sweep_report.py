@@ -55,6 +55,8 @@ def read_members(folder: str | pathlib.Path) -> tuple[dict[str, Any], list[Membe
   head = read_json(path)
   for name, kind in HEAD.items():
     _typed(head, name, kind, f"{path}: {name}")
+  for name, value in (_typed(head, "seconds", dict, f"{path}: seconds") if "seconds" in head else {}).items():
+    _number(value, f"{path}: seconds.{name}")
   checks_of(head, str(path))
   strengths = _strengths(head["arms"], f"{path}: arms")
   if path.name == STARTED:
@@ -235,7 +237,8 @@ def write_sweep_report(folder: str | pathlib.Path) -> pathlib.Path:
   body = [] if finished else [_notice(head, members)]
   body += _claim(head["claim"], test_claim(checks, members, rng) if finished else [])
   if finished:
-    metric = sweep_plots.HELD_OUT if outcomes(members, sweep_plots.HELD_OUT) else checks[0].metric
+    candidates = [sweep_plots.HELD_OUT, *(check.metric for check in checks)]
+    metric = next((name for name in candidates if outcomes(members, name)), sweep_plots.HELD_OUT)
     body += _ranking(rank_arms(members, metric, rng), metric)
   body += [picture(title, path) for title, path in pictures]
   body += [*(_finals(members) if finished else []), *_stopped(members), *_machine(head)]

@@ -186,6 +186,7 @@ def put(top: Any, path: list, value: Any) -> Any:
     (["claim", "source"], 3, "results.json: claim.source: wants str"),
     (["arms", 1], {"name": "x"}, r"results.json: arms\[1\].strength: is missing"),
     (["steps"], "many", "results.json: steps: cannot be 'many'"),
+    (["seconds", "rl"], "long", "results.json: seconds.rl: wants a number"),
     (["members"], [], "results.json: members: are none"),
     (["members", 2, "arm"], "other", r"results.json: members\[2\].arm: 'other' is no arm"),
     (["members", 2, "seed"], 9, r"kl0-seed9.metrics.jsonl: cannot be read"),
