@@ -99,9 +99,9 @@ class _EvalOptions:
 
 @dataclasses.dataclass(frozen=True)
 class _ReportOptions:
-  """Write report.html and its pictures from what a run has logged, and print where it is."""
+  """Write report.html and its pictures from what a run or a sweep has logged, and print where it is."""
 
-  run: Run  # a run's folder
+  run: Run  # a run's or a sweep's folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +159,10 @@ def _eval(arguments: list[str]) -> int:
 def _report(arguments: list[str]) -> int:
   options = _parse("o1jax report", _ReportOptions, arguments)
   from o1jax.io.report import write_report
+  from o1jax.io.sweep_report import holds_sweep, write_sweep_report
 
-  print(write_report(options.run))
+  write = write_sweep_report if holds_sweep(options.run) else write_report
+  print(write(options.run))
   return 0
 
 
@@ -203,7 +205,7 @@ commands:
                           run its arms and seeds as one program, test its claim
   eval RUN [--eval.field VALUE ...]
                           evaluate a run's newest checkpoint on held-out problems
-  report RUN_OR_SWEEP     write its report.html and its pictures
+  report RUN              write a run's or a sweep's report.html and its pictures
   sample RUN --prompt TEXT
                           sample completions of one prompt
 

@@ -14,7 +14,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from o1jax.config import (
   CheckpointConfig,
@@ -27,6 +27,7 @@ from o1jax.config import (
 )
 
 TAG = "type"
+Struct = typing.TypeVar("Struct")
 META = "meta"  # beside the fields in config.json: commit, versions, device, data hash; no part of the configuration
 
 
@@ -57,6 +58,11 @@ def with_overrides(config: TrainConfig, overrides: Mapping[str, Any]) -> TrainCo
     require(isinstance(at, dict) and field in at, name, "is no field of a TrainConfig")
     at[field] = _encode(Any, value)
   return config_from_dict(data)
+
+
+def struct_from_dict(kind: type[Struct], data: Any, field: str) -> Struct:
+  """Any other dataclass of the configuration, from what JSON holds of it; `field` begins the name of what is wrong."""
+  return _decode(kind, data, field)
 
 
 def read_run_config(run: str) -> TrainConfig:
@@ -212,7 +218,7 @@ def load_sweep(path: str, *, full: bool) -> SweepConfig:
   return _load(path, "sweep", SweepConfig, full)
 
 
-Loaded = TypeVar("Loaded")
+Loaded = typing.TypeVar("Loaded")
 
 
 def _load(path: str, name: str, kind: type[Loaded], *arguments: Any) -> Loaded:
