@@ -111,7 +111,7 @@ def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor:
 
   metrics = {**resolve_stats(told), **ev.completion_metrics(graded, rollout)}
   clock.append(time.perf_counter())
-  metrics[f"rewards/{task.name}/mean"] = metrics["reward"]
+  metrics[f"rewards/{task.name}/mean"] = float(graded.reward.mean())
   metrics |= dict(zip(("time/generate", "time/verify", "time/update"), np.diff(clock).tolist()))
   flops += compute.rl_flops(
     model.cfg,
