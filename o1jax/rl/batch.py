@@ -10,7 +10,7 @@ import numpy as np
 from o1jax.config import AdvantageConfig, ConfigError, RLConfig, require
 from o1jax.model.transformer import Decoder
 from o1jax.rl.advantage import ADVANTAGES, reward_stats
-from o1jax.rl.objective import kl_penalty
+from o1jax.rl.regularise import kl_penalty
 from o1jax.rl.score import Grouped, score
 from o1jax.rl.shaping import correct_sampler, leave_out, length_reward
 from o1jax.types import Credit, Experience, PromptBatch, Rollout, Stat, masked_mean

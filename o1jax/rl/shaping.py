@@ -19,8 +19,8 @@ from o1jax.types import Experience, Rollout, Stat, masked_max, masked_mean
 def length_reward(rollout: Rollout, cfg: OverlongConfig, max_tokens: int) -> jax.Array:
   """f32[B] that a completion's length and truncation add to its reward; `max_tokens` is R.
 
-  penalty * (0 where length <= R - C, else (R - C - length) / C, C = buffer) (Yu et al. 2025, DAPO, eq. 13), plus
-  `unfinished` where the completion is truncated (Lambert et al. 2024, Tulu 3, section 6: -10).
+  penalty * (0 where length <= R - C, else (R - C - length) / C, C = buffer) (Yu et al. 2025, DAPO, section 3.4), plus
+  `unfinished` where the completion is truncated (Lambert et al. 2024, Tulu 3: -10).
   """
   length = rollout.is_action.sum(1).astype(jnp.float32)
   over = (max_tokens - cfg.buffer - length) / max(cfg.buffer, 1)  # without a buffer no length is beyond R
