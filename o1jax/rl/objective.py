@@ -295,8 +295,8 @@ def _kl_cov(cfg: RLConfig, segments: int) -> Apply:
 
   def apply(scores, experience, strengths, norms):
     gap = jnp.where(_held_back(experience), scores.logp - experience.logp_old, 0.0)
-    share = aggregate(jnp.abs(gap) * experience.weight, experience, norms, segments)
-    return strengths.cov * share, {}
+    size = gap * jnp.sign(jax.lax.stop_gradient(gap))  # |gap|, whose slope at 0 is 0: abs has 1 there
+    return strengths.cov * aggregate(size * experience.weight, experience, norms, segments), {}
 
   return apply
 
