@@ -229,6 +229,19 @@ def test_a_scheduled_coefficient_scales_the_gradient(estimator) -> None:
   assert told["kl/coef"] == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_a_kl_in_the_reward_has_the_policy_gradient_of_its_sum(estimator) -> None:
+  cfg = config("reinforce", kl=KLConfig(0.5, estimator, "reward"))
+  rollout, _, logp_ref = numbers()
+  gap = rollout.logp_sampler - logp_ref
+  cost = {"k1": gap, "k2": gap**2 / 2, "k3": np.exp(-gap) - 1 + gap}[estimator].sum(1)
+  paid = REWARD - 0.5 * cost.reshape(2, 2)
+  advantage = (paid - paid.mean(1, keepdims=True)).reshape(-1, 1)
+  got, told = gradient(cfg)
+  np.testing.assert_allclose(got.logp, np.where(ACTION, -advantage / 10, 0.0), rtol=2e-5)
+  assert told["loss/kl"] == 0.0 and told["kl/coef"] == 0.5
+
+
 # Controllers
 
 
