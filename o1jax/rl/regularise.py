@@ -180,6 +180,14 @@ def rl_controllers(cfg: RLConfig) -> tuple[Controller, ...]:
   return tuple(found)
 
 
+def first_coefficients(controllers: tuple[Controller, ...]) -> dict[str, jax.Array] | None:
+  """What TrainState.controllers begins with, f32[] each; None without controllers.
+
+  A population that shares one program gives each member those of its own configuration.
+  """
+  return {c.name: jnp.float32(c.start) for c in controllers} or None
+
+
 def moved(
   controllers: tuple[Controller, ...], held: dict[str, jax.Array], stats: dict[str, Stat], completions: int
 ) -> dict[str, jax.Array]:

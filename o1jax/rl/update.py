@@ -16,7 +16,7 @@ import optax
 from o1jax.config import OptimConfig
 from o1jax.model.transformer import Decoder
 from o1jax.rl.objective import Term, global_norms, needs, objective
-from o1jax.rl.regularise import Controller, HoldBack, Penalty, moved
+from o1jax.rl.regularise import Controller, HoldBack, Penalty, first_coefficients, moved
 from o1jax.rl.score import Grouped, Packed, score
 from o1jax.types import Experience, Mean, Norms, Stat, Strengths, TrainState, blank_stats, merge_stats
 
@@ -88,7 +88,7 @@ def init_state(
 ) -> TrainState:
   """A fresh state; the reference and the first parameters, where something needs them, are copies of `params`."""
   copied = lambda wanted: jax.tree.map(jnp.copy, params) if wanted else None
-  coefficients = {c.name: jnp.float32(c.start) for c in controllers} or None
+  coefficients = first_coefficients(controllers)
   return TrainState(
     jnp.zeros((), jnp.int32), params, tx.init(params), copied(with_reference), copied(with_init), coefficients
   )
