@@ -30,20 +30,11 @@ from o1jax.io.run_folder import new_run
 from o1jax.io.tokenizer import EOS
 from o1jax.model.transformer import init_params
 from o1jax.rl.batch import pack, response_width, trim
-from o1jax.rl.objective import needs
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
-from o1jax.rl.stages import (
-  Progress,
-  Spent,
-  Stage,
-  references,
-  rl_stage,
-  sft_stage,
-  strengths_at,
-)
+from o1jax.rl.stages import Progress, Spent, Stage, first_state, references, rl_stage, sft_stage, strengths_at
 from o1jax.rl.step import improve
 from o1jax.rl.tally import tally
-from o1jax.rl.update import init_state, learn
+from o1jax.rl.update import learn
 from o1jax.scaling import compute, stats
 from o1jax.tasks.base import draw
 from o1jax.types import Experience, TrainState, resolve_stats
@@ -129,7 +120,7 @@ def rl_step(
   metrics = {**resolve_stats({**learned, **told}), **figures}
   metrics |= ev.text_metrics([text for row in graded.texts for text in row])
   clock.append(time.perf_counter())
-  metrics[f"rewards/{task.name}/mean"] = metrics["reward"]
+  metrics[f"rewards/{task.name}/mean"] = float(graded.reward.mean())
   metrics |= dict(zip(("time/generate", "time/verify", "time/update"), np.diff(clock).tolist()))
   flops += compute.rl_flops(
     model.cfg,
@@ -165,8 +156,7 @@ def fresh_state(setup: ev.Setup, stage: Stage, params: Any | None) -> TrainState
       lambda k: nn.meta.unbox(init_params(setup.model, k)), out_shardings=param_shardings(boxed, setup.mesh)
     )
     params = make(key)
-  with_reference = "logp_ref" in needs(stage.update.terms)
-  return jax.jit(functools.partial(init_state, tx=stage.tx, with_reference=with_reference))(params)
+  return jax.jit(functools.partial(first_state, stage))(params)
 
 
 class Run:
