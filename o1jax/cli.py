@@ -140,7 +140,9 @@ def _sweep(arguments: list[str]) -> int:
   from o1jax.sweep.run import sweep
 
   command = shlex.join(["o1jax", "sweep", path, *rest])
-  return sweep(config, experiment=path, command=command, record=same, resume=options.resume)
+  return sweep(
+    config, experiment=path, command=command, record=same, full=options.full, resume=options.resume
+  )
 
 
 def _eval(arguments: list[str]) -> int:

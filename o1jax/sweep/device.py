@@ -19,11 +19,11 @@ from o1jax.rl.batch import prompt_batch
 from o1jax.rl.diagnostics import examine, test
 from o1jax.rl.fused import Feed, Program, Told, fused, gather, graded
 from o1jax.rl.population import MEMBER, One, population
+from o1jax.rl.regularise import first_coefficients
 from o1jax.rl.sample import SampleConfig, generate, still, stream_key
-from o1jax.rl.stages import Stage, rl_stage, strengths_at
+from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
 from o1jax.sweep.members import Member, cold_start_key
 from o1jax.tasks.base import draw_order
-from o1jax.train import fresh_state
 from o1jax.types import PromptBatch, TrainState
 from o1jax.verifiers.base import Problem
 
@@ -201,8 +201,13 @@ class Fleet:
 
   def begin(self, first_params: Any) -> TrainState:
     """Fresh states of all members from the parameters they begin with."""
-    one = lambda params: fresh_state(self.block.setup, self.block.stage, params)
-    return jax.jit(jax.vmap(one), out_shardings=self.along)(first_params)
+    states = jax.jit(jax.vmap(functools.partial(first_state, self.block.stage)), out_shardings=self.along)(
+      first_params
+    )
+    if states.controllers is None:
+      return states
+    own = [first_coefficients(stage.update.controllers) for stage in self.stages]
+    return dataclasses.replace(states, controllers=self.spread(own))
 
   def advance(self, states: TrainState, done: int) -> tuple[TrainState, Told]:
     """The next `chunk` steps of all members behind `done` steps of the stage. The states are donated."""

@@ -72,14 +72,11 @@ def groups_of(members: Sequence[Member]) -> list[list[Member]]:
   return list(groups.values())
 
 
-def program_config(members: Sequence[Member]) -> TrainConfig:
-  """The first member's configuration with every coefficient at its largest: a term exists where any member has it."""
-  first = members[0].config
-  largest = {}
-  for field in COEFFICIENTS:
-    if value_of(first, field) is not None:
-      largest[field] = max(value_of(member.config, field) for member in members)
-  return with_overrides(first, largest)
+def kept_terms(members: Sequence[Member]) -> frozenset[str]:
+  """Terms that any of the members has, so that the program of them all has them: a coefficient of 0 is a strength."""
+  fields = {"kl": "rl.kl.coef", "entropy": "rl.entropy", "l2_init": "rl.l2_init", "cov": "rl.cov.coef"}
+  has = lambda field: any(value_of(member.config, field) for member in members)
+  return frozenset(term for term, field in fields.items() if has(field))
 
 
 def cold_start_key(config: TrainConfig) -> str:

@@ -9,6 +9,7 @@ that only the host can verify run one after the other, through the loop of `trai
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import time
@@ -22,13 +23,15 @@ from o1jax.config import SweepConfig, require
 from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import environment, progress, write_json
+from o1jax.io.results import record as write_rows
+from o1jax.io.results import rows_of
 from o1jax.io.run_config import config_to_dict, read_json
-from o1jax.io.sweep_report import conclude
-from o1jax.rl.stages import Progress, rl_stage, sft_stage
+from o1jax.io.sweep_report import findings, write_sweep_report
+from o1jax.rl.stages import Progress, first_state, rl_stage, sft_stage
 from o1jax.sweep import device, host
 from o1jax.sweep.blocks import Files, member_setup, run_block
 from o1jax.sweep.device import Block, Fleet, Layout
-from o1jax.sweep.members import Member, cold_start_key, groups_of, members_of, program_config
+from o1jax.sweep.members import Member, cold_start_key, groups_of, kept_terms, members_of
 from o1jax.train import Stopped, fresh_state, sft_step
 
 HEAD, RESULTS = "sweep.json", "results.json"
@@ -36,10 +39,12 @@ CHUNK = 10  # steps in a call where neither the sweep nor its diagnostics say
 MEMORY_SHARE = 0.8  # of the free memory that members may fill
 
 
-def sweep(config: SweepConfig, *, experiment: str, command: str, record: bool, resume: bool) -> int:
+def sweep(
+  config: SweepConfig, *, experiment: str, command: str, record: bool, full: bool, resume: bool
+) -> int:
   """Runs a sweep into `base.out/base.name` and returns the exit code. Raises ConfigError where it cannot start.
 
-  `record`: whether the finding is written into RESULTS.md beside the experiment.
+  `record`: whether the findings are written into RESULTS.md beside the experiment, as those of its longer form if `full`.
   """
   began = time.perf_counter()
   config.validate()
@@ -67,8 +72,15 @@ def sweep(config: SweepConfig, *, experiment: str, command: str, record: bool, r
     "members": rows,
   }
   write_json(folder / RESULTS, results)
-  target = pathlib.Path(experiment).parent / "RESULTS.md" if record else None
-  print(f"report: {conclude(folder, target)}")
+  found = findings(folder)
+  write_json(folder / RESULTS, {**results, "findings": [dataclasses.asdict(finding) for finding in found]})
+  for finding in found:
+    rich.print(f"{finding.check}: [bold]{finding.holds}[/]. {finding.measured}. {finding.reading}")
+  if record:
+    path = pathlib.Path(experiment).parent / "RESULTS.md"
+    write_rows(path, f"{config.base.name}{' --full' if full else ''}", rows_of(head, found))
+    print(f"recorded in {path}")
+  print(f"report: {write_sweep_report(str(folder))}")
   return 0
 
 
@@ -128,9 +140,9 @@ def _group(
   layouts: list[Layout],
 ) -> list[dict[str, Any]]:  # fmt: skip
   """Runs the members of one compiled step; returns their rows of results.json. Appends the layout it took."""
-  setup = ev.prepare(program_config(members), jax.devices()[:1])
+  setup = ev.prepare(members[0].config, jax.devices()[:1])
   ev.check_problems(setup)
-  block = Block(setup, rl_stage(setup.config), tuple(members))
+  block = Block(setup, rl_stage(setup.config, kept_terms(members)), tuple(members))
   colds = _cold_starts(block, folder, preemption)
   if setup.task.device is None:
     rich.print(f"group {number}: {len(members)} members one after the other, verified by the host")
@@ -155,7 +167,7 @@ def _group(
 
 def _like(block: Block, colds: Mapping[str, Any]) -> Any:
   """Shapes of one member's state."""
-  return jax.eval_shape(lambda: fresh_state(block.setup, block.stage, next(iter(colds.values()))))
+  return jax.eval_shape(functools.partial(first_state, block.stage), next(iter(colds.values())))
 
 
 def _candidates(config: SweepConfig, count: int) -> list[Layout]:
