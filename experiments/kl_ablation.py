@@ -33,7 +33,7 @@ def get_config() -> TrainConfig:
   return TrainConfig(
     name="kl_ablation",
     model=ModelConfig(width=48, layers=2, heads=2, kv_heads=2, head_dim=24, mlp=96, qk_norm="head", embed_scale=3.0),
-    task=CountdownConfig(count=3, max_number=9, max_value=20, max_target=12, held_out=256, max_tries=3),
+    task=CountdownConfig(count=3, max_number=9, max_value=20, max_target=12, wide_cold_start=True, held_out=256, max_tries=3),
     sft=SftConfig(steps=600, rows=6, length=160, optim=OptimConfig(lr=4e-3, warmup=30, schedule="cosine")),
     rl=RLConfig(
       steps=200, prompts=4, samples=4, max_prompt=6, max_tokens=48, trim=0, kl=KLConfig(0.01),

@@ -49,7 +49,7 @@ def demonstrations(setup: ev.Setup, cursor: int) -> tuple[Experience, int, list[
     raise ConfigError(f"sft.steps: task {task.name} has no demonstrations to imitate")
   room, texts, at = cfg.rows * cfg.length, [], cursor
   while room > 0:  # enough to fill the rows; what finds no room is the next step's
-    (problem,) = draw(task.train, setup.config.seed, at, 1)
+    (problem,) = draw(task.demonstrated, setup.config.seed, at, 1)
     response = task.demonstrate(problem, np.random.default_rng([setup.config.seed, at]))
     texts.append((task.tokenizer.encode(problem.prompt), [*task.tokenizer.encode(response), EOS]))
     room -= sum(map(len, texts[-1]))

@@ -81,6 +81,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"task.give_up_rate": 1.0}, "task.give_up_rate: must lie in [0, 1)"),
   ({"task.hint_rate": 0.0}, "task.hint_rate: must lie in (0, 1]"),
   *positive("rl.problems"),
+  ({"task.wide_cold_start": True}, "task.wide_cold_start: cannot act without max_target"),
   *(
     ({"task.max_target": target}, f"task.max_target: must be positive and below max_value=99, is {target}")
     for target in (0, 99)

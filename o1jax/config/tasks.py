@@ -18,6 +18,9 @@ class CountdownConfig:
   # Largest target trained on and held out. Problems with larger ones, up to max_value, are out of distribution: as many
   # as are held out are tested, if there are. None: no such problems.
   max_target: int | None = None
+  wide_cold_start: bool = (
+    False  # the cold start also imitates problems with larger targets, those tested left out
+  )
   more_numbers: int = (
     0  # problems with one number more than `count`, out of distribution; targets as in training
   )
@@ -38,6 +41,8 @@ class CountdownConfig:
     within = self.max_target is None or 1 <= self.max_target < self.max_value
     told = f"must be positive and below max_value={self.max_value}, is {self.max_target}"
     require(within, f"{field}.max_target", told)
+    acts = self.max_target is not None or not self.wide_cold_start
+    require(acts, f"{field}.wide_cold_start", "cannot act without max_target")
     require(self.more_numbers >= 0, f"{field}.more_numbers", "must not be negative")
     require(self.split_seed >= 0, f"{field}.split_seed", "must not be negative")
 

@@ -36,6 +36,9 @@ class Task:
   name: str
   train: Sequence[Problem]  # never shares a canonical problem with `held_out`
   held_out: Sequence[Problem]
+  demonstrated: Sequence[
+    Problem
+  ]  # what the cold start imitates: `train`, and where the task widens it, more; none tested
   shifted: Mapping[
     str, Sequence[Problem]
   ]  # what is out of distribution in one respect, by its name; {}: none
@@ -96,7 +99,7 @@ def check_demonstrations(task: Task, length: int) -> None:
   if task.demonstrate is None or not task.one_demonstration:
     return
   encode, rng = task.tokenizer.encode, np.random.default_rng(0)
-  for problem in task.train:
+  for problem in task.demonstrated:
     size = len(encode(problem.prompt)) + len(encode(task.demonstrate(problem, rng))) + 1
     told = f"problem {problem.id!r} and its demonstration have {size} tokens, a row {length}"
     require(size <= length, "sft.length", told)

@@ -149,22 +149,23 @@ def draw_problems(cfg: CountdownConfig, count: int, size: int) -> list[Problem]:
   return list(found.values())
 
 
-def larger_targets(cfg: CountdownConfig, problems: Sequence[Problem]) -> list[Problem]:
-  """`cfg.held_out` of `problems` that lie beyond `cfg.max_target`, or all where there are fewer; shuffled.
+def larger_targets(cfg: CountdownConfig, problems: Sequence[Problem]) -> tuple[list[Problem], list[Problem]]:
+  """(`cfg.held_out` of `problems` that lie beyond `cfg.max_target`, or all where there are fewer; the rest), shuffled.
 
   Raises ConfigError where there is none.
   """
   beyond = [problem for problem in problems if problem.meta["target"] > largest_target(cfg)]
   require(bool(beyond), "task.max_target", f"no problem has a target above {cfg.max_target}")
   order = np.random.default_rng([cfg.split_seed, cfg.count]).permutation(len(beyond))
-  return [beyond[i] for i in order[: cfg.held_out]]
+  shuffled = [beyond[i] for i in order]
+  return shuffled[: cfg.held_out], shuffled[cfg.held_out :]
 
 
 def shifted(cfg: CountdownConfig, problems: Sequence[Problem]) -> dict[str, list[Problem]]:
   """Problems that differ from those trained on in one respect, by its name; `problems` as `all_problems` lists them."""
   out = {}
   if cfg.max_target is not None:
-    out["larger_targets"] = larger_targets(cfg, problems)
+    out["larger_targets"], _ = larger_targets(cfg, problems)
   if cfg.more_numbers:
     out["more_numbers"] = draw_problems(cfg, cfg.count + 1, cfg.more_numbers)
   return out
@@ -262,6 +263,7 @@ def build(cfg: CountdownConfig, seed: int) -> Task:
   return Task(
     name="countdown",
     train=train,
+    demonstrated=[*train, *(larger_targets(cfg, problems)[1] if cfg.wide_cold_start else ())],
     held_out=held_out,
     shifted=others,
     tokenizer=tokenizer,
