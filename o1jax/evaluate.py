@@ -7,7 +7,6 @@ prefixes are scored as the smaller ones.
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 import types
 from typing import Any, Mapping, Sequence
@@ -27,6 +26,7 @@ from o1jax.io.run_config import META, read_json, read_run_config
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import check_prompt, prompt_batch
 from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, still, stream_key
+from o1jax.rl.value import ADD_CRITIC, policy_params
 from o1jax.scaling import curves, passk, stats
 from o1jax.scaling.text import reflection_rates, repetition_rate
 from o1jax.tasks.base import Task, check_demonstrations
@@ -113,12 +113,13 @@ def same_data(setup: Setup, folder: pathlib.Path) -> None:
   require(proto == setup.task.tokenizer.proto, str(tokenizer), "is not the tokenizer that the task has now")
 
 
-def params_like(setup: Setup) -> Any:
-  """Shapes and shardings of the parameters, to restore onto."""
-  make, key = functools.partial(init_params, setup.model), jax.random.key(0)
-  shapes = jax.eval_shape(lambda k: nn.meta.unbox(make(k)), key)
+def params_like(setup: Setup, step: int) -> Any:
+  """Shapes and shardings of the parameters after `step`, to restore onto: from the RL stage on, with the critic's."""
+  config = setup.config
+  add_critic = ADD_CRITIC[config.rl.critic.kind if step > config.sft.steps else "none"]
+  boxed = jax.eval_shape(lambda k: add_critic(init_params(setup.model, k), config.model), jax.random.key(0))
   place = lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding)
-  return jax.tree.map(place, shapes, param_shardings(jax.eval_shape(make, key), setup.mesh))
+  return jax.tree.map(place, jax.eval_shape(nn.meta.unbox, boxed), param_shardings(boxed, setup.mesh))
 
 
 def batch_of(setup: Setup, problems: Sequence[Problem]) -> Any:
@@ -171,7 +172,7 @@ def draw_samples(
     some = list(problems[start : start + cfg.batch])
     filled = [*some, *(problems[i % len(problems)] for i in range(cfg.batch - len(some)))]
     rollout = generate(
-      params, batch_of(setup, filled), key, still(cfg.temperature or 1.0),
+      policy_params(params), batch_of(setup, filled), key, still(cfg.temperature or 1.0),
       model=setup.model, samples=cfg.samples, cfg=sampling, replace=instead(setup, swaps),
     )  # fmt: skip
     keep = len(some) * cfg.samples
@@ -331,7 +332,7 @@ def in_mesh(setup: Setup) -> Any:
 
 
 def load_run(run: str, overrides: EvalConfig | None = None) -> tuple[Setup, Any, int]:
-  """(setup, parameters, step) of a run's newest checkpoint. Raises ConfigError naming the folder without one."""
+  """(setup, the policy's parameters, step) of a run's newest checkpoint. Raises ConfigError naming the folder without one."""
   config = read_run_config(run)
   setup = prepare(dataclasses.replace(config, eval=overrides or config.eval))
   folder = pathlib.Path(run) / "checkpoints"
@@ -339,7 +340,7 @@ def load_run(run: str, overrides: EvalConfig | None = None) -> tuple[Setup, Any,
   require(step is not None, str(folder), "holds no checkpoint")
   same_data(setup, pathlib.Path(run))
   assert step is not None
-  return setup, restore_params(folder, step, params_like(setup)), step
+  return setup, policy_params(restore_params(folder, step, params_like(setup, step))), step
 
 
 def evaluate_run(run: str, *, overrides: EvalConfig) -> int:

@@ -32,9 +32,19 @@ from o1jax.model.transformer import init_params
 from o1jax.rl.batch import pack, response_width, trim
 from o1jax.rl.objective import needs
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
-from o1jax.rl.stages import Progress, Spent, Stage, references, rl_stage, sft_stage, strengths_at
+from o1jax.rl.stages import (
+  Progress,
+  Spent,
+  Stage,
+  critic_passes,
+  references,
+  rl_stage,
+  sft_stage,
+  strengths_at,
+)
 from o1jax.rl.step import improve
 from o1jax.rl.update import init_state, learn
+from o1jax.rl.value import policy_params
 from o1jax.scaling import compute, stats
 from o1jax.tasks.base import draw
 from o1jax.types import Experience, TrainState, resolve_stats
@@ -85,8 +95,9 @@ def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor:
   key = stream_key(setup.config.seed, "train", step)
   sampling = SampleConfig(cfg.max_tokens, task.stop_tokens)
   draw_freely = functools.partial(generate, model=model, replace=ev.instead(setup, ev.FREELY))
+  policy = policy_params(state.params)
   clock = [time.perf_counter()]
-  rollout = draw_freely(state.params, batch, key, strengths, samples=cfg.samples, cfg=sampling)
+  rollout = draw_freely(policy, batch, key, strengths, samples=cfg.samples, cfg=sampling)
   tokens = ev.responses(setup, rollout)
   clock.append(time.perf_counter())
   graded = ev.grade(setup, problems, tokens, np.asarray(rollout.is_action).sum(1))
@@ -97,7 +108,7 @@ def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor:
   greedy_reward = None
   if cfg.advantage.kind == "remax":
     best = dataclasses.replace(sampling, draw=greedy)
-    one = draw_freely(state.params, batch, key, strengths, samples=1, cfg=best)
+    one = draw_freely(policy, batch, key, strengths, samples=1, cfg=best)
     verdicts = ev.grade(setup, problems, ev.responses(setup, one), np.asarray(one.is_action).sum(1))
     greedy_reward = put_rows(jnp.asarray(verdicts.reward[:, 0], jnp.float32), setup.mesh)
     flops += compute.sampling_flops(model.cfg, prompts, cfg.max_prompt, verdicts.length, cfg.max_tokens)
@@ -121,6 +132,7 @@ def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor:
     width,
     updates=cfg.epochs,
     references=references(stage, cfg),
+    **critic_passes(cfg),
   )
   processed = cfg.samples * sum(prompts) + int(graded.length.sum())
   spent = Spent(flops, processed, cursor + cfg.prompts)
@@ -148,7 +160,12 @@ def fresh_state(setup: ev.Setup, stage: Stage, params: Any | None) -> TrainState
     )
     params = make(key)
   with_reference = "logp_ref" in needs(stage.update.terms)
-  return jax.jit(functools.partial(init_state, tx=stage.tx, with_reference=with_reference))(params)
+
+  def begin(params: Any) -> TrainState:
+    whole = nn.meta.unbox(stage.add_critic(params, setup.config.model))
+    return init_state(whole, stage.tx, with_reference=with_reference)
+
+  return jax.jit(begin)(params)
 
 
 class Run:
@@ -266,7 +283,7 @@ def continued(setup: ev.Setup, folder: pathlib.Path) -> int:
   ev.same_data(setup, folder)
   latest = latest_step(folder / "checkpoints")
   if latest is not None:
-    check_params(folder / "checkpoints", latest, ev.params_like(setup))
+    check_params(folder / "checkpoints", latest, ev.params_like(setup, latest))
   return latest or 0
 
 

@@ -153,6 +153,7 @@ class RLConfig:
     self.importance.validate(f"{field}.importance")
     self.critic.validate(f"{field}.critic")
     self.optim.validate(f"{field}.optim")
+    self._validate_critic(field)
     reads_old = self.loss.kind != "reinforce" or self.kl.times_ratio
     idle = self.loss.logp_old == "learner" and not reads_old
     require(not idle, f"{field}.loss.logp_old", "cannot act with kind=reinforce, which has no ratio")
@@ -163,3 +164,14 @@ class RLConfig:
     require(not (on_policy and clipped), f"{field}.loss.kind", f"{why} {self.loss.kind} cannot clip: {cure}")
     gated = self.loss.kind == "sapo"
     require(not (on_policy and gated), f"{field}.loss.kind", f"{why} sapo's gate cannot act: {cure}")
+
+  def _validate_critic(self, field: str) -> None:
+    """What the critic needs of the rest."""
+    critic, kind = self.critic, self.advantage.kind
+    needed = critic.kind != "none" or kind != "gae"
+    require(needed, f"{field}.critic.kind", "is needed with advantage.kind=gae, which has no other baseline")
+    why = f"is {kind}, so that critic.kind={critic.kind} cannot act: gae alone asks it"
+    require(critic.kind == "none" or kind == "gae", f"{field}.advantage.kind", why)
+    off_policy = self.epochs * self.minibatches > 1
+    why = "cannot act with one optimiser step a rollout, before which no value has moved: raise epochs or minibatches"
+    require(critic.clip is None or off_policy, f"{field}.critic.clip", why)

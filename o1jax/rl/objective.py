@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.config import LossConfig, RLConfig
+from o1jax.rl.value import clipped_error, squared_error, value_loss
 from o1jax.types import Experience, Mean, Norms, Stat, Strengths, TokenScores, masked_max, masked_mean
 
 Apply = Callable[[TokenScores, Experience, Strengths, Norms], tuple[jax.Array, dict[str, Stat]]]
@@ -22,7 +23,7 @@ Aggregate = Callable[[jax.Array, Experience, Norms, int], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-  """One summand of the loss. `needs`: of "entropy", "kl_reverse", "kl_forward", "logp_ref"."""
+  """One summand of the loss. `needs`: of "entropy", "kl_reverse", "kl_forward", "logp_ref", "value"."""
 
   name: str
   needs: frozenset[str]
@@ -316,6 +317,9 @@ def rl_terms(cfg: RLConfig, segments: int = 1) -> tuple[Term, ...]:
     asks = {"reverse": {"kl_reverse"}, "forward": {"kl_forward"}}.get(cfg.kl.estimator, set())
     apply = kinds[cfg.kl.placement][cfg.kl.estimator](cfg, segments)
     terms.append(Term("kl", frozenset({"logp_ref", *asks}), apply))
+  if cfg.critic.kind != "none":
+    error = squared_error if cfg.critic.clip is None else clipped_error(cfg.critic.clip)
+    terms.append(Term("value", frozenset({"value"}), value_loss(error)))
   return tuple(terms)
 
 

@@ -1,15 +1,16 @@
 """The two stages of a run as data: terms, layout, optimiser, learning rate, strengths of a step, and what was spent."""
 
 import dataclasses
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple
 
 import jax.numpy as jnp
 import optax
 
-from o1jax.config import OptimConfig, RLConfig, TrainConfig
+from o1jax.config import ModelConfig, OptimConfig, RLConfig, TrainConfig
 from o1jax.rl.objective import needs, rl_terms, sft_terms
 from o1jax.rl.score import Grouped, Packed
 from o1jax.rl.update import REFERENCES, UpdateConfig, learning_rate, make_optimizer
+from o1jax.rl.value import ADD_CRITIC
 from o1jax.scaling import compute
 from o1jax.types import Strengths
 
@@ -25,6 +26,7 @@ class Stage:
   optim: OptimConfig
   first: int  # steps of the run before this stage
   eval_every: int  # steps of the stage between evaluations; 0: none
+  add_critic: Callable[[Any, ModelConfig], Any] = ADD_CRITIC["none"]  # to the parameters it begins with
 
 
 class Spent(NamedTuple):
@@ -86,9 +88,8 @@ def rl_stage(config: TrainConfig) -> Stage:
     cfg.micro_batches, cfg.head_chunk, reference=REFERENCES[cfg.kl.reference], reset_optimizer=cfg.kl.reset_optimizer,
   )  # fmt: skip
   rate = learning_rate(cfg.optim, cfg.steps)
-  return Stage(
-    "rl", make_optimizer(cfg.optim), update, rate, cfg.optim, config.sft.steps, config.eval.every[1]
-  )
+  add_critic, every = ADD_CRITIC[cfg.critic.kind], config.eval.every[1]
+  return Stage("rl", make_optimizer(cfg.optim), update, rate, cfg.optim, config.sft.steps, every, add_critic)
 
 
 def references(stage: Stage, cfg: RLConfig) -> int:
@@ -96,6 +97,20 @@ def references(stage: Stage, cfg: RLConfig) -> int:
   asked = needs(stage.update.terms)
   exact = bool(asked & {"kl_reverse", "kl_forward"})  # each pass scores the reference anew
   return int("logp_ref" in asked) + int(cfg.loss.logp_old == "learner") + cfg.epochs * exact
+
+
+# Passes of a decoder for the critic alone, without the vocabulary's head: (forward, forward and backward).
+CRITIC_PASSES: dict[str, Callable[[RLConfig], tuple[int, int]]] = {
+  "none": lambda cfg: (0, 0),
+  "head": lambda cfg: ({"learner": 0, "sampler": 1}[cfg.loss.logp_old], 0),  # the old log-probs' pass serves
+  "own": lambda cfg: (1, cfg.epochs),
+}
+
+
+def critic_passes(cfg: RLConfig) -> dict[str, int]:
+  """What a step's critic adds to `compute.rl_flops`."""
+  forward, learned = CRITIC_PASSES[cfg.critic.kind](cfg)
+  return {"values": forward, "value_updates": learned}
 
 
 def strengths_at(config: TrainConfig, stage: Stage, step: int) -> Strengths:

@@ -17,9 +17,10 @@ from o1jax.config import OptimConfig
 from o1jax.model.transformer import Decoder
 from o1jax.rl.objective import Term, global_norms, needs, objective
 from o1jax.rl.score import Grouped, Packed, score
+from o1jax.rl.value import policy_params
 from o1jax.types import Experience, Mean, Norms, Stat, Strengths, TrainState, blank_stats, merge_stats
 
-UNDECAYED = ("scale", "qkv_bias")  # parameters of the decoder that are no matrices
+UNDECAYED = ("scale", "qkv_bias", "bias")  # parameters of decoder and value head that are no matrices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +71,8 @@ def learning_rate(cfg: OptimConfig, steps: int) -> optax.Schedule:
 
 
 def init_state(params: Any, tx: optax.GradientTransformation, *, with_reference: bool) -> TrainState:
-  """A fresh state; the reference, where a term needs one, is a copy of the parameters."""
-  reference = jax.tree.map(jnp.copy, params) if with_reference else None
+  """A fresh state; the reference, where a term needs one, is a copy of the policy's parameters."""
+  reference = jax.tree.map(jnp.copy, policy_params(params)) if with_reference else None
   return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), reference)
 
 
@@ -229,7 +230,7 @@ def _finish(
   state = dataclasses.replace(state, step=state.step + 1)
   if state.ref_params is None:
     return state
-  ref = cfg.reference(state.params, state.ref_params, state.step, strengths)
+  ref = cfg.reference(policy_params(state.params), state.ref_params, state.step, strengths)
   opt_state = state.opt_state
   if cfg.reset_optimizer:
     fresh = tx.init(state.params)
