@@ -15,6 +15,7 @@ import pytest
 from o1jax.config import (
   AdvantageConfig,
   CountdownConfig,
+  CriticConfig,
   KLConfig,
   LossConfig,
   ModelConfig,
@@ -35,8 +36,8 @@ REWARD = np.float32([[1.0, 0.25], [0.0, 0.75]])
 STEP = 6  # the training step after which the reference may have moved
 
 
-def numbers() -> tuple[Rollout, TokenScores, np.ndarray]:
-  """A rollout of 2 x 2 completions of 1 to 4 tokens, the learner's scores of it and the reference's log-probs."""
+def numbers() -> tuple[Rollout, TokenScores, np.ndarray, np.ndarray]:
+  """A rollout of 2 x 2 completions of 1 to 4 tokens, the learner's scores, the reference's log-probs, the old values."""
   rng = np.random.default_rng(2)
   column = np.arange(8) - 2
   valid = column < np.array([[4], [1], [3], [2]])
@@ -45,10 +46,13 @@ def numbers() -> tuple[Rollout, TokenScores, np.ndarray]:
   sampler = -np.abs(draw(1.0))
   scores = TokenScores(sampler + draw(0.5), *(np.abs(draw(1.0)) for _ in range(3)))
   rollout = Rollout(np.zeros(action.shape, np.int32), valid, action, sampler, np.ones(4, bool))
-  return rollout, scores, sampler + draw(0.5)
+  logp_ref, value = sampler + draw(0.5), draw(0.5)
+  return rollout, scores.replace(value=value + draw(0.5)), logp_ref, value
 
 
-def config(loss=LossConfig(), advantage=CENTRED, kl=KLConfig(), entropy=0.0) -> RLConfig:
+def config(
+  loss=LossConfig(), advantage=CENTRED, kl=KLConfig(), entropy=0.0, critic=CriticConfig()
+) -> RLConfig:
   return RLConfig(
     steps=1,
     prompts=2,
@@ -59,6 +63,7 @@ def config(loss=LossConfig(), advantage=CENTRED, kl=KLConfig(), entropy=0.0) -> 
     advantage=advantage,
     kl=kl,
     entropy=entropy,
+    critic=critic,
   )
 
 
@@ -69,12 +74,14 @@ def gradient(cfg: RLConfig) -> np.ndarray:
   run.validate()
   stage = rl_stage(run)
   strengths = strengths_at(run, stage, 1)
-  rollout, scores, logp_ref = numbers()
+  rollout, scores, logp_ref, value = numbers()
+  value = None if cfg.critic.kind == "none" else value
   logp_ref = stage.update.reference(scores.logp, logp_ref, jnp.int32(STEP), strengths)
   logp_old = {"sampler": rollout.logp_sampler, "learner": scores.logp}[cfg.loss.logp_old]
   with jax.disable_jit():
     greedy = np.float32([0.5, 0.25])
-    experience, _ = credit_and_experience(rollout, REWARD, greedy, logp_old, logp_ref, strengths.kl, cfg=cfg)
+    given = (rollout, REWARD, greedy, logp_old, logp_ref, strengths.kl, value)
+    experience, _ = credit_and_experience(*given, cfg=cfg)
   norms = global_norms(experience, stage.update.max_tokens, stage.update.segments)
   grads, _ = jax.grad(objective(stage.update.terms), has_aux=True)(scores, experience, strengths, norms)
   flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads)])
@@ -95,13 +102,19 @@ KINDS = [LossConfig("reinforce", SEQ), LossConfig("sapo", SEQ), LossConfig("cisp
 KINDS += [LossConfig("dual_clip", SEQ, dual=1.4, **CLIP)]
 KINDS += [LossConfig(kind, SEQ, **CLIP) for kind in ("ppo_clip", "gspo", "rloo")]
 ESTIMATORS = ("grpo", "dr_grpo", "rloo", "reinforce++", "remax", "opo", "maxrl", "pass@k")
+
+
+def critic(**options) -> RLConfig:
+  return config(advantage=AdvantageConfig("gae"), critic=CriticConfig("head", **options))
+
+
 SAMPLED = KLConfig(0.25, "k3")
 MOVING = [SAMPLED, KLConfig(0.25, "k3", reference="ema", ema=0.5)]
 MOVING += [KLConfig(0.25, "k3", reference="reset", reset_every=3)]
 VALUES = {
   "loss.kind": [config(kind) for kind in KINDS],
   "loss.aggregation": [config(LossConfig("reinforce", a)) for a in ("token_mean", SEQ, "dr_grpo")],
-  "advantage.kind": [config(advantage=AdvantageConfig(kind)) for kind in ESTIMATORS],
+  "advantage.kind": [config(advantage=AdvantageConfig(kind)) for kind in ESTIMATORS] + [critic()],
   "kl.estimator": [config(kl=KLConfig(0.25, e)) for e in ("k1", "k2", "k3", "reverse", "forward")],
   "kl.reference": [config(kl=kl) for kl in MOVING],
 }
@@ -144,6 +157,11 @@ PAIRS |= {
   "kl.ema": (config(kl=MOVING[1]), config(kl=dataclasses.replace(MOVING[1], ema=0.1))),
   "kl.reset_every": (config(kl=MOVING[2]), config(kl=dataclasses.replace(MOVING[2], reset_every=4))),
   "entropy": (config(), config(entropy=0.1)),
+  "critic.coef": (critic(), critic(coef=0.4)),
+  "critic.clip": (critic(), critic(clip=0.2)),
+  "critic.gamma": (critic(), critic(gamma=0.9)),
+  "critic.lam": (critic(), critic(lam=0.9)),
+  "critic.whiten": (critic(), critic(whiten=False)),
 }
 
 
@@ -221,7 +239,8 @@ def test_resets_fall_on_multiples() -> None:
 
 
 def test_no_option_is_left_out() -> None:
-  sections = {"loss": LossConfig, "advantage": AdvantageConfig, "kl": KLConfig}
+  # test_value shows critic.kind: which parameters the value loss moves.
+  sections = {"loss": LossConfig, "advantage": AdvantageConfig, "kl": KLConfig, "critic": CriticConfig}
   options = {f"{name}.{field.name}" for name, cls in sections.items() for field in dataclasses.fields(cls)}
-  shown = {option.split(" ")[0] for option in (*VALUES, *PAIRS, "kl.reset_optimizer")}
+  shown = {option.split(" ")[0] for option in (*VALUES, *PAIRS, "kl.reset_optimizer", "critic.kind")}
   assert options <= shown
