@@ -115,9 +115,8 @@ def same_data(setup: Setup, folder: pathlib.Path) -> None:
 
 def params_like(setup: Setup, step: int) -> Any:
   """Shapes and shardings of the parameters after `step`, to restore onto: from the RL stage on, with the critic's."""
-  config = setup.config
-  add_critic = ADD_CRITIC[config.rl.critic.kind if step > config.sft.steps else "none"]
-  boxed = jax.eval_shape(lambda k: add_critic(init_params(setup.model, k), config.model), jax.random.key(0))
+  add_critic = ADD_CRITIC[setup.config.rl.critic.kind if step > setup.config.sft.steps else "none"]
+  boxed = jax.eval_shape(lambda k: add_critic(init_params(setup.model, k)), jax.random.key(0))
   place = lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding)
   return jax.tree.map(place, jax.eval_shape(nn.meta.unbox, boxed), param_shardings(boxed, setup.mesh))
 

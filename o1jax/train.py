@@ -162,7 +162,7 @@ def fresh_state(setup: ev.Setup, stage: Stage, params: Any | None) -> TrainState
   with_reference = "logp_ref" in needs(stage.update.terms)
 
   def begin(params: Any) -> TrainState:
-    whole = nn.meta.unbox(stage.add_critic(params, setup.config.model))
+    whole = nn.meta.unbox(stage.add_critic(params))
     return init_state(whole, stage.tx, with_reference=with_reference)
 
   return jax.jit(begin)(params)

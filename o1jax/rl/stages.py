@@ -6,7 +6,7 @@ from typing import Any, Callable, Mapping, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from o1jax.config import ModelConfig, OptimConfig, RLConfig, TrainConfig
+from o1jax.config import OptimConfig, RLConfig, TrainConfig
 from o1jax.rl.objective import needs, rl_terms, sft_terms
 from o1jax.rl.score import Grouped, Packed
 from o1jax.rl.update import REFERENCES, UpdateConfig, learning_rate, make_optimizer
@@ -26,7 +26,7 @@ class Stage:
   optim: OptimConfig
   first: int  # steps of the run before this stage
   eval_every: int  # steps of the stage between evaluations; 0: none
-  add_critic: Callable[[Any, ModelConfig], Any] = ADD_CRITIC["none"]  # to the parameters it begins with
+  add_critic: Callable[[Any], Any] = ADD_CRITIC["none"]  # to the parameters it begins with
 
 
 class Spent(NamedTuple):

@@ -18,7 +18,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from o1jax.config import ModelConfig
 from o1jax.model.transformer import logical
 from o1jax.types import (
   Credit,
@@ -49,23 +48,23 @@ class ValueHead(nn.Module):
 # Parameters
 
 
-def _no_critic(params: Any, cfg: ModelConfig) -> Any:
-  del cfg
+def _no_critic(params: Any) -> Any:
   return params
 
 
-def _add_head(params: Any, cfg: ModelConfig) -> Any:
-  head = ValueHead().init(jax.random.key(0), jnp.zeros((1, cfg.width)))["params"]  # zeros, whatever the key
+def _add_head(params: Any) -> Any:
+  width = nn.meta.unbox(params["embedding"]).shape[-1]
+  head = ValueHead().init(jax.random.key(0), jnp.zeros((1, width)))["params"]  # zeros, whatever the key
   return {**params, CRITIC: {"head": head}}
 
 
-def _add_own(params: Any, cfg: ModelConfig) -> Any:
-  critic = {**_add_head(params, cfg)[CRITIC], "decoder": jax.tree.map(jnp.copy, params)}
+def _add_own(params: Any) -> Any:
+  critic = {**_add_head(params)[CRITIC], "decoder": jax.tree.map(jnp.copy, params)}
   return {**params, CRITIC: critic}
 
 
 # (the policy's parameters, boxed or not) -> parameters of the RL stage, whose value head is boxed with its axis names.
-ADD_CRITIC: dict[str, Callable[[Any, ModelConfig], Any]] = {
+ADD_CRITIC: dict[str, Callable[[Any], Any]] = {
   "none": _no_critic,
   "head": _add_head,  # on the policy's own hidden states
   "own": _add_own,  # and a decoder that begins as a copy of the policy's

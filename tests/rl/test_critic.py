@@ -55,7 +55,7 @@ def run_of(kind="head", kl=KLConfig(), loss=CLIPPED, **critic) -> TrainConfig:
 @functools.cache
 def parameters(kind: str):
   """The parameters of an RL stage, with a head that is not zero and, in a critic of its own, another decoder."""
-  params = nn.meta.unbox(ADD_CRITIC[kind](init_params(Decoder(MODEL), KEY), MODEL))
+  params = nn.meta.unbox(ADD_CRITIC[kind](init_params(Decoder(MODEL), KEY)))
   critic = dict(params["critic"])
   kernel = jax.random.normal(KEY, (MODEL.width,))
   critic["head"] = {"kernel": kernel, "bias": jnp.float32(0.5)}
@@ -99,13 +99,13 @@ def test_a_critic_begins_at_zero_beside_an_untouched_policy() -> None:
   boxed = init_params(Decoder(MODEL), KEY)
   policy = nn.meta.unbox(boxed)
   for kind in ("head", "own"):
-    params = nn.meta.unbox(ADD_CRITIC[kind](policy, MODEL))
+    params = nn.meta.unbox(ADD_CRITIC[kind](policy))
     assert jax.tree.all(jax.tree.map(np.array_equal, policy_params(params), policy))
     np.testing.assert_array_equal(values_of(params, rollout(), Packed()), 0.0)
-    names = nn.get_partition_spec(ADD_CRITIC[kind](boxed, MODEL))["critic"]
+    names = nn.get_partition_spec(ADD_CRITIC[kind](boxed))["critic"]
     assert names["head"]["kernel"] == jax.sharding.PartitionSpec("embed")
   assert jax.tree.all(jax.tree.map(np.array_equal, params["critic"]["decoder"], policy))
-  assert ADD_CRITIC["none"](policy, MODEL) is policy
+  assert ADD_CRITIC["none"](policy) is policy
 
 
 @pytest.mark.parametrize("kind", ["head", "own"])
@@ -178,7 +178,7 @@ def step(run: TrainConfig, batch: Experience, tx=SGD, mesh=MeshConfig(1, 1, 1), 
   cfg = UpdateConfig(stage.update.terms, stage.update.layout, R, **options)
   strengths = dataclasses.replace(strengths_at(run, stage, 1), lr=jnp.float32(lr), ema=jnp.float32(0.25))
   kind = run.rl.critic.kind
-  boxed = jax.eval_shape(lambda: ADD_CRITIC[kind](init_params(Decoder(MODEL), KEY), MODEL))
+  boxed = jax.eval_shape(lambda: ADD_CRITIC[kind](init_params(Decoder(MODEL), KEY)))
   params = jax.device_put(
     jax.tree.map(jnp.copy, parameters(kind)), param_shardings(boxed, devices)
   )  # the state is donated
