@@ -30,20 +30,20 @@ from o1jax.io.run_folder import new_run
 from o1jax.io.tokenizer import EOS
 from o1jax.model.transformer import init_params
 from o1jax.rl.batch import pack, response_width, trim
-from o1jax.rl.objective import needs
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
 from o1jax.rl.stages import (
   Progress,
   Spent,
   Stage,
   critic_passes,
+  first_state,
   references,
   rl_stage,
   sft_stage,
   strengths_at,
 )
 from o1jax.rl.step import improve
-from o1jax.rl.update import init_state, learn
+from o1jax.rl.update import learn
 from o1jax.rl.value import policy_params
 from o1jax.scaling import compute, stats
 from o1jax.tasks.base import draw
@@ -122,7 +122,7 @@ def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor:
 
   metrics = {**resolve_stats(told), **ev.completion_metrics(graded, rollout)}
   clock.append(time.perf_counter())
-  metrics[f"rewards/{task.name}/mean"] = metrics["reward"]
+  metrics[f"rewards/{task.name}/mean"] = float(graded.reward.mean())
   metrics |= dict(zip(("time/generate", "time/verify", "time/update"), np.diff(clock).tolist()))
   flops += compute.rl_flops(
     model.cfg,
@@ -159,13 +159,7 @@ def fresh_state(setup: ev.Setup, stage: Stage, params: Any | None) -> TrainState
       lambda k: nn.meta.unbox(init_params(setup.model, k)), out_shardings=param_shardings(boxed, setup.mesh)
     )
     params = make(key)
-  with_reference = "logp_ref" in needs(stage.update.terms)
-
-  def begin(params: Any) -> TrainState:
-    whole = nn.meta.unbox(stage.add_critic(params))
-    return init_state(whole, stage.tx, with_reference=with_reference)
-
-  return jax.jit(begin)(params)
+  return jax.jit(functools.partial(first_state, stage))(params)
 
 
 class Run:

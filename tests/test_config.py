@@ -1,18 +1,11 @@
-"""Every check of the configuration, and its way through JSON and back."""
+"""Every check of the configuration, and what passes them (through JSON, too: test_config_json)."""
 
 import ast
 import dataclasses
 import json
-import math
 import pathlib
-import re
-import types
-import typing
 from typing import Any
 
-import flax.linen as nn
-import jax
-import numpy as np
 import pytest
 
 from o1jax import config as config_module
@@ -26,10 +19,8 @@ from o1jax.config import (
   SftConfig,
   TrainConfig,
 )
-from o1jax.io.run_config import config_from_dict, config_to_dict, load_experiment, read_run_config
-from o1jax.model.transformer import Decoder, init_params
+from o1jax.io.run_config import config_from_dict, config_to_dict
 
-EXPERIMENTS = sorted((pathlib.Path(__file__).parents[1] / "experiments").glob("*.py"))
 BASE = TrainConfig(
   name="x",
   model=ModelConfig(width=16, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=32),
@@ -60,6 +51,14 @@ def not_negative(*names: str) -> list[tuple[dict[str, Any], str]]:
 
 
 GSM8K = {"task": Gsm8kConfig()}
+KL = {"rl.kl.coef": 0.1, "rl.steps": 9}
+SCHEDULED = {**KL, "rl.kl.schedule": "linear"}
+ADAPTIVE = {**KL, "rl.kl.target": 0.1, "rl.kl.horizon": 100}
+BONUS = {"rl.steps": 9, "rl.entropy_target": 1.0, "rl.entropy_rate": 0.1}
+COVS: dict[str, dict[str, Any]] = {
+  "clip_cov": {"rl.cov.kind": "clip_cov", "rl.cov.fraction": 2e-4, "rl.cov.low": 1.0, "rl.cov.high": 5.0},
+  "kl_cov": {**OFF_POLICY, "rl.cov.kind": "kl_cov", "rl.cov.fraction": 2e-3, "rl.cov.coef": 1.0},
+}
 FAULTS: list[tuple[dict[str, Any], str]] = [
   *positive(*(f"model.{name}" for name in ("width", "layers", "heads", "kv_heads", "head_dim", "mlp"))),
   ({"model.kv_heads": 3}, "model.kv_heads: does not divide heads=4"),
@@ -124,6 +123,47 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"rl.kl.placement": "reward", "rl.kl.times_ratio": True}, "rl.kl.times_ratio: multiplies a sampled estimator"),
   ({"rl.kl.reference": "ema", "rl.kl.ema": 0.1}, "rl.kl.coef: is 0, so that no other field"),
   ({"rl.kl.times_ratio": True}, "rl.kl.coef: is 0, so that no other field"),
+  ({**SCHEDULED, "rl.kl.final_fraction": 1.5}, "rl.kl.final_fraction: must lie in [0, 1]"),
+  ({**KL, "rl.kl.final_fraction": 0.5}, "rl.kl.final_fraction: cannot act with schedule=constant"),
+  ({**KL, "rl.kl.target": 0.1}, "rl.kl.horizon: goes with target, and is needed there"),
+  ({**KL, "rl.kl.horizon": 100}, "rl.kl.horizon: goes with target, and is needed there"),
+  ({**ADAPTIVE, "rl.kl.target": 0.0}, "rl.kl.target: must be positive"),
+  ({**ADAPTIVE, "rl.kl.horizon": 0}, "rl.kl.horizon: must be positive"),
+  ({**ADAPTIVE, "rl.kl.schedule": "cosine"}, "rl.kl.schedule: cannot act beside target"),
+  ({**ADAPTIVE, "rl.kl.coef": 0.0}, "rl.kl.coef: is 0, so that no other field"),
+  ({**SCHEDULED, "rl.kl.coef": 0.0}, "rl.kl.coef: is 0, so that no other field"),
+  ({**SCHEDULED, "rl.steps": 1}, "rl.kl.schedule: cannot act in a stage of one step"),
+  ({**ADAPTIVE, "rl.steps": 1}, "rl.kl.target: cannot act in a stage of one step"),
+  ({**KL, "rl.steps": 1, "rl.kl.reference": "ema", "rl.kl.ema": 0.1}, "rl.kl.reference: cannot act in a stage of one"),
+  ({**KL, "rl.kl.reference": "reset", "rl.kl.reset_every": 9}, "rl.kl.reset_every: must be below steps=9"),
+  *((({**COVS[kind], f"rl.cov.{name}": None}), f"rl.cov.{name}: is needed with kind={kind}")
+    for kind, names in {"clip_cov": ("fraction", "low", "high"), "kl_cov": ("fraction", "coef")}.items() for name in names),
+  ({**COVS["clip_cov"], "rl.cov.coef": 1.0}, "rl.cov.coef: cannot act with kind=clip_cov"),
+  ({"rl.cov.low": 1.0}, "rl.cov.low: cannot act with kind=none"),
+  ({**COVS["clip_cov"], "rl.cov.fraction": 0.0}, "rl.cov.fraction: must lie in (0, 1]"),
+  ({**COVS["clip_cov"], "rl.cov.high": 1.0}, "rl.cov.high: must be above low=1.0"),
+  ({**COVS["kl_cov"], "rl.cov.coef": -1.0}, "rl.cov.coef: must not be negative"),
+  ({**COVS["kl_cov"], "rl.epochs": 1}, "rl.cov.kind: with one optimiser step a rollout the ratio is 1 and kl_cov"),
+  ({**CLIPPED, **COVS["clip_cov"], "rl.loss.kind": "gspo"}, "rl.cov.kind: clip_cov picks tokens, gspo has one ratio"),
+  ({"rl.overlong.buffer": 64}, "rl.overlong.buffer: must lie in [0, max_tokens=64)"),
+  ({"rl.overlong.buffer": 8, "rl.overlong.penalty": -1.0}, "rl.overlong.penalty: must not be negative"),
+  ({"rl.overlong.penalty": 2.0}, "rl.overlong.penalty: cannot act with buffer=0"),
+  ({"rl.overlong.unfinished": 1.0}, "rl.overlong.unfinished: must not be positive"),
+  ({"rl.overlong.unfinished": -1.0, "rl.overlong.mask": True}, "rl.overlong.unfinished: cannot act with mask"),
+  ({"rl.overlong.buffer": 8, "rl.advantage.kind": "remax"}, "rl.overlong: buffer and unfinished cannot act on remax's"),
+  ({"rl.overlong.unfinished": -1.0, "rl.advantage.kind": "remax"}, "rl.overlong: buffer and unfinished cannot act on"),
+  ({"rl.importance.cap": 0.0, "rl.loss.logp_old": "learner"}, "rl.importance.cap: must be positive"),
+  ({"rl.importance.level": "sequence"}, "rl.importance.cap: is None, so that level and excess cannot act"),
+  ({"rl.importance.excess": "mask"}, "rl.importance.cap: is None, so that level and excess cannot act"),
+  ({"rl.importance.cap": 2.0}, "rl.importance.cap: compares the learner with the sampler"),
+  ({"rl.entropy_target": 1.0}, "rl.entropy_rate: goes with entropy_target, and is needed there"),
+  ({"rl.entropy_rate": 0.1}, "rl.entropy_rate: goes with entropy_target, and is needed there"),
+  ({**BONUS, "rl.entropy_target": 0.0}, "rl.entropy_target: must be positive"),
+  ({**BONUS, "rl.entropy_rate": 0.0}, "rl.entropy_rate: must be positive"),
+  ({**BONUS, "rl.entropy": -0.1}, "rl.entropy: must not be negative with entropy_target"),
+  ({**BONUS, "rl.steps": 1}, "rl.entropy_target: cannot act in a stage of one step"),
+  *not_negative("rl.l2_init", "rl.refill", "rl.trim"),
+  ({"rl.l2_init": 0.1}, "rl.l2_init: cannot act in a stage of one step"),
   *positive(
     "rl.prompts", "rl.max_prompt", "rl.max_tokens", "rl.epochs", "rl.minibatches", "rl.micro_batches",
     "rl.head_chunk", "rl.temperature",
@@ -187,11 +227,17 @@ def test_what_cannot_work_names_its_field(changes, start) -> None:
 
 
 def checks() -> set[tuple[str, int]]:
-  """The file and first line of every call of `require` in a `validate` method."""
+  """The file and first line of every call of `require` in a `validate` method, or in one of its parts."""
   found = set()
   for path in pathlib.Path(config_module.__file__).parent.glob("*.py"):
     methods = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
-    calls = [n for m in methods if "validate" in m.name for n in ast.walk(m) if isinstance(n, ast.Call)]
+    calls = [
+      n
+      for m in methods
+      if m.name.startswith(("validate", "_validate"))
+      for n in ast.walk(m)
+      if isinstance(n, ast.Call)
+    ]
     found |= {(path.name, n.lineno) for n in calls if isinstance(n.func, ast.Name) and n.func.id == "require"}
   return found
 
@@ -219,8 +265,14 @@ WORKS: list[dict[str, Any]] = [
   {**CLIPPED, "rl.loss.kind": "rloo", "rl.loss.aggregation": "seq_mean_token_mean"},
   {"rl.minibatches": 2, "rl.loss.kind": "cispo", "rl.loss.clip_high": 4.0},
   {**OFF_POLICY, "rl.loss.kind": "sapo", "rl.loss.logp_old": "learner"},
-  {"rl.kl.coef": 0.1, "rl.kl.reference": "ema", "rl.kl.ema": 1.0},
-  {"rl.kl.coef": 0.1, "rl.kl.reference": "reset", "rl.kl.reset_every": 1, "rl.kl.reset_optimizer": True},
+  {**KL, "rl.kl.reference": "ema", "rl.kl.ema": 1.0},
+  {**KL, "rl.kl.reference": "reset", "rl.kl.reset_every": 8, "rl.kl.reset_optimizer": True},
+  {**SCHEDULED, "rl.kl.final_fraction": 1.0},
+  {**ADAPTIVE, "rl.kl.placement": "reward"},
+  {**BONUS, "rl.l2_init": 0.1, "rl.overlong.buffer": 63, "rl.overlong.unfinished": -10.0},
+  {**COVS["clip_cov"], "rl.overlong.mask": True, "rl.advantage.kind": "remax"},
+  {**COVS["kl_cov"], "rl.l2_init": 0.1},
+  {"rl.loss.logp_old": "learner", "rl.importance.cap": 2.0, "rl.importance.level": "sequence"},
   {"rl.kl.coef": 0.1, "rl.kl.estimator": "k1", "rl.kl.placement": "reward"},
   {"rl.kl.coef": 0.1, "rl.kl.estimator": "k2", "rl.kl.times_ratio": True},
   {"rl.advantage.kind": "reinforce++", "rl.advantage.group_baseline": True, "rl.samples": 1},
@@ -239,136 +291,3 @@ def test_what_can_work_is_accepted(changes) -> None:
   config = changed(BASE, changes)
   config.validate()
   assert through_json(config) == config
-
-
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_every_experiment_is_valid_and_its_model_has_parameters(path) -> None:
-  config = load_experiment(str(path))
-  config.validate()
-  assert config.name == path.stem and through_json(config) == config
-  model = Decoder(dataclasses.replace(config.model, vocab=config.model.vocab or 64))
-  params = jax.eval_shape(lambda key: nn.meta.unbox(init_params(model, key)), jax.random.key(0))
-  layers = [name for name in params if name.startswith("layer")]
-  assert len(layers) == (1 if config.model.scan_layers else config.model.layers)
-  assert params["embedding"].shape == (model.cfg.vocab, config.model.width)
-
-
-def any_value(kind: Any, rng: np.random.Generator) -> Any:
-  """A value that a field of this type may hold."""
-  origin, args = typing.get_origin(kind), typing.get_args(kind)
-  if origin in (typing.Union, types.UnionType):
-    return any_value(args[rng.integers(len(args))], rng)
-  if origin is typing.Literal:
-    return args[rng.integers(len(args))]
-  if origin is tuple:
-    items = (args[0],) * int(rng.integers(4)) if args[-1] is Ellipsis else args
-    return tuple(any_value(item, rng) for item in items)
-  if dataclasses.is_dataclass(kind):
-    hints = typing.get_type_hints(kind)
-    return kind(**{field.name: any_value(hints[field.name], rng) for field in dataclasses.fields(kind)})
-  plain = {
-    int: lambda: int(rng.integers(-(2**40), 2**40)),
-    float: lambda: float(rng.standard_normal() * 10.0 ** rng.integers(-30, 30)),
-    bool: lambda: bool(rng.integers(2)),
-    str: lambda: "".join(map(chr, rng.integers(1, 0x3000, 5))),
-    types.NoneType: lambda: None,
-  }
-  return plain[kind]()
-
-
-def test_any_configuration_comes_back_from_json() -> None:
-  drawn = [any_value(TrainConfig, np.random.default_rng(seed)) for seed in range(40)]
-  assert {type(config.task) for config in drawn} == {CountdownConfig, Gsm8kConfig}
-  assert {type(config.model.rope_scaling) for config in drawn} == {RopeScaling, types.NoneType}
-  for config in drawn:
-    assert through_json(config) == config
-
-
-@pytest.mark.parametrize(
-  ("name", "value", "message"),
-  [
-    ("colour", 1, "colour: is no field of TrainConfig"),
-    ("rl.kl.coeff", 0.1, "rl.kl.coeff: is no field of KLConfig"),
-    ("rl.steps", ..., "rl.steps: is missing"),
-    ("model", ..., "model: is missing"),
-    ("rl.steps", 1.0, "rl.steps: wants int, has 1.0"),
-    ("rl.steps", True, "rl.steps: wants int, has True"),
-    ("rl.entropy", "0.1", "rl.entropy: wants float, has '0.1'"),
-    ("rl.optim.lr", math.nan, "rl.optim.lr: must be finite, is nan"),
-    ("rl.optim.lr", math.inf, "rl.optim.lr: must be finite, is inf"),
-    ("controls", 1, "controls: wants bool, has 1"),
-    ("name", None, "name: wants str, has None"),
-    ("model.dtype", "float16", "model.dtype: wants one of float32, bfloat16, has 'float16'"),
-    ("model.dtype", ["float32"], "model.dtype: wants one of float32, bfloat16, has ['float32']"),
-    ("model.window", 4, "model.window: wants tuple[int, ...], has 4"),
-    ("model.window", [4, "x"], "model.window[1]: wants int, has 'x'"),
-    ("model.rope_scaling", [], "model.rope_scaling: wants the fields of RopeScaling, has []"),
-    ("rl.loss.dual", "3", "rl.loss.dual: wants float, has '3'"),
-    ("rl.kl", None, "rl.kl: wants the fields of KLConfig, has None"),
-    ("task", None, "task: wants CountdownConfig | Gsm8kConfig, has None"),
-    ("task.type", "Chess", "task.type: wants one of CountdownConfig, Gsm8kConfig, has 'Chess'"),
-    ("task.type", ..., "task.type: wants one of CountdownConfig, Gsm8kConfig, has None"),
-    ("task.path", "x", "task.path: is no field of CountdownConfig"),
-  ],
-)
-def test_a_wrong_entry_names_its_dotted_field(name, value, message) -> None:
-  data = config_to_dict(BASE)
-  *above, last = name.split(".")
-  inner = data
-  for part in above:
-    inner = inner[part]
-  inner.pop(last, None)
-  if value is not ...:
-    inner[last] = value
-  with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-    config_from_dict(data)
-
-
-def test_a_pair_wants_two_values_and_a_float_takes_a_whole_number() -> None:
-  data = config_to_dict(changed(BASE, GSM8K))
-  data["rl"]["entropy"] = 1
-  assert type(config_from_dict(data).rl.entropy) is float
-  data["task"]["sha256"] = ["one"]
-  with pytest.raises(ConfigError, match=r"^task\.sha256: wants 2 values, has 1$"):
-    config_from_dict(data)
-
-
-def test_a_run_keeps_its_configuration_beside_what_it_ran_on(tmp_path) -> None:
-  data = {**config_to_dict(BASE), "meta": {"git": None}}
-  (tmp_path / "config.json").write_text(json.dumps(data))
-  assert read_run_config(str(tmp_path)) == BASE
-
-
-@pytest.mark.parametrize(
-  ("text", "message"),
-  [
-    (None, "no such file; is .* a run's folder"),
-    ("{", "cannot be read as JSON"),
-    ("[]", "must hold one JSON object"),
-    ("{}", "name: is missing"),
-  ],
-)
-def test_an_unreadable_run_names_its_file(tmp_path, text, message) -> None:
-  if text is not None:
-    (tmp_path / "config.json").write_text(text)
-  with pytest.raises(ConfigError, match=f"^{re.escape(str(tmp_path / 'config.json'))}: {message}"):
-    read_run_config(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-  ("body", "message"),
-  [
-    ("1 / 0", "ZeroDivisionError: division by zero"),
-    ("def get_config(): return TrainConfig(nam='x')", "NameError: name 'TrainConfig' is not defined"),
-    ("def get_config(): return 3", r"get_config\(\) gives a int, no TrainConfig"),
-    ("x = 1", "AttributeError: .*get_config"),
-    ("def get_config(", "SyntaxError: "),
-    (None, "no such experiment file"),
-  ],
-)
-def test_a_broken_experiment_names_its_file(tmp_path, body, message) -> None:
-  path = tmp_path / "study.py"
-  if body is not None:
-    path.write_text(body)
-  with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}: {message}"):
-    load_experiment(str(path))

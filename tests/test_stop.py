@@ -28,7 +28,10 @@ def get_config():
     task=CountdownConfig(count=2, max_number=6, max_value=12, held_out=16, max_tries=2),
     sft=SftConfig(steps=3, rows=8, length=48),
     rl=RLConfig(
-      steps=4, prompts=8, samples=2, max_prompt=5, max_tokens=16, kl=KLConfig(coef=0.1, reference="ema", ema=0.5)
+      steps=4, prompts=8, samples=2, max_prompt=5, max_tokens=16, epochs=2,
+      loss=LossConfig("reinforce", logp_old="learner"), importance=ImportanceConfig(2.0),
+      kl=KLConfig(coef=0.1, reference="ema", ema=0.5, target=0.01, horizon=32), entropy_target=1.0, entropy_rate=0.01,
+      l2_init=0.1, cov=CovConfig("clip_cov", fraction=0.1, low=-9.0, high=9.0), overlong=OverlongConfig(buffer=8),
     ),
     eval=EvalConfig(problems=8, final_problems=8, samples=2, batch=8, max_tokens=16, bootstrap=50),
     checkpoint=CheckpointConfig(every=2), log=LogConfig(rollouts_every=2, progress=False),
@@ -128,7 +131,10 @@ def test_a_run_that_was_ended_goes_on_bitwise(whole, tmp_path, fate, code, saved
   where = [{k: v for k, v in saved.items() if k != "seconds"} for _, saved in states]
   assert where[0] == where[1]
   (new, old) = (jax.tree_util.tree_leaves_with_path(state) for state, _ in states)
-  assert len(new) > 3 * len(jax.tree.leaves(like.params))  # parameters, two moments, reference
+  # Parameters, two moments, reference, the stage's first parameters; and two coefficients that have moved.
+  assert len(new) > 5 * len(jax.tree.leaves(like.params))
+  coefficients = states[0][0].controllers
+  assert coefficients.keys() == {"kl", "entropy"} and coefficients["kl"] != like.controllers["kl"]
   for (path, x), (_, y) in zip(new, old, strict=True):
     assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), path
 

@@ -154,9 +154,18 @@ class RLConfig:
     self.critic.validate(f"{field}.critic")
     self.optim.validate(f"{field}.optim")
     self._validate_critic(field)
-    reads_old = self.loss.kind != "reinforce" or self.kl.times_ratio
+    self._validate_loss(field)
+    self._validate_regularisers(field)
+
+  def _validate_loss(self, field: str) -> None:
+    """What the policy loss cannot be together with the rest."""
+    corrected = self.importance.cap is not None
+    reads_old = self.loss.kind != "reinforce" or self.kl.times_ratio or corrected or self.cov.kind != "none"
     idle = self.loss.logp_old == "learner" and not reads_old
     require(not idle, f"{field}.loss.logp_old", "cannot act with kind=reinforce, which has no ratio")
+    learner = self.loss.logp_old == "learner"
+    why = "compares the learner with the sampler, so that loss.logp_old must be learner"
+    require(learner or not corrected, f"{field}.importance.cap", why)
     on_policy = self.epochs * self.minibatches == 1
     why = "with one optimiser step a rollout the ratio is 1 and"
     clipped = self.loss.clip_low is not None or self.loss.clip_high is not None
@@ -164,6 +173,38 @@ class RLConfig:
     require(not (on_policy and clipped), f"{field}.loss.kind", f"{why} {self.loss.kind} cannot clip: {cure}")
     gated = self.loss.kind == "sapo"
     require(not (on_policy and gated), f"{field}.loss.kind", f"{why} sapo's gate cannot act: {cure}")
+    flat = on_policy and self.cov.kind == "kl_cov"
+    require(not flat, f"{field}.cov.kind", f"{why} kl_cov has no gradient: raise epochs or minibatches")
+    whole = self.cov.kind == "clip_cov" and self.loss.kind in ("gspo", "rloo")
+    require(
+      not whole, f"{field}.cov.kind", f"clip_cov picks tokens, {self.loss.kind} has one ratio a completion"
+    )
+
+  def _validate_regularisers(self, field: str) -> None:
+    """What a regulariser cannot do in a stage like this one."""
+    adaptive = self.entropy_target is not None
+    both = adaptive == (self.entropy_rate is not None)
+    require(both, f"{field}.entropy_rate", "goes with entropy_target, and is needed there")
+    for name in ("entropy_target", "entropy_rate"):
+      require(vars(self)[name] is None or vars(self)[name] > 0, f"{field}.{name}", "must be positive")
+    floor = not adaptive or self.entropy >= 0
+    require(floor, f"{field}.entropy", "must not be negative with entropy_target, whose coefficient is not")
+    # The greedy completion's reward would lack what the samples' have, and not be the baseline it says it is.
+    shaped = self.overlong.buffer > 0 or self.overlong.unfinished != 0
+    greedy = self.advantage.kind == "remax"
+    why = "buffer and unfinished cannot act on remax's greedy completion, the baseline"
+    require(not (shaped and greedy), f"{field}.overlong", why)
+    later = {
+      "kl.schedule": self.kl.schedule != "constant",
+      "kl.target": self.kl.target is not None,
+      "kl.reference": self.kl.reference != "frozen",
+      "entropy_target": adaptive,
+      "l2_init": self.l2_init > 0 and self.epochs * self.minibatches == 1,
+    }
+    for name, asked in later.items():
+      require(not (asked and self.steps == 1), f"{field}.{name}", "cannot act in a stage of one step")
+    resets = self.kl.reset_every is None or self.steps == 0 or self.kl.reset_every < self.steps
+    require(resets, f"{field}.kl.reset_every", f"must be below steps={self.steps}, or no step sees a reset")
 
   def _validate_critic(self, field: str) -> None:
     """What the critic needs of the rest."""

@@ -11,10 +11,11 @@ import numpy as np
 from o1jax.config import ConfigError, RLConfig, require
 from o1jax.model.transformer import Decoder
 from o1jax.rl.advantage import ADVANTAGES, reward_stats
-from o1jax.rl.objective import kl_penalty
+from o1jax.rl.regularise import kl_penalty
 from o1jax.rl.score import Grouped, score
+from o1jax.rl.shaping import correct_sampler, leave_out, length_reward
 from o1jax.rl.value import with_returns
-from o1jax.types import Credit, Experience, PromptBatch, Rollout
+from o1jax.types import Credit, Experience, PromptBatch, Rollout, Stat, masked_mean
 
 
 def check_prompt(prompt: Sequence[int], name: str, length: int) -> None:
@@ -42,12 +43,15 @@ def prompt_batch(
 
 
 def group_credit(
-  rollout: Rollout, reward: jax.Array, token: jax.Array | None, greedy: jax.Array | None
+  rollout: Rollout,
+  reward: jax.Array,
+  include: jax.Array,
+  token: jax.Array | None,
+  greedy: jax.Array | None,
 ) -> Credit:
-  """A Credit in which every completion counts; reward f32[P, G], token f32[B, L] or None, greedy f32[P] or None."""
+  """reward f32[P, G], include bool[B], token f32[B, L] or None, greedy f32[P] or None -> Credit."""
   lengths = rollout.is_action.sum(1).reshape(reward.shape)
-  include = jnp.ones(reward.shape, bool)
-  return Credit(reward, lengths, include, rollout.is_action, token, greedy)
+  return Credit(reward, lengths, include.reshape(reward.shape), rollout.is_action, token, greedy)
 
 
 def experience_of(
@@ -155,13 +159,25 @@ def token_logp(
 def credit_and_experience(
   rollout: Rollout, reward, greedy_reward, logp_old, logp_ref, kl_coef, value=None, *, cfg
 ):
-  """(Experience, reward statistics) of a verified rollout; `cfg` is the RLConfig.
+  """(Experience, statistics) of a verified rollout; `cfg` is the RLConfig.
 
-  `value` f32[B, L] is the critic's of the rollout, and None without one.
+  `reward` f32[P, G] is the verifier's; the metric `reward` is of what is learned from: shaped by length, without
+  completions left out, before a KL. logp_ref f32[B, L] is given where a KL term exists, and None else;
+  value f32[B, L] where there is a critic.
   """
+  stats: dict[str, Stat] = {}
+  if cfg.overlong.buffer or cfg.overlong.unfinished:
+    added = length_reward(rollout, cfg.overlong, cfg.max_tokens)
+    reward = reward + added.reshape(reward.shape)
+    stats["rewards/length/mean"] = masked_mean(added, jnp.ones(added.shape, bool))
+  include = rollout.finished | (not cfg.overlong.mask)
+  rollout = leave_out(rollout, include)
+  logp_old = jnp.where(rollout.is_action, logp_old, 0.0)
   token = None
-  if cfg.kl.coef and cfg.kl.placement == "reward":
+  if logp_ref is not None and cfg.kl.placement == "reward":
     token = -kl_coef * kl_penalty(rollout.logp_sampler, logp_ref, rollout.is_action, cfg.kl.estimator)
-  credit = dataclasses.replace(group_credit(rollout, reward, token, greedy_reward), value=value)
+  credit = dataclasses.replace(group_credit(rollout, reward, include, token, greedy_reward), value=value)
   experience = experience_of(rollout, credit, logp_old, logp_ref, ADVANTAGES[cfg.advantage.kind], cfg)
-  return with_returns(experience, credit, cfg.critic.gamma, cfg.critic.lam), reward_stats(credit)
+  experience = with_returns(experience, credit, cfg.critic.gamma, cfg.critic.lam)
+  experience, told = correct_sampler(experience, cfg.importance)
+  return experience, {**reward_stats(credit), **stats, **told}

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.config import LossConfig, RLConfig
+from o1jax.rl.regularise import EXACT_KL, KL_ESTIMATORS
 from o1jax.rl.value import clipped_error, squared_error, value_loss
-from o1jax.types import Experience, Mean, Norms, Stat, Strengths, TokenScores, masked_max, masked_mean
+from o1jax.types import Experience, Max, Mean, Norms, Stat, Strengths, TokenScores, masked_max, masked_mean
 
 Apply = Callable[[TokenScores, Experience, Strengths, Norms], tuple[jax.Array, dict[str, Stat]]]
 Aggregate = Callable[[jax.Array, Experience, Norms, int], jax.Array]
@@ -183,7 +184,27 @@ def _mean_of_completions(value: jax.Array, experience: Experience, segments: int
 CLIP_MEANS = {"gspo": _mean_of_completions, "rloo": _mean_of_completions}
 
 
-def _policy(cfg: LossConfig, segments: int) -> Apply:
+def _held_back(experience: Experience) -> jax.Array:
+  if experience.held_back is None:
+    raise ValueError("clip_cov and kl_cov need Experience.held_back")
+  return experience.held_back & experience.is_action
+
+
+def _whole(loss: jax.Array, experience: Experience) -> jax.Array:
+  del experience
+  return loss
+
+
+def _clip_cov(loss: jax.Array, experience: Experience) -> jax.Array:
+  """0 on the tokens held back, which lose their gradient (Cui et al. 2025, section 4.2)."""
+  return jnp.where(_held_back(experience), 0.0, loss)
+
+
+LEFT_OF_LOSS = {"none": _whole, "clip_cov": _clip_cov, "kl_cov": _whole}
+
+
+def _policy(cfg: LossConfig, segments: int, left_of: Callable = _whole) -> Apply:
+  """`left_of`: what is left of the loss of each token, (f32[B, L], Experience) -> f32[B, L]."""
   loss_of, aggregate = POLICY_LOSSES[cfg.kind], AGGREGATIONS[cfg.aggregation]
   ratio_of, clip_mean = RATIOS.get(cfg.kind, _token_ratio), CLIP_MEANS.get(cfg.kind, _mean_of_tokens)
 
@@ -202,44 +223,21 @@ def _policy(cfg: LossConfig, segments: int) -> Apply:
       low, high = (c.astype(jnp.float32) for c in clips)
       for name, share in {"low": low, "high": high, "region": low + high}.items():
         stats[f"clip_ratio/{name}_mean"] = clip_mean(share, experience, segments)
-    return aggregate(loss * experience.weight, experience, norms, segments), stats
+    if experience.held_back is not None:
+      stats["cov/held_back_mean"] = masked_mean(_held_back(experience).astype(jnp.float32), mask)
+    return aggregate(left_of(loss, experience) * experience.weight, experience, norms, segments), stats
 
   return apply
 
 
-# KL to the reference; d = lp - lr
+# KL to the reference (estimators: regularise.py)
 
 
-def k1(gap: jax.Array) -> jax.Array:
-  """d: unbiased, and its gradient ignores the reference where it stands in the loss (Schulman 2020)."""
-  return gap
-
-
-def k2(gap: jax.Array) -> jax.Array:
-  """d^2 / 2: biased, with the gradient of KL(pi || ref) (Schulman 2020)."""
-  return 0.5 * gap**2
-
-
-def k3(gap: jax.Array) -> jax.Array:
-  """exp(-d) - 1 + d: unbiased and never negative; its gradient is that of KL(ref || pi) (Schulman 2020)."""
-  return jnp.exp(-gap) - 1.0 + gap
-
-
-KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
-EXACT_KL: dict[str, Callable[[TokenScores], jax.Array | None]] = {
-  "reverse": lambda scores: scores.kl_reverse,
-  "forward": lambda scores: scores.kl_forward,
-}
-
-
-def kl_penalty(logp: jax.Array, logp_ref: jax.Array, is_action: jax.Array, estimator: str) -> jax.Array:
-  """f32[B, L] estimate of KL(pi || ref) by token, for a KL in the reward; 0 where not an action."""
-  return jnp.where(is_action, KL_ESTIMATORS[estimator](jnp.where(is_action, logp - logp_ref, 0.0)), 0.0)
-
-
-def _kl_stats(gap: jax.Array, mask: jax.Array) -> dict[str, Stat]:
+def _kl_stats(gap: jax.Array, mask: jax.Array, strengths: Strengths) -> dict[str, Stat]:
+  """Every sampled estimate, and the coefficient in force (one number, which any merging must leave as it is: Max)."""
   gap = jax.lax.stop_gradient(gap)
-  return {f"kl/{name}": masked_mean(estimate(gap), mask) for name, estimate in KL_ESTIMATORS.items()}
+  stats: dict[str, Stat] = {"kl/coef": Max(strengths.kl)}
+  return stats | {f"kl/{name}": masked_mean(estimate(gap), mask) for name, estimate in KL_ESTIMATORS.items()}
 
 
 def _gap(scores: TokenScores, experience: Experience) -> jax.Array:
@@ -257,7 +255,7 @@ def _sampled_kl(cfg: RLConfig, segments: int) -> Apply:
     if cfg.kl.times_ratio:
       value = value * jnp.exp(jnp.where(experience.is_action, scores.logp - experience.logp_old, 0.0))
     share = aggregate(value * experience.weight, experience, norms, segments)
-    return strengths.kl * share, _kl_stats(gap, experience.is_action)
+    return strengths.kl * share, _kl_stats(gap, experience.is_action, strengths)
 
   return apply
 
@@ -269,7 +267,7 @@ def _exact_kl(cfg: RLConfig, segments: int) -> Apply:
     value = pick(scores)
     if value is None:
       raise ValueError(f"TokenScores lack the exact KL {cfg.kl.estimator}")
-    stats = _kl_stats(_gap(scores, experience), experience.is_action)
+    stats = _kl_stats(_gap(scores, experience), experience.is_action, strengths)
     stats[f"kl/{cfg.kl.estimator}"] = masked_mean(jax.lax.stop_gradient(value), experience.is_action)
     return strengths.kl * aggregate(value * experience.weight, experience, norms, segments), stats
 
@@ -278,17 +276,30 @@ def _exact_kl(cfg: RLConfig, segments: int) -> Apply:
 
 def _watched_kl(scores, experience, strengths, norms):
   """No loss: the KL already stands in the reward, and is only measured."""
-  del strengths, norms
-  return jnp.zeros(()), _kl_stats(_gap(scores, experience), experience.is_action)
+  del norms
+  return jnp.zeros(()), _kl_stats(_gap(scores, experience), experience.is_action, strengths)
 
 
 def _entropy(scores, experience, strengths, norms, *, bonus: bool):
   """-coefficient * entropy, mean over the action tokens of the global batch whatever the policy's aggregation."""
   stats: dict[str, Stat] = {
-    "entropy": masked_mean(jax.lax.stop_gradient(scores.entropy), experience.is_action)
+    "entropy": masked_mean(jax.lax.stop_gradient(scores.entropy), experience.is_action),
+    "entropy/coef": Max(strengths.entropy),
   }
   share = token_mean(scores.entropy, experience, norms, 1) if bonus else jnp.zeros(())
   return -strengths.entropy * share, stats
+
+
+def _kl_cov(cfg: RLConfig, segments: int) -> Apply:
+  """coefficient * |lp - lo| on the tokens held back, aggregated as the policy loss (Cui et al. 2025, section 4.3)."""
+  aggregate = AGGREGATIONS[cfg.loss.aggregation]
+
+  def apply(scores, experience, strengths, norms):
+    gap = jnp.where(_held_back(experience), scores.logp - experience.logp_old, 0.0)
+    size = gap * jnp.sign(jax.lax.stop_gradient(gap))  # |gap|, whose slope at 0 is 0: abs has 1 there
+    return strengths.cov * aggregate(size * experience.weight, experience, norms, segments), {}
+
+  return apply
 
 
 def _nll(scores, experience, strengths, norms):
@@ -303,13 +314,18 @@ def sft_terms() -> tuple[Term, ...]:
   return (Term("nll", frozenset(), _nll),)
 
 
-def rl_terms(cfg: RLConfig, segments: int = 1) -> tuple[Term, ...]:
-  """The terms an RL configuration asks for; `segments`: completions in a row at most."""
+def rl_terms(cfg: RLConfig, segments: int = 1, keep: frozenset[str] = frozenset()) -> tuple[Term, ...]:
+  """The terms an RL configuration asks for; `segments`: completions in a row at most.
+
+  A term exists where its coefficient is not 0, or where `keep` ("kl", "entropy", "cov") names it: members of a population
+  share one program, in which a traced coefficient of 0 must do what another's 0.1 does.
+  """
+  bonus = cfg.entropy != 0.0 or cfg.entropy_target is not None or "entropy" in keep
   terms = [
-    Term("policy", frozenset(), _policy(cfg.loss, segments)),
-    Term("entropy", frozenset({"entropy"}), functools.partial(_entropy, bonus=cfg.entropy != 0.0)),
+    Term("policy", frozenset(), _policy(cfg.loss, segments, LEFT_OF_LOSS[cfg.cov.kind])),
+    Term("entropy", frozenset({"entropy"}), functools.partial(_entropy, bonus=bonus)),
   ]
-  if cfg.kl.coef:
+  if cfg.kl.coef or "kl" in keep:
     kinds = {
       "loss": {**dict.fromkeys(KL_ESTIMATORS, _sampled_kl), **dict.fromkeys(EXACT_KL, _exact_kl)},
       "reward": dict.fromkeys(KL_ESTIMATORS, lambda cfg, segments: _watched_kl),
@@ -317,6 +333,8 @@ def rl_terms(cfg: RLConfig, segments: int = 1) -> tuple[Term, ...]:
     asks = {"reverse": {"kl_reverse"}, "forward": {"kl_forward"}}.get(cfg.kl.estimator, set())
     apply = kinds[cfg.kl.placement][cfg.kl.estimator](cfg, segments)
     terms.append(Term("kl", frozenset({"logp_ref", *asks}), apply))
+  if cfg.cov.kind == "kl_cov" and (cfg.cov.coef or "cov" in keep):
+    terms.append(Term("cov", frozenset(), _kl_cov(cfg, segments)))
   if cfg.critic.kind != "none":
     error = squared_error if cfg.critic.clip is None else clipped_error(cfg.critic.clip)
     terms.append(Term("value", frozenset({"value"}), value_loss(error)))

@@ -3,16 +3,18 @@
 import dataclasses
 from typing import Any, Callable, Mapping, NamedTuple
 
+import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
 from o1jax.config import OptimConfig, RLConfig, TrainConfig
 from o1jax.rl.objective import needs, rl_terms, sft_terms
+from o1jax.rl.regularise import hold_back, rl_controllers, rl_penalties
 from o1jax.rl.score import Grouped, Packed
-from o1jax.rl.update import REFERENCES, UpdateConfig, learning_rate, make_optimizer
+from o1jax.rl.update import REFERENCES, UpdateConfig, decaying, init_state, learning_rate, make_optimizer
 from o1jax.rl.value import ADD_CRITIC
 from o1jax.scaling import compute
-from o1jax.types import Strengths
+from o1jax.types import Strengths, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,16 +82,33 @@ def sft_stage(config: TrainConfig, steps: int, first: int = 0) -> Stage:
   )
 
 
-def rl_stage(config: TrainConfig) -> Stage:
-  """The RL stage, after the cold start."""
+def rl_stage(config: TrainConfig, keep: frozenset[str] = frozenset()) -> Stage:
+  """The RL stage, after the cold start.
+
+  keep: of "kl", "entropy", "l2_init" and "cov" (kl_cov's), terms that stay though their coefficient is 0 here, because
+  another member of a population has one.
+  """
   cfg = config.rl
   update = UpdateConfig(
-    rl_terms(cfg), Grouped(cfg.max_prompt, cfg.samples), cfg.max_tokens, cfg.epochs, cfg.minibatches,
+    rl_terms(cfg, keep=keep), Grouped(cfg.max_prompt, cfg.samples), cfg.max_tokens, cfg.epochs, cfg.minibatches,
     cfg.micro_batches, cfg.head_chunk, reference=REFERENCES[cfg.kl.reference], reset_optimizer=cfg.kl.reset_optimizer,
+    hold_back=hold_back(cfg.cov), penalties=rl_penalties(cfg, keep), controllers=rl_controllers(cfg),
   )  # fmt: skip
   rate = learning_rate(cfg.optim, cfg.steps)
   add_critic, every = ADD_CRITIC[cfg.critic.kind], config.eval.every[1]
   return Stage("rl", make_optimizer(cfg.optim), update, rate, cfg.optim, config.sft.steps, every, add_critic)
+
+
+def first_state(stage: Stage, params: Any) -> TrainState:
+  """The state a stage begins with: `params`, its critic, and copies where it asks for a reference or its start."""
+  update = stage.update
+  return init_state(
+    nn.meta.unbox(stage.add_critic(params)),
+    stage.tx,
+    with_reference="logp_ref" in needs(update.terms),
+    with_init=bool(update.penalties),
+    controllers=update.controllers,
+  )
 
 
 def references(stage: Stage, cfg: RLConfig) -> int:
@@ -114,14 +133,15 @@ def critic_passes(cfg: RLConfig) -> dict[str, int]:
 
 
 def strengths_at(config: TrainConfig, stage: Stage, step: int) -> Strengths:
-  """The traced strengths of step `step` of the run (from 1)."""
-  rl = config.rl
+  """The traced strengths of step `step` of the run (from 1); controllers overrule theirs (`in_force`)."""
+  rl, done = config.rl, step - 1 - stage.first
+  kl = decaying(rl.kl.coef, rl.kl.schedule, rl.kl.final_fraction, rl.steps)
   number = lambda value: jnp.float32(0.0 if value is None else value)
   return Strengths(
-    lr=jnp.float32(stage.rate(step - 1 - stage.first)),
+    lr=jnp.float32(stage.rate(done)),
     decay=number(stage.optim.decay),
     temperature=number(rl.temperature if stage.name == "rl" else 1.0),
-    kl=number(rl.kl.coef),
+    kl=jnp.float32(kl(done)),
     entropy=number(rl.entropy),
     clip_low=number(rl.loss.clip_low),
     clip_high=number(rl.loss.clip_high),

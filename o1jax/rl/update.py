@@ -16,6 +16,7 @@ import optax
 from o1jax.config import OptimConfig
 from o1jax.model.transformer import Decoder
 from o1jax.rl.objective import Term, global_norms, needs, objective
+from o1jax.rl.regularise import Controller, HoldBack, Penalty, first_coefficients, moved
 from o1jax.rl.score import Grouped, Packed, score
 from o1jax.rl.value import policy_params
 from o1jax.types import Experience, Mean, Norms, Stat, Strengths, TrainState, blank_stats, merge_stats
@@ -37,6 +38,9 @@ class UpdateConfig:
   segments: int = 1  # completions in a row at most
   reference: Callable[[Any, Any, jax.Array, Strengths], Any] = lambda params, ref, step, strengths: ref
   reset_optimizer: bool = False
+  hold_back: HoldBack = lambda experience, key: None  # of a whole minibatch, before its first forward pass
+  penalties: tuple[Penalty, ...] = ()
+  controllers: tuple[Controller, ...] = ()
 
 
 def make_optimizer(cfg: OptimConfig) -> optax.GradientTransformation:
@@ -56,24 +60,39 @@ def make_optimizer(cfg: OptimConfig) -> optax.GradientTransformation:
   return optax.inject_hyperparams(chain)(learning_rate=cfg.lr, weight_decay=cfg.decay)
 
 
+def decaying(value: float, kind: str, final_fraction: float, steps: int) -> optax.Schedule:
+  """Step (from 0) -> `value`, constant or falling (linear, cosine) to `final_fraction` of it after `steps`."""
+  over = max(steps, 1)
+  decays = {
+    "constant": lambda: optax.constant_schedule(value),
+    "linear": lambda: optax.linear_schedule(value, value * final_fraction, over),
+    "cosine": lambda: optax.cosine_decay_schedule(value, over, final_fraction),
+  }
+  return decays[kind]()
+
+
 def learning_rate(cfg: OptimConfig, steps: int) -> optax.Schedule:
   """Training step -> learning rate: linear warm-up, then constant, linear or cosine to `final_fraction`."""
-  after = max(steps - cfg.warmup, 1)
-  decays = {
-    "constant": lambda: optax.constant_schedule(cfg.lr),
-    "linear": lambda: optax.linear_schedule(cfg.lr, cfg.lr * cfg.final_fraction, after),
-    "cosine": lambda: optax.cosine_decay_schedule(cfg.lr, after, cfg.final_fraction),
-  }
-  main = decays[cfg.schedule]()
+  main = decaying(cfg.lr, cfg.schedule, cfg.final_fraction, steps - cfg.warmup)
   if not cfg.warmup:
     return main
   return optax.join_schedules([optax.linear_schedule(0.0, cfg.lr, cfg.warmup), main], [cfg.warmup])
 
 
-def init_state(params: Any, tx: optax.GradientTransformation, *, with_reference: bool) -> TrainState:
-  """A fresh state; the reference, where a term needs one, is a copy of the policy's parameters."""
-  reference = jax.tree.map(jnp.copy, policy_params(params)) if with_reference else None
-  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), reference)
+def init_state(
+  params: Any,
+  tx: optax.GradientTransformation,
+  *,
+  with_reference: bool,
+  with_init: bool = False,
+  controllers: tuple[Controller, ...] = (),
+) -> TrainState:
+  """A fresh state; the reference and the first parameters, where something needs them, are copies of the policy's."""
+  copied = lambda wanted: jax.tree.map(jnp.copy, policy_params(params)) if wanted else None
+  coefficients = first_coefficients(controllers)
+  return TrainState(
+    jnp.zeros((), jnp.int32), params, tx.init(params), copied(with_reference), copied(with_init), coefficients
+  )
 
 
 def in_force(strengths: Strengths, controllers: dict[str, jax.Array] | None) -> Strengths:
@@ -155,20 +174,39 @@ def gradients(
   return jax.lax.scan(add, start, pieces)[0]
 
 
+def penalised(
+  loss: jax.Array, grads: Any, state: TrainState, strengths: Strengths, penalties: tuple[Penalty, ...]
+) -> tuple[jax.Array, Any, dict[str, Stat]]:
+  """(loss, gradients, statistics) with the penalties added: once, whatever the micro-batches."""
+  stats: dict[str, Stat] = {}
+  for penalty in penalties:
+    value = jax.value_and_grad(penalty.apply, has_aux=True)
+    (share, told), slope = value(state.params, state.init_params, strengths)
+    loss, grads = loss + share, jax.tree.map(jnp.add, grads, slope)
+    stats |= {**told, f"loss/{penalty.name}": Mean(share, jnp.ones(()))}
+  return loss, grads, stats
+
+
 def update(
   state: TrainState,
   experience: Experience,
+  key: jax.Array,
   strengths: Strengths,
   *,
   model: Decoder,
   tx: optax.GradientTransformation,
   cfg: UpdateConfig,
 ) -> tuple[TrainState, dict[str, Stat]]:
-  """One optimiser step on one minibatch. Denominators are those of all its rows, whatever the micro-batch."""
+  """One optimiser step on one minibatch. Denominators are those of all its rows, whatever the micro-batch.
+
+  Consumes the key, where tokens to hold back are drawn; else it is not used.
+  """
+  experience = dataclasses.replace(experience, held_back=cfg.hold_back(experience, key))
   norms = global_norms(experience, cfg.max_tokens, cfg.segments)
   loss, grads, stats = gradients(
     state.params, state.ref_params, experience, strengths, norms, model=model, cfg=cfg
   )
+  loss, grads, told = penalised(loss, grads, state, strengths, cfg.penalties)
   norm = optax.tree.norm(grads)
   opt_state: Any = state.opt_state
   hyper = {**opt_state.hyperparams, "learning_rate": strengths.lr, "weight_decay": strengths.decay}
@@ -177,7 +215,7 @@ def update(
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
   keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
   one = jnp.ones((), jnp.float32)
-  stats = {**stats, "loss": Mean(loss, one), "grad_norm": Mean(norm, one)}
+  stats = {**stats, **told, "loss": Mean(loss, one), "grad_norm": Mean(norm, one)}
   return dataclasses.replace(
     state, params=keep(params, state.params), opt_state=keep(opt_state, state.opt_state)
   ), stats
@@ -196,14 +234,17 @@ def learn(
 ) -> tuple[TrainState, dict[str, Stat]]:
   """One training step: `epochs` passes over the experience in `minibatches` optimiser steps each, then the reference.
 
-  Minibatches are drawn by prompt group, afresh each epoch. Consumes the key; with one optimiser step it is not used.
-  Statistics are merged over the optimiser steps, but `logp_gap`, which is the first one's: later ones are off-policy.
+  Minibatches are drawn by prompt group, afresh each epoch. Consumes the key: epoch e orders its groups by fold_in(key, e),
+  optimiser step s (from 0) draws by fold_in(key, epochs + s). Statistics are merged over the optimiser steps, but
+  `logp_gap`, which is the first one's, as is what moves the controllers: later ones are off-policy.
   """
   strengths = in_force(strengths, state.controllers)
   run = functools.partial(update, model=model, tx=tx, cfg=cfg)
   steps = cfg.epochs * cfg.minibatches
+  drawing = lambda s: jax.random.fold_in(key, cfg.epochs + s)
   if steps == 1:
-    state, stats = run(state, experience, strengths)
+    state, stats = run(state, experience, drawing(0), strengths)
+    first = stats
   else:
     unit = _group(cfg.layout)
     groups = experience.tokens.shape[0] // unit
@@ -211,15 +252,18 @@ def learn(
     order = jnp.concatenate(orders).reshape(steps, groups // cfg.minibatches)
     rows = (order[:, :, None] * unit + jnp.arange(unit)).reshape(steps, -1)
     take = lambda index: jax.tree.map(lambda a: a[index], experience)
-    state, stats = run(state, take(rows[0]), strengths)
+    state, first = run(state, take(rows[0]), drawing(0), strengths)
 
-    def step(carry, index):
-      moved, new = run(carry[0], take(index), strengths)
-      return (moved, merge_stats(carry[1], new)), None
+    def step(carry, now):
+      index, s = now
+      later, new = run(carry[0], take(index), drawing(s), strengths)
+      return (later, merge_stats(carry[1], new)), None
 
-    first = stats
-    (state, stats), _ = jax.lax.scan(step, (state, stats), rows[1:])
+    (state, stats), _ = jax.lax.scan(step, (state, first), (rows[1:], jnp.arange(1, steps)))
     stats = {k: first[k] if k.startswith("logp_gap/") else v for k, v in stats.items()}
+  if cfg.controllers:
+    coefficients = moved(cfg.controllers, state.controllers, first, experience.tokens.shape[0])
+    state = dataclasses.replace(state, controllers=coefficients)
   return _finish(state, strengths, tx, cfg), stats
 
 

@@ -26,6 +26,7 @@ from o1jax.dist.mesh import make_mesh
 from o1jax.dist.sharding import RULES, param_shardings, put_rows
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import credit_and_experience, token_logp, token_scores
+from o1jax.rl.regularise import rl_penalties
 from o1jax.rl.score import Grouped, Packed, score
 from o1jax.rl.stages import critic_passes, rl_stage, strengths_at
 from o1jax.rl.update import REFERENCES, UpdateConfig, init_state, learn, make_optimizer
@@ -250,3 +251,15 @@ def test_passes_that_a_critic_costs() -> None:
   assert asked("head") == {"values": 1, "value_updates": 0}
   assert asked("head", logp_old="learner") == {"values": 0, "value_updates": 0}
   assert asked("own", logp_old="learner") == {"values": 1, "value_updates": 2}
+
+
+def test_a_distance_to_the_start_is_the_policys() -> None:
+  params = parameters("own")
+  (penalty,) = rl_penalties(dataclasses.replace(run_of("own").rl, l2_init=0.5))
+  strengths = dataclasses.replace(
+    strengths_at(run_of("own"), rl_stage(run_of("own")), 1), l2_init=jnp.float32(0.5)
+  )
+  start = jax.tree.map(lambda p: p - 1.0, policy_params(params))
+  slope, _ = jax.grad(penalty.apply, has_aux=True)(params, start, strengths)
+  assert all(np.allclose(leaf, 0.5, atol=1e-5) for leaf in jax.tree.leaves(policy_params(slope)))
+  assert not any(np.any(leaf) for leaf in jax.tree.leaves(slope["critic"]))

@@ -19,7 +19,8 @@ from o1jax.config import (
   TrainConfig,
 )
 from o1jax.rl.advantage import ADVANTAGES
-from o1jax.rl.objective import KL_ESTIMATORS, global_norms, kl_penalty, needs, objective, rl_terms
+from o1jax.rl.objective import global_norms, needs, objective, rl_terms
+from o1jax.rl.regularise import KL_ESTIMATORS, kl_penalty
 from o1jax.rl.stages import rl_stage, strengths_at
 from o1jax.types import Credit, Experience, Norms, TokenScores, resolve_stats
 

@@ -1,6 +1,7 @@
 """Every option of the learner changes the gradient it claims to change: one table row an option, and none left out.
 
-`gradient` goes the way of a training step on fixed numbers: reference -> KL in the reward -> advantage -> objective.
+`gradient` goes the way of a training step on fixed numbers: reference -> lengths, KL in the reward -> advantage -> weights
+-> tokens held back -> objective, with the coefficients of one step of the stage, moved once by their controllers.
 """
 
 import dataclasses
@@ -15,25 +16,30 @@ import pytest
 from o1jax.config import (
   AdvantageConfig,
   CountdownConfig,
+  CovConfig,
   CriticConfig,
+  ImportanceConfig,
   KLConfig,
   LossConfig,
   ModelConfig,
   OptimConfig,
+  OverlongConfig,
   RLConfig,
   TrainConfig,
 )
 from o1jax.rl.batch import credit_and_experience
 from o1jax.rl.objective import global_norms, objective
+from o1jax.rl.regularise import moved as moved_coefficients
 from o1jax.rl.score import Packed
-from o1jax.rl.stages import rl_stage, strengths_at
-from o1jax.rl.update import UpdateConfig, init_state, is_reset, learn
+from o1jax.rl.stages import first_state, rl_stage, strengths_at
+from o1jax.rl.update import in_force, is_reset, learn
 from o1jax.types import Experience, Rollout, TokenScores
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8, vocab=8)
 CENTRED = AdvantageConfig("dr_grpo")  # of two samples, grpo tells the signs alone
 REWARD = np.float32([[1.0, 0.25], [0.0, 0.75]])
 STEP = 6  # the training step after which the reference may have moved
+EARLY = 4  # the one whose coefficients are in force: linear and cosine schedules meet halfway
 
 
 def numbers() -> tuple[Rollout, TokenScores, np.ndarray, np.ndarray]:
@@ -45,45 +51,46 @@ def numbers() -> tuple[Rollout, TokenScores, np.ndarray, np.ndarray]:
   draw = lambda scale: np.where(action, rng.normal(0, scale, action.shape), 0.0).astype(np.float32)
   sampler = -np.abs(draw(1.0))
   scores = TokenScores(sampler + draw(0.5), *(np.abs(draw(1.0)) for _ in range(3)))
-  rollout = Rollout(np.zeros(action.shape, np.int32), valid, action, sampler, np.ones(4, bool))
+  finished = np.array([False, True, True, True])
+  rollout = Rollout(np.zeros(action.shape, np.int32), valid, action, sampler, finished)
   logp_ref, value = sampler + draw(0.5), draw(0.5)
   return rollout, scores.replace(value=value + draw(0.5)), logp_ref, value
 
 
-def config(
-  loss=LossConfig(), advantage=CENTRED, kl=KLConfig(), entropy=0.0, critic=CriticConfig()
-) -> RLConfig:
-  return RLConfig(
-    steps=1,
-    prompts=2,
-    samples=2,
-    max_tokens=4,
-    epochs=2,
-    loss=loss,
-    advantage=advantage,
-    kl=kl,
-    entropy=entropy,
-    critic=critic,
-  )
+def config(loss=LossConfig(), advantage=CENTRED, **changes) -> RLConfig:
+  fields = dict(steps=10, prompts=2, samples=2, max_tokens=4, epochs=2, loss=loss, advantage=advantage)
+  return RLConfig(**{**fields, **changes})
+
+
+def run_of(cfg: RLConfig) -> TrainConfig:
+  run = TrainConfig("test", MODEL, CountdownConfig(), rl=cfg)
+  run.validate()
+  return run
 
 
 @functools.cache
 def gradient(cfg: RLConfig) -> np.ndarray:
   """d loss / d(log-probs, entropies, exact KLs), flat."""
-  run = TrainConfig("test", MODEL, CountdownConfig(), rl=cfg)
-  run.validate()
-  stage = rl_stage(run)
-  strengths = strengths_at(run, stage, 1)
+  stage = rl_stage(run_of(cfg))
+  strengths = strengths_at(run_of(cfg), stage, EARLY)
   rollout, scores, logp_ref, value = numbers()
   value = None if cfg.critic.kind == "none" else value
   logp_ref = stage.update.reference(scores.logp, logp_ref, jnp.int32(STEP), strengths)
   logp_old = {"sampler": rollout.logp_sampler, "learner": scores.logp}[cfg.loss.logp_old]
-  with jax.disable_jit():
-    greedy = np.float32([0.5, 0.25])
-    given = (rollout, REWARD, greedy, logp_old, logp_ref, strengths.kl, value)
-    experience, _ = credit_and_experience(*given, cfg=cfg)
-  norms = global_norms(experience, stage.update.max_tokens, stage.update.segments)
-  grads, _ = jax.grad(objective(stage.update.terms), has_aux=True)(scores, experience, strengths, norms)
+  greedy, loss_of = np.float32([0.5, 0.25]), objective(stage.update.terms)
+
+  def evaluated(strengths):
+    with jax.disable_jit():
+      given = (rollout, REWARD, greedy, logp_old, logp_ref, strengths.kl, value)
+      experience, _ = credit_and_experience(*given, cfg=cfg)
+    experience = experience.replace(held_back=stage.update.hold_back(experience, jax.random.key(0)))
+    norms = global_norms(experience, stage.update.max_tokens, stage.update.segments)
+    return jax.grad(loss_of, has_aux=True)(scores, experience, strengths, norms)
+
+  grads, stats = evaluated(strengths)
+  if stage.update.controllers:
+    start = {c.name: jnp.float32(c.start) for c in stage.update.controllers}
+    grads, _ = evaluated(in_force(strengths, moved_coefficients(stage.update.controllers, start, stats, 4)))
   flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads)])
   assert np.isfinite(flat).all()
   return flat
@@ -111,12 +118,19 @@ def critic(**options) -> RLConfig:
 SAMPLED = KLConfig(0.25, "k3")
 MOVING = [SAMPLED, KLConfig(0.25, "k3", reference="ema", ema=0.5)]
 MOVING += [KLConfig(0.25, "k3", reference="reset", reset_every=3)]
+CLIP_COV = CovConfig("clip_cov", fraction=0.2, low=-9.0, high=9.0)
+WINDOW = CovConfig("clip_cov", fraction=1.0, low=-0.05, high=0.05)
+KL_COV = CovConfig("kl_cov", fraction=0.2, coef=0.5)
 VALUES = {
   "loss.kind": [config(kind) for kind in KINDS],
   "loss.aggregation": [config(LossConfig("reinforce", a)) for a in ("token_mean", SEQ, "dr_grpo")],
   "advantage.kind": [config(advantage=AdvantageConfig(kind)) for kind in ESTIMATORS] + [critic()],
   "kl.estimator": [config(kl=KLConfig(0.25, e)) for e in ("k1", "k2", "k3", "reverse", "forward")],
   "kl.reference": [config(kl=kl) for kl in MOVING],
+  "kl.schedule": [
+    config(kl=dataclasses.replace(SAMPLED, schedule=s)) for s in ("constant", "linear", "cosine")
+  ],
+  "cov.kind": [config(cov=cov) for cov in (CovConfig(), CLIP_COV, KL_COV)],
 }
 
 
@@ -132,6 +146,12 @@ def test_every_value_has_its_own_gradient(option) -> None:
 ON = AdvantageConfig("reinforce++", group_baseline=True)
 PAID = KLConfig(0.25, "k3", placement="reward")
 TIMES = KLConfig(0.25, "k3", times_ratio=True)
+LINEAR = dataclasses.replace(SAMPLED, schedule="linear")
+ADAPTIVE = dataclasses.replace(SAMPLED, target=0.15, horizon=8)
+BONUS = dict(entropy=0.1, entropy_target=9.0, entropy_rate=0.1)
+BUFFER = OverlongConfig(buffer=2)
+LEARNER = LossConfig("ppo_clip", logp_old="learner", **CLIP)
+CAPPED = ImportanceConfig(1.1)
 PAIRS = {
   f"loss.{name} of {kind}": (
     config(LossConfig(kind, SEQ, **WIDE, **more)),
@@ -156,7 +176,32 @@ PAIRS |= {
   "kl.times_ratio": (config(kl=SAMPLED), config(kl=TIMES)),
   "kl.ema": (config(kl=MOVING[1]), config(kl=dataclasses.replace(MOVING[1], ema=0.1))),
   "kl.reset_every": (config(kl=MOVING[2]), config(kl=dataclasses.replace(MOVING[2], reset_every=4))),
+  "kl.final_fraction": (config(kl=LINEAR), config(kl=dataclasses.replace(LINEAR, final_fraction=0.5))),
+  "kl.target": (config(kl=ADAPTIVE), config(kl=dataclasses.replace(ADAPTIVE, target=5.0))),
+  "kl.target at all": (config(kl=ADAPTIVE), config(kl=SAMPLED)),
+  "kl.horizon": (config(kl=ADAPTIVE), config(kl=dataclasses.replace(ADAPTIVE, horizon=80))),
+  "kl.target in the reward": tuple(
+    config(kl=dataclasses.replace(ADAPTIVE, placement="reward", target=target)) for target in (0.15, 5.0)
+  ),
   "entropy": (config(), config(entropy=0.1)),
+  "entropy_target": (config(**BONUS), config(**{**BONUS, "entropy_target": 0.1})),
+  "entropy_rate": (config(**BONUS), config(**{**BONUS, "entropy_rate": 0.2})),
+  "cov.fraction of clip_cov": (config(cov=CLIP_COV), config(cov=dataclasses.replace(CLIP_COV, fraction=0.5))),
+  "cov.fraction": (config(cov=KL_COV), config(cov=dataclasses.replace(KL_COV, fraction=0.5))),
+  "cov.low": (config(cov=WINDOW), config(cov=dataclasses.replace(WINDOW, low=-9.0))),
+  "cov.high": (config(cov=WINDOW), config(cov=dataclasses.replace(WINDOW, high=9.0))),
+  "cov.coef": (config(cov=KL_COV), config(cov=dataclasses.replace(KL_COV, coef=1.0))),
+  "overlong.buffer": (config(), config(overlong=BUFFER)),
+  "overlong.penalty": (config(overlong=BUFFER), config(overlong=dataclasses.replace(BUFFER, penalty=0.5))),
+  "overlong.unfinished": (config(), config(overlong=OverlongConfig(unfinished=-1.0))),
+  "overlong.mask": (config(), config(overlong=OverlongConfig(mask=True))),
+  "importance.cap": (config(LEARNER), config(LEARNER, importance=CAPPED)),
+  "importance.level": tuple(
+    config(LEARNER, importance=ImportanceConfig(1.1, s)) for s in ("token", "sequence")
+  ),
+  "importance.excess": tuple(
+    config(LEARNER, importance=dataclasses.replace(CAPPED, excess=excess)) for excess in ("clamp", "mask")
+  ),
   "critic.coef": (critic(), critic(coef=0.4)),
   "critic.clip": (critic(), critic(clip=0.2)),
   "critic.gamma": (critic(), critic(gamma=0.9)),
@@ -192,19 +237,11 @@ class Bigram:
     return variables["params"]["table"][states], None
 
 
-def moved(kl: KLConfig, steps: int) -> list[np.ndarray]:
+def moved(steps: int, **changes) -> list[np.ndarray]:
   """The parameters' change in each of `steps` training steps on one batch; Adam with a large learning rate."""
-  cfg = dataclasses.replace(config(kl=kl), epochs=1, optim=OptimConfig(lr=LR, clip_norm=0.0))
-  run = TrainConfig("test", MODEL, CountdownConfig(), rl=cfg)
-  run.validate()
+  run = run_of(config(epochs=1, optim=OptimConfig(lr=LR, clip_norm=0.0), **changes))
   stage = rl_stage(run)
-  update = UpdateConfig(
-    stage.update.terms,
-    Packed(),
-    3,
-    reference=stage.update.reference,
-    reset_optimizer=stage.update.reset_optimizer,
-  )
+  stage = dataclasses.replace(stage, update=dataclasses.replace(stage.update, layout=Packed(), max_tokens=3))
   table = jnp.asarray(np.random.default_rng(0).normal(0, 1, (4, 4)), jnp.float32)
   tokens, whole = np.int32([[0, 1, 2, 3]]), np.ones((1, 4), np.int32)
   action = np.array([[False, True, True, True]])
@@ -212,18 +249,18 @@ def moved(kl: KLConfig, steps: int) -> list[np.ndarray]:
   experience = Experience(
     tokens, whole, np.arange(4)[None], action, -weight, -weight, advantage, weight, -weight
   )
-  state, changes = init_state({"table": table}, stage.tx, with_reference=True), []
+  state, changes = first_state(stage, {"table": table}), []
   for step in range(1, steps + 1):
     before = np.asarray(state.params["table"])
-    strengths = strengths_at(run, stage, step)
-    state, _ = learn(state, experience, jax.random.key(0), strengths, model=Bigram(), tx=stage.tx, cfg=update)
+    told, update = strengths_at(run, stage, step), stage.update
+    state, _ = learn(state, experience, jax.random.key(0), told, model=Bigram(), tx=stage.tx, cfg=update)
     changes.append(np.asarray(state.params["table"]) - before)
   return changes
 
 
 def test_reset_optimizer_forgets_the_moments() -> None:
   kl = KLConfig(0.25, "k3", reference="reset", reset_every=2)
-  kept, cleared = (moved(dataclasses.replace(kl, reset_optimizer=clear), 3) for clear in (False, True))
+  kept, cleared = (moved(3, kl=dataclasses.replace(kl, reset_optimizer=clear)) for clear in (False, True))
   # The third step follows a reset. Adam's first step from empty moments is lr * sign(gradient), whatever its size.
   for step in (0, 1):
     np.testing.assert_array_equal(kept[step], cleared[step])
@@ -232,15 +269,30 @@ def test_reset_optimizer_forgets_the_moments() -> None:
   assert differ(kept[2], cleared[2])
 
 
+def test_l2_init_changes_the_second_step() -> None:
+  free, held = (moved(2, l2_init=coef) for coef in (0.0, 0.5))
+  np.testing.assert_allclose(held[0], free[0], atol=1e-6)  # the first one begins where the pull is to
+  assert differ(free[1], held[1])
+
+
 def test_resets_fall_on_multiples() -> None:
-  run = TrainConfig("test", MODEL, CountdownConfig(), rl=config(kl=MOVING[2]))
+  run = run_of(config(kl=MOVING[2]))
   strengths = strengths_at(run, rl_stage(run), 1)
   assert [step for step in range(1, 10) if is_reset(jnp.int32(step), strengths)] == [3, 6, 9]
 
 
 def test_no_option_is_left_out() -> None:
-  # test_value shows critic.kind: which parameters the value loss moves.
-  sections = {"loss": LossConfig, "advantage": AdvantageConfig, "kl": KLConfig, "critic": CriticConfig}
+  # test_critic shows critic.kind: which parameters the value loss moves.
+  sections = {"loss": LossConfig, "advantage": AdvantageConfig, "kl": KLConfig}
+  sections |= {
+    "cov": CovConfig,
+    "overlong": OverlongConfig,
+    "importance": ImportanceConfig,
+    "critic": CriticConfig,
+  }
   options = {f"{name}.{field.name}" for name, cls in sections.items() for field in dataclasses.fields(cls)}
-  shown = {option.split(" ")[0] for option in (*VALUES, *PAIRS, "kl.reset_optimizer", "critic.kind")}
+  options |= {"entropy", "entropy_target", "entropy_rate", "l2_init"}
+  shown = {
+    option.split(" ")[0] for option in (*VALUES, *PAIRS, "kl.reset_optimizer", "l2_init", "critic.kind")
+  }
   assert options <= shown

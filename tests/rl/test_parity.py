@@ -25,7 +25,8 @@ from o1jax.config import (
   TrainConfig,
 )
 from o1jax.rl.advantage import ADVANTAGES, reward_stats
-from o1jax.rl.objective import global_norms, kl_penalty, objective, sft_terms
+from o1jax.rl.objective import global_norms, objective, sft_terms
+from o1jax.rl.regularise import kl_penalty
 from o1jax.rl.score import Packed, score
 from o1jax.rl.stages import rl_stage, strengths_at
 from o1jax.types import Credit, Experience, TokenScores, resolve_stats

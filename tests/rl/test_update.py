@@ -14,11 +14,12 @@ import numpy as np
 import optax
 import pytest
 
-from o1jax.config import KLConfig, LossConfig, MeshConfig, ModelConfig, OptimConfig, RLConfig
+from o1jax.config import CovConfig, KLConfig, LossConfig, MeshConfig, ModelConfig, OptimConfig, RLConfig
 from o1jax.dist.mesh import make_mesh
 from o1jax.dist.sharding import RULES, param_shardings, put_rows
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.objective import rl_terms
+from o1jax.rl.regularise import hold_back, rl_penalties
 from o1jax.rl.score import Grouped
 from o1jax.rl.update import REFERENCES, UpdateConfig, init_state, learn, learning_rate, make_optimizer
 from o1jax.types import Experience, Strengths, TrainState, resolve_stats
@@ -28,6 +29,7 @@ MODEL = Decoder(ModelConfig(width=32, layers=2, heads=4, kv_heads=2, head_dim=8,
 RL = RLConfig(
   steps=1, prompts=P, samples=G, max_prompt=LP, max_tokens=R, epochs=2, entropy=0.01,
   loss=LossConfig("ppo_clip", "seq_mean_token_mean", clip_low=0.2, clip_high=0.3), kl=KLConfig(0.1, "reverse"),
+  l2_init=0.03, cov=CovConfig("kl_cov", fraction=0.1, coef=0.1),
 )  # fmt: skip
 # Over keys, rounding alone leaves 0.5e-6 to 1.2e-6 of the norm on 8 devices, more where completions cancel.
 KEY = jax.random.key(6)
@@ -38,7 +40,7 @@ ALONE = MeshConfig(1, 1, 1)
 def strengths(**changes) -> Strengths:
   number = dict(
     lr=1.0, decay=0.0, temperature=0.8, kl=0.1, entropy=0.01, clip_low=0.2, clip_high=0.3, ema=0.25,
-    l2_init=0.0, value=0.5, cov=0.0,
+    l2_init=0.03, value=0.5, cov=0.1,
   )  # fmt: skip
   return Strengths(**{k: jnp.float32(v) for k, v in {**number, "reset_every": 2.0, **changes}.items()})
 
@@ -73,15 +75,17 @@ def experience(pad: int = 0) -> Experience:
 
 
 def config(tx=SGD, pad: int = 0, rl: RLConfig = RL, **options) -> UpdateConfig:
-  return UpdateConfig(rl_terms(rl), Grouped(LP + pad, G), R, **options)
+  also = dict(hold_back=hold_back(rl.cov), penalties=rl_penalties(rl))
+  return UpdateConfig(rl_terms(rl), Grouped(LP + pad, G), R, **also, **options)
 
 
 def state_on(mesh: jax.sharding.Mesh, tx) -> TrainState:
-  """A state whose reference differs from its parameters."""
+  """A state whose reference and first parameters differ from its parameters."""
   boxed = jax.eval_shape(INIT, KEY)
   params = jax.device_put(nn.meta.unbox(INIT(KEY)), param_shardings(boxed, mesh))
   state = init_state(params, tx, with_reference=True)
-  return dataclasses.replace(state, ref_params=jax.tree.map(lambda p: 0.9 * p, params))
+  scaled = lambda factor: jax.tree.map(lambda p: factor * p, params)
+  return dataclasses.replace(state, ref_params=scaled(0.9), init_params=scaled(0.8))
 
 
 @functools.cache

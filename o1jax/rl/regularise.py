@@ -1,0 +1,201 @@
+"""What keeps RL from running away, below the level of terms: KL estimates, covariances, L2 to the start, controllers.
+
+Estimates are per token; d = lp - lr, lp = log pi, lr = the reference's log-prob. A penalty looks at parameters alone and
+is added once an optimiser step, whatever the micro-batch. A controller moves a coefficient once a training step, from what
+the first optimiser step measured: the policy there is still the one that drew the rollout.
+Left out: Skywork-OR1's second gate, which switches the entropy bonus off in steps that begin above the target.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Callable
+
+import jax
+import jax.numpy as jnp
+
+from o1jax.config import CovConfig, RLConfig
+from o1jax.rl.value import policy_params
+from o1jax.types import Experience, Mean, Stat, Strengths, TokenScores
+
+# KL to the reference
+
+
+def k1(gap: jax.Array) -> jax.Array:
+  """d: unbiased, and its gradient ignores the reference where it stands in the loss (Schulman 2020)."""
+  return gap
+
+
+def k2(gap: jax.Array) -> jax.Array:
+  """d^2 / 2: biased, with the gradient of KL(pi || ref) (Schulman 2020)."""
+  return 0.5 * gap**2
+
+
+def k3(gap: jax.Array) -> jax.Array:
+  """exp(-d) - 1 + d: unbiased and never negative; its gradient is that of KL(ref || pi) (Schulman 2020)."""
+  return jnp.exp(-gap) - 1.0 + gap
+
+
+KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
+EXACT_KL: dict[str, Callable[[TokenScores], jax.Array | None]] = {
+  "reverse": lambda scores: scores.kl_reverse,
+  "forward": lambda scores: scores.kl_forward,
+}
+
+
+def kl_penalty(logp: jax.Array, logp_ref: jax.Array, is_action: jax.Array, estimator: str) -> jax.Array:
+  """f32[B, L] estimate of KL(pi || ref) by token, for a KL in the reward; 0 where not an action."""
+  return jnp.where(is_action, KL_ESTIMATORS[estimator](jnp.where(is_action, logp - logp_ref, 0.0)), 0.0)
+
+
+# Tokens whose log-prob moves with their advantage
+
+
+def covariance(experience: Experience) -> jax.Array:
+  """f32[B, L] (A - mean A)(lo - mean lo), means over all action tokens; 0 elsewhere (Cui et al. 2025, section 4.2).
+
+  lo is `logp_old`, so that it is known before the first forward pass of an optimiser step.
+  """
+  mask = experience.is_action
+  count = jnp.maximum(mask.sum(), 1)
+  centred = lambda value: value - jnp.where(mask, value, 0.0).sum() / count
+  return jnp.where(mask, centred(experience.advantage) * centred(experience.logp_old), 0.0)
+
+
+def _foremost(score: jax.Array, eligible: jax.Array, fraction: float, mask: jax.Array) -> jax.Array:
+  """bool[B, L]: the eligible tokens with the highest scores, `fraction` of those in `mask` but at least one.
+
+  Of equal scores the earlier token comes first.
+  """
+  count = jnp.maximum(jnp.round(fraction * mask.sum()), 1.0)
+  flat = jnp.where(eligible, score, -jnp.inf).reshape(-1)
+  order = jnp.argsort(flat, stable=True, descending=True)
+  rank = jnp.zeros(flat.shape, jnp.int32).at[order].set(jnp.arange(flat.size, dtype=jnp.int32))
+  return (rank < count).reshape(eligible.shape) & eligible
+
+
+def no_tokens(experience: Experience, key: jax.Array, cfg: CovConfig) -> None:
+  """None are picked. The key is not used."""
+  del experience, key, cfg
+
+
+def random_tokens(experience: Experience, key: jax.Array, cfg: CovConfig) -> jax.Array:
+  """bool[B, L]: clip_cov's tokens, a random `fraction` with a covariance in (low, high) (Cui et al. 2025,
+  section 4.2).
+
+  No ratio is clipped at `logp_old`; a token that the clip cuts later has no gradient left to lose. A token's noise
+  comes from its ordinal among the actions, so that padding changes nothing. Consumes the key.
+  """
+  mask, value = experience.is_action, covariance(experience)
+  ordinal = jnp.cumsum(mask.reshape(-1)) - 1
+  noise = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(ordinal).reshape(mask.shape)
+  return _foremost(noise, mask & (value > cfg.low) & (value < cfg.high), cfg.fraction, mask)  # type: ignore[arg-type, operator]
+
+
+def top_tokens(experience: Experience, key: jax.Array, cfg: CovConfig) -> jax.Array:
+  """bool[B, L]: kl_cov's tokens, the `fraction` with the highest covariance (Cui et al. 2025, section 4.3).
+
+  The key is not used.
+  """
+  del key
+  mask = experience.is_action
+  return _foremost(covariance(experience), mask, cfg.fraction, mask)  # type: ignore[arg-type]
+
+
+HoldBack = Callable[[Experience, jax.Array], jax.Array | None]
+HELD_BACK: dict[str, Callable[[Experience, jax.Array, CovConfig], jax.Array | None]] = {
+  "none": no_tokens,
+  "clip_cov": random_tokens,
+  "kl_cov": top_tokens,
+}
+
+
+def hold_back(cfg: CovConfig) -> HoldBack:
+  """(whole minibatch, key) -> the tokens to hold back, bool[B, L], or None."""
+  choose = HELD_BACK[cfg.kind]
+  return lambda experience, key: choose(experience, key, cfg)
+
+
+# Penalties
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+  """A summand of the loss that reads the parameters and the stage's first ones, but no token."""
+
+  name: str
+  apply: Callable[[Any, Any, Strengths], tuple[jax.Array, dict[str, Stat]]]
+
+
+def _l2_init(params: Any, init: Any, strengths: Strengths) -> tuple[jax.Array, dict[str, Stat]]:
+  """coefficient / 2 * ||theta - theta_0||^2 over the policy's parameters (Kumar et al. 2023, section 3)."""
+  gaps = jax.tree.map(lambda p, q: jnp.sum((p - q) ** 2), policy_params(params), init)
+  squared = jax.tree.reduce(jnp.add, gaps)
+  distance = jnp.sqrt(jax.lax.stop_gradient(squared))
+  return 0.5 * strengths.l2_init * squared, {"l2_init/distance": Mean(distance, jnp.ones(()))}
+
+
+def rl_penalties(cfg: RLConfig, keep: frozenset[str] = frozenset()) -> tuple[Penalty, ...]:
+  """The penalties an RL configuration asks for; one in `keep` ("l2_init") stays though its coefficient is 0."""
+  return (Penalty("l2_init", _l2_init),) if cfg.l2_init or "l2_init" in keep else ()
+
+
+# Controllers
+
+
+@dataclasses.dataclass(frozen=True)
+class Controller:
+  """A coefficient that follows a measurement, once a training step."""
+
+  name: str  # of the field of Strengths
+  start: float
+  measure: str  # name of the statistic, as the first optimiser step has it
+  move: Callable[
+    [jax.Array, jax.Array, int], jax.Array
+  ]  # (coefficient, measured, completions) -> the next one
+
+
+def follow_kl(
+  coef: jax.Array, measured: jax.Array, completions: int, *, target: float, horizon: float
+) -> jax.Array:
+  """beta (1 + clip(KL / target - 1, -0.2, 0.2) n / horizon) (Ziegler et al. 2019, section 2.2)."""
+  return coef * (1.0 + jnp.clip(measured / target - 1.0, -0.2, 0.2) * completions / horizon)
+
+
+def follow_entropy(
+  coef: jax.Array, measured: jax.Array, completions: int, *, target: float, rate: float
+) -> jax.Array:
+  """coefficient + rate below the target, else - rate, never negative (He et al. 2025, Skywork-OR1, section 4)."""
+  del completions
+  return jnp.maximum(jnp.where(measured < target, coef + rate, coef - rate), 0.0)
+
+
+def rl_controllers(cfg: RLConfig) -> tuple[Controller, ...]:
+  """The controllers an RL configuration asks for."""
+  found, kl = [], cfg.kl
+  if kl.target is not None and kl.horizon is not None:  # one goes with the other
+    move = functools.partial(follow_kl, target=kl.target, horizon=kl.horizon)
+    found.append(Controller("kl", kl.coef, f"kl/{kl.estimator}", move))
+  if cfg.entropy_target is not None and cfg.entropy_rate is not None:
+    follow = functools.partial(follow_entropy, target=cfg.entropy_target, rate=cfg.entropy_rate)
+    found.append(Controller("entropy", cfg.entropy, "entropy", follow))
+  return tuple(found)
+
+
+def first_coefficients(controllers: tuple[Controller, ...]) -> dict[str, jax.Array] | None:
+  """What TrainState.controllers begins with, f32[] each; None without controllers.
+
+  A population that shares one program gives each member those of its own configuration.
+  """
+  return {c.name: jnp.float32(c.start) for c in controllers} or None
+
+
+def moved(
+  controllers: tuple[Controller, ...], held: dict[str, jax.Array], stats: dict[str, Stat], completions: int
+) -> dict[str, jax.Array]:
+  """The coefficients of the next training step; what was not measured as a finite number moves none."""
+  new = dict(held)
+  for controller in controllers:
+    old, measured = held[controller.name], stats[controller.measure].result()[""]
+    value = controller.move(old, measured, completions)
+    new[controller.name] = jnp.where(jnp.isfinite(measured), value, old)
+  return new
