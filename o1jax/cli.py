@@ -1,4 +1,4 @@
-"""The command line: `o1jax train|eval|report|sample`.
+"""The command line: `o1jax train|sweep|eval|report|sample`.
 
     arguments -> experiment or saved run -> overridden, checked configuration -> train, evaluate or report
 
@@ -10,6 +10,7 @@ runs, so that help and errors come at once.
 import dataclasses
 import difflib
 import errno
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar
@@ -22,8 +23,10 @@ from o1jax.io.run_config import (
   config_from_dict,
   config_to_dict,
   load_experiment,
+  load_sweep,
   optional_structs,
   read_run_config,
+  what_is_run,
 )
 
 EXIT_BAD_INPUT = 2
@@ -56,6 +59,29 @@ class _TrainOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class _SweepUsage:
+  """Run an experiment's sweep: all its arms and seeds, the claim they test, a report.
+
+  `o1jax sweep EXPERIMENT --help` lists the options, with the fields of the base run under their dotted names.
+  """
+
+  experiment: Experiment  # a Python file with sweep()
+  full: Resume = False  # the longer form of the experiment
+  resume: Resume = False  # go on where the sweep was stopped
+
+
+@dataclasses.dataclass(frozen=True)
+class _SweepOptions:
+  base: Fields
+  seeds: tuple[int, ...]  # one member of each arm a seed
+  vmapped: int  # members in one vmap: 1 is lax.map alone; 0: chosen by a short measurement at the start
+  devices: int  # CPU devices that members are spread over; 0: one a core (an accelerator's are all used)
+  chunk: int  # steps in one executable call; 0: diagnostics.every, or 10
+  full: Resume = False  # the longer form of the experiment
+  resume: Resume = False  # go on where the sweep was stopped
+
+
+@dataclasses.dataclass(frozen=True)
 class _EvalUsage:
   """Evaluate a run's newest checkpoint on held-out problems.
 
@@ -73,9 +99,9 @@ class _EvalOptions:
 
 @dataclasses.dataclass(frozen=True)
 class _ReportOptions:
-  """Write report.html and its pictures from what a run has logged, and print where it is."""
+  """Write report.html and its pictures from what a run or a sweep has logged, and print where it is."""
 
-  run: Run  # a run's folder
+  run: Run  # a run's or a sweep's folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +127,22 @@ def _train(arguments: list[str]) -> int:
   return train(config, resume=options.resume)
 
 
+def _sweep(arguments: list[str]) -> int:
+  path, rest = _target("sweep", _SweepUsage, arguments)
+  declared = load_sweep(path, full="--full" in rest)
+  base = _with_named_structs(_checked(declared.base), rest)
+  default = _SweepOptions(base, declared.seeds, declared.vmapped, declared.devices, declared.chunk)
+  options = _parse(f"o1jax sweep {path}", _SweepOptions, rest, default, f"Sweep {path}, and its values.")
+  chosen = {field: vars(options)[field] for field in ("seeds", "vmapped", "devices", "chunk")}
+  config = dataclasses.replace(declared, base=_checked(options.base), **chosen)
+  config.validate()
+  same = config.seeds == declared.seeds and what_is_run(config.base) == what_is_run(declared.base)
+  from o1jax.sweep.run import sweep
+
+  command = shlex.join(["o1jax", "sweep", path, *rest])
+  return sweep(config, experiment=path, command=command, record=same, resume=options.resume)
+
+
 def _eval(arguments: list[str]) -> int:
   run, rest = _target("eval", _EvalUsage, arguments)
   config = read_run_config(run)
@@ -117,8 +159,10 @@ def _eval(arguments: list[str]) -> int:
 def _report(arguments: list[str]) -> int:
   options = _parse("o1jax report", _ReportOptions, arguments)
   from o1jax.io.report import write_report
+  from o1jax.io.sweep_report import holds_sweep, write_sweep_report
 
-  print(write_report(options.run))
+  write = write_sweep_report if holds_sweep(options.run) else write_report
+  print(write(options.run))
   return 0
 
 
@@ -143,6 +187,7 @@ def _sample(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
   "train": _train,
+  "sweep": _sweep,
   "eval": _eval,
   "report": _report,
   "sample": _sample,
@@ -156,9 +201,11 @@ How far does plain outcome-reward RL take a reasoning model?
 commands:
   train EXPERIMENT [--any.field VALUE ...] [--resume]
                           run an experiment: cold start, RL, evaluation, report
+  sweep EXPERIMENT [--any.field VALUE ...] [--full] [--resume]
+                          run its arms and seeds as one program, test its claim
   eval RUN [--eval.field VALUE ...]
                           evaluate a run's newest checkpoint on held-out problems
-  report RUN              write a run's report.html and its pictures
+  report RUN              write a run's or a sweep's report.html and its pictures
   sample RUN --prompt TEXT
                           sample completions of one prompt
 
@@ -259,14 +306,14 @@ def _parse(
 
 
 def _flags(value: Any, prefix: str = "--") -> Iterator[str]:
-  """The options of a dataclass instance; a field called `config` lends its fields without its name."""
+  """The options of a dataclass instance; one called `config` or `base` lends its fields without its name."""
   structs = dict(optional_structs(type(value)))
   for field in dataclasses.fields(value):
     item = vars(value)[field.name]
     if item is None and field.name in structs:
       item = structs[field.name]()  # no option by itself: naming one of its fields makes it
     if dataclasses.is_dataclass(item):
-      yield from _flags(item, prefix if field.name == "config" else f"{prefix}{field.name}.")
+      yield from _flags(item, prefix if field.name in ("config", "base") else f"{prefix}{field.name}.")
     else:
       yield f"{prefix}{field.name}"
 

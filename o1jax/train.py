@@ -43,6 +43,7 @@ from o1jax.rl.stages import (
   strengths_at,
 )
 from o1jax.rl.step import improve
+from o1jax.rl.tally import tally
 from o1jax.rl.update import learn
 from o1jax.rl.value import policy_params
 from o1jax.scaling import compute, stats
@@ -86,11 +87,16 @@ def sft_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor
   )
 
 
-def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor: int) -> tuple:
-  """(state, metrics, what it spent, rows for rollouts.jsonl) after one rollout and its update."""
+def rl_step(
+  setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor: int, *, first_params: Any
+) -> tuple:
+  """(state, metrics, what it spent, rows for rollouts.jsonl) after one rollout and its update.
+
+  `first_params`: the policy the stage began with, to which diagnostics measure.
+  """
   cfg, task, model = setup.config.rl, setup.task, setup.model
   strengths = strengths_at(setup.config, stage, step)
-  problems = draw(task.train, setup.config.seed, cursor, cfg.prompts)
+  problems = draw(task.train[: cfg.problems], setup.config.seed, cursor, cfg.prompts)
   batch = ev.batch_of(setup, problems)
   key = stream_key(setup.config.seed, "train", step)
   sampling = SampleConfig(cfg.max_tokens, task.stop_tokens)
@@ -115,12 +121,16 @@ def rl_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor:
 
   width = response_width(cfg, int(graded.length.max()))
   key = stream_key(setup.config.seed, "minibatch", step)
-  state, told = improve(
-    state, trim(rollout, cfg.max_prompt + width), reward, greedy_reward, key, strengths,
-    model=model, stage=stage, cfg=cfg,
-  )  # fmt: skip
-
-  metrics = {**resolve_stats(told), **ev.completion_metrics(graded, rollout)}
+  seen = (trim(rollout, cfg.max_prompt + width), reward, greedy_reward, key, strengths)
+  figures: dict[str, float] = {}
+  every = setup.config.diagnostics.every
+  if every and (step - 1 - stage.first) % every == 0:
+    figures, took = ev.diagnosed(setup, stage, state, step, first_params, prompts, seen)
+    flops += took
+  told = tally(rollout, graded.correct.reshape(-1))
+  state, learned = improve(state, *seen, model=model, stage=stage, cfg=cfg)
+  metrics = {**resolve_stats({**learned, **told}), **figures}
+  metrics |= ev.text_metrics([text for row in graded.texts for text in row])
   clock.append(time.perf_counter())
   metrics[f"rewards/{task.name}/mean"] = float(graded.reward.mean())
   metrics |= dict(zip(("time/generate", "time/verify", "time/update"), np.diff(clock).tolist()))
@@ -187,6 +197,7 @@ class Run:
         step, started = self.where.step + 1, time.perf_counter()
         self.log.profile(step, config.log.profile)
         state, metrics, spent, *rows = one_step(self.setup, stage, state, step, self.where.cursor)
+        self.state = state
         seconds = time.perf_counter() - started
         self.where = self.where.after(step, stage.name, spent, time.perf_counter() - began)
         metrics |= {"step_time": seconds, "tokens_per_second": spent.tokens / seconds}
@@ -306,7 +317,7 @@ def stages(run: Run, cold: Checkpoints, latest: int, began: float) -> dict[str, 
     run.where = Progress.from_json(saved)
   else:
     run.where = dataclasses.replace(run.where, cursor=0)  # the RL stage has a stream of its own
-  state = run.loop(rl, state, config.rl.steps, rl_step)
+  state = run.loop(rl, state, config.rl.steps, functools.partial(rl_step, first_params=cold_params))
   return summarise(run, cold_params, before, state, began)
 
 

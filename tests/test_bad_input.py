@@ -91,7 +91,11 @@ OPTIONS = {
   "--eval.every 0 1 --eval.problems 17": "eval.problems: 17 of only 16 held-out problems",
   "--task.held_out 9999": "task.held_out: 9999 of only",
   "--model.vocab 4": "model.vocab: 4 is below the tokenizer's",
+  "--rl.problems 9999": "rl.problems: 9999 of only",
+  "--task.more_numbers 99999": "task.more_numbers: only",
+  "--task.max_target 12": "task.max_target: must be positive and below max_value=12, is 12",
   "--rl.max_prompt 3": "rl.max_prompt: problem '",
+  "--rl.max_prompt 4 --task.more_numbers 1": "rl.max_prompt: problem '",
   "--sft.length 4": "sft.length: a demonstration has",
 }
 

@@ -81,7 +81,12 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"task.max_value": 14}, "task.max_value: must be at least max_number"),
   ({"task.give_up_rate": 1.0}, "task.give_up_rate: must lie in [0, 1)"),
   ({"task.hint_rate": 0.0}, "task.hint_rate: must lie in (0, 1]"),
-  *not_negative("task.split_seed"),
+  *positive("rl.problems"),
+  *(
+    ({"task.max_target": target}, f"task.max_target: must be positive and below max_value=99, is {target}")
+    for target in (0, 99)
+  ),
+  *not_negative("task.split_seed", "task.more_numbers"),
   ({**GSM8K, "task.held_out": 0}, "task.held_out: must be positive"),
   ({**GSM8K, "task.vocab": 299}, "task.vocab: must be at least 300"),
   *positive("sft.optim.lr", "rl.optim.lr"),
@@ -282,6 +287,7 @@ WORKS: list[dict[str, Any]] = [
   {"rl.optim.schedule": "linear", "rl.optim.final_fraction": 0.1, "rl.optim.clip_norm": 0.0},
   {"model.rope_scaling": RopeScaling(), "model.attention_softcap": 50.0, "model.head_softcap": 30.0},
   {"model.window": (4, 0), "model.rope_theta": (1e4, 1e6), "eval.budgets": (4, 8), "eval.temperature": 0.0},
+  {"rl.problems": 1, "task.max_target": 98, "task.more_numbers": 1},
   {"mesh.data": 2, "mesh.tensor": -1, "log.profile": (2, 2), "log.rollouts": 0, "task": Gsm8kConfig()},
 ]
 

@@ -142,7 +142,7 @@ def test_files_functions_and_nesting_keep_to_their_limits():
     ("o1jax/verifiers/x.py", "from jax import numpy"),
     ("o1jax/io/x.py", "from ..rl import sample"),
     ("o1jax/config.py", "from o1jax.io import log"),
-    ("o1jax/evaluate.py", "from o1jax import cli"),
+    ("o1jax/evaluate/x.py", "from o1jax import cli"),
     ("o1jax/__init__.py", "import jax"),
     ("o1jax/helpers/x.py", ""),
   ],

@@ -7,7 +7,14 @@ from o1jax.config.base import ConfigError, require
 from o1jax.config.learning import AdvantageConfig, LossConfig, OptimConfig, RLConfig, SftConfig
 from o1jax.config.model import ModelConfig, RopeScaling
 from o1jax.config.regularise import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
-from o1jax.config.run import CheckpointConfig, EvalConfig, LogConfig, MeshConfig, TrainConfig
+from o1jax.config.run import (
+  CheckpointConfig,
+  DiagnosticsConfig,
+  EvalConfig,
+  LogConfig,
+  MeshConfig,
+  TrainConfig,
+)
 from o1jax.config.sweep import Arm, Check, Claim, SweepConfig
 from o1jax.config.tasks import CountdownConfig, Gsm8kConfig, TaskConfig
 
@@ -21,6 +28,7 @@ __all__ = [
   "CountdownConfig",
   "CovConfig",
   "CriticConfig",
+  "DiagnosticsConfig",
   "EvalConfig",
   "Gsm8kConfig",
   "ImportanceConfig",

@@ -126,6 +126,7 @@ class RLConfig:
   overlong: OverlongConfig = OverlongConfig()
   importance: ImportanceConfig = ImportanceConfig()
   critic: CriticConfig = CriticConfig()
+  problems: int | None = None  # distinct training problems, the first of the task's; None: all
   refill: int = 0  # rounds of fresh problems that replace groups whose rewards are all equal (DAPO); 0: none
   trim: int = 16  # responses are cut to a multiple of it before the update; 0: never, as a fused program must
   optim: OptimConfig = OptimConfig()
@@ -135,6 +136,7 @@ class RLConfig:
     counts = ("prompts", "max_prompt", "max_tokens", "epochs", "minibatches", "micro_batches", "head_chunk")
     for name in counts:
       require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
+    require(self.problems is None or self.problems > 0, f"{field}.problems", "must be positive")
     for name in ("steps", "l2_init", "refill", "trim"):
       require(vars(self)[name] >= 0, f"{field}.{name}", "must not be negative")
     grouped = self.advantage.kind not in ("reinforce++", "remax", "gae")

@@ -100,6 +100,21 @@ class LogConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DiagnosticsConfig:
+  """What is measured of a state beside its training, before some of the RL stage's steps."""
+
+  every: int = 10  # steps from one to the next, the first step's included; 0: none
+  problems: int = 64  # held-out ones, and as many of each kind out of distribution
+  samples: int = 1  # completions a problem
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    require(self.every >= 0, f"{field}.every", "must not be negative; 0 is none")
+    for name in ("problems", "samples"):
+      require(vars(self)[name] > 0, f"{field}.{name}", "must be positive")
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
   """A whole run: cold start, RL, evaluation."""
 
@@ -112,6 +127,7 @@ class TrainConfig:
   sft: SftConfig = SftConfig()
   rl: RLConfig = RLConfig()
   eval: EvalConfig = EvalConfig()
+  diagnostics: DiagnosticsConfig = DiagnosticsConfig()
   checkpoint: CheckpointConfig = CheckpointConfig()
   mesh: MeshConfig = MeshConfig()
   log: LogConfig = LogConfig()
@@ -121,7 +137,7 @@ class TrainConfig:
     plain = self.name not in ("", ".", "..") and "/" not in self.name
     require(plain, "name", f"must be a folder's name, is {self.name!r}")
     require(0 <= self.seed < 2**32, "seed", f"must lie in [0, 2**32), is {self.seed}")  # keys take 32 bits
-    for name in ("model", "task", "sft", "rl", "eval", "checkpoint", "mesh", "log"):
+    for name in ("model", "task", "sft", "rl", "eval", "diagnostics", "checkpoint", "mesh", "log"):
       vars(self)[name].validate(name)
     require(self.sft.steps + self.rl.steps > 0, "rl.steps", "and sft.steps are both 0: nothing to run")
     both = self.sft.steps > 0 and self.rl.steps > 0

@@ -69,6 +69,6 @@ class SweepConfig:
     for name in ("vmapped", "devices", "chunk"):
       require(vars(self)[name] >= 0, name, "must not be negative")
     for i, check in enumerate(self.claim.checks):
-      for arm in check.arms:
-        require(arm in names, f"claim.checks[{i}].arms", f"{arm!r} is no arm")
+      for name in check.arms:
+        require(name in names, f"claim.checks[{i}].arms", f"{name!r} is no arm")
     self.base.validate()

@@ -15,6 +15,12 @@ class CountdownConfig:
   max_number: int = 15  # numbers are drawn from 1..max_number
   max_value: int = 99  # largest target and intermediate result; the vocabulary has a token for each up to it
   held_out: int = 1024  # problems kept from training, disjoint by canonical form (sorted numbers and target)
+  # Largest target trained on and held out. Problems with larger ones, up to max_value, are out of distribution: as many
+  # as are held out are tested, if there are. None: no such problems.
+  max_target: int | None = None
+  more_numbers: int = (
+    0  # problems with one number more than `count`, out of distribution; targets as in training
+  )
   max_tries: int = 10  # tries in a cold-start trace at most
   hint_rate: float = 0.15  # probability that a cold-start try is a solution
   give_up_rate: float = 0.35  # probability of giving up after each failed try of a cold-start trace
@@ -29,6 +35,10 @@ class CountdownConfig:
     require(0.0 < self.hint_rate <= 1.0, f"{field}.hint_rate", "must lie in (0, 1]")
     require(self.max_tries >= 1, f"{field}.max_tries", "must be positive")
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
+    within = self.max_target is None or 1 <= self.max_target < self.max_value
+    told = f"must be positive and below max_value={self.max_value}, is {self.max_target}"
+    require(within, f"{field}.max_target", told)
+    require(self.more_numbers >= 0, f"{field}.more_numbers", "must not be negative")
     require(self.split_seed >= 0, f"{field}.split_seed", "must not be negative")
 
 

@@ -46,7 +46,8 @@ CLOCK_METRICS = frozenset(
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 _RESERVED = ("step", "stage", "time")
-_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+# How a line or file of plain JSON writes what JSON has no numbers for.
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 # What the progress display may show, and how. A field keeps its last value until it gets another.
 FIELDS: dict[str, Callable[[float], str]] = {
@@ -205,7 +206,7 @@ def write_json(path: str | pathlib.Path, obj: Any) -> None:
 def read_metrics(path: str | pathlib.Path) -> list[dict[str, Any]]:
   """Reads metrics.jsonl: a dictionary a line, NaN and infinities as floats again. Raises as `read_lines` does."""
   return [
-    {k: v if k in _RESERVED else _NON_FINITE.get(v, v) for k, v in line.items()} for line in read_lines(path)
+    {k: v if k in _RESERVED else NON_FINITE.get(v, v) for k, v in line.items()} for line in read_lines(path)
   ]
 
 

@@ -2,7 +2,7 @@
 
 import io
 import pathlib
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import matplotlib
 
@@ -14,6 +14,9 @@ from o1jax.io.data import write_atomically
 
 # Okabe and Ito's palette: told apart by the colour-blind too.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#777777"
+SKY, BLACK = "#56B4E9", "#222222"
+CATEGORIES = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GREY)
+DPI = 150
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -140,13 +143,20 @@ def draw_all(folder: pathlib.Path, rows: Rows, summary: Mapping[str, Any]) -> li
     wanted.append(("Reflection and repetition", "words.png", lambda: words(rows)))
   if any("kl/k3" in row for row in rows):
     wanted.append(("Reward against sqrt KL", "kl.png", lambda: kl_frontier(rows)))
+  return render(folder, wanted)
+
+
+def render(
+  folder: pathlib.Path, wanted: Sequence[tuple[str, str, Callable[[], Any]]]
+) -> list[tuple[str, pathlib.Path]]:
+  """Draws each (title, file name, maker of a figure) and writes it as a PNG; returns (title, path) in their order."""
   out = []
   for title, name, make in wanted:
     figure = make()
     figure.set_layout_engine("constrained")
     figure.suptitle(title)
     picture = io.BytesIO()
-    figure.savefig(picture, dpi=120)
+    figure.savefig(picture, dpi=DPI)
     plt.close(figure)
     write_atomically(folder / name, picture.getvalue())
     out.append((title, folder / name))

@@ -24,7 +24,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 img { max-width: 100%; } table { border-collapse: collapse; } td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd;
 text-align: right; } td:first-child, th:first-child { text-align: left; }
 .t { white-space: pre-wrap; border-left: 4px solid #c44; padding: .3rem .8rem; margin: .6rem 0; background: #faf7f7; overflow-wrap: anywhere; }
-.t.ok { border-color: #2a7; background: #f6faf7; } .t small { color: #666; } code { font-size: .9em; }
+.t.ok { border-color: #2a7; background: #f6faf7; } .t small { color: #666; } .wide { overflow-x: auto; font-size: .85em; } .left td, .left th { text-align: left; vertical-align: top;
+overflow-wrap: anywhere; } .wide.left td:last-child { min-width: 18rem; } code { font-size: .9em; }
 """
 
 
@@ -70,14 +71,29 @@ def results_table(summary: Mapping[str, Any]) -> Table:
   return table
 
 
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """An HTML table of plain texts."""
+  top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+  body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+  return f"<table><tr>{top}</tr>{body}</table>"
+
+
+def picture(title: str, path: pathlib.Path) -> str:
+  """A heading, and a PNG inside the page."""
+  data, title = base64.b64encode(path.read_bytes()).decode(), html.escape(title)
+  return f"<h2>{title}</h2><img alt='{title}' src='data:image/png;base64,{data}'>"
+
+
+def page(title: str, body: Sequence[str]) -> bytes:
+  """A whole HTML page of the parts in `body`, under its title."""
+  title = html.escape(title)
+  head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{title}</title>"
+  return f"<!doctype html>{head}<style>{STYLE}</style><h1>{title}</h1>{''.join(body)}".encode()
+
+
 def _html_table(summary: Mapping[str, Any]) -> str:
-  head = "".join(f"<th>{html.escape(h)}</th>" for h in _headings(summary))
-  rows = "".join(
-    f"<tr><td>{html.escape(label)}</td>"
-    f"{''.join(f'<td>{cell}</td>' for cell in _cells(figures, _maj(summary['final'])))}</tr>"
-    for label, figures in arms(summary)
-  )
-  return f"<table><tr>{head}</tr>{rows}</table>"
+  rows = [[label, *_cells(figures, _maj(summary["final"]))] for label, figures in arms(summary)]
+  return table(_headings(summary), rows)
 
 
 def _gains(summary: Mapping[str, Any]) -> str:
@@ -122,7 +138,7 @@ def write_report(run: str) -> pathlib.Path:
   path = folder / "summary.json"
   summary = read_json(path) if path.is_file() else {}
   pictures = plots.draw_all(folder, metrics, summary)
-  body = [f"<h1>{html.escape(folder.name)}</h1>"]
+  body: list[str] = []
   if summary:
     body += [_html_table(summary), _gains(summary)]
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in summary["seconds"].items())
@@ -131,13 +147,8 @@ def write_report(run: str) -> pathlib.Path:
     body.append(
       "<p><b>The run has not finished:</b> no summary.json. What there is, up to its last step, follows.</p>"
     )
-  for title, picture in pictures:
-    data = base64.b64encode(picture.read_bytes()).decode()
-    body.append(
-      f"<h2>{html.escape(title)}</h2><img alt='{html.escape(title)}' src='data:image/png;base64,{data}'>"
-    )
+  body += [picture(title, path) for title, path in pictures]
   body.append("<h2>Transcripts</h2>" + "".join(map(_transcript, _some(rollouts, 16))))
-  page = f"<!doctype html><meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{html.escape(folder.name)}</title><style>{STYLE}</style>{''.join(body)}"
   out = folder / "report.html"
-  write_atomically(out, page.encode())
+  write_atomically(out, page(folder.name, body))
   return out

@@ -13,12 +13,21 @@ import pathlib
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from o1jax.config import ConfigError, TrainConfig, require
+from o1jax.config import (
+  CheckpointConfig,
+  ConfigError,
+  LogConfig,
+  MeshConfig,
+  SweepConfig,
+  TrainConfig,
+  require,
+)
 
 TAG = "type"
+Struct = typing.TypeVar("Struct")
 META = "meta"  # beside the fields in config.json: commit, versions, device, data hash; no part of the configuration
 
 
@@ -33,6 +42,27 @@ def config_from_dict(data: dict[str, Any]) -> TrainConfig:
   Only types are checked here; `TrainConfig.validate` checks values.
   """
   return _decode(TrainConfig, data, "")
+
+
+def with_overrides(config: TrainConfig, overrides: Mapping[str, Any]) -> TrainConfig:
+  """The configuration with the fields under these dotted names replaced. Raises ConfigError naming a wrong one.
+
+  A group that is replaced whole is given as its object, a single field as its value.
+  """
+  data = config_to_dict(config)
+  for name, value in overrides.items():
+    *groups, field = name.split(".")
+    at: Any = data
+    for group in groups:
+      at = at.get(group) if isinstance(at, dict) else None
+    require(isinstance(at, dict) and field in at, name, "is no field of a TrainConfig")
+    at[field] = _encode(Any, value)
+  return config_from_dict(data)
+
+
+def struct_from_dict(kind: type[Struct], data: Any, field: str) -> Struct:
+  """Any other dataclass of the configuration, from what JSON holds of it; `field` begins the name of what is wrong."""
+  return _decode(kind, data, field)
 
 
 def read_run_config(run: str) -> TrainConfig:
@@ -180,6 +210,19 @@ def load_experiment(path: str) -> TrainConfig:
 
   An unknown field in the file is a TypeError of its dataclass, and becomes a ConfigError like any other mistake there.
   """
+  return _load(path, "get_config", TrainConfig)
+
+
+def load_sweep(path: str, *, full: bool) -> SweepConfig:
+  """Imports an experiment file and returns what its `sweep(full)` returns. Raises as `load_experiment` does."""
+  return _load(path, "sweep", SweepConfig, full)
+
+
+Loaded = typing.TypeVar("Loaded")
+
+
+def _load(path: str, name: str, kind: type[Loaded], *arguments: Any) -> Loaded:
+  """What the function `name` of an experiment file returns."""
   if not pathlib.Path(path).is_file():
     raise ConfigError(f"{path}: no such experiment file")
   spec = importlib.util.spec_from_file_location("o1jax_experiment", path)
@@ -188,10 +231,16 @@ def load_experiment(path: str) -> TrainConfig:
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
-    config = module.get_config()
+    made: Any = vars(module)[name](*arguments) if name in vars(module) else None
   except Exception as error:
     raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
-  require(
-    isinstance(config, TrainConfig), path, f"get_config() gives a {type(config).__name__}, no TrainConfig"
+  require(name in vars(module), path, f"has no function {name}()")
+  require(isinstance(made, kind), path, f"{name}() gives a {type(made).__name__}, no {kind.__name__}")
+  return made
+
+
+def what_is_run(config: TrainConfig) -> TrainConfig:
+  """The configuration without the fields that say how a run is made, and not what it is."""
+  return dataclasses.replace(
+    config, name="", out="", mesh=MeshConfig(), log=LogConfig(), checkpoint=CheckpointConfig()
   )
-  return config

@@ -74,6 +74,7 @@ class SampleConfig:
   top_k: int = 0  # evaluation alone; 0 = off
   top_p: float = 1.0  # evaluation alone; 1 = off
   pad: int = 0  # stands behind a row's end
+  member_axis: str | None = None  # mapped axis over which all stop together: one unbatched predicate
 
 
 def row_noise(key: jax.Array, problem_id: jax.Array, samples: int, length: int) -> jax.Array:
@@ -210,10 +211,14 @@ def generate(
     logits = model.apply(params, hidden[:, 0], method="head")
     return t + 1, cache, record(state, t, logits)
 
+  def alive(done: jax.Array) -> jax.Array:
+    left = ~done.all()
+    return left if cfg.member_axis is None else jax.lax.pmax(left.astype(jnp.int32), cfg.member_axis) > 0
+
   state = record(_blank(budget, rows), 0, repeat(model.apply(params, hidden[:, -1], method="head")))
   cache, t = _empty_cache(keys, rows, min(KEY_BLOCK, budget)), jnp.ones((), jnp.int32)
   for size in buffer_sizes(budget):
-    going = lambda carry, size=size: (carry[0] < jnp.minimum(size + 1, budget)) & ~carry[2]["done"].all()
+    going = lambda carry, size=size: (carry[0] < jnp.minimum(size + 1, budget)) & alive(carry[2]["done"])
     t, cache, state = jax.lax.while_loop(going, decode, (t, _grow(cache, size), state))
   return _assemble(batch, state, samples, cfg.pad)
 

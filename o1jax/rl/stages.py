@@ -132,6 +132,14 @@ def critic_passes(cfg: RLConfig) -> dict[str, int]:
   return {"values": forward, "value_updates": learned}
 
 
+def examined_passes(stage: Stage, cfg: RLConfig) -> int:
+  """Forward passes, a backward one counted as two, that `diagnostics.examine` makes of a rollout."""
+  steps = 3 * (cfg.epochs + len(stage.update.terms))  # the step it takes, and each term's gradient alone
+  values, learned = CRITIC_PASSES[cfg.critic.kind](cfg)
+  exact = 4  # two scores with exact KLs, each of two policies
+  return references(stage, cfg) + steps + exact + values + 3 * learned
+
+
 def strengths_at(config: TrainConfig, stage: Stage, step: int) -> Strengths:
   """The traced strengths of step `step` of the run (from 1); controllers overrule theirs (`in_force`)."""
   rl, done = config.rl, step - 1 - stage.first

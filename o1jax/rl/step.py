@@ -16,9 +16,37 @@ from o1jax.rl.batch import credit_and_experience, token_logp, token_scores
 from o1jax.rl.objective import needs
 from o1jax.rl.stages import Stage
 from o1jax.rl.update import in_force, learn
-from o1jax.types import Rollout, Stat, Strengths, TrainState
+from o1jax.types import Experience, Rollout, Stat, Strengths, TrainState
 
 Apart = Callable[[Any], Any]
+
+
+def recall(
+  state: TrainState,
+  rollout: Rollout,
+  reward: jax.Array,
+  greedy_reward: jax.Array | None,
+  strengths: Strengths,
+  *,
+  model: Decoder,
+  stage: Stage,
+  cfg: RLConfig,
+  apart: Apart = lambda tree: tree,
+) -> tuple[Experience, dict[str, Stat]]:
+  """(what there is to learn from `rollout`, statistics of the reward); the state is only read.
+
+  reward f32[P, G]; greedy_reward f32[P] for remax, else None.
+  """
+  given: dict[str, Any] = dict(
+    rollout=rollout, temperature=strengths.temperature, model=model, layout=stage.update.layout, chunk=cfg.head_chunk,
+  )  # fmt: skip
+  asked = needs(stage.update.terms)
+  logp_ref = apart(token_logp(state.ref_params, **given)) if "logp_ref" in asked else None
+  wanted = (asked & {"value"}) | {"learner": {"logp"}, "sampler": set()}[cfg.loss.logp_old]
+  before = apart(token_scores(state.params, **given, wanted=wanted)) if wanted else {}
+  logp_old, value = before.get("logp", rollout.logp_sampler), before.get("value")
+  kl = in_force(strengths, state.controllers).kl
+  return apart(credit_and_experience(rollout, reward, greedy_reward, logp_old, logp_ref, kl, value, cfg=cfg))
 
 
 def improve(
@@ -34,21 +62,12 @@ def improve(
   cfg: RLConfig,
   apart: Apart = lambda tree: tree,
 ) -> tuple[TrainState, dict[str, Stat]]:
-  """(the state after learning from `rollout`, statistics of the reward and of the learner). Consumes the key.
+  """(the state after learning from `rollout`, statistics of reward and learner); arguments as in `recall`.
 
-  reward f32[P, G]; greedy_reward f32[P] for remax, else None. The state is donated where this is not traced.
+  Consumes the key. The state is donated where this is not traced.
   """
-  given: dict[str, Any] = dict(
-    rollout=rollout, temperature=strengths.temperature, model=model, layout=stage.update.layout, chunk=cfg.head_chunk,
-  )  # fmt: skip
-  asked = needs(stage.update.terms)
-  logp_ref = apart(token_logp(state.ref_params, **given)) if "logp_ref" in asked else None
-  wanted = (asked & {"value"}) | {"learner": {"logp"}, "sampler": set()}[cfg.loss.logp_old]
-  before = apart(token_scores(state.params, **given, wanted=wanted)) if wanted else {}
-  logp_old, value = before.get("logp", rollout.logp_sampler), before.get("value")
-  kl = in_force(strengths, state.controllers).kl
-  experience, told = apart(
-    credit_and_experience(rollout, reward, greedy_reward, logp_old, logp_ref, kl, value, cfg=cfg)
+  experience, told = recall(
+    state, rollout, reward, greedy_reward, strengths, model=model, stage=stage, cfg=cfg, apart=apart
   )
   state, learned = apart(learn(state, experience, key, strengths, model=model, tx=stage.tx, cfg=stage.update))
   return state, {**told, **learned}

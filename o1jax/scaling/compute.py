@@ -124,6 +124,49 @@ def sft_flops(cfg: ModelConfig, rows: int, length: int, lengths: Sequence[int], 
   return Flops(3 * useful, (3 + RECOMPUTE[cfg.remat]) * executed)
 
 
+def pass_flops(
+  cfg: ModelConfig,
+  prompts: Sequence[int],
+  max_prompt: int,
+  lengths: np.ndarray,
+  width: int,
+  *,
+  head: int = 1,
+) -> Flops:
+  """One forward pass over a rollout, its prompts encoded once a group; arguments as in `rl_flops`.
+
+  head: 1 where the vocabulary's is applied, at the responses' positions, 0 for a decoder that gives values alone.
+  """
+  prompt = np.asarray(prompts)
+  count, samples = lengths.shape
+  start = np.repeat(prompt, samples)
+  end = start + lengths.reshape(-1)
+  return Flops(
+    forward_flops(cfg, np.zeros_like(prompt), prompt, 0)
+    + forward_flops(cfg, start, end, head * float(lengths.sum())),
+    _dense(cfg, count, max_prompt, max_prompt, 0)
+    + _dense(cfg, count * samples, width, max_prompt + width, head * count * samples * width),
+  )
+
+
+def diagnostic_flops(
+  cfg: ModelConfig,
+  prompts: Sequence[int],
+  max_prompt: int,
+  lengths: np.ndarray,
+  width: int,
+  *,
+  passes: int,
+  sampled: bool,
+) -> Ledger:
+  """`passes` forward passes over a rollout, which was drawn for them alone where `sampled`; under `diagnostics`."""
+  spent = pass_flops(cfg, prompts, max_prompt, lengths, width).times(passes)
+  if sampled:
+    drawn = sampling_flops(cfg, prompts, max_prompt, lengths, width)
+    spent = spent + drawn.prefill + drawn.decode
+  return Ledger(diagnostics=spent)
+
+
 def rl_flops(
   cfg: ModelConfig,
   prompts: Sequence[int],
@@ -142,20 +185,9 @@ def rl_flops(
   encode each prompt once a group; the head is applied at the last prompt position and at response positions. `values` and
   `value_updates` are the like of `references` and `updates` for a critic's decoder, which has no head over the vocabulary.
   """
-  prompt = np.asarray(prompts)
-  count, samples = lengths.shape
-  start = np.repeat(prompt, samples)
-  end = start + lengths.reshape(-1)
-
-  def once(heads: float, executed_heads: float) -> Flops:
-    return Flops(
-      forward_flops(cfg, np.zeros_like(prompt), prompt, 0) + forward_flops(cfg, start, end, heads),
-      _dense(cfg, count, max_prompt, max_prompt, 0)
-      + _dense(cfg, count * samples, width, max_prompt + width, executed_heads),
-    )
-
+  policy = pass_flops(cfg, prompts, max_prompt, lengths, width)
+  critic = pass_flops(cfg, prompts, max_prompt, lengths, width, head=0)
   learn = lambda forward, times: forward.times(3 * times, (3 + RECOMPUTE[cfg.remat]) * times)
-  policy, critic = once(float(lengths.sum()), count * samples * width), once(0, 0)
   drawn = sampling_flops(cfg, prompts, max_prompt, lengths, width)
   return dataclasses.replace(
     drawn,

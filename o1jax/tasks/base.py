@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
-from typing import Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,12 +13,32 @@ from o1jax.verifiers.base import Problem, Verify
 
 
 @dataclasses.dataclass(frozen=True)
+class DeviceTask:
+  """What a task can say of response tokens on the device, as pure functions of arrays that jit and vmap.
+
+  Symbols: P problems, B = P * G rows (prompt-major: row = p * G + g), R response length. `valid` is true on response
+  tokens. Verdicts and counts are those that the task's host functions give on the decoded tokens.
+  """
+
+  arrays: Callable[
+    [Sequence[Problem]], dict[str, np.ndarray]
+  ]  # what `verify` has to know of P problems, leading P
+  # (tokens i32[B, R], valid bool[B, R], arrays) -> (reward f32[B], correct bool[B], parsed bool[B])
+  verify: Callable[[Any, Any, Any], tuple[Any, Any, Any]]
+  count_tries: Callable[[Any, Any], Any]  # (tokens i32[B, R], valid bool[B, R]) -> i32[B], tries
+  count_retries: Callable[[Any, Any], Any]  # likewise, retry tokens
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
   """A data source, a prompt format and a verifier that belong together."""
 
   name: str
   train: Sequence[Problem]  # never shares a canonical problem with `held_out`
   held_out: Sequence[Problem]
+  shifted: Mapping[
+    str, Sequence[Problem]
+  ]  # what is out of distribution in one respect, by its name; {}: none
   tokenizer: Tokenizer
   verify: Verify
   demonstrate: (
@@ -29,6 +49,8 @@ class Task:
   give_up_token: int | None  # the token by which a response gives up, None where the task knows none
   retry_token: int | None  # what takes the place of an early stop when a budget is forced
   count_tries: Callable[[str], int]  # tries in a response's text
+  coherent: Callable[[str], bool]  # whether a response's text is still of the task's form, right or wrong
+  device: DeviceTask | None  # None: responses are graded on the host alone
   rehashed: Mapping[str, int]  # what `rehash` says of all problems
   data_hash: str  # of the problems, for the run's record
 
@@ -80,14 +102,18 @@ def check_demonstrations(task: Task, length: int) -> None:
     require(size <= length, "sft.length", told)
 
 
-def draw(problems: Sequence[Problem], seed: int, start: int, count: int) -> list[Problem]:
-  """Problems start .. start + count - 1 of an endless stream: one permutation of all an epoch, fixed by `seed`.
+def draw_order(size: int, seed: int, start: int, count: int) -> np.ndarray:
+  """i64[count]: which of `size` problems stand at start .. start + count - 1 of an endless stream.
 
-  The position in the stream is the data cursor: no other state is needed to go on.
+  The stream is one permutation of all an epoch, fixed by `seed`: the position in it is the data cursor.
   """
-  size = len(problems)
   orders = {
     e: np.random.default_rng([seed, e]).permutation(size)
     for e in range(start // size, (start + count - 1) // size + 1)
   }
-  return [problems[orders[i // size][i % size]] for i in range(start, start + count)]
+  return np.asarray([orders[i // size][i % size] for i in range(start, start + count)])
+
+
+def draw(problems: Sequence[Problem], seed: int, start: int, count: int) -> list[Problem]:
+  """The problems of `draw_order`."""
+  return [problems[i] for i in draw_order(len(problems), seed, start, count)]

@@ -9,18 +9,38 @@ import functools
 import hashlib
 import itertools
 import re
-from typing import Iterator, Sequence
+from typing import Iterator, Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import CountdownConfig, require
 from o1jax.io.tokenizer import EOS, Tokenizer, train_tokenizer
-from o1jax.tasks.base import Task, rehash
+from o1jax.tasks.base import DeviceTask, Task, rehash
 from o1jax.verifiers.base import Problem
-from o1jax.verifiers.countdown import CLAIM, DROP, GIVE_UP, OFF, OPERATIONS, RETRY, count_tries, verify
+from o1jax.verifiers.countdown import (
+  CLAIM,
+  DROP,
+  GIVE_UP,
+  NO,
+  OFF,
+  OPERATIONS,
+  RETRY,
+  WAIT,
+  YES,
+  Lexemes,
+  coherent,
+  count_tries,
+  lexemes,
+  make_counter,
+  make_device_verify,
+  problem_arrays,
+  verify,
+)
 
 Steps = tuple[tuple[int, str, int, int], ...]
 MAX_PROBLEMS = 1_000_000  # of a task: they take 20 s and 1 GB
+MISSES = 20_000  # draws without a new problem, after which there is none left to find
 
 
 def chains(numbers: tuple[int, ...], max_value: int) -> Iterator[tuple[Steps, int]]:
@@ -100,6 +120,78 @@ def problems_of(numbers: tuple[int, ...], targets: Sequence[int]) -> list[Proble
   ]
 
 
+def largest_target(cfg: CountdownConfig) -> int:
+  """Of the problems trained on and held out."""
+  return cfg.max_value if cfg.max_target is None else cfg.max_target
+
+
+def draw_problems(cfg: CountdownConfig, count: int, size: int) -> list[Problem]:
+  """`size` distinct problems of `count` numbers, each as likely as any other; for what is too much to list.
+
+  The numbers are any multiset, the target any, and what cannot be reached is drawn again. `cfg.split_seed` fixes them.
+  Raises ConfigError where MISSES draws in a row give nothing new.
+  """
+  rng = np.random.default_rng([cfg.split_seed, count])
+  known: dict[tuple[int, ...], set[int]] = {}
+  found: dict[str, Problem] = {}
+  misses = 0  # in a row
+  while len(found) < size and misses < MISSES:
+    # Multisets of `count` of m numbers are the sets of `count` of m + count - 1: spread apart, none are equal.
+    spread = np.sort(rng.choice(cfg.max_number + count - 1, count, replace=False))
+    numbers = tuple((spread - np.arange(count) + 1).tolist())
+    target = int(rng.integers(1, largest_target(cfg) + 1))
+    drawn = problems_of(numbers, [target] if target in reachable(numbers, cfg.max_value, known) else [])
+    new = {problem.id: problem for problem in drawn if problem.id not in found}
+    found |= new
+    misses = 0 if new else misses + 1
+  told = f"only {len(found)} problems of {count} numbers were found, {size} are wanted"
+  require(len(found) == size, "task.more_numbers", told)
+  return list(found.values())
+
+
+def larger_targets(cfg: CountdownConfig, problems: Sequence[Problem]) -> list[Problem]:
+  """`cfg.held_out` of `problems` that lie beyond `cfg.max_target`, or all where there are fewer; shuffled.
+
+  Raises ConfigError where there is none.
+  """
+  beyond = [problem for problem in problems if problem.meta["target"] > largest_target(cfg)]
+  require(bool(beyond), "task.max_target", f"no problem has a target above {cfg.max_target}")
+  order = np.random.default_rng([cfg.split_seed, cfg.count]).permutation(len(beyond))
+  return [beyond[i] for i in order[: cfg.held_out]]
+
+
+def shifted(cfg: CountdownConfig, problems: Sequence[Problem]) -> dict[str, list[Problem]]:
+  """Problems that differ from those trained on in one respect, by its name; `problems` as `all_problems` lists them."""
+  out = {}
+  if cfg.max_target is not None:
+    out["larger_targets"] = larger_targets(cfg, problems)
+  if cfg.more_numbers:
+    out["more_numbers"] = draw_problems(cfg, cfg.count + 1, cfg.more_numbers)
+  return out
+
+
+def split(cfg: CountdownConfig, problems: Sequence[Problem]) -> tuple[list[Problem], list[Problem]]:
+  """(train, held out), both in the order that `cfg.split_seed` shuffles all problems of their targets into.
+
+  Raises ConfigError where there are too few.
+  """
+  within = [problem for problem in problems if problem.meta["target"] <= largest_target(cfg)]
+  require(len(within) > cfg.held_out, "task.held_out", f"{cfg.held_out} of only {len(within)} problems")
+  order = np.random.default_rng(cfg.split_seed).permutation(len(within))
+  held_out, train = ([within[i] for i in part] for part in np.split(order, [cfg.held_out]))
+  return train, held_out
+
+
+def data_hash(
+  held_out: Sequence[Problem], train: Sequence[Problem], others: Mapping[str, list[Problem]]
+) -> str:
+  """SHA-256 over the ids of all problems, in their order."""
+  ids = [problem.id for problem in (*held_out, *train)]
+  for name, problems in others.items():
+    ids += [name, *(problem.id for problem in problems)]
+  return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
 def demonstrate(problem: Problem, rng: np.random.Generator, cfg: CountdownConfig) -> str:
   """A cold-start response: tries drawn without repetition, a solution with `hint_rate` each, giving up early."""
   target = problem.meta["target"]
@@ -120,25 +212,58 @@ def demonstrate(problem: Problem, rng: np.random.Generator, cfg: CountdownConfig
 
 
 def make_tokenizer(cfg: CountdownConfig) -> Tokenizer:
-  """Numbers and operators as symbols of their own; the words are learned from the task's text."""
-  symbols = [f"▁{n}" for n in range(cfg.max_value + 1)] + [f"▁{s}" for s in (*OPERATIONS, "=", ",", "->")]
-  words = " ".join((CLAIM, DROP, RETRY, GIVE_UP, OFF))
-  text = [f"3 * 9 = 27 , 27 + 7 = 34 {words}", "3 7 9 -> 34", words] * 4
-  return train_tokenizer(text, vocab_size=len(symbols) + 64, symbols=symbols)
+  """Each number, operator and word is a symbol of its own, and there is nothing else: a token is a lexeme."""
+  words = ["=", ",", "->", CLAIM, DROP, RETRY, GIVE_UP, OFF]
+  symbols = [f"▁{word}" for word in (*range(cfg.max_value + 1), *OPERATIONS, *words)]
+  # The text teaches nothing, as it is made of symbols; SentencePiece wants some, and adds its other characters.
+  return train_tokenizer(["0 1"], vocab_size=len(symbols) + 64, symbols=symbols)
+
+
+def lexeme_table(tokenizer: Tokenizer) -> Lexemes:
+  """The lexeme of each token id, and in a last row that of every id the tokenizer lacks; read off the decoder itself.
+
+  Raises ValueError naming a token that is more than one lexeme, or that does not stand apart from the one before it.
+  Decoding joins the texts of tokens, so that tokens which each begin with a space read side by side as they do alone.
+  """
+  ids = range(tokenizer.vocab_size + 1)
+  table = lexemes([tokenizer.decode([token]) for token in ids])
+  first = tokenizer.token("▁0")
+  for token in ids:
+    text = tokenizer.decode([first, token])
+    if np.count_nonzero(table.kind[token]) > 1 or not (text == "0" or text.startswith("0 ")):
+      raise ValueError(f"token {token} reads {text[1:]!r} behind another: it is no lexeme of its own")
+  return Lexemes(table.kind[:, 0], table.value[:, 0].astype(np.int32))
+
+
+def make_device(tokenizer: Tokenizer, cfg: CountdownConfig, width: int) -> DeviceTask | None:
+  """The verifier on the device, for problems of up to `width` numbers; None where products may exceed 32 bits."""
+  if cfg.max_value**2 > np.iinfo(np.int32).max:
+    return None
+  table = lexeme_table(tokenizer)
+
+  def arrays(problems: Sequence[Problem]) -> dict[str, np.ndarray]:
+    return {name: array.astype(np.int32) for name, array in problem_arrays(problems, width).items()}
+
+  return DeviceTask(
+    arrays,
+    make_device_verify(table, jnp),
+    count_tries=make_counter(table, (YES, NO), jnp),
+    count_retries=make_counter(table, (WAIT,), jnp),
+  )
 
 
 def build(cfg: CountdownConfig, seed: int) -> Task:
   """The task. The split depends on `cfg.split_seed` alone; `seed` is taken for all tasks alike and not used here."""
   del seed
   problems = all_problems(cfg)
-  require(len(problems) > cfg.held_out, "task.held_out", f"{cfg.held_out} of only {len(problems)} problems")
-  order = np.random.default_rng(cfg.split_seed).permutation(len(problems))
-  shuffled = [problems[i] for i in order]
+  train, held_out = split(cfg, problems)
+  others = shifted(cfg, problems)
   tokenizer = make_tokenizer(cfg)
   return Task(
     name="countdown",
-    train=shuffled[cfg.held_out :],
-    held_out=shuffled[: cfg.held_out],
+    train=train,
+    held_out=held_out,
+    shifted=others,
     tokenizer=tokenizer,
     verify=verify,
     demonstrate=lambda problem, rng: demonstrate(problem, rng, cfg),
@@ -147,8 +272,10 @@ def build(cfg: CountdownConfig, seed: int) -> Task:
     give_up_token=tokenizer.token(f"▁{GIVE_UP}"),
     retry_token=tokenizer.token(f"▁{RETRY}"),
     count_tries=count_tries,
-    rehashed=rehash(problems),
-    data_hash=hashlib.sha256("\n".join(p.id for p in shuffled).encode()).hexdigest(),
+    coherent=coherent,
+    device=make_device(tokenizer, cfg, cfg.count + bool(cfg.more_numbers)),
+    rehashed=rehash([*problems, *others.get("more_numbers", ())]),
+    data_hash=data_hash(held_out, train, others),
   )
 
 

@@ -42,9 +42,10 @@ def build(cfg: Gsm8kConfig, seed: int) -> Task:
   train, held_out = _split(cfg, data)
   tokenizer = _tokenizer(cfg, data.folder, train)
   return Task(
-    name=NAME, train=train, held_out=held_out, tokenizer=tokenizer, verify=verify, demonstrate=demonstrate,
-    one_demonstration=True,
-    stop_tokens=(EOS,), give_up_token=None, retry_token=None, count_tries=count_answers,
+    name=NAME, train=train, held_out=held_out, shifted={}, tokenizer=tokenizer, verify=verify,
+    demonstrate=demonstrate, one_demonstration=True,
+    stop_tokens=(EOS,), give_up_token=None, retry_token=None, count_tries=count_answers, coherent=lambda text: count_answers(text) == 1,
+    device=None,
     rehashed=rehash([*train, *held_out]), data_hash=data.data_hash,
   )  # fmt: skip
 

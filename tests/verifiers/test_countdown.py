@@ -2,8 +2,9 @@
 
 import pytest
 
+from o1jax.verifiers import countdown
 from o1jax.verifiers.base import Problem
-from o1jax.verifiers.countdown import count_tries, verify
+from o1jax.verifiers.countdown import coherent, count_tries, verify
 
 PROBLEM = Problem("3 7 9 34", "3 7 9 -> 34", "34", "countdown", {"numbers": [3, 7, 9], "target": 34})
 SAME = Problem("2 2 5 9", "2 2 5 -> 9", "9", "countdown", {"numbers": [2, 2, 5], "target": 9})
@@ -38,6 +39,26 @@ SAME = Problem("2 2 5 9", "2 2 5 -> 9", "9", "countdown", {"numbers": [2, 2, 5],
     ("3 * 9 = 27 , 27 + 7 = 34 yesterday", "unparsable"),
     ("3 / 9 = 0 , 0 + 34 = 34 yes", "unparsable"),
     ("9" * 200_000 + " yes", "unparsable"),
+    ("off 1 no 5 yes", "unparsable"),  # what is off belongs to its own try
+    ("3 * 9 = 27 , 27 + 7 = 34 off 0 off 0 yes", "unparsable"),
+    ("3*9=27,27+7=34 yes", None),  # spaces part words and nothing else
+    ("3  *  9\n= 27 , 27+7 = 34\toff 0 yes", None),
+    ("3*9=27,27+7=34yes", "unparsable"),  # `34yes` is a word
+    ("03 * 9 = 27 , 27 + 007 = 34 yes", None),
+    ("3 * 9 = 27 , 27 + 7 = 3_4 yes", "unparsable"),
+    ("\u0663 * 9 = 27 , 27 + 7 = 34 yes", "unparsable"),  # digits are those of ASCII
+    ("3 * 9 = 999999999 yes", "wrong"),
+    ("3 * 9 = 1000000000 yes", "unparsable"),  # ten digits
+    ("3 * 9 = 27 , 27 + 7 = - 34 yes", "wrong"),
+    ("3 * 9 = 27 , 27 + 7 = - - 34 yes", "unparsable"),
+    ("3 * 9 = 27 , 27 + - 7 = 34 yes", "unparsable"),  # results alone have a sign
+    ("3 * 9 = 27 , 27 + 7 = 34 = - off 0 yes", "unparsable"),
+    ("3 - 7 = -4 , -4 + 9 = 5 yes", "unparsable"),
+    ("3 -> 9 = 27 , 27 + 7 = 34 yes", "unparsable"),
+    ("3 * 9 = 27 , 27 + 7 = 34 , yes", "unparsable"),
+    (", 3 * 9 = 27 , 27 + 7 = 34 yes", "unparsable"),
+    ("3 * 9 = 27 , 27 + 7 = 34 , 34 + 0 = 34 yes", "wrong"),  # a step too many
+    ("3 * 9 = 27 , 3 * 9 = 27 , 27 + 7 = 34 yes", "wrong"),
   ],
 )
 def test_verdicts(text: str, error: str | None) -> None:
@@ -53,6 +74,11 @@ def test_verdicts(text: str, error: str | None) -> None:
     ("9 * 3 = 27,27 + 7 = 34   yes", "3 * 9 = 27 , 7 + 27 = 34"),
     ("3 * 9 = 28 , 7 - 10 = -3 yes", "3 * 9 = 28 , 7 - 10 = -3"),  # a difference keeps its order
     ("9 * 3 = 28 , 10 - 7 = 3 yes", "3 * 9 = 28 , 10 - 7 = 3"),
+    ("7-10=-3 yes", "7 - 10 = -3"),
+    (
+      "1 + 2 = 3 , 3 + 4 = 7 , 5 + 7 = 12 , 1 * 12 = 12 yes",
+      "1 + 2 = 3 , 3 + 4 = 7 , 5 + 7 = 12 , 1 * 12 = 12",
+    ),
     ("nothing", None),
   ],
 )
@@ -68,6 +94,58 @@ def test_a_number_given_twice_may_be_used_twice() -> None:
   assert good.correct and not bad.correct
 
 
+def test_a_number_given_once_may_not_be_used_twice() -> None:
+  twice = ["3 * 9 = 27 , 27 + 9 = 36 yes", "9 * 3 = 27 , 9 + 27 = 36 yes", "7 + 7 = 14 , 14 - 9 = 5 yes"]
+  for text, target in zip(twice, (36, 36, 5)):
+    (verdict,) = verify([Problem("", "", "", "countdown", {"numbers": [3, 7, 9], "target": target})], [text])
+    assert verdict.error == "wrong"
+
+
 def test_tries_are_counted_by_their_marks() -> None:
   assert count_tries("3 + 7 = 10 , 10 + 9 = 19 no wait 3 * 9 = 27 , 27 + 7 = 34 yes") == 2
   assert count_tries("3 + 7 =") == 0
+
+
+def test_rows_of_one_call_have_verdicts_of_their_own_whatever_their_length(monkeypatch) -> None:
+  right, wrong = "3 * 9 = 27 , 27 + 7 = 34 yes", "3 + 9 = 12 yes"
+  long = "3 + 7 = 10 , 10 + 9 = 19 off 15 no wait " * 200 + right
+  texts = [wrong, right, long, "", right, "no", long, wrong]
+  each = [verify([PROBLEM], [text])[0] for text in texts]
+  assert [verdict.correct for verdict in each] == [False, True, True, False, True, False, True, False]
+  assert verify([PROBLEM] * len(texts), texts) == each
+  monkeypatch.setattr(countdown, "MAX_CELLS", 100)
+  assert verify([PROBLEM] * len(texts), texts) == each and verify([], []) == []
+
+
+def test_problems_of_different_size_share_a_call() -> None:
+  two = Problem("2 3 6", "2 3 -> 6", "6", "countdown", {"numbers": [2, 3], "target": 6})
+  good = verify(
+    [two, PROBLEM, SAME], ["2 * 3 = 6 yes", "3 * 9 = 27 , 27 + 7 = 34 yes", "2 * 2 = 4 , 4 + 5 = 9 yes"]
+  )
+  assert [verdict.correct for verdict in good] == [True] * 3
+  bad = verify([PROBLEM, two], ["2 * 3 = 6 yes", "2 * 3 = 6 , 6 - 0 = 6 yes"])
+  assert [verdict.error for verdict in bad] == ["wrong"] * 2
+
+
+def test_each_problem_wants_a_completion() -> None:
+  with pytest.raises(ValueError, match="1 problems have 2 completions"):
+    verify([PROBLEM], ["", ""])
+
+
+@pytest.mark.parametrize(
+  ("text", "whole"),
+  [
+    ("3 + 7 = 10 , 10 + 9 = 19 off 15 no wait 3 * 9 = 27 , 27 + 7 = 34 off 0 yes", True),
+    ("3 + 7 = 11 no quit", True),  # wrong, but of the form
+    ("3 + 7 = 10 off 2 no wait 3 * 9 =", True),  # cut off by its budget
+    ("3 + 7 = 10 off 2 no wait", True),
+    ("3 + 7 10 no", False),
+    ("3 + 7 = 10 no no", False),
+    ("3 + 7 = 10 no 3 + 7 = 10 no", False),
+    ("wait 3 + 7 = 10 no", False),
+    ("3 + 7 = 10", False),  # nothing is marked
+    ("", False),
+  ],
+)
+def test_what_is_still_a_trace(text: str, whole: bool) -> None:
+  assert coherent(text) == whole

@@ -1,0 +1,86 @@
+"""What a policy does on the held-out problems and on each kind out of distribution, and diagnostics of a training step."""
+
+import dataclasses
+from typing import Any, Sequence
+
+import jax
+import numpy as np
+
+from o1jax.config import EvalConfig
+from o1jax.evaluate.samples import sample_and_grade
+from o1jax.evaluate.setup import Setup
+from o1jax.rl.diagnostics import examine
+from o1jax.rl.stages import Stage, examined_passes
+from o1jax.scaling import compute
+from o1jax.scaling.text import reflection_rates, repetition_rate
+from o1jax.tasks.base import Task
+from o1jax.types import TrainState
+from o1jax.verifiers.base import Problem
+
+
+def text_metrics(texts: Sequence[str]) -> dict[str, float]:
+  """What the words of completions say."""
+  return {"repetition_rate": repetition_rate(texts), **reflection_rates(texts)}
+
+
+def test_figures(
+  task: Task, kind: str, texts: Sequence[str], correct: np.ndarray, parsed: np.ndarray, length: np.ndarray
+) -> dict[str, float]:
+  """`<kind>/<figure>` of tested completions: accuracy, length, and what the texts are like; arrays [n * K]."""
+  told = {
+    "pass@1": float(np.mean(correct)),
+    "parsed": float(np.mean(parsed)),
+    "mean_length": float(np.mean(length)),
+    "coherence": float(np.mean([task.coherent(text) for text in texts])),
+    **text_metrics(texts),
+  }
+  return {f"{kind}/{name}": value for name, value in told.items()}
+
+
+def tests_of(task: Task, count: int) -> dict[str, Sequence[Problem]]:
+  """The held-out problems and each kind out of distribution, `count` of each at most."""
+  return {"held_out": task.held_out[:count], **{f"ood/{k}": some[:count] for k, some in task.shifted.items()}}
+
+
+def tested(
+  setup: Setup, params: Any, cfg: EvalConfig, count: int, step: int
+) -> tuple[dict[str, float], dict]:
+  """(figures, kind -> share of a problem's completions that are correct) of the tests, verified by the host."""
+  figures: dict[str, float] = {}
+  by_problem: dict[str, list[float]] = {}
+  for kind, problems in tests_of(setup.task, count).items():
+    graded = sample_and_grade(setup, params, problems, cfg, step)
+    parsed = np.asarray([[v.parsed is not None for v in row] for row in graded.verdicts])
+    texts = [text for row in graded.texts for text in row]
+    figures |= test_figures(setup.task, kind, texts, graded.correct, parsed, graded.length)
+    by_problem[kind] = graded.correct.mean(1).tolist()
+  return figures, by_problem
+
+
+look = jax.jit(examine, static_argnames=("model", "stage", "cfg", "apart"))
+
+
+def diagnosed(
+  setup: Setup,
+  stage: Stage,
+  state: TrainState,
+  step: int,
+  first_params: Any,
+  prompts: list[int],
+  seen: tuple,
+) -> tuple[dict[str, float], compute.Ledger]:
+  """(figures of the state that a step begins with, what they took); `seen` is what `examine` takes of the step."""
+  config = setup.config
+  rollout, reward, greedy_reward, key, strengths = seen
+  told = look(
+    state, first_params, rollout, reward, greedy_reward, key, strengths,
+    model=setup.model, stage=stage, cfg=config.rl,
+  )  # fmt: skip
+  every = dataclasses.replace(config.eval, samples=config.diagnostics.samples)
+  tests, _ = tested(setup, state.params, every, config.diagnostics.problems, step - 1)
+  lengths = np.asarray(rollout.is_action).sum(1).reshape(config.rl.prompts, config.rl.samples)
+  spent = compute.diagnostic_flops(
+    config.model, prompts, config.rl.max_prompt, lengths, rollout.tokens.shape[1] - config.rl.max_prompt,
+    passes=examined_passes(stage, config.rl), sampled=False,
+  )  # fmt: skip
+  return {**{name: float(value) for name, value in told.items()}, **tests}, spent

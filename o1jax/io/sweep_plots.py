@@ -1,0 +1,341 @@
+"""The pictures of a sweep: reward against distance, curves with bands over seeds, accuracy against strength, fitted laws."""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import ticker
+
+from o1jax.config.sweep import Check
+from o1jax.io import plots
+from o1jax.scaling import claims, fits, stats
+from o1jax.scaling.members import PASS, Member, outcomes, stack
+from o1jax.scaling.ranking import frontier
+
+HELD_OUT = f"held_out{PASS}"
+PAPER: Any = {
+  "font.size": 10,
+  "axes.titlesize": 10.5,
+  "axes.spines.top": False,
+  "axes.spines.right": False,
+  "axes.grid": True,
+  "axes.axisbelow": True,
+  "grid.color": "#e6e6e6",
+  "grid.linewidth": 0.7,
+  "legend.frameon": False,
+  "figure.titlesize": 12,
+}
+# What the learning curves show, where it was logged: metric -> axis.
+CURVES = {
+  HELD_OUT: "held-out pass@1",
+  "reward": "training reward",
+  "entropy": "entropy, nats a token",
+  "kl_reverse": "KL to the reference, nats a token",
+  "completions/mean_length": "tokens a completion",
+  "grad_norm": "gradient norm before clipping",
+}
+LOGARITHMIC = ("kl_reverse", "grad_norm")
+MARKERS = "osD^vPX*"
+BINS = 60  # groups of neighbouring steps that a curve is averaged over
+PATH_POINTS = 40  # of a way through reward and distance
+DISTANCE = "distance to the reference, √KL (√ nats a token)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+  """How an arm is drawn, in every picture."""
+
+  colour: Any
+  marker: str
+  line: Any = "-"
+
+
+def styles(members: Sequence[Member]) -> dict[str, Style]:
+  """arm -> style: dark to light by strength where all have one (0 is grey and dashed), else a colour for each kind."""
+  strengths = {m.arm: m.strength for m in members}
+  if not _numeric(strengths):
+    kinds = zip(strengths, plots.CATEGORIES * len(strengths), MARKERS * len(strengths))
+    return {arm: Style(colour, marker) for arm, colour, marker in kinds}
+  ordered = sorted(strengths, key=lambda arm: strengths[arm] or 0.0)
+  positive = [arm for arm in ordered if strengths[arm]]
+  shades = plt.get_cmap("viridis")(np.linspace(0.0, 0.84, max(len(positive), 2)))
+  held = {arm: Style(shades[i], MARKERS[i % len(MARKERS)]) for i, arm in enumerate(positive)}
+  return {arm: held.get(arm, Style(plots.GREY, "h", "--")) for arm in ordered}
+
+
+def _numeric(strengths: Mapping[str, float | None]) -> bool:
+  """Whether the arms lie on an axis of strengths: all have one, and no two the same."""
+  held = [s for s in strengths.values() if s is not None]
+  return len(held) == len(strengths) == len(set(held)) > 1
+
+
+def _handles(drawn: Mapping[str, Style]) -> list[Any]:
+  """What a legend shows for the arms."""
+  return [
+    plt.Line2D([], [], color=s.colour, marker=s.marker, linestyle=s.line, markersize=5, label=arm)
+    for arm, s in drawn.items()
+  ]
+
+
+def _below(figure: Any, handles: Sequence[Any]) -> None:
+  """A legend below the panels, in as many columns as the width has room for."""
+  longest = max(len(handle.get_label()) for handle in handles)
+  columns = max(1, int(figure.get_figwidth() / (0.75 + 0.085 * longest)))
+  figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
+
+
+def binned(members: Sequence[Member], metric: str, edges: np.ndarray) -> np.ndarray:
+  """f[members, bins] means of a metric over the steps between edges; NaN where a member has none."""
+  rows = []
+  for member in members:
+    steps, values = member.curves.get(metric, (np.empty(0), np.empty(0)))
+    kept = np.isfinite(values)
+    count, _ = np.histogram(steps[kept], edges)
+    total, _ = np.histogram(steps[kept], edges, weights=values[kept])
+    rows.append(np.where(count > 0, total / np.maximum(count, 1), math.nan))
+  return np.array(rows)
+
+
+def _edges(members: Sequence[Member], metric: str) -> np.ndarray:
+  """Edges of at most BINS groups of the steps at which anybody has the metric."""
+  steps = np.unique(np.concatenate([m.curves[metric][0] for m in members if metric in m.curves]))
+  firsts = [group[0] for group in np.array_split(steps, min(BINS, len(steps)))]
+  return np.array([*firsts, steps[-1] + 1], np.float64) - 0.5
+
+
+def _curve(ax: Any, members: Sequence[Member], metric: str, edges: np.ndarray, style: Style) -> None:
+  """One arm's mean over its seeds, and the band from the lowest to the highest of them."""
+  values = binned(members, metric, edges)
+  some = np.isfinite(values).any(0)
+  values, x = values[:, some], ((edges[:-1] + edges[1:]) / 2)[some]
+  every = max(1, len(x) // 5)
+  ax.plot(x, np.nanmean(values, 0), style.line, color=style.colour, linewidth=1.6, marker=style.marker,
+          markersize=4, markevery=(every // 2, every), markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
+  low, high = np.nanmin(values, 0), np.nanmax(values, 0)
+  ax.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
+  for member, row in zip(members, values):
+    if member.bad_step is not None and np.isfinite(row).any():
+      last = np.flatnonzero(np.isfinite(row))[-1]
+      ax.plot(x[last], row[last], "x", color=plots.RED, markersize=7, markeredgewidth=2, zorder=5)
+
+
+def curves(members: Sequence[Member], drawn: Mapping[str, Style]) -> Any:
+  """The metrics of training and evaluation against the step; a cross where a NaN stopped a member."""
+  logged = [name for name in CURVES if any(name in m.curves for m in members)]
+  columns = min(3, max(len(logged), 1))
+  rows = math.ceil(max(len(logged), 1) / columns)
+  figure, axes = plt.subplots(
+    rows, columns, figsize=(3.8 * columns, 2.9 * rows + 0.5), squeeze=False, sharex=True
+  )
+  for ax in axes.flat[len(logged) :]:
+    ax.set_axis_off()
+  for i, (ax, name) in enumerate(zip(axes.flat, logged)):
+    edges = _edges(members, name)
+    for arm, style in drawn.items():
+      own = [m for m in members if m.arm == arm and name in m.curves]
+      if own:
+        _curve(ax, own, name, edges, style)
+    ax.set(title=CURVES[name], yscale="log" if name in LOGARITHMIC and _decades(members, name) else "linear")
+    if i + columns >= len(logged):
+      ax.set_xlabel("step")
+      ax.tick_params(labelbottom=True)
+  stopped = plt.Line2D([], [], color=plots.RED, marker="x", linestyle="", markeredgewidth=2, label="stopped")
+  _below(figure, [*_handles(drawn), *([stopped] if any(m.bad_step is not None for m in members) else [])])
+  return figure
+
+
+def _decades(members: Sequence[Member], metric: str) -> bool:
+  """Whether the values are positive and span so much that a linear axis would hide the small ones."""
+  values = np.concatenate([m.curves[metric][1] for m in members if metric in m.curves])
+  values = values[np.isfinite(values)]
+  return len(values) > 0 and values.min() > 0 and values.max() > 20 * values.min()
+
+
+def distance(members: Sequence[Member], drawn: Mapping[str, Style], metric: str) -> Any:
+  """The metric against sqrt KL (Gao et al. 2022): each arm's mean way, and where it and its seeds end.
+
+  A member that a NaN stopped has another length: a cross shows its end, and the mean is over the others.
+  """
+  figure, ax = plt.subplots(figsize=(7.2, 4.4))
+  ends = {}
+  for path in frontier([m for m in members if m.bad_step is not None], metric):
+    at = path.distance[-1], path.reward[-1]
+    ax.plot(*at, "x", color=drawn[path.arm].colour, markersize=7, markeredgewidth=2, zorder=5)
+  for arm, style in drawn.items():
+    paths = frontier([m for m in members if m.arm == arm and m.bad_step is None], metric)
+    if not paths:
+      continue
+    count = min(PATH_POINTS, min(len(path.reward) for path in paths))
+    x = np.array([claims.parts(path.distance, count) for path in paths])
+    y = np.array([claims.parts(path.reward, count) for path in paths])
+    ax.plot(x.mean(0), y.mean(0), style.line, color=style.colour, linewidth=1.4, alpha=0.8)
+    ax.scatter(x[:, -1], y[:, -1], 14, color=style.colour, alpha=0.6, linewidths=0, zorder=3)
+    ends[arm] = float(x[:, -1].mean()), float(y[:, -1].mean())
+  best = _envelope(list(ends.values()))
+  for arm, point in ends.items():
+    edge = plots.BLACK if point in best else "white"
+    ax.plot(*point, drawn[arm].marker, color=drawn[arm].colour, markersize=9, markeredgecolor=edge, zorder=4)
+  ax.set(xlabel=DISTANCE, ylabel=CURVES.get(metric, metric))
+  ax.set_xlim(left=0)
+  edged = plt.Line2D([], [], color="white", marker="o", linestyle="", markeredgecolor=plots.BLACK,
+                     label="no arm has more\nat less distance")  # fmt: skip
+  figure.legend(handles=[*_handles({arm: drawn[arm] for arm in ends}), edged], loc="outside right center")
+  return figure
+
+
+def _envelope(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+  """The points that no other one beats in reward at a smaller distance."""
+  kept: list[tuple[float, float]] = []
+  for point in sorted(points, key=lambda p: (p[0], -p[1])):
+    if not kept or point[1] > kept[-1][1]:
+      kept.append(point)
+  return kept
+
+
+def _axis(ax: Any, strengths: Mapping[str, float | None]) -> dict[str, float]:
+  """arm -> place on the x axis, and its ticks: logarithmic, with 0 a decade left of the rest behind a break; else kinds."""
+  if not _numeric(strengths):
+    ax.set_xticks(range(len(strengths)), list(strengths), rotation=20 if len(strengths) > 4 else 0)
+    return {arm: float(i) for i, arm in enumerate(strengths)}
+  known = {arm: s for arm, s in strengths.items() if s is not None}
+  positive = [s for s in known.values() if s > 0]
+  if len(positive) < len(known) - 1 or min(known.values()) < 0:
+    places = {arm: float(s) for arm, s in known.items()}
+  else:
+    places = {arm: math.log10(s) if s > 0 else math.log10(min(positive)) - 1.0 for arm, s in known.items()}
+  ax.set_xticks(list(places.values()), [f"{known[arm]:g}" for arm in places])
+  if 0.0 in known.values() and len(positive) == len(known) - 1:
+    left = math.log10(min(positive)) - 0.5
+    style = {"color": plots.BLACK, "clip_on": False, "linewidth": 1.0, "zorder": 6}
+    for shift in (-0.04, 0.04):
+      ax.plot(
+        [left + shift - 0.03, left + shift + 0.03],
+        [-0.015, 0.015],
+        transform=ax.get_xaxis_transform(),
+        **style,
+      )
+  ax.set_xlabel("strength")
+  return places
+
+
+def accuracy(members: Sequence[Member], metrics: Sequence[str]) -> Any:
+  """Final accuracy by arm on each set of problems: mean, 95% interval, and the seeds as small points."""
+  figure, ax = plt.subplots(figsize=(6.6, 4.2))
+  strengths = {m.arm: m.strength for m in members}
+  if _numeric(strengths):
+    strengths = dict(sorted(strengths.items(), key=lambda item: item[1] or 0.0))
+  places, rng = _axis(ax, strengths), np.random.default_rng(0)
+  width = float(np.min(np.diff(sorted(places.values())), initial=1.0))
+  for i, metric in enumerate(metrics):
+    values, shift = outcomes(members, metric), (i - (len(metrics) - 1) / 2) * 0.1 * width
+    arms = [arm for arm in places if arm in values]
+    x = np.array([places[arm] for arm in arms]) + shift
+    rows = [stack(list(values[arm].values())) for arm in arms]
+    effects = [stats.seed_effect(row, rng) for row in rows]
+    mean = np.array([effect.mean for effect in effects])
+    error = [[e.mean - e.ci95[0] for e in effects], [e.ci95[1] - e.mean for e in effects]]
+    line = "-" if _numeric(strengths) else ""
+    colour = plots.CATEGORIES[i % len(plots.CATEGORIES)]
+    name = metric.removesuffix(PASS).removeprefix("ood/").replace("_", " ")
+    label = "held out" if metric == HELD_OUT else f"other kind: {name}"
+    ax.errorbar(x, mean, error, fmt=f"{MARKERS[i % len(MARKERS)]}{line}", color=colour, label=label,
+                capsize=3, markersize=6, linewidth=1.5, elinewidth=1.2, zorder=3)  # fmt: skip
+    for place, row in zip(x, rows):
+      seeds = row.mean(1)
+      ax.scatter(np.full(len(seeds), place + 0.03 * width), seeds, 9, color=colour, alpha=0.5, linewidths=0)
+  ax.set_ylabel("final pass@1")
+  ax.yaxis.set_major_locator(ticker.MaxNLocator(6))
+  figure.legend(loc="outside lower center", ncols=min(len(metrics), 3))
+  return figure
+
+
+def law(members: Sequence[Member], drawn: Mapping[str, Style], check: Check) -> Any:
+  """The curves of a fitted check as points, and the law fitted to all seeds together."""
+  figure, ax = plt.subplots(figsize=(7.2, 4.4))
+  pick, fitted, label, xlabel = LAWS[check.kind](check.metric)
+  held = [m for m in members if not check.arms or m.arm in check.arms]
+  points = claims.points_by_seed(held, pick)
+  for arm, style in drawn.items():
+    for x, y in claims.points_by_seed([m for m in held if m.arm == arm], pick).values():
+      ax.plot(x, y, style.marker, color=style.colour, markersize=4, alpha=0.6, markeredgewidth=0)
+  x, y = (np.concatenate([pair[i] for pair in points.values()]) for i in (0, 1))
+  line = np.linspace(x.min(), x.max(), 200)
+  ax.plot(line, fitted(x, y)(line), color=plots.BLACK, linewidth=2)
+  ax.set(xlabel=xlabel, ylabel=CURVES.get(check.metric, check.metric))
+  extra = [plt.Line2D([], [], color=plots.BLACK, linewidth=2, label=label)]
+  shown = {
+    arm: dataclasses.replace(s, line="") for arm, s in drawn.items() if any(m.arm == arm for m in held)
+  }
+  figure.legend(handles=[*_handles(shown), *extra], loc="outside right center")
+  return figure
+
+
+def _entropy_line(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+  fit = fits.entropy_law(x, y)
+  return lambda at: -fit.a * np.exp(at) + fit.b
+
+
+def _gao_line(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+  fit = fits.gao_rl(x, y)
+  return lambda at: fit.start + fit.a * at - fit.b * fits.d_log_d(at)
+
+
+# kind of check -> metric -> (points of a member, fit, its label, x axis)
+LAWS: dict[str, Callable[[str], tuple]] = {
+  "fit_entropy": lambda metric: (
+    lambda member: claims.paired_curves(member, "entropy", metric),
+    _entropy_line,
+    "R = −a exp(H) + b",
+    "entropy H, nats a token",
+  ),
+  "fit_gao": lambda metric: (
+    lambda member: claims.distance_curve(member, metric),
+    _gao_line,
+    "R = R₀ + d (a − b log d)",
+    f"d: {DISTANCE}",
+  ),
+}
+
+
+def draw_sweep(
+  folder: pathlib.Path, members: Sequence[Member], checks: Sequence[Check]
+) -> list[tuple[str, pathlib.Path]]:
+  """Draws what the members allow into `folder`; returns (title, PNG path) in the report's order."""
+  drawn = styles(members)
+  wanted: list[tuple[str, str, Callable[[], Any]]] = []
+  moved = [m for m in (HELD_OUT, "reward") if any(len(path.reward) > 1 for path in frontier(members, m))]
+  if moved:
+    draw = functools.partial(distance, members, drawn, moved[0])
+    wanted.append(("Reward against distance", "frontier.png", draw))
+  if any(name in member.curves for member in members for name in CURVES):
+    wanted.append(
+      ("Learning curves (mean; lowest to highest seed)", "curves.png", lambda: curves(members, drawn))
+    )
+  metrics = list(dict.fromkeys(name for m in members for name in m.final if name.endswith(PASS)))
+  metrics = [name for name in metrics if outcomes(members, name)]
+  if metrics:
+    wanted.append(
+      (
+        "Final accuracy (mean, 95% interval, single seeds)",
+        "accuracy.png",
+        lambda: accuracy(members, metrics),
+      )
+    )
+  for i, check in enumerate(checks):
+    if check.kind in LAWS and _fits(members, check):
+      draw = functools.partial(law, members, drawn, check)
+      wanted.append((f"Check {i + 1}: the law", f"law{i + 1}.png", draw))
+  with plt.rc_context(PAPER):
+    return plots.render(folder, wanted)
+
+
+def _fits(members: Sequence[Member], check: Check) -> bool:
+  """Whether the members of a check have points enough for its law."""
+  pick = LAWS[check.kind](check.metric)[0]
+  held = [m for m in members if not check.arms or m.arm in check.arms]
+  return sum(len(x) for x, _ in claims.points_by_seed(held, pick).values()) > 4

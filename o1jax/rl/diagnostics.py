@@ -1,0 +1,136 @@
+"""What a state is like before a step: exact KLs, gradients by term, entropy by position, how far one step moves it, tests.
+
+`examine` looks at a rollout that the state has drawn and takes the step it would take, and then forgets it. `test` samples
+problems that were kept from training. Both only read the state.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from o1jax.config import RLConfig
+from o1jax.model.transformer import Decoder
+from o1jax.rl.objective import global_norms
+from o1jax.rl.sample import SampleConfig, generate
+from o1jax.rl.score import score
+from o1jax.rl.stages import Stage
+from o1jax.rl.step import Apart, recall
+from o1jax.rl.update import gradients, in_force, learn
+from o1jax.types import Experience, PromptBatch, Rollout, Strengths, TokenScores, TrainState
+
+POSITIONS = 8  # bins of a response's positions
+EXACT = frozenset({"entropy", "kl_reverse", "kl_forward"})
+
+
+def _mean(value: Any, mask: jax.Array) -> jax.Array:
+  """Mean of f32[B, L] where bool[B, L]; 0 where there is nothing."""
+  return jnp.where(mask, value, 0.0).sum() / jnp.maximum(mask.sum(), 1)
+
+
+def _scores(params: Any, ref: Any, experience: Experience, strengths, *, model, stage, cfg) -> TokenScores:
+  """Log-probs, entropies and exact KLs of `params` against `ref` on the tokens of `experience`."""
+  return score(
+    params, ref, experience.tokens, experience.segment, experience.position, model=model,
+    temperature=strengths.temperature, needs=EXACT, layout=stage.update.layout, chunk=cfg.head_chunk,
+  )  # fmt: skip
+
+
+def _by_term(state: TrainState, experience: Experience, strengths, *, model, stage) -> dict[str, jax.Array]:
+  """grad_norm/<term> of each term alone, and grad_cosine/<term> to the policy's gradient."""
+  update = stage.update
+  norms = global_norms(experience, update.max_tokens, update.segments)
+  grads = {}
+  for term in update.terms:
+    alone = dataclasses.replace(update, terms=(term,))
+    grads[term.name] = gradients(
+      state.params, state.ref_params, experience, strengths, norms, model=model, cfg=alone
+    )[1]
+  norm = {name: optax.tree.norm(grad) for name, grad in grads.items()}
+  told = {f"grad_norm/{name}": value for name, value in norm.items()}
+  for name in grads.keys() - {"policy"}:
+    product = optax.tree.vdot(grads[name], grads["policy"])
+    told[f"grad_cosine/{name}"] = product / jnp.maximum(norm[name] * norm["policy"], 1e-20)
+  return told
+
+
+def _by_position(entropy: Any, mask: jax.Array, prompt: int) -> dict[str, jax.Array]:
+  """entropy_at/<first token of a bin>: mean entropy of the response tokens in each of 8 bins of position."""
+  size = -(-(mask.shape[1] - prompt) // POSITIONS)
+  starts = range(0, mask.shape[1] - prompt, size)
+  cut = lambda a, first: a[:, prompt + first : prompt + first + size]
+  return {f"entropy_at/{first:03d}": _mean(cut(entropy, first), cut(mask, first)) for first in starts}
+
+
+def _moved(
+  new: jax.Array, experience: Experience, strengths: Strengths, cfg: RLConfig
+) -> dict[str, jax.Array]:
+  """ess: (sum w)^2 / (n sum w^2) of the ratios w after the step (Kish 1965); clipped/<sign of A>: tokens cut off then."""
+  mask, advantage = experience.is_action, experience.advantage
+  ratio = jnp.where(mask, jnp.exp(new - experience.logp_old), 0.0)
+  told = {"ess": ratio.sum() ** 2 / jnp.maximum(mask.sum() * (ratio**2).sum(), 1e-20)}
+  if cfg.loss.clip_high is not None:
+    up = mask & (advantage > 0)
+    told["clipped/positive"] = _mean((ratio > 1 + strengths.clip_high).astype(jnp.float32), up)
+  if cfg.loss.clip_low is not None:
+    down = mask & (advantage < 0)
+    told["clipped/negative"] = _mean((ratio < 1 - strengths.clip_low).astype(jnp.float32), down)
+  return told
+
+
+def examine(
+  state: TrainState,
+  first_params: Any,
+  rollout: Rollout,
+  reward: jax.Array,
+  greedy_reward: jax.Array | None,
+  key: jax.Array,
+  strengths: Strengths,
+  *,
+  model: Decoder,
+  stage: Stage,
+  cfg: RLConfig,
+  apart: Apart = lambda tree: tree,
+) -> dict[str, jax.Array]:
+  """f32[] figures of `state` on a rollout it drew; arguments as in `improve`, whose step is taken and forgotten.
+
+  first_params: the policy the stage began with, to which `kl_reverse` = KL(pi || first) and `kl_forward` are exact
+  over the vocabulary, nats a token. Consumes the key, which is the step's own.
+  """
+  experience, _ = recall(
+    state, rollout, reward, greedy_reward, strengths, model=model, stage=stage, cfg=cfg, apart=apart
+  )
+  shared = dict(model=model, stage=stage, cfg=cfg)
+  now = _scores(state.params, first_params, experience, strengths, **shared)
+  after = learn(state, experience, key, strengths, model=model, tx=stage.tx, cfg=stage.update)[0]
+  then = _scores(after.params, state.params, experience, strengths, **shared)
+  mask = experience.is_action
+  told = {
+    "kl_reverse": _mean(now.kl_reverse, mask),
+    "kl_forward": _mean(now.kl_forward, mask),
+    "kl_of_step": _mean(then.kl_forward, mask),
+    **_by_position(now.entropy, mask, cfg.max_prompt),
+    **_moved(then.logp, experience, strengths, cfg),
+  }
+  effective = in_force(strengths, state.controllers)
+  return told | _by_term(state, experience, effective, model=model, stage=stage)
+
+
+def test(
+  params: Any,
+  problems: PromptBatch,
+  key: jax.Array,
+  strengths: Strengths,
+  *,
+  model: Decoder,
+  samples: int,
+  sampling: SampleConfig,
+  batch: int,
+) -> Rollout:
+  """K samples each of n problems, `batch` of them at a time; n is a multiple of `batch`. Consumes the key."""
+  blocks = jax.tree.map(lambda a: a.reshape(-1, batch, *a.shape[1:]), problems)
+  draw = lambda block: generate(params, block, key, strengths, model=model, samples=samples, cfg=sampling)
+  rollouts = jax.lax.map(draw, blocks)
+  return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), rollouts)

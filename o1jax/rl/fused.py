@@ -1,0 +1,128 @@
+"""RL on the device: many steps of draw problems -> sample -> verify -> advantages -> update as one compiled program.
+
+    Feed (order of problems, keys and strengths of N steps) -> lax.scan of one step -> (TrainState, metrics f32[N])
+
+Each step runs the functions of the stepwise loop, `generate`, `improve` and `tally`, with an `optimization_barrier` between
+them, so that the numbers are those of the loop bit for bit on a CPU. Nothing crosses to the host between steps. A loss or
+gradient that is not finite freezes the state from that step on. Left out: what reads text (reflection, repetition), logs and
+evaluations; they run between two calls.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Callable, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from o1jax.config import RLConfig
+from o1jax.model.transformer import Decoder
+from o1jax.rl.sample import SampleConfig, generate, greedy
+from o1jax.rl.stages import Stage
+from o1jax.rl.step import improve
+from o1jax.rl.tally import tally
+from o1jax.types import PromptBatch, Rollout, Strengths, TrainState
+
+# (response tokens i32[B, R], which of them stand bool[B, R], a batch's task arrays) -> (reward f32[B], correct bool[B], parsed bool[B])
+Verify = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array, jax.Array]]
+DrawProblems = Callable[[jax.Array], PromptBatch]  # position in the feed's order -> P problems
+
+
+@flax.struct.dataclass
+class Feed:
+  """What the host lays out ahead of N steps of one member."""
+
+  order: jax.Array  # i32[S], which problems come, from the member's cursor on
+  train: jax.Array  # key[N], of the train stream at each step
+  minibatch: jax.Array  # key[N], of the minibatch stream
+  strengths: Strengths  # each f32[N]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """What is static about a fused run."""
+
+  model: Decoder
+  stage: Stage
+  cfg: RLConfig
+  sampling: SampleConfig
+  verify: Verify
+
+
+class Told(NamedTuple):
+  """What N steps report."""
+
+  metrics: dict[str, jax.Array]  # f32[N] each
+  lengths: jax.Array  # i32[N, B], action tokens of each completion
+  first_bad: (
+    jax.Array
+  )  # i32[], index of the first step whose loss or gradient is not finite; N where there is none
+
+
+def fixed(tree: Any) -> Any:
+  """Values between two phases as they lie between two executables: computed, and in row-major order.
+
+  Without the order XLA lets a transposition of one phase choose how the next one's sums are laid out, and thereby rounded.
+  """
+  row_major = lambda a: with_layout_constraint(a, Layout(tuple(range(a.ndim)))) if a.ndim > 1 else a
+  return jax.tree.map(row_major, jax.lax.optimization_barrier(tree))
+
+
+def gather(pool: PromptBatch, order: jax.Array, count: int, at: jax.Array) -> PromptBatch:
+  """Problems order[at : at + count] of a pool that holds all training problems as rows."""
+  rows = jax.lax.dynamic_slice_in_dim(order, at, count)
+  return jax.tree.map(lambda a: a[rows], pool)
+
+
+def graded(program: Program, rollout: Rollout, batch: PromptBatch) -> tuple[jax.Array, jax.Array]:
+  """(reward f32[P, G], correct bool[B]) of a rollout, by the task's device verifier."""
+  start = batch.tokens.shape[1]
+  reward, correct, _ = program.verify(rollout.tokens[:, start:], rollout.valid[:, start:], batch.task_arrays)
+  return reward.reshape(batch.tokens.shape[0], -1), correct
+
+
+def one_step(
+  program: Program, draw_problems: DrawProblems, state: TrainState, at: jax.Array, feed: Feed
+) -> tuple[TrainState, jax.Array, dict[str, jax.Array], jax.Array]:
+  """(state, position in the order, metrics, lengths) after a rollout and its update; `feed` holds this step alone."""
+  apart, cfg, model = fixed, program.cfg, program.model
+  batch = apart(draw_problems(at))
+  draw = functools.partial(generate, state.params, batch, feed.train, feed.strengths, model=model)
+  rollout = apart(draw(samples=cfg.samples, cfg=program.sampling))
+  reward, correct = apart(graded(program, rollout, batch))
+  greedy_reward = None
+  if cfg.advantage.kind == "remax":
+    best = apart(draw(samples=1, cfg=dataclasses.replace(program.sampling, draw=greedy)))
+    greedy_reward = apart(graded(program, best, batch)[0])[:, 0]
+  state, told = improve(
+    state, rollout, reward, greedy_reward, feed.minibatch, feed.strengths,
+    model=model, stage=program.stage, cfg=cfg, apart=apart,
+  )  # fmt: skip
+  told |= apart(tally(rollout, correct))
+  metrics = {name + suffix: value for name, stat in told.items() for suffix, value in stat.result().items()}
+  return state, at + cfg.prompts, metrics, rollout.is_action.sum(1)
+
+
+def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program) -> tuple[TrainState, Told]:
+  """N steps of one member. pool: all training problems as rows, with their task arrays.
+
+  Metrics of the steps behind a first bad one are those of the frozen state.
+  """
+  draw_problems = functools.partial(gather, pool, feed.order, program.cfg.prompts)
+  steps = feed.train.shape[0]
+
+  def step(carry, now: tuple[jax.Array, Feed]):
+    (state, at, first_bad), (index, feed) = carry, now
+    moved, at, metrics, lengths = one_step(program, draw_problems, state, at, feed)
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    first_bad = jnp.where(finite, first_bad, jnp.minimum(first_bad, index))
+    frozen = first_bad < steps
+    state = jax.tree.map(lambda new, old: jnp.where(frozen, old, new), moved, state)
+    return (state, at, first_bad), (metrics, lengths)
+
+  each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32))
+  start = (state, jnp.zeros((), jnp.int32), jnp.full((), steps, jnp.int32))
+  (state, _, first_bad), (metrics, lengths) = jax.lax.scan(step, start, (jnp.arange(steps), each))
+  return state, Told(metrics, lengths, first_bad)

@@ -1,0 +1,25 @@
+"""What a verified rollout says of its completions, as statistics: the same numbers on the host's loop and in one program."""
+
+import jax
+import jax.numpy as jnp
+
+from o1jax.types import Max, Min, Rollout, Stat, masked_mean
+
+
+@jax.jit
+def tally(rollout: Rollout, correct: jax.Array) -> dict[str, Stat]:
+  """accuracy, completions/{mean,min,max}_length in tokens, clipped_ratio and {correct,incorrect}/mean_length.
+
+  correct bool[B]. Lengths count what the policy chose, its EOS included.
+  """
+  length = rollout.is_action.sum(1).astype(jnp.float32)
+  whole = jnp.ones(length.shape, bool)
+  return {
+    "accuracy": masked_mean(correct.astype(jnp.float32), whole),
+    "completions/mean_length": masked_mean(length, whole),
+    "completions/min_length": Min(length.min()),
+    "completions/max_length": Max(length.max()),
+    "completions/clipped_ratio": masked_mean((~rollout.finished).astype(jnp.float32), whole),
+    "correct/mean_length": masked_mean(length, correct),
+    "incorrect/mean_length": masked_mean(length, ~correct),
+  }

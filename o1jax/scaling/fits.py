@@ -1,0 +1,78 @@
+"""The laws that sweeps are held against, fitted by linear least squares.
+
+Each of them is linear in its coefficients, so the fit is exact and has no starting point. Left out: extrapolation.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class EntropyLaw:
+  """R = -a exp(H) + b."""
+
+  a: float
+  b: float
+  r2: float
+  line_r2: float  # of R = -a H + b: where it is as high, the exponential's form is not shown
+
+
+@dataclasses.dataclass(frozen=True)
+class GaoLaw:
+  """R = start + d (a - b g(d)); g = log for RL, g(d) = d for best-of-n."""
+
+  a: float
+  b: float
+  start: float  # R at d = 0
+  r2: float
+  peak: float  # the d > 0 at which R is highest; infinite where b <= 0
+
+
+def least_squares(columns: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
+  """Coefficients f64[k] of `columns` f[n, k] that fit `target` f[n], and R^2 (NaN where the target is constant).
+
+  Raises ValueError unless there are more points than coefficients.
+  """
+  if len(target) <= columns.shape[1]:
+    raise ValueError(f"{len(target)} points for {columns.shape[1]} coefficients")
+  coefficients = np.linalg.lstsq(columns, target, rcond=None)[0]
+  spread = float(np.sum((target - target.mean()) ** 2))
+  missed = float(np.sum((target - columns @ coefficients) ** 2))
+  return coefficients, 1.0 - missed / spread if spread > 0 else math.nan
+
+
+def entropy_law(entropy: np.ndarray, reward: np.ndarray) -> EntropyLaw:
+  """Reward f[n] against policy entropy f[n], nats a token (Cui et al. 2025, section 2)."""
+  ones = np.ones_like(entropy)
+  (a, b), r2 = least_squares(np.stack([-np.exp(entropy), ones], 1), reward)
+  _, line_r2 = least_squares(np.stack([-entropy, ones], 1), reward)
+  return EntropyLaw(float(a), float(b), r2, line_r2)
+
+
+def _gao(distance: np.ndarray, reward: np.ndarray, bend: np.ndarray) -> tuple[float, float, float, float]:
+  """a, b, start, R^2 of R = start + a d - b bend."""
+  (start, a, b), r2 = least_squares(np.stack([np.ones_like(distance), distance, -bend], 1), reward)
+  return float(a), float(b), float(start), r2
+
+
+def d_log_d(distance: np.ndarray) -> np.ndarray:
+  """d log d, 0 at d = 0."""
+  return distance * np.log(np.where(distance > 0, distance, 1.0))
+
+
+def gao_rl(distance: np.ndarray, reward: np.ndarray) -> GaoLaw:
+  """R = d (a - b log d) for RL (Gao et al. 2022, section 3.1); distance f[n] = sqrt KL to the start, reward f[n].
+
+  The paper counts R from the starting policy's; here the start is a third coefficient, so that one noisy first figure
+  does not move the others. KL a token in place of KL a sequence scales d by a constant, which the family absorbs.
+  """
+  a, b, start, r2 = _gao(distance, reward, d_log_d(distance))
+  return GaoLaw(a, b, start, r2, math.exp(min(a / b - 1, 700.0)) if b > 0 else math.inf)
+
+
+def gao_best_of_n(distance: np.ndarray, reward: np.ndarray) -> GaoLaw:
+  """R = d (a - b d) for best-of-n (Gao et al. 2022, section 3.1); arguments as in `gao_rl`."""
+  a, b, start, r2 = _gao(distance, reward, distance**2)
+  return GaoLaw(a, b, start, r2, a / (2 * b) if b > 0 else math.inf)

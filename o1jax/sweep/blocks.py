@@ -1,0 +1,223 @@
+"""The loop over a block's chunks: diagnostics, fused steps, logs, saves; then the final tests."""
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+from typing import Any, Mapping, NamedTuple, Sequence
+
+import jax
+import numpy as np
+
+from o1jax import evaluate as ev
+from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
+from o1jax.io.checkpoint import Checkpoints
+from o1jax.io.log import RunLog, progress, read_metrics
+from o1jax.rl.fused import Told
+from o1jax.rl.stages import Progress, Spent, critic_passes, examined_passes, references
+from o1jax.scaling import compute
+from o1jax.sweep.device import Block, Fleet
+from o1jax.sweep.members import Member
+from o1jax.tasks.base import draw_order
+from o1jax.train import Stopped, write_head
+
+TAIL = 0.25  # share of the steps, the last ones, over which `last/<metric>` is a mean
+
+
+class Files(NamedTuple):
+  """Where a block writes."""
+
+  folder: pathlib.Path  # of the sweep
+  block: str  # name of the folder of its checkpoints
+
+
+@dataclasses.dataclass
+class Course:
+  """Where the members of a block are."""
+
+  done: int  # finished steps of the stage
+  where: list[Progress]
+  bad: list[int | None]  # step of the run at which a loss or gradient was not finite
+
+  def to_json(self) -> dict[str, Any]:
+    return {"done": self.done, "where": [w.to_json() for w in self.where], "bad": list(self.bad)}
+
+  @staticmethod
+  def from_json(data: Mapping[str, Any]) -> "Course":
+    return Course(data["done"], [Progress.from_json(w) for w in data["where"]], list(data["bad"]))
+
+
+def member_setup(block: Block, member: Member) -> ev.Setup:
+  """The block's setup under the member's own configuration."""
+  config = dataclasses.replace(member.config, model=block.setup.config.model)
+  return dataclasses.replace(block.setup, config=config)
+
+
+def run_block(
+  fleet: Fleet, colds: Mapping[str, Any], files: Files, preemption: Preemption
+) -> list[dict[str, Any]]:
+  """Runs a block to its end, from its newest checkpoint where it has one; returns its rows of results.json.
+
+  Raises Stopped where a signal asks for it, with everything saved.
+  """
+  block = fleet.block
+  firsts = fleet.firsts(colds)
+  states = fleet.begin(firsts)
+  blank = Course(0, [Progress(step=block.first)] * len(block.members), [None] * len(block.members))
+  with contextlib.ExitStack() as stack:
+    saved = stack.enter_context(Checkpoints(files.folder / "checkpoints" / files.block, keep=1))
+    latest = saved.latest()
+    course = blank
+    if latest is not None:
+      states, cursor = saved.restore(latest, states)
+      course = Course.from_json(cursor)
+    logs = [stack.enter_context(_log(block, member, files.folder, latest)) for member in block.members]
+    tell = stack.enter_context(
+      progress(block.steps, files.block, block.setup.config.log.progress, every=fleet.chunk)
+    )
+    every = block.setup.config.checkpoint.every
+    while course.done < block.steps:
+      figures = _diagnosed(fleet, states, firsts, course)
+      began = time.perf_counter()
+      states, told = fleet.advance(states, course.done)
+      told = jax.device_get(told)
+      _write(fleet, course, told, figures, logs, time.perf_counter() - began)
+      shown = {name: float(told.metrics[name][:, -1].mean()) for name in ("reward", "loss")}
+      tell(course.done, {**shown, "accuracy": float(told.metrics["accuracy"][:, -1].mean())})
+      last = course.done == block.steps
+      if last or preemption.requested or course.done % every < fleet.chunk:
+        saved.save(block.first + course.done, states, course.to_json())
+      if preemption.requested and not last:
+        saved.wait()
+        raise Stopped(
+          EXIT_PREEMPTED, f"{preemption.requested}: saved step {course.done}; go on with --resume"
+        )
+  return _finish(fleet, states, firsts, course, files)
+
+
+def _log(block: Block, member: Member, folder: pathlib.Path, latest: int | None) -> RunLog:
+  """A member's log, gone on with or begun anew: what a killed sweep logged behind no checkpoint is made again."""
+  own = folder / member.name
+  if not (own / "config.json").exists():
+    own.mkdir(parents=True, exist_ok=True)
+    write_head(member_setup(block, member), own)
+  return RunLog(own, resume_step=0 if latest is None else latest)
+
+
+def _diagnosed(fleet: Fleet, states: Any, firsts: Any, course: Course) -> list[dict[str, float]]:
+  """Figures of every member as it is now; none where diagnostics are off."""
+  if not fleet.block.setup.config.diagnostics.every:
+    return [{} for _ in fleet.block.members]
+  figures, tests, lengths = fleet.diagnose(states, firsts, course.done)
+  cfg, out = fleet.block.setup.config.diagnostics, []
+  for j, member in enumerate(fleet.block.members):
+    told, _ = _told_by_tests(fleet, tests, j, cfg.problems, cfg.samples)
+    out.append({**{name: float(values[j]) for name, values in figures.items()}, **told})
+    spent = _diagnostic_flops(fleet, member, course.done, lengths[j])
+    course.where[j] = dataclasses.replace(course.where[j], flops=course.where[j].flops + spent)
+  return out
+
+
+def _diagnostic_flops(fleet: Fleet, member: Member, done: int, lengths: np.ndarray) -> compute.Ledger:
+  """What a diagnosis of one member takes, its tests left out."""
+  cfg, stage = fleet.block.setup.config.rl, fleet.block.stage
+  return compute.diagnostic_flops(
+    fleet.block.setup.config.model, _prompts(fleet, member, done, 1)[0].tolist(), cfg.max_prompt,
+    lengths.reshape(cfg.prompts, cfg.samples), cfg.max_tokens, passes=examined_passes(stage, cfg), sampled=True,
+  )  # fmt: skip
+
+
+def _told_by_tests(
+  fleet: Fleet, tests: Mapping[str, Any], j: int, count: int, samples: int
+) -> tuple[dict, dict]:
+  """(figures, kind -> share of a problem's completions that are correct) of member j; rows that fill up are left out."""
+  setup = fleet.block.setup
+  stops, decode = set(setup.task.stop_tokens), setup.task.tokenizer.decode
+  figures: dict[str, float] = {}
+  by_problem: dict[str, list[float]] = {}
+  for kind, problems in ev.tests_of(setup.task, count).items():
+    correct, parsed, tokens, valid = (a[j][: len(problems) * samples] for a in tests[kind])
+    texts = [decode([t for t in row[keep] if t not in stops]) for row, keep in zip(tokens, valid)]
+    figures |= ev.test_figures(setup.task, kind, texts, correct, parsed, valid.sum(1))
+    by_problem[kind] = correct.reshape(-1, samples).mean(1).tolist()
+  return figures, by_problem
+
+
+def _prompts(fleet: Fleet, member: Member, done: int, count: int) -> np.ndarray:
+  """i[count, P] prompt tokens of the problems of `count` steps behind `done`."""
+  cfg = fleet.block.setup.config.rl
+  size = len(fleet.block.setup.task.train[: member.config.rl.problems])
+  order = draw_order(size, member.seed, done * cfg.prompts, count * cfg.prompts)
+  return fleet.prompt_lengths[order].reshape(count, cfg.prompts)
+
+
+def _write(
+  fleet: Fleet,
+  course: Course,
+  told: Told,
+  figures: Sequence[Mapping[str, float]],
+  logs: Sequence[RunLog],
+  seconds: float,
+) -> None:
+  """Logs a chunk's steps of each member up to its first bad one, and moves the course on."""
+  block, cfg = fleet.block, fleet.block.setup.config.rl
+  each = seconds / fleet.chunk / len(block.members)
+  passes = references(block.stage, cfg)
+  for j, (member, log) in enumerate(zip(block.members, logs)):
+    if course.bad[j] is not None:
+      continue
+    prompts = _prompts(fleet, member, course.done, fleet.chunk)
+    for n in range(fleet.chunk):
+      step, lengths = (
+        block.first + course.done + n + 1,
+        np.asarray(told.lengths[j, n]).reshape(cfg.prompts, cfg.samples),
+      )
+      flops = compute.rl_flops(
+        block.setup.config.model, prompts[n].tolist(), cfg.max_prompt, lengths, cfg.max_tokens,
+        updates=cfg.epochs, references=passes, **critic_passes(cfg),
+      )  # fmt: skip
+      tokens = cfg.samples * int(prompts[n].sum()) + int(lengths.sum())
+      spent = Spent(flops, tokens, (course.done + n + 1) * cfg.prompts)
+      course.where[j] = where = course.where[j].after(
+        step, "rl", spent, course.where[j].seconds.get("rl", 0.0) + each
+      )
+      metrics = {name: float(values[j, n]) for name, values in told.metrics.items()}
+      metrics |= {"step_time": each, "num_tokens": float(where.tokens), **where.flops.metrics()}
+      log.metrics(step, "rl", {**metrics, **(figures[j] if n == 0 else {})})
+      if n == told.first_bad[j]:
+        course.bad[j] = step
+        break
+  course.done += fleet.chunk
+
+
+def _finish(fleet: Fleet, states: Any, firsts: Any, course: Course, files: Files) -> list[dict[str, Any]]:
+  """The final tests, as rows of results.json."""
+  block = fleet.block
+  figures = _diagnosed(fleet, states, firsts, course)
+  tests, cfg = fleet.final(states, course.done), block.setup.config.eval
+  rows = []
+  for j, member in enumerate(block.members):
+    told, by_problem = _told_by_tests(fleet, tests, j, cfg.final_problems, cfg.samples)
+    final = {**figures[j], **told}
+    final |= tail_means(files.folder / member.name / "metrics.jsonl")
+    where = course.where[j]
+    final |= {"train_flops": where.flops.useful, "num_tokens": float(where.tokens)}
+    rows.append(
+      {
+        "arm": member.arm.name,
+        "seed": member.seed,
+        "bad_step": course.bad[j],
+        "final": final,
+        "by_problem": by_problem,
+      }
+    )
+  return rows
+
+
+def tail_means(path: pathlib.Path) -> dict[str, float]:
+  """`last/<metric>`: means over the last quarter of a member's RL steps."""
+  lines = [line for line in read_metrics(path) if line["stage"] == "rl"]
+  tail = lines[-max(int(len(lines) * TAIL), 1) :]
+  names = dict.fromkeys(name for line in tail for name in line)
+  values = lambda name: [line[name] for line in tail if name in line]
+  return {f"last/{n}": float(np.mean(values(n))) for n in names if n not in ("step", "stage", "time")}

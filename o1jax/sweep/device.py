@@ -1,0 +1,280 @@
+"""A block of members as one program on the device: what it is fed, how its members lie, what it takes, what it says.
+
+Block -> Fleet (compiled for a layout) -> advance N steps | diagnose | final tests
+"""
+
+import dataclasses
+import functools
+import os
+import time
+from typing import Any, Mapping, NamedTuple, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from o1jax import evaluate as ev
+from o1jax.config import EvalConfig
+from o1jax.rl.batch import prompt_batch
+from o1jax.rl.diagnostics import examine, test
+from o1jax.rl.fused import Feed, Program, Told, fused, gather, graded
+from o1jax.rl.population import MEMBER, One, population
+from o1jax.rl.sample import SampleConfig, generate, still, stream_key
+from o1jax.rl.stages import Stage, rl_stage, strengths_at
+from o1jax.sweep.members import Member, cold_start_key
+from o1jax.tasks.base import draw_order
+from o1jax.train import fresh_state
+from o1jax.types import PromptBatch, TrainState
+from o1jax.verifiers.base import Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """Members that one program runs side by side. `setup` and `stage` are the program's; strengths are each member's."""
+
+  setup: ev.Setup
+  stage: Stage
+  members: tuple[Member, ...]
+
+  @property
+  def steps(self) -> int:
+    return self.setup.config.rl.steps
+
+  @property
+  def first(self) -> int:
+    """Steps before the RL stage."""
+    return self.setup.config.sft.steps
+
+
+class Layout(NamedTuple):
+  """How members lie: over `devices`, on each in vmaps of `vmapped` one after the other."""
+
+  devices: int
+  vmapped: int
+
+  def told(self, members: int) -> str:
+    each = -(-members // self.devices)
+    how = "lax.map" if self.vmapped == 1 else f"vmap of {self.vmapped}"
+    rest = "" if self.vmapped in (1, each) else ", the vmaps one after the other"
+    return f"{how}{rest}, {each} members on each of {self.devices} device(s)"
+
+
+def problem_rows(setup: ev.Setup, problems: Sequence[Problem]) -> PromptBatch:
+  """Problems as rows of one PromptBatch with their task arrays, on the host."""
+  task = setup.task
+  assert task.device is not None
+  encode = task.tokenizer.encode
+  batch = prompt_batch(
+    [encode(p.prompt) for p in problems], [task.hash_of(p) for p in problems], [p.id for p in problems],
+    setup.config.rl.max_prompt,
+  )  # fmt: skip
+  return dataclasses.replace(batch, task_arrays=task.device.arrays(problems))
+
+
+def padded(batch: PromptBatch, multiple: int) -> PromptBatch:
+  """The batch with its first rows again, up to a multiple."""
+  count = batch.tokens.shape[0]
+  index = np.arange(-(-count // multiple) * multiple) % count
+  return jax.tree.map(lambda a: a[index], batch)
+
+
+class Probe(NamedTuple):
+  """What a diagnosis is fed, by member."""
+
+  first_params: Any
+  feed: Feed  # of the step that comes next
+  key: jax.Array  # of the tests
+
+
+def run_tests(
+  params: Any, key: jax.Array, tests: Mapping[str, PromptBatch], *, program: Program, cfg: EvalConfig
+) -> dict:
+  """kind -> (correct bool[n * K], parsed bool[n * K], response tokens i32[n * K, R], which stand bool[n * K, R])."""
+  draw = functools.partial(
+    test, params, key=key, strengths=still(cfg.temperature), model=program.model, samples=cfg.samples,
+    sampling=dataclasses.replace(program.sampling, max_tokens=cfg.max_tokens), batch=cfg.batch,
+  )  # fmt: skip
+  told = {}
+  for kind, problems in tests.items():
+    rollout = draw(problems)
+    start = problems.tokens.shape[1]
+    tokens, valid = rollout.tokens[:, start:], rollout.valid[:, start:]
+    _, correct, parsed = program.verify(tokens, valid, problems.task_arrays)
+    told[kind] = (correct, parsed, tokens, valid)
+  return told
+
+
+def diagnose(
+  state: TrainState,
+  probe: Probe,
+  shared: tuple[PromptBatch, Mapping[str, PromptBatch]],
+  *,
+  program: Program,
+  cfg: EvalConfig,
+) -> tuple[dict[str, jax.Array], dict, jax.Array]:
+  """(figures of `examine` on the rollout of the step that comes next, the tests, its lengths i32[B]) of one member."""
+  pool, tests = shared
+  feed = probe.feed
+  batch = gather(pool, feed.order, program.cfg.prompts, jnp.zeros((), jnp.int32))
+  now = lambda tree: jax.tree.map(lambda a: a[0], tree)
+  rollout = generate(
+    state.params, batch, now(feed.train), now(feed.strengths), model=program.model, samples=program.cfg.samples,
+    cfg=program.sampling,
+  )  # fmt: skip
+  reward, _ = graded(program, rollout, batch)
+  figures = examine(
+    state, probe.first_params, rollout, reward, None, now(feed.minibatch), now(feed.strengths),
+    model=program.model, stage=program.stage, cfg=program.cfg,
+  )  # fmt: skip
+  return (
+    figures,
+    run_tests(state.params, probe.key, tests, program=program, cfg=cfg),
+    rollout.is_action.sum(1),
+  )
+
+
+class Fleet:
+  """A block compiled for one layout. Members are filled up to a multiple of the devices with the last one again."""
+
+  def __init__(self, block: Block, layout: Layout, chunk: int, like: TrainState):
+    """`like`: shapes of one member's state; `chunk`: steps in a call. Compiles the steps."""
+    task, config = block.setup.task, block.setup.config
+    assert task.device is not None
+    self.block, self.layout, self.chunk = block, layout, chunk
+    self.mesh = jax.sharding.Mesh(np.asarray(jax.devices()[: layout.devices]), ("data",))
+    each = -(-len(block.members) // layout.devices)
+    self.rows = [*block.members, *[block.members[-1]] * (each * layout.devices - len(block.members))]
+    axis = None if layout.vmapped == 1 else MEMBER
+    sampling = SampleConfig(config.rl.max_tokens, task.stop_tokens, member_axis=axis)
+    self.program = Program(block.setup.model, block.stage, config.rl, sampling, task.device.verify)
+    self.stages = [rl_stage(member.config) for member in self.rows]
+    self.prompt_lengths = np.asarray([len(task.tokenizer.encode(p.prompt)) for p in task.train])
+    self.pool = self._everywhere(problem_rows(block.setup, task.train))
+    one = functools.partial(fused, program=self.program)
+    states = jax.tree.map(
+      lambda a: jax.ShapeDtypeStruct((len(self.rows), *a.shape), a.dtype, sharding=self.along), like
+    )
+    run = jax.jit(self._population(one), donate_argnums=0)
+    self._run = run.lower(states, self.feed(0, chunk), self.pool).compile()
+
+  def _everywhere(self, tree: Any) -> Any:
+    return jax.device_put(tree, jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec()))
+
+  def spread(self, trees: Sequence[Any]) -> Any:
+    """One tree a member -> one with a leading axis of members, each on its device. Fewer trees are filled up."""
+    trees = [*trees, *[trees[-1]] * (len(self.rows) - len(trees))]
+    stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
+    return jax.device_put(stacked, self.along)
+
+  @property
+  def along(self) -> jax.sharding.NamedSharding:
+    """Where a leading axis of members lies."""
+    return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec("data"))
+
+  def _keys(self, stream: str, steps: np.ndarray) -> jax.Array:
+    """key[M, N] of a stream at steps i[N]."""
+    seeds = jnp.asarray([member.seed for member in self.rows], jnp.uint32)
+    make = lambda seed, step: stream_key(seed, stream, step)
+    keys = jax.jit(jax.vmap(jax.vmap(make, (None, 0)), (0, None)))(seeds, jnp.asarray(steps, jnp.int32))
+    return jax.device_put(keys, self.along)
+
+  def feed(self, done: int, count: int) -> Feed:
+    """What `count` steps behind the first `done` ones of the stage are fed, with a leading axis of members."""
+    cfg, first = self.block.setup.config.rl, self.block.first
+    steps = np.arange(done, done + count) + first + 1
+    orders, strengths = [], []
+    for member, stage in zip(self.rows, self.stages):
+      size = len(self.block.setup.task.train[: member.config.rl.problems])
+      orders.append(draw_order(size, member.seed, done * cfg.prompts, count * cfg.prompts).astype(np.int32))
+      each = [strengths_at(member.config, stage, int(step)) for step in steps]
+      strengths.append(jax.tree.map(lambda *a: np.stack([np.asarray(x) for x in a]), *each))
+    held = jax.tree.map(lambda *a: np.stack(a), *strengths)
+    order, held = jax.device_put((np.stack(orders), held), self.along)
+    return Feed(order, self._keys("train", steps), self._keys("minibatch", steps), held)
+
+  def _population(self, one: One) -> One:
+    return population(one, vmapped=self.layout.vmapped, mesh=self.mesh)
+
+  def firsts(self, colds: Mapping[str, Any]) -> Any:
+    """Parameters with which the members begin, with a leading axis of members; `colds` by `cold_start_key`."""
+    return self.spread([colds[cold_start_key(member.config)] for member in self.rows])
+
+  def begin(self, first_params: Any) -> TrainState:
+    """Fresh states of all members from the parameters they begin with."""
+    one = lambda params: fresh_state(self.block.setup, self.block.stage, params)
+    return jax.jit(jax.vmap(one), out_shardings=self.along)(first_params)
+
+  def advance(self, states: TrainState, done: int) -> tuple[TrainState, Told]:
+    """The next `chunk` steps of all members behind `done` steps of the stage. The states are donated."""
+    return self._run(states, self.feed(done, self.chunk), self.pool)
+
+  def member_bytes(self) -> float:
+    """Bytes that a member more on a device takes: its state and feed, and of a vmap its share of the workspace."""
+    used: Any = self._run.memory_analysis()
+    each = len(self.rows) // self.layout.devices
+    held = used.argument_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
+    return held / each + used.temp_size_in_bytes * (self.layout.vmapped > 1) / each
+
+  def shared_bytes(self) -> float:
+    """Bytes that a device takes whatever the members."""
+    used: Any = self._run.memory_analysis()
+    return used.temp_size_in_bytes * (self.layout.vmapped == 1)
+
+  @functools.cached_property
+  def _diagnose(self) -> Any:
+    cfg = self.block.setup.config
+    tests = dataclasses.replace(
+      cfg.eval, samples=cfg.diagnostics.samples, batch=min(cfg.eval.batch, cfg.diagnostics.problems)
+    )
+    return jax.jit(self._population(functools.partial(diagnose, program=self.program, cfg=tests)))
+
+  def diagnose(self, states: TrainState, first_params: Any, done: int) -> tuple[dict, dict, np.ndarray]:
+    """(figures, tests, lengths of the rollout) of all members behind `done` steps, on the host by member."""
+    cfg = self.block.setup.config
+    rows = self._tests(cfg.diagnostics.problems, min(cfg.eval.batch, cfg.diagnostics.problems))
+    probe = Probe(
+      first_params, self.feed(done, 1), self._keys("eval", np.asarray([self.block.first + done]))[:, 0]
+    )
+    return jax.device_get(self._diagnose(states, probe, (self.pool, rows)))
+
+  @functools.cached_property
+  def _final(self) -> Any:
+    cfg = self.block.setup.config.eval
+    one = lambda params, key, tests: run_tests(params, key, tests, program=self.program, cfg=cfg)
+    return jax.jit(self._population(one))
+
+  def final(self, states: TrainState, done: int) -> dict:
+    """The final tests of all members, as `run_tests` tells them."""
+    cfg = self.block.setup.config.eval
+    keys = self._keys("eval", np.asarray([self.block.first + done]))[:, 0]
+    return jax.device_get(self._final(states.params, keys, self._tests(cfg.final_problems, cfg.batch)))
+
+  def _tests(self, count: int, batch: int) -> dict[str, PromptBatch]:
+    setup = self.block.setup
+    tests = ev.tests_of(setup.task, count)
+    return {k: self._everywhere(padded(problem_rows(setup, some), batch)) for k, some in tests.items()}
+
+
+def free_bytes() -> float:
+  """Free memory of a device, of the machine where devices are CPUs."""
+  stats = jax.devices()[0].memory_stats()
+  if stats is not None and "bytes_limit" in stats:
+    return float(stats["bytes_limit"] - stats["bytes_in_use"])
+  return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def members_that_fit(fleet: Fleet, share: float) -> int:
+  """How many members `share` of the free memory holds, by the compiled program's own analysis."""
+  cpus = jax.devices()[0].platform == "cpu"  # which share one memory
+  room = share * free_bytes() / (fleet.layout.devices if cpus else 1)
+  return int((room - fleet.shared_bytes()) / fleet.member_bytes()) * fleet.layout.devices
+
+
+def seconds_a_chunk(fleet: Fleet, colds: Mapping[str, Any]) -> float:
+  """Seconds of the second call of one chunk, whose results are thrown away."""
+  firsts = fleet.firsts(colds)
+  for _ in range(2):
+    states = jax.block_until_ready(fleet.begin(firsts))
+    began = time.perf_counter()
+    jax.block_until_ready(fleet.advance(states, 0))
+  return time.perf_counter() - began

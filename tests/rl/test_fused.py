@@ -1,0 +1,221 @@
+"""Fused steps are the stepwise loop's, bit for bit; members are their lone runs; nothing leaves the device between steps."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from o1jax.config import (
+  AdvantageConfig,
+  CountdownConfig,
+  KLConfig,
+  LossConfig,
+  ModelConfig,
+  OptimConfig,
+  RLConfig,
+  TrainConfig,
+)
+from o1jax.model.transformer import Decoder, init_params
+from o1jax.rl.batch import prompt_batch
+from o1jax.rl.fused import Feed, Program, fused
+from o1jax.rl.population import MEMBER, population
+from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
+from o1jax.rl.stages import rl_stage, strengths_at
+from o1jax.rl.step import improve
+from o1jax.rl.tally import tally
+from o1jax.rl.update import init_state
+from o1jax.types import PromptBatch, resolve_stats
+
+VOCAB, LP, R, P, G, STEPS = 24, 5, 20, 2, 4, 20
+STOP = 2
+MODEL = ModelConfig(width=16, layers=2, heads=2, kv_heads=1, head_dim=8, mlp=32, vocab=VOCAB)
+CLIP = LossConfig("ppo_clip", clip_low=0.2, clip_high=0.28)
+KINDS = {
+  "grpo with a reference": RLConfig(kl=KLConfig(0.05), entropy=0.01),
+  "four clipped steps, EMA": RLConfig(
+    epochs=2, minibatches=2, loss=CLIP, kl=KLConfig(0.05, "k2", reference="ema", ema=0.1)
+  ),
+  "remax, KL in the reward, resets": RLConfig(
+    advantage=AdvantageConfig("remax"),
+    kl=KLConfig(0.1, "k1", placement="reward", reference="reset", reset_every=3, reset_optimizer=True),
+  ),
+}
+
+
+def verify(tokens: jax.Array, valid: jax.Array, arrays: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Right where the problem's token was drawn."""
+  samples = tokens.shape[0] // arrays["token"].shape[0]
+  wanted = jnp.repeat(arrays["token"], samples)[:, None]
+  correct = ((tokens == wanted) & valid).any(1)
+  return correct.astype(jnp.float32), correct, correct
+
+
+def settings(kind: str, lr: float = 3e-3) -> TrainConfig:
+  rl = dataclasses.replace(
+    KINDS[kind], steps=STEPS, prompts=P, samples=G, max_prompt=LP, max_tokens=R, trim=0,
+    optim=OptimConfig(lr=lr, warmup=3, decay=0.01),
+  )  # fmt: skip
+  run = TrainConfig("test", MODEL, CountdownConfig(), rl=rl)
+  run.validate()
+  return run
+
+
+def problems() -> PromptBatch:
+  rng = np.random.default_rng(0)
+  pool = prompt_batch(
+    rng.integers(4, VOCAB, (30, LP)).tolist(), list(range(30)), list(map(str, range(30))), LP
+  )
+  return dataclasses.replace(pool, task_arrays={"token": rng.integers(4, VOCAB, 30)})
+
+
+POOL = problems()
+
+
+@functools.cache
+def program(kind: str, axis: str | None = None) -> Program:
+  run = settings(kind)
+  sampling = SampleConfig(R, (STOP,), member_axis=axis)
+  return Program(Decoder(MODEL), rl_stage(run), run.rl, sampling, verify)
+
+
+def order_of(seed: int) -> np.ndarray:
+  return np.random.default_rng(seed).integers(0, 30, STEPS * P).astype(np.int32)
+
+
+def feed(kind: str, seed: int, steps: int = STEPS, lr: float = 3e-3) -> Feed:
+  run = settings(kind, lr)
+  keys = lambda stream: jnp.stack([stream_key(seed, stream, s) for s in range(1, steps + 1)])
+  each = [strengths_at(run, rl_stage(run), step) for step in range(1, steps + 1)]
+  return Feed(order_of(seed), keys("train"), keys("minibatch"), jax.tree.map(lambda *a: jnp.stack(a), *each))
+
+
+def begin(kind: str, seed: int):
+  params = nn.meta.unbox(jax.jit(functools.partial(init_params, Decoder(MODEL)))(stream_key(seed, "init", 0)))
+  asks = program(kind).stage
+  return init_state(params, asks.tx, with_reference=bool(program(kind).cfg.kl.coef))
+
+
+def loop(kind: str, seed: int):
+  """(state, metrics) of the stepwise loop: each phase a program of its own, verdicts through the host."""
+  told, state, run = [], begin(kind, seed), program(kind)
+  config, order = settings(kind), order_of(seed)
+  for i in range(STEPS):
+    batch = jax.tree.map(lambda a, i=i: a[order[i * P : (i + 1) * P]], POOL)
+    strengths = strengths_at(config, run.stage, i + 1)
+    draw = functools.partial(
+      generate, state.params, batch, stream_key(seed, "train", i + 1), strengths, model=run.model
+    )
+    check = lambda rollout, batch=batch: verify(
+      np.asarray(rollout.tokens[:, LP:]), np.asarray(rollout.valid[:, LP:]), batch.task_arrays
+    )
+    rollout = draw(samples=G, cfg=run.sampling)
+    reward, correct, _ = check(rollout)
+    first = None
+    if run.cfg.advantage.kind == "remax":
+      first = check(draw(samples=1, cfg=dataclasses.replace(run.sampling, draw=greedy)))[0]
+    state, learned = improve(
+      state, rollout, reward.reshape(P, G), first, stream_key(seed, "minibatch", i + 1), strengths,
+      model=run.model, stage=run.stage, cfg=run.cfg,
+    )  # fmt: skip
+    told.append(resolve_stats({**learned, **tally(rollout, correct)}))
+  return state, {name: np.float32([step[name] for step in told]) for name in told[0]}
+
+
+@functools.cache
+def alone(kind: str, seed: int):
+  run = jax.jit(functools.partial(fused, program=program(kind)))
+  return jax.device_get(run(begin(kind, seed), feed(kind, seed), POOL))
+
+
+def assert_same(left, right) -> None:
+  for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fused_steps_are_the_loop_bit_for_bit(kind) -> None:
+  state, told = alone(kind, 0)
+  stepwise, metrics = loop(kind, 0)
+  assert told.first_bad == STEPS and state.step == STEPS
+  assert told.metrics.keys() == metrics.keys()
+  for name, values in metrics.items():
+    np.testing.assert_array_equal(told.metrics[name], values, err_msg=name)
+  assert_same(state, jax.device_get(stepwise))
+  assert len(set(told.metrics["reward"])) > 2  # something was learned from
+
+
+def _primitives(jaxpr) -> set[str]:
+  found = set()
+  for equation in jaxpr.eqns:
+    found.add(equation.primitive.name)
+    for value in equation.params.values():
+      for inner in jax.tree.leaves(value, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+        inner = vars(inner)["jaxpr"] if hasattr(inner, "jaxpr") and not hasattr(inner, "eqns") else inner
+        found |= _primitives(inner) if hasattr(inner, "eqns") else set()
+  return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_leaves_the_device_between_steps(kind) -> None:
+  run = functools.partial(fused, program=program(kind))
+  closed = jax.make_jaxpr(run)(begin(kind, 0), feed(kind, 0), POOL)
+  names = _primitives(closed.jaxpr)
+  assert {"scan", "while", "dot_general", "optimization_barrier"} <= names  # it was looked into
+  assert not [name for name in names if "callback" in name or "infeed" in name or "outfeed" in name]
+  scans = [e for e in closed.jaxpr.eqns if e.primitive.name == "scan" and e.params["length"] == STEPS]
+  assert len(scans) == 1  # all steps are one loop of one executable
+
+
+def members(kind: str, seeds: list[int]):
+  stack = lambda trees: jax.tree.map(lambda *a: jnp.stack(a), *trees)
+  return stack([begin(kind, s) for s in seeds]), stack([feed(kind, s) for s in seeds])
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_mapped_member_is_its_lone_run_bit_for_bit(devices) -> None:
+  kind, seeds = "grpo with a reference", [0, 1, 2, 3]
+  mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("data",))
+  run = jax.jit(population(functools.partial(fused, program=program(kind)), vmapped=1, mesh=mesh))
+  states, told = jax.device_get(run(*members(kind, seeds), POOL))
+  for j, seed in enumerate(seeds):
+    assert_same(jax.tree.map(lambda a, j=j: a[j], (states, told)), alone(kind, seed))
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_vmapped_member_is_its_lone_run_within_rounding(width) -> None:
+  kind, seeds = "grpo with a reference", [0, 1, 2, 3]
+  mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("data",))
+  run = jax.jit(population(functools.partial(fused, program=program(kind, MEMBER)), vmapped=width, mesh=mesh))
+  _, told = jax.device_get(run(*members(kind, seeds), POOL))
+  for j, seed in enumerate(seeds):
+    lone = alone(kind, seed)[1].metrics
+    for name in ("reward", "loss", "entropy", "kl/k3", "grad_norm", "completions/mean_length"):
+      np.testing.assert_allclose(
+        told.metrics[name][j, :5], lone[name][:5], atol=1e-5, rtol=1e-5, err_msg=name
+      )
+
+
+def test_strengths_are_traced_so_that_members_differ_in_one_program() -> None:
+  kind = "grpo with a reference"
+  run = jax.jit(functools.partial(fused, program=program(kind)))
+  slow, _ = run(begin(kind, 0), feed(kind, 0, lr=1e-4), POOL)
+  fast, _ = run(begin(kind, 0), feed(kind, 0, lr=3e-3), POOL)
+  assert run._cache_size() == 1
+  assert any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (slow.params, fast.params))))
+
+
+def test_a_loss_that_is_not_finite_freezes_the_state_and_names_the_step() -> None:
+  kind = "grpo with a reference"
+  given = feed(kind, 0)
+  strengths = dataclasses.replace(given.strengths, kl=given.strengths.kl.at[7].set(jnp.nan))
+  run = jax.jit(functools.partial(fused, program=program(kind)))
+  state, told = run(begin(kind, 0), dataclasses.replace(given, strengths=strengths), POOL)
+  assert told.first_bad == 7 and state.step == 7
+  assert np.isnan(told.metrics["loss"][7]) and np.isfinite(told.metrics["loss"][:7]).all()
+  lone = jax.tree.map(np.asarray, alone(kind, 0)[1].metrics["reward"][:8])
+  np.testing.assert_array_equal(told.metrics["reward"][:8], lone)

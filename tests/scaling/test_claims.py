@@ -1,0 +1,256 @@
+"""Findings about synthetic members: effects that are known, nulls that stay undecided, and laws that are recovered."""
+
+import math
+
+import numpy as np
+import pytest
+
+from o1jax.config.sweep import Check
+from o1jax.scaling import claims, fits, ranking, stats
+from o1jax.scaling.members import Member
+
+METRIC = "held_out/pass@1"
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+  return np.random.default_rng(seed)
+
+
+def member(
+  arm: str, seed: int, *, strength=None, final=None, problems=None, curves=None, bad_step=None
+) -> Member:
+  by_problem = {} if problems is None else {"held_out": np.asarray(problems)}
+  named = {name: (np.arange(len(values)), np.asarray(values)) for name, values in (curves or {}).items()}
+  return Member(arm, strength, seed, final or {}, by_problem, named, bad_step)
+
+
+def finals(values: dict[str, list[float]], strengths: dict[str, float] | None = None) -> list[Member]:
+  """Members whose figure is values[arm][seed]."""
+  return [
+    member(arm, seed, strength=(strengths or {}).get(arm), final={METRIC: value})
+    for arm, row in values.items()
+    for seed, value in enumerate(row)
+  ]
+
+
+def find(
+  kind: str, members: list[Member], arms: tuple[str, ...] = (), metric: str = METRIC
+) -> claims.Finding:
+  (finding,) = claims.test_claim([Check(kind, metric, arms)], members, rng())
+  return finding
+
+
+def test_greater_is_the_paired_difference_with_students_interval() -> None:
+  # Differences 0.1, 0.2 and 0.3: mean 0.2, standard error 0.1 / sqrt 3, t of two degrees of freedom 4.3027.
+  found = find("greater", finals({"a": [0.5, 0.7, 0.9], "b": [0.4, 0.5, 0.6]}), ("a", "b"))
+  assert found.effect == pytest.approx(0.2) and found.seeds == 3
+  half = 4.30265 * 0.1 / math.sqrt(3)
+  assert found.ci95 == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
+  assert found.holds == "undecided"  # though all three seeds agree
+  assert "3 of 3 seeds above 0" in found.measured and "in 0.25 of such comparisons" in found.reading
+
+
+def test_greater_holds_where_seeds_agree_closely_and_fails_the_other_way() -> None:
+  members = finals({"a": [0.50, 0.61, 0.70], "b": [0.40, 0.50, 0.60]})
+  assert find("greater", members, ("a", "b")).holds == "yes"
+  told = find("greater", members, ("b", "a"))
+  assert told.holds == "no" and told.effect == pytest.approx(-0.31 / 3) and "0 of 3" in told.measured
+
+
+def test_a_null_effect_is_rarely_decided() -> None:
+  decided = 0
+  for trial in range(300):
+    draws = rng(trial).normal(0.5, 0.05, (2, 4))
+    members = finals({"a": list(draws[0]), "b": list(draws[1])})
+    decided += find("greater", members, ("a", "b")).holds != "undecided"
+  assert decided / 300 <= 0.08  # 5%, and three standard errors of 300 trials are 3.8%
+
+
+def test_seeds_that_happen_to_agree_do_not_hide_the_noise_of_few_problems() -> None:
+  # Every seed solves 6 of 10 against 5 of 10, on other problems: Student's t alone would see no noise at all.
+  problems = {"a": [1, 1, 1, 1, 1, 1, 0, 0, 0, 0], "b": [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]}
+  members = [member(arm, seed, problems=row) for arm, row in problems.items() for seed in range(3)]
+  found = find("greater", members, ("a", "b"))
+  assert found.effect == pytest.approx(0.1) and found.holds == "undecided"
+  assert found.ci95[0] < -0.3 and found.ci95[1] > 0.4
+
+
+def test_problems_are_paired() -> None:
+  # b solves what a solves, but for a tenth of the problems: paired by problem that is certain, unpaired it is not.
+  easy = (rng(1).random(200) < 0.5).astype(float)
+  less = np.where(np.arange(200) % 10 == 0, 0.0, easy)
+  members = [member(arm, s, problems=row) for arm, row in (("a", easy), ("b", less)) for s in range(3)]
+  assert find("greater", members, ("a", "b")).holds == "yes"
+
+
+def test_a_slope_is_counted_by_decade_or_by_rank() -> None:
+  strengths = {"s1": 0.001, "s2": 0.01, "s3": 0.1}
+  values = {"s1": [0.60, 0.61, 0.62], "s2": [0.50, 0.51, 0.52], "s3": [0.40, 0.412, 0.42]}
+  found = find("falling", finals(values, strengths))
+  assert found.holds == "yes" and found.effect == pytest.approx(-0.1 + 0.002 / 6)
+  assert "tenfold" in found.check and "0.001: 0.610, 0.01: 0.510, 0.1: 0.411" in found.reading
+  assert find("rising", finals(values, strengths)).holds == "no"
+  ranked = find("falling", finals(values, {**strengths, "s1": 0.0}))
+  assert ranked.effect == pytest.approx(found.effect) and "step up" in ranked.check
+
+
+def test_no_slope_stays_undecided_and_a_hump_is_told() -> None:
+  strengths = {"s1": 0.0, "s2": 1.0, "s3": 2.0}
+  values = {"s1": [0.41, 0.39, 0.40], "s2": [0.6, 0.6, 0.6], "s3": [0.39, 0.40, 0.41]}
+  for kind in ("rising", "falling"):
+    found = find(kind, finals(values, strengths))
+    assert found.holds == "undecided" and "outside the ends' range" in found.reading
+
+
+def test_slopes_are_taken_over_seeds_that_finished_all_arms_where_two_did() -> None:
+  strengths = {"s1": 1.0, "s2": 10.0, "s3": 100.0}
+  values = {"s1": [0.1, 0.1, 0.1], "s2": [0.2, 0.2, 0.9], "s3": [0.3, 0.3, math.nan]}
+  found = find("rising", finals(values, strengths))
+  assert found.effect == pytest.approx(0.1) and found.seeds == 2 and found.holds == "yes"
+  values["s3"] = [0.3, math.nan, math.nan]
+  found = find("rising", finals(values, strengths))
+  assert found.effect == pytest.approx((0.1 + 0.1 + 0.8) / 3) and found.seeds == 3
+
+
+def test_the_entropy_law_is_recovered() -> None:
+  members = []
+  for seed, a in enumerate((0.29, 0.30, 0.31)):
+    entropy = np.linspace(1.0, 0.05, 200)
+    curves = {"entropy": entropy, "reward": -a * np.exp(entropy) + 0.9}
+    members.append(member("plain", seed, curves=curves))
+  found = find("fit_entropy", members, metric="reward")
+  # Averaging five steps of a convex curve moves a by less than one in a thousand.
+  assert found.holds == "yes" and found.effect == pytest.approx(0.30, abs=1e-3)
+  assert "b = 0.900" in found.measured and "R^2 = 1.00" in found.measured
+
+
+def test_a_reward_without_a_law_is_not_one() -> None:
+  noise = [rng(seed).random((2, 100)) for seed in range(3)]
+  members = [member("x", i, curves={"entropy": e, "reward": r}) for i, (e, r) in enumerate(noise)]
+  found = find("fit_entropy", members, metric="reward")
+  assert found.holds == "no" and "does not describe" in found.reading
+
+
+def test_the_laws_of_gao_are_recovered() -> None:
+  d = np.linspace(0.0, 2.0, 30)
+  members = []
+  for seed, b in enumerate((0.49, 0.50, 0.51)):
+    reward = 0.2 + d * (0.6 - b * fits.d_log_d(d) / np.where(d > 0, d, 1.0))
+    members.append(member("none", seed, curves={"kl_reverse": d**2, METRIC: reward}))
+  found = find("fit_gao", members)
+  assert found.holds == "yes" and found.effect == pytest.approx(0.5, abs=1e-9)
+  assert "a = 0.600" in found.measured and "peak at d = 1.22" in found.measured  # exp(0.6 / 0.5 - 1)
+  assert "lies inside" in found.reading
+  law = fits.gao_best_of_n(d, 0.1 + d * (0.8 - 0.25 * d))
+  assert (law.a, law.b, law.start, law.r2, law.peak) == pytest.approx((0.8, 0.25, 0.1, 1.0, 1.6))
+  assert fits.gao_rl(d, 0.3 * d).peak > 1e6 or fits.gao_rl(d, 0.3 * d).b <= 0  # a straight line has no peak
+
+
+def shaped(curve: np.ndarray, noise: float, seed: int, arm: str = "x") -> Member:
+  return member(arm, seed, curves={METRIC: curve + noise * rng(seed).standard_normal(len(curve))})
+
+
+def test_a_decline_is_told_from_a_plateau() -> None:
+  up = np.linspace(0.2, 0.6, 50)
+  fall = [shaped(np.concatenate([up, np.linspace(0.6, 0.3, 50)]), 0.01, seed) for seed in range(4)]
+  stay = [shaped(np.concatenate([up, np.full(50, 0.6)]), 0.01, seed) for seed in range(4)]
+  rise = [shaped(np.linspace(0.2, 0.6, 100), 0.01, seed) for seed in range(4)]
+  assert [find("declines", m).holds for m in (fall, stay, rise)] == ["yes", "no", "no"]
+  assert [find("lasts", m).holds for m in (fall, stay, rise)] == ["no", "yes", "yes"]
+  # Tenths of the curve: the best one is the last of the rise or the first of the fall, 0.57 on average; the end 0.33.
+  assert find("declines", fall).effect == pytest.approx(0.24, abs=0.02)
+
+
+def test_a_curves_own_luckiest_part_is_no_decline() -> None:
+  declared = 0
+  for trial in range(400):
+    flat = [shaped(np.full(100, 0.5), 0.1, 1000 * trial + seed) for seed in range(4)]
+    declared += find("declines", flat).holds == "yes"
+  # 4.8% in 4,000 trials of four seeds, and two standard errors of 400. Each curve's own best would declare nearly all.
+  assert declared / 400 <= 0.07
+
+
+def test_a_member_that_a_nan_stopped_is_left_out_named_and_did_not_last() -> None:
+  members = finals({"a": [0.5, 0.6, 0.7], "b": [0.4, 0.5, 0.6]})
+  members[2] = member("a", 2, final={METRIC: 0.0}, bad_step=17)
+  found = find("greater", members, ("a", "b"))
+  assert found.effect == pytest.approx(0.1) and found.seeds == 2
+  assert found.reading.endswith("left out of final figures: a seed 2 at step 17.")
+  curve = np.linspace(0.2, 0.6, 40)
+  runs = [shaped(curve, 0.0, seed) for seed in range(3)]
+  assert find("lasts", runs).holds == "yes"
+  assert find("lasts", [*runs, member("x", 3, curves={METRIC: curve[:9]}, bad_step=9)]).holds == "no"
+
+
+@pytest.mark.parametrize(
+  ("kind", "arms", "reason"),
+  [
+    ("greater", ("a", "b", "c"), "compares two arms, and has 3"),
+    ("greater", ("a", "missing"), "no seed has finished a and missing"),
+    ("rising", (), "two strengths or more"),
+    ("fit_entropy", (), "no seed has a curve"),
+    ("fit_gao", (), "no seed has a curve"),
+    ("declines", ("a",), "from two seeds or more"),
+    ("lasts", ("a",), "from two seeds or more"),
+  ],
+)
+def test_what_cannot_be_tested_says_why(kind, arms, reason) -> None:
+  found = find(kind, finals({"a": [0.1, 0.2], "b": [0.1, 0.3], "c": [0.0, 0.0]}), arms)
+  assert found.holds == "undecided" and math.isnan(found.effect) and found.seeds == 0
+  assert found.reading.startswith("Cannot be tested: ") and reason in found.reading
+
+
+def test_one_seed_decides_nothing() -> None:
+  problems = {"a": np.ones(50), "b": np.zeros(50)}
+  found = find("greater", [member(arm, 0, problems=row) for arm, row in problems.items()], ("a", "b"))
+  assert found.effect == 1.0 and found.holds == "undecided" and "One seed" in found.reading
+
+
+def test_arms_are_ranked_and_only_those_told_apart_that_are() -> None:
+  noise = rng(3).normal(0, 0.004, (3, 4))
+  values = {"low": list(0.3 + noise[0]), "near": list(0.6 + noise[1]), "top": list(0.605 + noise[2])}
+  ranks = ranking.rank_arms(finals(values), METRIC, rng())
+  assert [rank.arm for rank in ranks] == ["top", "near", "low"] and ranks[0].behind is None
+  assert ranks[2].behind is not None and ranks[2].behind.mean == pytest.approx(0.305, abs=0.01)
+  assert ranks[2].behind.share_at_most_zero == 0.0 and ranks[2].p < 0.01 < 0.05 < ranks[1].p
+  told = ranking.reading(ranks, METRIC)
+  assert "top has the highest mean held_out/pass@1: 0.6" in told
+  assert "It lies above low." in told and "With 4 seeds it cannot be told apart from near." in told
+  assert ranking.reading([], METRIC) == "No arm has finished with held_out/pass@1."
+
+
+def test_equal_arms_are_seldom_told_apart_from_the_best() -> None:
+  wrong = 0
+  for trial in range(60):
+    draws = rng(trial).normal(0.5, 0.02, (6, 4))
+    ranks = ranking.rank_arms(finals({f"arm{i}": list(row) for i, row in enumerate(draws)}), METRIC, rng())
+    wrong += any(rank.p < 0.05 for rank in ranks[1:])
+  assert wrong / 60 <= 0.11  # 5%, and two standard errors of 60 trials
+
+
+def test_the_frontier_holds_the_steps_that_have_both() -> None:
+  runs = [
+    Member("a", None, 0, {}, {}, {"kl_reverse": (np.array([1, 5, 9]), np.array([0.0, 0.04, 0.25])),
+                                  METRIC: (np.array([5, 9, 13]), np.array([0.3, 0.4, 0.5]))}),
+    member("b", 0, curves={METRIC: [0.1]}),
+  ]  # fmt: skip
+  (path,) = ranking.frontier(runs, METRIC)
+  assert path.arm == "a"
+  np.testing.assert_allclose(path.distance, [0.2, 0.5])
+  np.testing.assert_allclose(path.reward, [0.3, 0.4])
+
+
+def test_students_t_and_holm_by_hand() -> None:
+  # Tables of the t distribution: 12.706, 4.303, 3.182 and 2.571 at 1, 2, 3 and 5 degrees of freedom.
+  assert [round(stats.student_quantile(dof), 3) for dof in (1, 2, 3, 5)] == [12.706, 4.303, 3.182, 2.571]
+  assert stats.student_p(1.0, 1) == pytest.approx(0.5) and stats.student_p(math.inf, 4) == 0.0
+  assert stats.student_p(math.sqrt(2), 2) == pytest.approx(1 - math.sqrt(0.5))
+  assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+  assert stats.holm([0.5, 0.9]) == [1.0, 1.0]
+
+
+def test_problems_shared_by_the_seeds_do_not_average_out_over_them() -> None:
+  # All seeds have the same column of problems: four of them tell no more of the problems than one does.
+  problems = rng(4).standard_normal(100)
+  spread = stats.seed_means(np.tile(problems, (4, 1)), rng(), 4000).std()
+  assert spread == pytest.approx(problems.std() / 10, rel=0.05)
