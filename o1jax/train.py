@@ -31,10 +31,21 @@ from o1jax.io.tokenizer import EOS
 from o1jax.model.transformer import init_params
 from o1jax.rl.batch import pack, response_width, trim
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
-from o1jax.rl.stages import Progress, Spent, Stage, first_state, references, rl_stage, sft_stage, strengths_at
+from o1jax.rl.stages import (
+  Progress,
+  Spent,
+  Stage,
+  critic_passes,
+  first_state,
+  references,
+  rl_stage,
+  sft_stage,
+  strengths_at,
+)
 from o1jax.rl.step import improve
 from o1jax.rl.tally import tally
 from o1jax.rl.update import learn
+from o1jax.rl.value import policy_params
 from o1jax.scaling import compute, stats
 from o1jax.tasks.base import draw
 from o1jax.types import Experience, TrainState, resolve_stats
@@ -90,8 +101,9 @@ def rl_step(
   key = stream_key(setup.config.seed, "train", step)
   sampling = SampleConfig(cfg.max_tokens, task.stop_tokens)
   draw_freely = functools.partial(generate, model=model, replace=ev.instead(setup, ev.FREELY))
+  policy = policy_params(state.params)
   clock = [time.perf_counter()]
-  rollout = draw_freely(state.params, batch, key, strengths, samples=cfg.samples, cfg=sampling)
+  rollout = draw_freely(policy, batch, key, strengths, samples=cfg.samples, cfg=sampling)
   tokens = ev.responses(setup, rollout)
   clock.append(time.perf_counter())
   graded = ev.grade(setup, problems, tokens, np.asarray(rollout.is_action).sum(1))
@@ -102,7 +114,7 @@ def rl_step(
   greedy_reward = None
   if cfg.advantage.kind == "remax":
     best = dataclasses.replace(sampling, draw=greedy)
-    one = draw_freely(state.params, batch, key, strengths, samples=1, cfg=best)
+    one = draw_freely(policy, batch, key, strengths, samples=1, cfg=best)
     verdicts = ev.grade(setup, problems, ev.responses(setup, one), np.asarray(one.is_action).sum(1))
     greedy_reward = put_rows(jnp.asarray(verdicts.reward[:, 0], jnp.float32), setup.mesh)
     flops += compute.sampling_flops(model.cfg, prompts, cfg.max_prompt, verdicts.length, cfg.max_tokens)
@@ -130,6 +142,7 @@ def rl_step(
     width,
     updates=cfg.epochs,
     references=references(stage, cfg),
+    **critic_passes(cfg),
   )
   processed = cfg.samples * sum(prompts) + int(graded.length.sum())
   spent = Spent(flops, processed, cursor + cfg.prompts)
@@ -275,7 +288,7 @@ def continued(setup: ev.Setup, folder: pathlib.Path) -> int:
   ev.same_data(setup, folder)
   latest = latest_step(folder / "checkpoints")
   if latest is not None:
-    check_params(folder / "checkpoints", latest, ev.params_like(setup))
+    check_params(folder / "checkpoints", latest, ev.params_like(setup, latest))
   return latest or 0
 
 

@@ -159,7 +159,45 @@ class Min:
     return {"": self.value}
 
 
-Stat = Mean | Max | Min
+@flax.struct.dataclass
+class Moments:
+  """First two moments of a set of numbers, as sums, so that sets merge exactly. All f32[]."""
+
+  count: jax.Array
+  total: jax.Array
+  total_sq: jax.Array
+
+  def merge(self, other: "Moments") -> "Moments":
+    return jax.tree.map(jnp.add, self, other)
+
+  def mean_sq(self) -> jax.Array:
+    return self.total_sq / jnp.maximum(self.count, 1e-9)
+
+  def variance(self) -> jax.Array:
+    """Of the whole set (ddof 0), f32[]."""
+    return jnp.maximum(self.mean_sq() - (self.total / jnp.maximum(self.count, 1e-9)) ** 2, 0.0)
+
+
+@flax.struct.dataclass
+class Explained:
+  """1 - Var(rest) / Var(whole): the share of a quantity's variance that a prediction leaves no rest of.
+
+  0 where the quantity does not vary beyond the rounding of its squares: there is nothing to explain.
+  """
+
+  whole: Moments
+  rest: Moments
+
+  def merge(self, other: "Explained") -> "Explained":
+    return Explained(self.whole.merge(other.whole), self.rest.merge(other.rest))
+
+  def result(self) -> dict[str, jax.Array]:
+    whole = self.whole.variance()
+    varies = whole > 1e-6 * self.whole.mean_sq()
+    return {"": jnp.where(varies, 1.0 - self.rest.variance() / jnp.where(varies, whole, 1.0), 0.0)}
+
+
+Stat = Mean | Max | Min | Explained
 
 
 def masked_mean(value: jax.Array, mask: jax.Array) -> Mean:
@@ -173,6 +211,12 @@ def masked_max(value: jax.Array, mask: jax.Array) -> Max:
   return Max(jnp.max(jnp.where(mask, value, -jnp.inf)))
 
 
+def moments(value: jax.Array, mask: jax.Array) -> Moments:
+  """Moments of `value` where `mask`; both of one shape."""
+  value = jnp.where(mask, value, 0.0)
+  return Moments(jnp.sum(mask.astype(jnp.float32)), jnp.sum(value), jnp.sum(value**2))
+
+
 def merge_stats(a: dict[str, Stat], b: dict[str, Stat]) -> dict[str, Stat]:
   """Merges two dicts of statistics with the same keys."""
   merge = lambda left, right: left.merge(right)
@@ -181,10 +225,12 @@ def merge_stats(a: dict[str, Stat], b: dict[str, Stat]) -> dict[str, Stat]:
 
 def blank_stats(stats: dict[str, Stat]) -> dict[str, Stat]:
   """What merges with `stats` (arrays or shapes) without changing them: the start of a scan that accumulates."""
+  none = Moments(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
   blanks: dict[type, Callable[[], Stat]] = {
     Mean: lambda: Mean(jnp.zeros(()), jnp.zeros(())),
     Max: lambda: Max(jnp.full((), -jnp.inf)),
     Min: lambda: Min(jnp.full((), jnp.inf)),
+    Explained: lambda: Explained(none, none),
   }
   return {name: blanks[type(stat)]() for name, stat in stats.items()}
 

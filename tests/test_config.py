@@ -29,6 +29,7 @@ BASE = TrainConfig(
   rl=RLConfig(steps=1),
 )
 OFF_POLICY = {"rl.epochs": 2}
+CRITIC = {"rl.critic.kind": "head", "rl.advantage.kind": "gae"}
 CLIPPED = {**OFF_POLICY, "rl.loss.clip_low": 0.2, "rl.loss.clip_high": 0.2}
 
 
@@ -173,6 +174,14 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     "rl.prompts", "rl.max_prompt", "rl.max_tokens", "rl.epochs", "rl.minibatches", "rl.micro_batches",
     "rl.head_chunk", "rl.temperature",
   ),
+  ({"rl.critic.lam": 0.9}, "rl.critic.kind: is none, so that no other field of the critic can act"),
+  ({**CRITIC, "rl.critic.coef": 0.0}, "rl.critic.coef: must be positive"),
+  ({**CRITIC, **OFF_POLICY, "rl.critic.clip": 0.0}, "rl.critic.clip: must be positive"),
+  ({**CRITIC, "rl.critic.gamma": 1.5}, "rl.critic.gamma: must lie in [0, 1]"),
+  ({**CRITIC, "rl.critic.lam": -0.1}, "rl.critic.lam: must lie in [0, 1]"),
+  ({"rl.advantage.kind": "gae"}, "rl.critic.kind: is needed with advantage.kind=gae"),
+  ({"rl.critic.kind": "own"}, "rl.advantage.kind: is grpo, so that critic.kind=own cannot act"),
+  ({**CRITIC, "rl.critic.clip": 0.2}, "rl.critic.clip: cannot act with one optimiser step a rollout"),
   ({"rl.samples": 1}, "rl.samples: grpo needs at least 2"),
   ({"rl.samples": 0, "rl.advantage.kind": "remax"}, "rl.samples: remax needs at least 1"),
   ({"rl.minibatches": 3}, "rl.minibatches: does not divide prompts=32"),
@@ -274,6 +283,8 @@ WORKS: list[dict[str, Any]] = [
   {"rl.kl.coef": 0.1, "rl.kl.estimator": "k2", "rl.kl.times_ratio": True},
   {"rl.advantage.kind": "reinforce++", "rl.advantage.group_baseline": True, "rl.samples": 1},
   {"rl.advantage.ddof": 0, "rl.advantage.eps": 1e-8},
+  {**CRITIC, "rl.samples": 1},
+  {**CRITIC, "rl.critic.kind": "own", "rl.minibatches": 2, "rl.critic.clip": 0.2, "rl.critic.whiten": False},
   {"rl.optim.schedule": "linear", "rl.optim.final_fraction": 0.1, "rl.optim.clip_norm": 0.0},
   {"model.rope_scaling": RopeScaling(), "model.attention_softcap": 50.0, "model.head_softcap": 30.0},
   {"model.window": (4, 0), "model.rope_theta": (1e4, 1e6), "eval.budgets": (4, 8), "eval.temperature": 0.0},

@@ -155,6 +155,7 @@ class RLConfig:
     self.importance.validate(f"{field}.importance")
     self.critic.validate(f"{field}.critic")
     self.optim.validate(f"{field}.optim")
+    self._validate_critic(field)
     self._validate_loss(field)
     self._validate_regularisers(field)
 
@@ -206,3 +207,14 @@ class RLConfig:
       require(not (asked and self.steps == 1), f"{field}.{name}", "cannot act in a stage of one step")
     resets = self.kl.reset_every is None or self.steps == 0 or self.kl.reset_every < self.steps
     require(resets, f"{field}.kl.reset_every", f"must be below steps={self.steps}, or no step sees a reset")
+
+  def _validate_critic(self, field: str) -> None:
+    """What the critic needs of the rest."""
+    critic, kind = self.critic, self.advantage.kind
+    needed = critic.kind != "none" or kind != "gae"
+    require(needed, f"{field}.critic.kind", "is needed with advantage.kind=gae, which has no other baseline")
+    why = f"is {kind}, so that critic.kind={critic.kind} cannot act: gae alone asks it"
+    require(critic.kind == "none" or kind == "gae", f"{field}.advantage.kind", why)
+    off_policy = self.epochs * self.minibatches > 1
+    why = "cannot act with one optimiser step a rollout, before which no value has moved: raise epochs or minibatches"
+    require(critic.clip is None or off_policy, f"{field}.critic.clip", why)

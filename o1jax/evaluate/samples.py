@@ -11,6 +11,7 @@ import numpy as np
 from o1jax.config import EvalConfig, require
 from o1jax.evaluate.setup import Setup, batch_of
 from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, still, stream_key
+from o1jax.rl.value import policy_params
 from o1jax.tasks.base import Task
 from o1jax.types import Rollout
 from o1jax.verifiers.base import Problem, Verdict
@@ -71,7 +72,7 @@ def draw_samples(
     some = list(problems[start : start + cfg.batch])
     filled = [*some, *(problems[i % len(problems)] for i in range(cfg.batch - len(some)))]
     rollout = generate(
-      params, batch_of(setup, filled), key, still(cfg.temperature or 1.0),
+      policy_params(params), batch_of(setup, filled), key, still(cfg.temperature or 1.0),
       model=setup.model, samples=cfg.samples, cfg=sampling, replace=instead(setup, swaps),
     )  # fmt: skip
     keep = len(some) * cfg.samples

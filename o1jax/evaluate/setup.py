@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 from typing import Any, Sequence
 
@@ -16,6 +15,7 @@ from o1jax.io.checkpoint import latest_step, restore_params
 from o1jax.io.run_config import META, read_json, read_run_config
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import check_prompt, prompt_batch
+from o1jax.rl.value import ADD_CRITIC, policy_params
 from o1jax.tasks.base import Task, check_demonstrations
 from o1jax.tasks.catalog import build_task
 from o1jax.verifiers.base import Problem
@@ -89,12 +89,12 @@ def same_data(setup: Setup, folder: pathlib.Path) -> None:
   require(proto == setup.task.tokenizer.proto, str(tokenizer), "is not the tokenizer that the task has now")
 
 
-def params_like(setup: Setup) -> Any:
-  """Shapes and shardings of the parameters, to restore onto."""
-  make, key = functools.partial(init_params, setup.model), jax.random.key(0)
-  shapes = jax.eval_shape(lambda k: nn.meta.unbox(make(k)), key)
+def params_like(setup: Setup, step: int) -> Any:
+  """Shapes and shardings of the parameters after `step`, to restore onto: from the RL stage on, with the critic's."""
+  add_critic = ADD_CRITIC[setup.config.rl.critic.kind if step > setup.config.sft.steps else "none"]
+  boxed = jax.eval_shape(lambda k: add_critic(init_params(setup.model, k)), jax.random.key(0))
   place = lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding)
-  return jax.tree.map(place, shapes, param_shardings(jax.eval_shape(make, key), setup.mesh))
+  return jax.tree.map(place, jax.eval_shape(nn.meta.unbox, boxed), param_shardings(boxed, setup.mesh))
 
 
 def batch_of(setup: Setup, problems: Sequence[Problem]) -> Any:
@@ -121,7 +121,7 @@ def in_mesh(setup: Setup) -> Any:
 
 
 def load_run(run: str, overrides: EvalConfig | None = None) -> tuple[Setup, Any, int]:
-  """(setup, parameters, step) of a run's newest checkpoint. Raises ConfigError naming the folder without one."""
+  """(setup, the policy's parameters, step) of a run's newest checkpoint. Raises ConfigError naming the folder without one."""
   config = read_run_config(run)
   setup = prepare(dataclasses.replace(config, eval=overrides or config.eval))
   folder = pathlib.Path(run) / "checkpoints"
@@ -129,4 +129,4 @@ def load_run(run: str, overrides: EvalConfig | None = None) -> tuple[Setup, Any,
   require(step is not None, str(folder), "holds no checkpoint")
   same_data(setup, pathlib.Path(run))
   assert step is not None
-  return setup, restore_params(folder, step, params_like(setup)), step
+  return setup, policy_params(restore_params(folder, step, params_like(setup, step))), step

@@ -1,9 +1,9 @@
-"""Advantage estimators: Credit -> f32[B, L], the completion's advantage on its action tokens and 0 elsewhere.
+"""Advantage estimators: (Credit, RLConfig) -> f32[B, L], the completion's advantage on its action tokens and 0 elsewhere.
 
 Rows are prompt-major (row = p * G + g). A group whose rewards are all equal gets exactly 0 from every estimator
 that compares within the group, whatever rounding would say. A completion with `include` false gets 0 and enters no
 statistic. A per-token reward (`Credit.token`, a KL penalty say) is summed over a completion's actions and added to
-its outcome; reinforce++ lets it act from its token on.
+its outcome; reinforce++ and gae let it act up to its token. gae alone tells the tokens of a completion apart by a critic.
 """
 
 from typing import Callable
@@ -11,7 +11,8 @@ from typing import Callable
 import jax
 import jax.numpy as jnp
 
-from o1jax.config import AdvantageConfig
+from o1jax.config import RLConfig
+from o1jax.rl.value import td_sum
 from o1jax.types import Credit, Mean, Stat
 
 
@@ -43,24 +44,24 @@ def _spread(credit: Credit, per_completion: jax.Array, reward: jax.Array) -> jax
   return jnp.where(credit.is_action, rows, 0.0)
 
 
-def grpo(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
-  """(R - mean) / (std + eps) (Shao et al. 2024, section 4.1.2), std with `cfg.ddof`."""
+def grpo(credit: Credit, cfg: RLConfig) -> jax.Array:
+  """(R - mean) / (std + eps) (Shao et al. 2024, section 4.1.2), std with `advantage.ddof`."""
   reward = _rewards(credit)
   centred = reward - _group_mean(reward, credit.include)
   count = credit.include.sum(1, keepdims=True)
   squares = jnp.where(credit.include, centred**2, 0.0).sum(1, keepdims=True)
-  deviation = jnp.sqrt(squares / jnp.maximum(count - cfg.ddof, 1))
-  return _spread(credit, centred / (deviation + cfg.eps), reward)
+  deviation = jnp.sqrt(squares / jnp.maximum(count - cfg.advantage.ddof, 1))
+  return _spread(credit, centred / (deviation + cfg.advantage.eps), reward)
 
 
-def dr_grpo(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
+def dr_grpo(credit: Credit, cfg: RLConfig) -> jax.Array:
   """R - mean, without the standard deviation (Liu et al. 2025, section 3.2)."""
   del cfg
   reward = _rewards(credit)
   return _spread(credit, reward - _group_mean(reward, credit.include), reward)
 
 
-def rloo(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
+def rloo(credit: Credit, cfg: RLConfig) -> jax.Array:
   """R - mean of the others = G / (G - 1) (R - mean) (Kool et al. 2019; Ahmadian et al. 2024, eq. 8)."""
   del cfg
   reward = _rewards(credit)
@@ -69,7 +70,7 @@ def rloo(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
   return _spread(credit, centred * count / jnp.maximum(count - 1, 1), reward)
 
 
-def opo(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
+def opo(credit: Credit, cfg: RLConfig) -> jax.Array:
   """R - sum(length R) / sum(length), the length-weighted optimal baseline (Hao et al. 2025, eq. 8)."""
   del cfg
   reward = _rewards(credit)
@@ -79,7 +80,7 @@ def opo(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
   return _spread(credit, reward - weighted / total, reward)
 
 
-def maxrl(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
+def maxrl(credit: Credit, cfg: RLConfig) -> jax.Array:
   """(R - mean) / mean, 0 where the mean is not positive."""
   del cfg
   reward = _rewards(credit)
@@ -87,7 +88,7 @@ def maxrl(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
   return _spread(credit, jnp.where(mean > 0, (reward - mean) / jnp.where(mean > 0, mean, 1.0), 0.0), reward)
 
 
-def pass_at_k(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
+def pass_at_k(credit: Credit, cfg: RLConfig) -> jax.Array:
   """Credit to the best completion alone, r_max - r_2nd, k = G; ties leave nothing to credit."""
   del cfg
   reward = jnp.where(credit.include, _rewards(credit), -jnp.inf)
@@ -97,7 +98,7 @@ def pass_at_k(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
   return _spread(credit, jnp.where(winner & jnp.isfinite(lead), lead, 0.0), reward)
 
 
-def remax(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
+def remax(credit: Credit, cfg: RLConfig) -> jax.Array:
   """R - R(greedy completion) (Li et al. 2023, algorithm 1). Raises ValueError without greedy rewards."""
   del cfg
   if credit.greedy is None:
@@ -106,13 +107,22 @@ def remax(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
   return jnp.where(credit.is_action, rows, 0.0)
 
 
-def reinforce_plus_plus(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
+def _whiten(value: jax.Array, mask: jax.Array) -> jax.Array:
+  """f32[B, L] with mean 0 and variance 1 over `mask`, 0 elsewhere; exactly 0 where all of it is equal."""
+  count = jnp.maximum(mask.sum(), 1)
+  mean = jnp.where(mask, value, 0.0).sum() / count
+  centred = jnp.where(mask, value - mean, 0.0)
+  level = jnp.where(mask, value, -jnp.inf).max() <= jnp.where(mask, value, jnp.inf).min()
+  return jnp.where(level, 0.0, centred * jax.lax.rsqrt((centred**2).sum() / count + 1e-8))
+
+
+def reinforce_plus_plus(credit: Credit, cfg: RLConfig) -> jax.Array:
   """Returns whitened over all action tokens of the batch (Hu 2025, section 3); a group's mean first, by option.
 
   A token's return is the outcome plus the per-token rewards from it on, undiscounted.
   """
   outcome = credit.outcome
-  if cfg.group_baseline:
+  if cfg.advantage.group_baseline:
     centred = outcome - _group_mean(outcome, credit.include)
     outcome = jnp.where(same_reward(outcome, credit.include), 0.0, centred)
   mask = credit.is_action & credit.include.reshape(-1, 1)
@@ -120,14 +130,24 @@ def reinforce_plus_plus(credit: Credit, cfg: AdvantageConfig) -> jax.Array:
   if credit.token is not None:
     token = jnp.where(mask, credit.token, 0.0)
     returns = returns + jnp.flip(jnp.cumsum(jnp.flip(token, 1), 1), 1)
-  count = jnp.maximum(mask.sum(), 1)
-  mean = jnp.where(mask, returns, 0.0).sum() / count
-  centred = jnp.where(mask, returns - mean, 0.0)
-  level = jnp.where(mask, returns, -jnp.inf).max() <= jnp.where(mask, returns, jnp.inf).min()
-  return jnp.where(level, 0.0, centred * jax.lax.rsqrt((centred**2).sum() / count + 1e-8))
+  return _whiten(returns, mask)
 
 
-ADVANTAGES: dict[str, Callable[[Credit, AdvantageConfig], jax.Array]] = {
+def _as_it_is(value: jax.Array, mask: jax.Array) -> jax.Array:
+  del mask
+  return value
+
+
+WHITENING = {True: _whiten, False: _as_it_is}
+
+
+def gae(credit: Credit, cfg: RLConfig) -> jax.Array:
+  """Generalised advantages from the critic's values, whitened by option (Schulman et al. 2016, eq. 16; see `td_sum`)."""
+  advantage = td_sum(credit, cfg.critic.gamma, cfg.critic.lam)
+  return WHITENING[cfg.critic.whiten](advantage, credit.is_action & credit.include.reshape(-1, 1))
+
+
+ADVANTAGES: dict[str, Callable[[Credit, RLConfig], jax.Array]] = {
   "grpo": grpo,
   "dr_grpo": dr_grpo,
   "rloo": rloo,
@@ -136,6 +156,7 @@ ADVANTAGES: dict[str, Callable[[Credit, AdvantageConfig], jax.Array]] = {
   "opo": opo,
   "maxrl": maxrl,
   "pass@k": pass_at_k,
+  "gae": gae,
 }
 
 

@@ -1,5 +1,6 @@
 """From problems to PromptBatch, and from a verified Rollout to Experience: pure, host or device side as named."""
 
+import dataclasses
 import functools
 from typing import Any, Callable, Sequence
 
@@ -7,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o1jax.config import AdvantageConfig, ConfigError, RLConfig, require
+from o1jax.config import ConfigError, RLConfig, require
 from o1jax.model.transformer import Decoder
 from o1jax.rl.advantage import ADVANTAGES, reward_stats
 from o1jax.rl.regularise import kl_penalty
 from o1jax.rl.score import Grouped, score
 from o1jax.rl.shaping import correct_sampler, leave_out, length_reward
+from o1jax.rl.value import with_returns
 from o1jax.types import Credit, Experience, PromptBatch, Rollout, Stat, masked_mean
 
 
@@ -57,8 +59,8 @@ def experience_of(
   credit: Credit,
   logp_old: jax.Array,
   logp_ref: jax.Array | None,
-  advantage: Callable[[Credit, AdvantageConfig], jax.Array],
-  cfg: AdvantageConfig,
+  advantage: Callable[[Credit, RLConfig], jax.Array],
+  cfg: RLConfig,
 ) -> Experience:
   """The Experience of a rollout: one completion a row, its prompt in the first columns."""
   segment = rollout.valid.astype(jnp.int32)
@@ -119,26 +121,49 @@ def response_width(cfg: RLConfig, longest: int) -> int:
   return min(-(-longest // cfg.trim) * cfg.trim, cfg.max_tokens) if cfg.trim else cfg.max_tokens
 
 
-@functools.partial(jax.jit, static_argnames=("model", "layout", "chunk"))
-def token_logp(
-  params: Any, rollout: Rollout, temperature: jax.Array, *, model: Decoder, layout: Grouped, chunk: int
-):
-  """f32[B, L] log-probs of the rollout's actions under `params`; 0 elsewhere."""
+@functools.partial(jax.jit, static_argnames=("model", "layout", "chunk", "wanted"))
+def token_scores(
+  params: Any,
+  rollout: Rollout,
+  temperature: jax.Array,
+  *,
+  model: Decoder,
+  layout: Grouped,
+  chunk: int,
+  wanted: frozenset[str],
+) -> dict[str, jax.Array]:
+  """f32[B, L] under each name of `wanted` ("logp", "value") on the rollout's actions, 0 elsewhere.
+
+  One forward pass for both; what is not wanted is not computed, so that values alone need no logits.
+  """
   segment = rollout.valid.astype(jnp.int32)
   position = jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0)
   scores = score(
     params, None, rollout.tokens, segment, position, model=model, temperature=temperature,
-    needs=frozenset(), layout=layout, chunk=chunk,
+    needs=wanted - {"logp"}, layout=layout, chunk=chunk,
   )  # fmt: skip
-  return jnp.where(rollout.is_action, scores.logp, 0.0)
+  return {name: jnp.where(rollout.is_action, vars(scores)[name], 0.0) for name in sorted(wanted)}
+
+
+def token_logp(
+  params: Any, rollout: Rollout, temperature: jax.Array, *, model: Decoder, layout: Grouped, chunk: int
+) -> jax.Array:
+  """f32[B, L] log-probs of the rollout's actions under `params`; 0 elsewhere."""
+  told = token_scores(
+    params, rollout, temperature, model=model, layout=layout, chunk=chunk, wanted=frozenset({"logp"})
+  )
+  return told["logp"]
 
 
 @functools.partial(jax.jit, static_argnames=("cfg",))
-def credit_and_experience(rollout: Rollout, reward, greedy_reward, logp_old, logp_ref, kl_coef, *, cfg):
+def credit_and_experience(
+  rollout: Rollout, reward, greedy_reward, logp_old, logp_ref, kl_coef, value=None, *, cfg
+):
   """(Experience, statistics) of a verified rollout; `cfg` is the RLConfig.
 
   `reward` f32[P, G] is the verifier's; the metric `reward` is of what is learned from: shaped by length, without
-  completions left out, before a KL. logp_ref f32[B, L] is given where a KL term exists, and None else.
+  completions left out, before a KL. logp_ref f32[B, L] is given where a KL term exists, and None else;
+  value f32[B, L] where there is a critic.
   """
   stats: dict[str, Stat] = {}
   if cfg.overlong.buffer or cfg.overlong.unfinished:
@@ -151,8 +176,8 @@ def credit_and_experience(rollout: Rollout, reward, greedy_reward, logp_old, log
   token = None
   if logp_ref is not None and cfg.kl.placement == "reward":
     token = -kl_coef * kl_penalty(rollout.logp_sampler, logp_ref, rollout.is_action, cfg.kl.estimator)
-  credit = group_credit(rollout, reward, include, token, greedy_reward)
-  advantage = ADVANTAGES[cfg.advantage.kind]
-  experience = experience_of(rollout, credit, logp_old, logp_ref, advantage, cfg.advantage)
+  credit = dataclasses.replace(group_credit(rollout, reward, include, token, greedy_reward), value=value)
+  experience = experience_of(rollout, credit, logp_old, logp_ref, ADVANTAGES[cfg.advantage.kind], cfg)
+  experience = with_returns(experience, credit, cfg.critic.gamma, cfg.critic.lam)
   experience, told = correct_sampler(experience, cfg.importance)
   return experience, {**reward_stats(credit), **stats, **told}

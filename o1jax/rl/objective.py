@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from o1jax.config import LossConfig, RLConfig
 from o1jax.rl.regularise import EXACT_KL, KL_ESTIMATORS
+from o1jax.rl.value import clipped_error, squared_error, value_loss
 from o1jax.types import Experience, Max, Mean, Norms, Stat, Strengths, TokenScores, masked_max, masked_mean
 
 Apply = Callable[[TokenScores, Experience, Strengths, Norms], tuple[jax.Array, dict[str, Stat]]]
@@ -23,7 +24,7 @@ Aggregate = Callable[[jax.Array, Experience, Norms, int], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-  """One summand of the loss. `needs`: of "entropy", "kl_reverse", "kl_forward", "logp_ref"."""
+  """One summand of the loss. `needs`: of "entropy", "kl_reverse", "kl_forward", "logp_ref", "value"."""
 
   name: str
   needs: frozenset[str]
@@ -334,6 +335,9 @@ def rl_terms(cfg: RLConfig, segments: int = 1, keep: frozenset[str] = frozenset(
     terms.append(Term("kl", frozenset({"logp_ref", *asks}), apply))
   if cfg.cov.kind == "kl_cov" and (cfg.cov.coef or "cov" in keep):
     terms.append(Term("cov", frozenset(), _kl_cov(cfg, segments)))
+  if cfg.critic.kind != "none":
+    error = squared_error if cfg.critic.clip is None else clipped_error(cfg.critic.clip)
+    terms.append(Term("value", frozenset({"value"}), value_loss(error)))
   return tuple(terms)
 
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.config import CovConfig, RLConfig
+from o1jax.rl.value import policy_params
 from o1jax.types import Experience, Mean, Stat, Strengths, TokenScores
 
 # KL to the reference
@@ -126,8 +127,8 @@ class Penalty:
 
 
 def _l2_init(params: Any, init: Any, strengths: Strengths) -> tuple[jax.Array, dict[str, Stat]]:
-  """coefficient / 2 * ||theta - theta_0||^2 over all parameters (Kumar et al. 2023, section 3)."""
-  gaps = jax.tree.map(lambda p, q: jnp.sum((p - q) ** 2), params, init)
+  """coefficient / 2 * ||theta - theta_0||^2 over the policy's parameters (Kumar et al. 2023, section 3)."""
+  gaps = jax.tree.map(lambda p, q: jnp.sum((p - q) ** 2), policy_params(params), init)
   squared = jax.tree.reduce(jnp.add, gaps)
   distance = jnp.sqrt(jax.lax.stop_gradient(squared))
   return 0.5 * strengths.l2_init * squared, {"l2_init/distance": Mean(distance, jnp.ones(()))}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.model.transformer import Context, Decoder, cast_params
+from o1jax.rl.value import values
 from o1jax.types import TokenScores
 
 
@@ -75,7 +76,8 @@ def score(
 ) -> TokenScores:
   """tokens, segment, position i32[B, L] -> TokenScores, each f32[B, L] and 0 in the columns no token precedes.
 
-  `ref_params` is read where `needs` holds "kl_reverse" or "kl_forward" alone. Logits exist for `chunk` tokens at a
+  `ref_params` is read where `needs` holds "kl_reverse" or "kl_forward" alone, and the critic in `params` where it holds
+  "value". Logits exist for `chunk` tokens at a
   time, and are made again in the backward pass where there is more than one chunk.
   """
   exact = bool(needs & {"kl_reverse", "kl_forward"})
@@ -108,4 +110,10 @@ def score(
     fold = lambda a: jnp.pad(a, [(0, fill)] + [(0, 0)] * (a.ndim - 1)).reshape(pieces, chunk, *a.shape[1:])
     scores = jax.lax.map(jax.checkpoint(one_chunk), [fold(a) for a in inputs])
   place = lambda a: jnp.pad(a.reshape(-1)[:count].reshape(rows, length), [(0, 0), (start, 0)])
-  return jax.tree.map(place, scores)
+  scores = jax.tree.map(place, scores)
+  if "value" not in needs:
+    return scores
+  encode = lambda weights: hidden_of(
+    model, {"params": cast_params(weights, model.cfg)}, tokens, segment, position, layout
+  )[0]
+  return dataclasses.replace(scores, value=place(values(params, hidden, encode)))

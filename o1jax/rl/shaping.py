@@ -59,8 +59,8 @@ def correct_sampler(experience: Experience, cfg: ImportanceConfig) -> tuple[Expe
   """The experience with its weights times exp(logp_old - logp_sampler), cut above `cap` (Yao et al. 2025).
 
   `logp_old` must be the learner's before its first step; one completion stands in a row. The weights are numbers, with
-  no gradient, and multiply whatever `Experience.weight` does: the policy loss and a KL in the loss, both of which are
-  means over the sampler's tokens. The statistics are those of the ratios before they are cut, over action tokens.
+  no gradient, and multiply whatever `Experience.weight` does: the losses of policy and critic and a KL in the loss, all of
+  them means over the sampler's tokens. The statistics are those of the ratios before they are cut, over action tokens.
   """
   if cfg.cap is None:
     return experience, {}

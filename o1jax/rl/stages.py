@@ -1,8 +1,9 @@
 """The two stages of a run as data: terms, layout, optimiser, learning rate, strengths of a step, and what was spent."""
 
 import dataclasses
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple
 
+import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
@@ -11,6 +12,7 @@ from o1jax.rl.objective import needs, rl_terms, sft_terms
 from o1jax.rl.regularise import hold_back, rl_controllers, rl_penalties
 from o1jax.rl.score import Grouped, Packed
 from o1jax.rl.update import REFERENCES, UpdateConfig, decaying, init_state, learning_rate, make_optimizer
+from o1jax.rl.value import ADD_CRITIC
 from o1jax.scaling import compute
 from o1jax.types import Strengths, TrainState
 
@@ -26,6 +28,7 @@ class Stage:
   optim: OptimConfig
   first: int  # steps of the run before this stage
   eval_every: int  # steps of the stage between evaluations; 0: none
+  add_critic: Callable[[Any], Any] = ADD_CRITIC["none"]  # to the parameters it begins with
 
 
 class Spent(NamedTuple):
@@ -92,16 +95,15 @@ def rl_stage(config: TrainConfig, keep: frozenset[str] = frozenset()) -> Stage:
     hold_back=hold_back(cfg.cov), penalties=rl_penalties(cfg, keep), controllers=rl_controllers(cfg),
   )  # fmt: skip
   rate = learning_rate(cfg.optim, cfg.steps)
-  return Stage(
-    "rl", make_optimizer(cfg.optim), update, rate, cfg.optim, config.sft.steps, config.eval.every[1]
-  )
+  add_critic, every = ADD_CRITIC[cfg.critic.kind], config.eval.every[1]
+  return Stage("rl", make_optimizer(cfg.optim), update, rate, cfg.optim, config.sft.steps, every, add_critic)
 
 
 def first_state(stage: Stage, params: Any) -> TrainState:
-  """The state a stage begins with, with copies of `params` where the stage asks for a reference or its start."""
+  """The state a stage begins with: `params`, its critic, and copies where it asks for a reference or its start."""
   update = stage.update
   return init_state(
-    params,
+    nn.meta.unbox(stage.add_critic(params)),
     stage.tx,
     with_reference="logp_ref" in needs(update.terms),
     with_init=bool(update.penalties),
@@ -116,10 +118,26 @@ def references(stage: Stage, cfg: RLConfig) -> int:
   return int("logp_ref" in asked) + int(cfg.loss.logp_old == "learner") + cfg.epochs * exact
 
 
+# Passes of a decoder for the critic alone, without the vocabulary's head: (forward, forward and backward).
+CRITIC_PASSES: dict[str, Callable[[RLConfig], tuple[int, int]]] = {
+  "none": lambda cfg: (0, 0),
+  "head": lambda cfg: ({"learner": 0, "sampler": 1}[cfg.loss.logp_old], 0),  # the old log-probs' pass serves
+  "own": lambda cfg: (1, cfg.epochs),
+}
+
+
+def critic_passes(cfg: RLConfig) -> dict[str, int]:
+  """What a step's critic adds to `compute.rl_flops`."""
+  forward, learned = CRITIC_PASSES[cfg.critic.kind](cfg)
+  return {"values": forward, "value_updates": learned}
+
+
 def examined_passes(stage: Stage, cfg: RLConfig) -> int:
   """Forward passes, a backward one counted as two, that `diagnostics.examine` makes of a rollout."""
   steps = 3 * (cfg.epochs + len(stage.update.terms))  # the step it takes, and each term's gradient alone
-  return references(stage, cfg) + steps + 4  # two scores with exact KLs, each of two policies
+  values, learned = CRITIC_PASSES[cfg.critic.kind](cfg)
+  exact = 4  # two scores with exact KLs, each of two policies
+  return references(stage, cfg) + steps + exact + values + 3 * learned
 
 
 def strengths_at(config: TrainConfig, stage: Stage, step: int) -> Strengths:

@@ -6,14 +6,13 @@ The stepwise loop and the fused program both go through `improve`. `apart` keeps
 another: where each is an executable of its own it does nothing, in one program it is `optimization_barrier`.
 """
 
-import functools
 from typing import Any, Callable
 
 import jax
 
 from o1jax.config import RLConfig
 from o1jax.model.transformer import Decoder
-from o1jax.rl.batch import credit_and_experience, token_logp
+from o1jax.rl.batch import credit_and_experience, token_logp, token_scores
 from o1jax.rl.objective import needs
 from o1jax.rl.stages import Stage
 from o1jax.rl.update import in_force, learn
@@ -38,15 +37,16 @@ def recall(
 
   reward f32[P, G]; greedy_reward f32[P] for remax, else None.
   """
-  forward = functools.partial(
-    token_logp, rollout=rollout, temperature=strengths.temperature, model=model,
-    layout=stage.update.layout, chunk=cfg.head_chunk,
+  given: dict[str, Any] = dict(
+    rollout=rollout, temperature=strengths.temperature, model=model, layout=stage.update.layout, chunk=cfg.head_chunk,
   )  # fmt: skip
   asked = needs(stage.update.terms)
-  logp_ref = apart(forward(state.ref_params)) if "logp_ref" in asked else None
-  logp_old = apart(forward(state.params)) if cfg.loss.logp_old == "learner" else rollout.logp_sampler
+  logp_ref = apart(token_logp(state.ref_params, **given)) if "logp_ref" in asked else None
+  wanted = (asked & {"value"}) | {"learner": {"logp"}, "sampler": set()}[cfg.loss.logp_old]
+  before = apart(token_scores(state.params, **given, wanted=wanted)) if wanted else {}
+  logp_old, value = before.get("logp", rollout.logp_sampler), before.get("value")
   kl = in_force(strengths, state.controllers).kl
-  return apart(credit_and_experience(rollout, reward, greedy_reward, logp_old, logp_ref, kl, cfg=cfg))
+  return apart(credit_and_experience(rollout, reward, greedy_reward, logp_old, logp_ref, kl, value, cfg=cfg))
 
 
 def improve(

@@ -18,9 +18,10 @@ from o1jax.model.transformer import Decoder
 from o1jax.rl.objective import Term, global_norms, needs, objective
 from o1jax.rl.regularise import Controller, HoldBack, Penalty, first_coefficients, moved
 from o1jax.rl.score import Grouped, Packed, score
+from o1jax.rl.value import policy_params
 from o1jax.types import Experience, Mean, Norms, Stat, Strengths, TrainState, blank_stats, merge_stats
 
-UNDECAYED = ("scale", "qkv_bias")  # parameters of the decoder that are no matrices
+UNDECAYED = ("scale", "qkv_bias", "bias")  # parameters of decoder and value head that are no matrices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +87,8 @@ def init_state(
   with_init: bool = False,
   controllers: tuple[Controller, ...] = (),
 ) -> TrainState:
-  """A fresh state; the reference and the first parameters, where something needs them, are copies of `params`."""
-  copied = lambda wanted: jax.tree.map(jnp.copy, params) if wanted else None
+  """A fresh state; the reference and the first parameters, where something needs them, are copies of the policy's."""
+  copied = lambda wanted: jax.tree.map(jnp.copy, policy_params(params)) if wanted else None
   coefficients = first_coefficients(controllers)
   return TrainState(
     jnp.zeros((), jnp.int32), params, tx.init(params), copied(with_reference), copied(with_init), coefficients
@@ -273,7 +274,7 @@ def _finish(
   state = dataclasses.replace(state, step=state.step + 1)
   if state.ref_params is None:
     return state
-  ref = cfg.reference(state.params, state.ref_params, state.step, strengths)
+  ref = cfg.reference(policy_params(state.params), state.ref_params, state.step, strengths)
   opt_state = state.opt_state
   if cfg.reset_optimizer:
     fresh = tx.init(state.params)

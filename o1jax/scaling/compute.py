@@ -2,7 +2,8 @@
 
 Forward a token = 2 (N_layers + V D where the head is applied) + 4 n_layers n_heads head_dim c, c = keys attended.
 Two counts: `useful` (real tokens, exact causality: for equal-compute comparisons and curves) and `executed` (padding,
-finished rows and recomputation too: for utilisation). Backward is twice the forward.
+finished rows and recomputation too: for utilisation). Backward is twice the forward. Left out, as norms and softmax
+are: a value head, 2 D a token.
 """
 
 import dataclasses
@@ -124,18 +125,27 @@ def sft_flops(cfg: ModelConfig, rows: int, length: int, lengths: Sequence[int], 
 
 
 def pass_flops(
-  cfg: ModelConfig, prompts: Sequence[int], max_prompt: int, lengths: np.ndarray, width: int
+  cfg: ModelConfig,
+  prompts: Sequence[int],
+  max_prompt: int,
+  lengths: np.ndarray,
+  width: int,
+  *,
+  head: int = 1,
 ) -> Flops:
-  """One forward pass over a rollout, its prompts encoded once a group; arguments as in `rl_flops`."""
+  """One forward pass over a rollout, its prompts encoded once a group; arguments as in `rl_flops`.
+
+  head: 1 where the vocabulary's is applied, at the responses' positions, 0 for a decoder that gives values alone.
+  """
   prompt = np.asarray(prompts)
   count, samples = lengths.shape
   start = np.repeat(prompt, samples)
   end = start + lengths.reshape(-1)
   return Flops(
     forward_flops(cfg, np.zeros_like(prompt), prompt, 0)
-    + forward_flops(cfg, start, end, float(lengths.sum())),
+    + forward_flops(cfg, start, end, head * float(lengths.sum())),
     _dense(cfg, count, max_prompt, max_prompt, 0)
-    + _dense(cfg, count * samples, width, max_prompt + width, count * samples * width),
+    + _dense(cfg, count * samples, width, max_prompt + width, head * count * samples * width),
   )
 
 
@@ -166,16 +176,24 @@ def rl_flops(
   *,
   updates: int,
   references: int,
+  values: int = 0,
+  value_updates: int = 0,
 ) -> Ledger:
   """A whole RL step. prompts i[P] and lengths i[P, G] are real tokens; `width` the response columns that ran.
 
   `updates` passes of forward and backward, `references` forward passes without one. The sampler and the learner
-  encode each prompt once a group; the head is applied at the last prompt position and at response positions.
+  encode each prompt once a group; the head is applied at the last prompt position and at response positions. `values` and
+  `value_updates` are the like of `references` and `updates` for a critic's decoder, which has no head over the vocabulary.
   """
-  once = pass_flops(cfg, prompts, max_prompt, lengths, width)
-  update = once.times(3 * updates, (3 + RECOMPUTE[cfg.remat]) * updates)
+  policy = pass_flops(cfg, prompts, max_prompt, lengths, width)
+  critic = pass_flops(cfg, prompts, max_prompt, lengths, width, head=0)
+  learn = lambda forward, times: forward.times(3 * times, (3 + RECOMPUTE[cfg.remat]) * times)
   drawn = sampling_flops(cfg, prompts, max_prompt, lengths, width)
-  return dataclasses.replace(drawn, reference=once.times(references), update=update)
+  return dataclasses.replace(
+    drawn,
+    reference=policy.times(references) + critic.times(values),
+    update=learn(policy, updates) + learn(critic, value_updates),
+  )
 
 
 def sampling_flops(

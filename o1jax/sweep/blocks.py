@@ -14,7 +14,7 @@ from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import RunLog, progress, read_metrics
 from o1jax.rl.fused import Told
-from o1jax.rl.stages import Progress, Spent, examined_passes, references
+from o1jax.rl.stages import Progress, Spent, critic_passes, examined_passes, references
 from o1jax.scaling import compute
 from o1jax.sweep.device import Block, Fleet
 from o1jax.sweep.members import Member
@@ -174,7 +174,7 @@ def _write(
       )
       flops = compute.rl_flops(
         block.setup.config.model, prompts[n].tolist(), cfg.max_prompt, lengths, cfg.max_tokens,
-        updates=cfg.epochs, references=passes,
+        updates=cfg.epochs, references=passes, **critic_passes(cfg),
       )  # fmt: skip
       tokens = cfg.samples * int(prompts[n].sum()) + int(lengths.sum())
       spent = Spent(flops, tokens, (course.done + n + 1) * cfg.prompts)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from o1jax.config import AdvantageConfig
+from o1jax.config import AdvantageConfig, CriticConfig, RLConfig
 from o1jax.rl.advantage import ADVANTAGES, reward_stats
 from o1jax.types import Credit, resolve_stats
 
@@ -38,12 +38,19 @@ def credit_of(outcome, lengths=None, *, prompt=1, include=None, token=None, gree
     is_action=(column >= 0) & (column < lengths.reshape(-1, 1)),
     token=token,
     greedy=np.pad(greedy.astype(np.float32), fill[:1]),
+    value=np.full((lengths.size, 7), 0.25, np.float32),
   )
+
+
+def config(kind: str, **options) -> RLConfig:
+  """A critic, where there is one, tells no token of a completion from another: test_value has those that do."""
+  critic = CriticConfig("head", lam=1.0) if kind == "gae" else CriticConfig()
+  return RLConfig(advantage=AdvantageConfig(kind=kind, **options), critic=critic)
 
 
 def by_token(credit: Credit, kind: str, **options) -> np.ndarray:
   """f32[B, L] advantages, after a check that they stand on actions alone."""
-  advantage = np.asarray(COMPILED[kind](credit, AdvantageConfig(kind=kind, **options)))
+  advantage = np.asarray(COMPILED[kind](credit, config(kind, **options)))
   assert advantage.shape == credit.is_action.shape
   np.testing.assert_array_equal(advantage[~np.asarray(credit.include).reshape(-1)], 0.0)
   assert advantage.dtype == np.float32

@@ -13,6 +13,7 @@ import pytest
 from o1jax.config import (
   AdvantageConfig,
   CountdownConfig,
+  CriticConfig,
   KLConfig,
   LossConfig,
   ModelConfig,
@@ -25,10 +26,9 @@ from o1jax.rl.batch import prompt_batch
 from o1jax.rl.fused import Feed, Program, fused
 from o1jax.rl.population import MEMBER, population
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
-from o1jax.rl.stages import rl_stage, strengths_at
+from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import improve
 from o1jax.rl.tally import tally
-from o1jax.rl.update import init_state
 from o1jax.types import PromptBatch, resolve_stats
 
 VOCAB, LP, R, P, G, STEPS = 24, 5, 20, 2, 4, 20
@@ -43,6 +43,9 @@ KINDS = {
   "remax, KL in the reward, resets": RLConfig(
     advantage=AdvantageConfig("remax"),
     kl=KLConfig(0.1, "k1", placement="reward", reference="reset", reset_every=3, reset_optimizer=True),
+  ),
+  "a critic of its own": RLConfig(
+    epochs=2, loss=CLIP, advantage=AdvantageConfig("gae"), critic=CriticConfig("own", clip=0.2)
   ),
 }
 
@@ -96,8 +99,7 @@ def feed(kind: str, seed: int, steps: int = STEPS, lr: float = 3e-3) -> Feed:
 
 def begin(kind: str, seed: int):
   params = nn.meta.unbox(jax.jit(functools.partial(init_params, Decoder(MODEL)))(stream_key(seed, "init", 0)))
-  asks = program(kind).stage
-  return init_state(params, asks.tx, with_reference=bool(program(kind).cfg.kl.coef))
+  return first_state(program(kind).stage, params)
 
 
 def loop(kind: str, seed: int):

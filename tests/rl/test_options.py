@@ -17,6 +17,7 @@ from o1jax.config import (
   AdvantageConfig,
   CountdownConfig,
   CovConfig,
+  CriticConfig,
   ImportanceConfig,
   KLConfig,
   LossConfig,
@@ -41,8 +42,8 @@ STEP = 6  # the training step after which the reference may have moved
 EARLY = 4  # the one whose coefficients are in force: linear and cosine schedules meet halfway
 
 
-def numbers() -> tuple[Rollout, TokenScores, np.ndarray]:
-  """A rollout of 2 x 2 completions of 1 to 4 tokens, the learner's scores of it and the reference's log-probs."""
+def numbers() -> tuple[Rollout, TokenScores, np.ndarray, np.ndarray]:
+  """A rollout of 2 x 2 completions of 1 to 4 tokens, the learner's scores, the reference's log-probs, the old values."""
   rng = np.random.default_rng(2)
   column = np.arange(8) - 2
   valid = column < np.array([[4], [1], [3], [2]])
@@ -52,7 +53,8 @@ def numbers() -> tuple[Rollout, TokenScores, np.ndarray]:
   scores = TokenScores(sampler + draw(0.5), *(np.abs(draw(1.0)) for _ in range(3)))
   finished = np.array([False, True, True, True])
   rollout = Rollout(np.zeros(action.shape, np.int32), valid, action, sampler, finished)
-  return rollout, scores, sampler + draw(0.5)
+  logp_ref, value = sampler + draw(0.5), draw(0.5)
+  return rollout, scores.replace(value=value + draw(0.5)), logp_ref, value
 
 
 def config(loss=LossConfig(), advantage=CENTRED, **changes) -> RLConfig:
@@ -71,14 +73,15 @@ def gradient(cfg: RLConfig) -> np.ndarray:
   """d loss / d(log-probs, entropies, exact KLs), flat."""
   stage = rl_stage(run_of(cfg))
   strengths = strengths_at(run_of(cfg), stage, EARLY)
-  rollout, scores, logp_ref = numbers()
+  rollout, scores, logp_ref, value = numbers()
+  value = None if cfg.critic.kind == "none" else value
   logp_ref = stage.update.reference(scores.logp, logp_ref, jnp.int32(STEP), strengths)
   logp_old = {"sampler": rollout.logp_sampler, "learner": scores.logp}[cfg.loss.logp_old]
   greedy, loss_of = np.float32([0.5, 0.25]), objective(stage.update.terms)
 
   def evaluated(strengths):
     with jax.disable_jit():
-      given = (rollout, REWARD, greedy, logp_old, logp_ref, strengths.kl)
+      given = (rollout, REWARD, greedy, logp_old, logp_ref, strengths.kl, value)
       experience, _ = credit_and_experience(*given, cfg=cfg)
     experience = experience.replace(held_back=stage.update.hold_back(experience, jax.random.key(0)))
     norms = global_norms(experience, stage.update.max_tokens, stage.update.segments)
@@ -106,6 +109,12 @@ KINDS = [LossConfig("reinforce", SEQ), LossConfig("sapo", SEQ), LossConfig("cisp
 KINDS += [LossConfig("dual_clip", SEQ, dual=1.4, **CLIP)]
 KINDS += [LossConfig(kind, SEQ, **CLIP) for kind in ("ppo_clip", "gspo", "rloo")]
 ESTIMATORS = ("grpo", "dr_grpo", "rloo", "reinforce++", "remax", "opo", "maxrl", "pass@k")
+
+
+def critic(**options) -> RLConfig:
+  return config(advantage=AdvantageConfig("gae"), critic=CriticConfig("head", **options))
+
+
 SAMPLED = KLConfig(0.25, "k3")
 MOVING = [SAMPLED, KLConfig(0.25, "k3", reference="ema", ema=0.5)]
 MOVING += [KLConfig(0.25, "k3", reference="reset", reset_every=3)]
@@ -115,7 +124,7 @@ KL_COV = CovConfig("kl_cov", fraction=0.2, coef=0.5)
 VALUES = {
   "loss.kind": [config(kind) for kind in KINDS],
   "loss.aggregation": [config(LossConfig("reinforce", a)) for a in ("token_mean", SEQ, "dr_grpo")],
-  "advantage.kind": [config(advantage=AdvantageConfig(kind)) for kind in ESTIMATORS],
+  "advantage.kind": [config(advantage=AdvantageConfig(kind)) for kind in ESTIMATORS] + [critic()],
   "kl.estimator": [config(kl=KLConfig(0.25, e)) for e in ("k1", "k2", "k3", "reverse", "forward")],
   "kl.reference": [config(kl=kl) for kl in MOVING],
   "kl.schedule": [
@@ -193,6 +202,11 @@ PAIRS |= {
   "importance.excess": tuple(
     config(LEARNER, importance=dataclasses.replace(CAPPED, excess=excess)) for excess in ("clamp", "mask")
   ),
+  "critic.coef": (critic(), critic(coef=0.4)),
+  "critic.clip": (critic(), critic(clip=0.2)),
+  "critic.gamma": (critic(), critic(gamma=0.9)),
+  "critic.lam": (critic(), critic(lam=0.9)),
+  "critic.whiten": (critic(), critic(whiten=False)),
 }
 
 
@@ -268,9 +282,17 @@ def test_resets_fall_on_multiples() -> None:
 
 
 def test_no_option_is_left_out() -> None:
+  # test_critic shows critic.kind: which parameters the value loss moves.
   sections = {"loss": LossConfig, "advantage": AdvantageConfig, "kl": KLConfig}
-  sections |= {"cov": CovConfig, "overlong": OverlongConfig, "importance": ImportanceConfig}
+  sections |= {
+    "cov": CovConfig,
+    "overlong": OverlongConfig,
+    "importance": ImportanceConfig,
+    "critic": CriticConfig,
+  }
   options = {f"{name}.{field.name}" for name, cls in sections.items() for field in dataclasses.fields(cls)}
   options |= {"entropy", "entropy_target", "entropy_rate", "l2_init"}
-  shown = {option.split(" ")[0] for option in (*VALUES, *PAIRS, "kl.reset_optimizer", "l2_init")}
+  shown = {
+    option.split(" ")[0] for option in (*VALUES, *PAIRS, "kl.reset_optimizer", "l2_init", "critic.kind")
+  }
   assert options <= shown

@@ -138,6 +138,22 @@ def test_a_whole_rl_step_is_the_sum_of_its_tokens(cfg) -> None:
   assert drawn == Ledger(prefill=told.prefill, decode=told.decode)
 
 
+def test_a_critic_of_its_own_costs_a_decoder_without_its_head() -> None:
+  args = ([3, 5], 6, np.array([[1, 4], [7, 2]]), 8)
+  plain = rl_flops(LOCAL, *args, updates=2, references=1)
+  both = rl_flops(LOCAL, *args, updates=2, references=1, values=1, value_updates=2)
+  rows = [(3, 1), (3, 4), (5, 7), (5, 2)]
+  forward = sum(span_flops(LOCAL, 0, p, False) for p in args[0]) + sum(
+    span_flops(LOCAL, p, p + n, False) for p, n in rows
+  )
+  assert both.reference.useful - plain.reference.useful == forward
+  assert both.update.useful - plain.update.useful == 2 * 3 * forward
+  dense = rectangle_flops(LOCAL, 2, 6, 6, 0) + rectangle_flops(LOCAL, 4, 8, 14, 0)
+  assert both.reference.executed - plain.reference.executed == dense
+  assert both.update.executed - plain.update.executed == 2 * 3 * dense
+  assert (both.prefill, both.decode) == (plain.prefill, plain.decode)
+
+
 def test_recomputing_layers_is_executed_and_not_useful() -> None:
   args = ([4], 4, np.array([[3, 3]]), 4)
   plain = rl_flops(DEEP, *args, updates=1, references=0)
