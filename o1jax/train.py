@@ -127,12 +127,12 @@ def rl_step(
   if every and (step - 1 - stage.first) % every == 0:
     figures, took = ev.diagnosed(setup, stage, state, step, first_params, prompts, seen)
     flops += took
-  told = tally(rollout, graded.correct.reshape(-1))
+  told = tally(rollout, graded.reward.astype(np.float32), graded.correct.reshape(-1))
   state, learned = improve(state, *seen, model=model, stage=stage, cfg=cfg)
   metrics = {**resolve_stats({**learned, **told}), **figures}
   metrics |= ev.text_metrics([text for row in graded.texts for text in row])
   clock.append(time.perf_counter())
-  metrics[f"rewards/{task.name}/mean"] = float(graded.reward.mean())
+  metrics[f"rewards/{task.name}/mean"] = metrics.pop("rewards/task/mean")
   metrics |= dict(zip(("time/generate", "time/verify", "time/update"), np.diff(clock).tolist()))
   flops += compute.rl_flops(
     model.cfg,

@@ -214,7 +214,8 @@ def masked_max(value: jax.Array, mask: jax.Array) -> Max:
 def moments(value: jax.Array, mask: jax.Array) -> Moments:
   """Moments of `value` where `mask`; both of one shape."""
   value = jnp.where(mask, value, 0.0)
-  return Moments(jnp.sum(mask.astype(jnp.float32)), jnp.sum(value), jnp.sum(value**2))
+  squares = jax.lax.optimization_barrier(value**2)  # or each is rounded as what it is fused with likes
+  return Moments(jnp.sum(mask.astype(jnp.float32)), jnp.sum(value), jnp.sum(squares))
 
 
 def merge_stats(a: dict[str, Stat], b: dict[str, Stat]) -> dict[str, Stat]:
@@ -237,4 +238,9 @@ def blank_stats(stats: dict[str, Stat]) -> dict[str, Stat]:
 
 def resolve_stats(stats: dict[str, Stat]) -> dict[str, float]:
   """Host side: divides once, and returns plain floats under the metrics' names."""
-  return {name + suffix: float(v) for name, stat in stats.items() for suffix, v in stat.result().items()}
+  return {name: float(value) for name, value in divided(stats).items()}
+
+
+def divided(stats: dict[str, Stat]) -> dict[str, jax.Array]:
+  """Host side: f32 of the statistics' own leading shape under the metrics' names."""
+  return {name + suffix: value for name, stat in stats.items() for suffix, value in stat.result().items()}

@@ -1,6 +1,6 @@
 """RL on the device: many steps of draw problems -> sample -> verify -> advantages -> update as one compiled program.
 
-    Feed (order of problems, keys and strengths of N steps) -> lax.scan of one step -> (TrainState, metrics f32[N])
+    Feed (order of problems, keys and strengths of N steps) -> lax.scan of one step -> (TrainState, statistics [N])
 
 Each step runs the functions of the stepwise loop, `generate`, `improve` and `tally`, with an `optimization_barrier` between
 them, so that the numbers are those of the loop bit for bit on a CPU. Nothing crosses to the host between steps. A loss or
@@ -23,7 +23,7 @@ from o1jax.rl.sample import SampleConfig, generate, greedy
 from o1jax.rl.stages import Stage
 from o1jax.rl.step import improve
 from o1jax.rl.tally import tally
-from o1jax.types import PromptBatch, Rollout, Strengths, TrainState
+from o1jax.types import PromptBatch, Rollout, Stat, Strengths, TrainState
 
 # (response tokens i32[B, R], which of them stand bool[B, R], a batch's task arrays) -> (reward f32[B], correct bool[B], parsed bool[B])
 Verify = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array, jax.Array]]
@@ -54,7 +54,7 @@ class Program:
 class Told(NamedTuple):
   """What N steps report."""
 
-  metrics: dict[str, jax.Array]  # f32[N] each
+  stats: dict[str, Stat]  # with a leading N; divided on the host, as the loop does it
   lengths: jax.Array  # i32[N, B], action tokens of each completion
   first_bad: (
     jax.Array
@@ -85,8 +85,8 @@ def graded(program: Program, rollout: Rollout, batch: PromptBatch) -> tuple[jax.
 
 def one_step(
   program: Program, draw_problems: DrawProblems, state: TrainState, at: jax.Array, feed: Feed
-) -> tuple[TrainState, jax.Array, dict[str, jax.Array], jax.Array]:
-  """(state, position in the order, metrics, lengths) after a rollout and its update; `feed` holds this step alone."""
+) -> tuple[TrainState, jax.Array, dict[str, Stat], jax.Array]:
+  """(state, position in the order, statistics, lengths) after a rollout and its update; `feed` holds this step alone."""
   apart, cfg, model = fixed, program.cfg, program.model
   batch = apart(draw_problems(at))
   draw = functools.partial(generate, state.params, batch, feed.train, feed.strengths, model=model)
@@ -100,29 +100,28 @@ def one_step(
     state, rollout, reward, greedy_reward, feed.minibatch, feed.strengths,
     model=model, stage=program.stage, cfg=cfg, apart=apart,
   )  # fmt: skip
-  told |= apart(tally(rollout, correct))
-  metrics = {name + suffix: value for name, stat in told.items() for suffix, value in stat.result().items()}
-  return state, at + cfg.prompts, metrics, rollout.is_action.sum(1)
+  told |= apart(tally(rollout, reward, correct))
+  return state, at + cfg.prompts, told, rollout.is_action.sum(1)
 
 
 def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program) -> tuple[TrainState, Told]:
   """N steps of one member. pool: all training problems as rows, with their task arrays.
 
-  Metrics of the steps behind a first bad one are those of the frozen state.
+  Statistics of the steps behind a first bad one are those of the frozen state.
   """
   draw_problems = functools.partial(gather, pool, feed.order, program.cfg.prompts)
   steps = feed.train.shape[0]
 
   def step(carry, now: tuple[jax.Array, Feed]):
     (state, at, first_bad), (index, feed) = carry, now
-    moved, at, metrics, lengths = one_step(program, draw_problems, state, at, feed)
-    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    moved, at, stats, lengths = one_step(program, draw_problems, state, at, feed)
+    finite = jnp.isfinite(stats["loss"].result()[""]) & jnp.isfinite(stats["grad_norm"].result()[""])
     first_bad = jnp.where(finite, first_bad, jnp.minimum(first_bad, index))
     frozen = first_bad < steps
     state = jax.tree.map(lambda new, old: jnp.where(frozen, old, new), moved, state)
-    return (state, at, first_bad), (metrics, lengths)
+    return (state, at, first_bad), (stats, lengths)
 
   each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32))
   start = (state, jnp.zeros((), jnp.int32), jnp.full((), steps, jnp.int32))
-  (state, _, first_bad), (metrics, lengths) = jax.lax.scan(step, start, (jnp.arange(steps), each))
-  return state, Told(metrics, lengths, first_bad)
+  (state, _, first_bad), (stats, lengths) = jax.lax.scan(step, start, (jnp.arange(steps), each))
+  return state, Told(stats, lengths, first_bad)

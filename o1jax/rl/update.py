@@ -206,6 +206,7 @@ def update(
   loss, grads, stats = gradients(
     state.params, state.ref_params, experience, strengths, norms, model=model, cfg=cfg
   )
+  loss, stats = jax.lax.optimization_barrier((loss, stats))  # or its sum is rounded as its next reader likes
   loss, grads, told = penalised(loss, grads, state, strengths, cfg.penalties)
   norm = optax.tree.norm(grads)
   opt_state: Any = state.opt_state

@@ -6,17 +6,15 @@ import pathlib
 import time
 from typing import Any, Mapping, NamedTuple, Sequence
 
-import jax
 import numpy as np
 
 from o1jax import evaluate as ev
 from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import RunLog, progress, read_metrics
-from o1jax.rl.fused import Told
 from o1jax.rl.stages import Progress, Spent, critic_passes, examined_passes, references
 from o1jax.scaling import compute
-from o1jax.sweep.device import Block, Fleet
+from o1jax.sweep.device import Block, Chunk, Fleet
 from o1jax.sweep.members import Member
 from o1jax.tasks.base import draw_order
 from o1jax.train import Stopped, write_head
@@ -80,7 +78,6 @@ def run_block(
       figures = _diagnosed(fleet, states, firsts, course)
       began = time.perf_counter()
       states, told = fleet.advance(states, course.done)
-      told = jax.device_get(told)
       _write(fleet, course, told, figures, logs, time.perf_counter() - began)
       shown = {name: float(told.metrics[name][:, -1].mean()) for name in ("reward", "loss")}
       tell(course.done, {**shown, "accuracy": float(told.metrics["accuracy"][:, -1].mean())})
@@ -154,7 +151,7 @@ def _prompts(fleet: Fleet, member: Member, done: int, count: int) -> np.ndarray:
 def _write(
   fleet: Fleet,
   course: Course,
-  told: Told,
+  told: Chunk,
   figures: Sequence[Mapping[str, float]],
   logs: Sequence[RunLog],
   seconds: float,
@@ -170,7 +167,7 @@ def _write(
     for n in range(fleet.chunk):
       step, lengths = (
         block.first + course.done + n + 1,
-        np.asarray(told.lengths[j, n]).reshape(cfg.prompts, cfg.samples),
+        told.lengths[j, n].reshape(cfg.prompts, cfg.samples),
       )
       flops = compute.rl_flops(
         block.setup.config.model, prompts[n].tolist(), cfg.max_prompt, lengths, cfg.max_tokens,

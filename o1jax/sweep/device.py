@@ -17,14 +17,14 @@ from o1jax import evaluate as ev
 from o1jax.config import EvalConfig
 from o1jax.rl.batch import prompt_batch
 from o1jax.rl.diagnostics import examine, test
-from o1jax.rl.fused import Feed, Program, Told, fused, gather, graded
+from o1jax.rl.fused import Feed, Program, fused, gather, graded
 from o1jax.rl.population import MEMBER, One, population
 from o1jax.rl.regularise import first_coefficients
 from o1jax.rl.sample import SampleConfig, generate, still, stream_key
 from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
 from o1jax.sweep.members import Member, cold_start_key
 from o1jax.tasks.base import draw_order
-from o1jax.types import PromptBatch, TrainState
+from o1jax.types import PromptBatch, TrainState, divided
 from o1jax.verifiers.base import Problem
 
 
@@ -133,6 +133,14 @@ def diagnose(
   )
 
 
+class Chunk(NamedTuple):
+  """What a call reports, on the host."""
+
+  metrics: dict[str, np.ndarray]  # f32[M, N]
+  lengths: np.ndarray  # i32[M, N, B]
+  first_bad: np.ndarray  # i32[M], N where all steps were finite
+
+
 class Fleet:
   """A block compiled for one layout. Members are filled up to a multiple of the devices with the last one again."""
 
@@ -209,9 +217,13 @@ class Fleet:
     own = [first_coefficients(stage.update.controllers) for stage in self.stages]
     return dataclasses.replace(states, controllers=self.spread(own))
 
-  def advance(self, states: TrainState, done: int) -> tuple[TrainState, Told]:
-    """The next `chunk` steps of all members behind `done` steps of the stage. The states are donated."""
-    return self._run(states, self.feed(done, self.chunk), self.pool)
+  def advance(self, states: TrainState, done: int) -> tuple[TrainState, Chunk]:
+    """The next `chunk` steps of all members behind `done` steps of the stage; waits. The states are donated."""
+    states, told = self._run(states, self.feed(done, self.chunk), self.pool)
+    stats, lengths, first_bad = jax.device_get(told)
+    metrics = {name: np.asarray(values) for name, values in divided(stats).items()}
+    metrics[f"rewards/{self.block.setup.task.name}/mean"] = metrics.pop("rewards/task/mean")
+    return states, Chunk(metrics, lengths, first_bad)
 
   def member_bytes(self) -> float:
     """Bytes that a member more on a device takes: its state and feed, and of a vmap its share of the workspace."""
@@ -281,5 +293,5 @@ def seconds_a_chunk(fleet: Fleet, colds: Mapping[str, Any]) -> float:
   for _ in range(2):
     states = jax.block_until_ready(fleet.begin(firsts))
     began = time.perf_counter()
-    jax.block_until_ready(fleet.advance(states, 0))
+    fleet.advance(states, 0)
   return time.perf_counter() - began
