@@ -282,6 +282,7 @@ WORKS: list[dict[str, Any]] = [
   {"rl.kl.coef": 0.1, "rl.kl.estimator": "k1", "rl.kl.placement": "reward"},
   {"rl.kl.coef": 0.1, "rl.kl.estimator": "k2", "rl.kl.times_ratio": True},
   {"rl.advantage.kind": "reinforce++", "rl.advantage.group_baseline": True, "rl.samples": 1},
+  {"rl.advantage.kind": "reinforce", "rl.samples": 1},
   {"rl.advantage.ddof": 0, "rl.advantage.eps": 1e-8},
   {**CRITIC, "rl.samples": 1},
   {**CRITIC, "rl.critic.kind": "own", "rl.minibatches": 2, "rl.critic.clip": 0.2, "rl.critic.whiten": False},

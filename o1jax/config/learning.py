@@ -56,7 +56,9 @@ class SftConfig:
 class AdvantageConfig:
   """Which estimator, and the conventions in which implementations differ (FORMULAS: advantages)."""
 
-  kind: Literal["grpo", "dr_grpo", "rloo", "reinforce++", "remax", "opo", "maxrl", "pass@k", "gae"] = "grpo"
+  kind: Literal[
+    "grpo", "dr_grpo", "rloo", "reinforce", "reinforce++", "remax", "opo", "maxrl", "pass@k", "gae"
+  ] = "grpo"
   ddof: int = 1  # of grpo's standard deviation: 1 as TRL and verl, 0 as open-instruct
   eps: float = 1e-4  # added to grpo's standard deviation: TRL 1e-4, verl 1e-6, open-instruct 1e-8
   group_baseline: bool = False  # reinforce++ subtracts the group's mean before it whitens
@@ -139,7 +141,7 @@ class RLConfig:
     require(self.problems is None or self.problems > 0, f"{field}.problems", "must be positive")
     for name in ("steps", "l2_init", "refill", "trim"):
       require(vars(self)[name] >= 0, f"{field}.{name}", "must not be negative")
-    grouped = self.advantage.kind not in ("reinforce++", "remax", "gae")
+    grouped = self.advantage.kind not in ("reinforce", "reinforce++", "remax", "gae")
     least = 2 if grouped else 1
     require(self.samples >= least, f"{field}.samples", f"{self.advantage.kind} needs at least {least}")
     require(self.temperature > 0, f"{field}.temperature", "must be positive: greedy is for evaluation")

@@ -134,7 +134,8 @@ def critic_passes(cfg: RLConfig) -> dict[str, int]:
 
 def examined_passes(stage: Stage, cfg: RLConfig) -> int:
   """Forward passes, a backward one counted as two, that `diagnostics.examine` makes of a rollout."""
-  steps = 3 * (cfg.epochs + len(stage.update.terms))  # the step it takes, and each term's gradient alone
+  noise = cfg.prompts > 1  # the policy's gradient once more, by prompt group
+  steps = 3 * (cfg.epochs + len(stage.update.terms) + noise)  # the step it takes, and each term's gradient alone
   values, learned = CRITIC_PASSES[cfg.critic.kind](cfg)
   exact = 4  # two scores with exact KLs, each of two policies
   return references(stage, cfg) + steps + exact + values + 3 * learned
