@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from o1jax.config.base import require
+from o1jax.config.proxy import ProxyConfig
 from o1jax.config.regularise import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
 
 
@@ -128,6 +129,7 @@ class RLConfig:
   overlong: OverlongConfig = OverlongConfig()
   importance: ImportanceConfig = ImportanceConfig()
   critic: CriticConfig = CriticConfig()
+  proxy: ProxyConfig = ProxyConfig()
   problems: int | None = None  # distinct training problems, the first of the task's; None: all
   refill: int = 0  # rounds of fresh problems that replace groups whose rewards are all equal (DAPO); 0: none
   trim: int = 16  # responses are cut to a multiple of it before the update; 0: never, as a fused program must
@@ -156,6 +158,7 @@ class RLConfig:
     self.overlong.validate(f"{field}.overlong", self.max_tokens)
     self.importance.validate(f"{field}.importance")
     self.critic.validate(f"{field}.critic")
+    self.proxy.validate(f"{field}.proxy")
     self.optim.validate(f"{field}.optim")
     self._validate_critic(field)
     self._validate_loss(field)

@@ -19,6 +19,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from o1jax.config import RLConfig
 from o1jax.model.transformer import Decoder
+from o1jax.rl.proxy import REWARDS
 from o1jax.rl.sample import SampleConfig, generate, greedy
 from o1jax.rl.stages import Stage
 from o1jax.rl.step import improve
@@ -38,6 +39,9 @@ class Feed:
   train: jax.Array  # key[N], of the train stream at each step
   minibatch: jax.Array  # key[N], of the minibatch stream
   strengths: Strengths  # each f32[N]
+  proxy: Any = (
+    None  # parameters of the member's learned reward, the same at all steps; None: the verifier's counts
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +80,18 @@ def gather(pool: PromptBatch, order: jax.Array, count: int, at: jax.Array) -> Pr
   return jax.tree.map(lambda a: a[rows], pool)
 
 
-def graded(program: Program, rollout: Rollout, batch: PromptBatch) -> tuple[jax.Array, jax.Array]:
-  """(reward f32[P, G], correct bool[B]) of a rollout, by the task's device verifier."""
+def graded(
+  program: Program, rollout: Rollout, batch: PromptBatch, proxy: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """(reward that RL sees f32[P, G], the task's f32[P, G], correct bool[B]) of a rollout, by the task's device verifier.
+
+  The first is the second, unless `rl.proxy` puts a learned one in its place.
+  """
   start = batch.tokens.shape[1]
   reward, correct, _ = program.verify(rollout.tokens[:, start:], rollout.valid[:, start:], batch.task_arrays)
-  return reward.reshape(batch.tokens.shape[0], -1), correct
+  verdict = reward.reshape(batch.tokens.shape[0], -1)
+  seen = REWARDS[program.cfg.proxy.kind](proxy, rollout, verdict, model=program.model, prompt=start)
+  return seen, verdict, correct
 
 
 def one_step(
@@ -91,16 +102,16 @@ def one_step(
   batch = apart(draw_problems(at))
   draw = functools.partial(generate, state.params, batch, feed.train, feed.strengths, model=model)
   rollout = apart(draw(samples=cfg.samples, cfg=program.sampling))
-  reward, correct = apart(graded(program, rollout, batch))
+  reward, verdict, correct = apart(graded(program, rollout, batch, feed.proxy))
   greedy_reward = None
   if cfg.advantage.kind == "remax":
     best = apart(draw(samples=1, cfg=dataclasses.replace(program.sampling, draw=greedy)))
-    greedy_reward = apart(graded(program, best, batch)[0])[:, 0]
+    greedy_reward = apart(graded(program, best, batch, feed.proxy)[0])[:, 0]
   state, told = improve(
     state, rollout, reward, greedy_reward, feed.minibatch, feed.strengths,
     model=model, stage=program.stage, cfg=cfg, apart=apart,
   )  # fmt: skip
-  told |= apart(tally(rollout, reward, correct))
+  told |= apart(tally(rollout, verdict, correct))
   return state, at + cfg.prompts, told, rollout.is_action.sum(1)
 
 
@@ -110,10 +121,11 @@ def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program)
   Statistics of the steps behind a first bad one are those of the frozen state.
   """
   draw_problems = functools.partial(gather, pool, feed.order, program.cfg.prompts)
-  steps = feed.train.shape[0]
+  steps, proxy = feed.train.shape[0], feed.proxy
 
   def step(carry, now: tuple[jax.Array, Feed]):
     (state, at, first_bad), (index, feed) = carry, now
+    feed = dataclasses.replace(feed, proxy=proxy)
     moved, at, stats, lengths = one_step(program, draw_problems, state, at, feed)
     finite = jnp.isfinite(stats["loss"].result()[""]) & jnp.isfinite(stats["grad_norm"].result()[""])
     first_bad = jnp.where(finite, first_bad, jnp.minimum(first_bad, index))
@@ -121,7 +133,7 @@ def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program)
     state = jax.tree.map(lambda new, old: jnp.where(frozen, old, new), moved, state)
     return (state, at, first_bad), (stats, lengths)
 
-  each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32))
+  each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32), proxy=None)
   start = (state, jnp.zeros((), jnp.int32), jnp.full((), steps, jnp.int32))
   (state, _, first_bad), (stats, lengths) = jax.lax.scan(step, start, (jnp.arange(steps), each))
   return state, Told(stats, lengths, first_bad)

@@ -132,10 +132,21 @@ def critic_passes(cfg: RLConfig) -> dict[str, int]:
   return {"values": forward, "value_updates": learned}
 
 
+# Forward passes of a learned reward's decoder, without the vocabulary's head, that a rollout takes.
+JUDGE_PASSES = {"none": 0, "outcome": 1}
+
+
+def judge_passes(cfg: RLConfig) -> int:
+  """Forward passes that a learned reward makes of a rollout."""
+  return JUDGE_PASSES[cfg.proxy.kind]
+
+
 def examined_passes(stage: Stage, cfg: RLConfig) -> int:
   """Forward passes, a backward one counted as two, that `diagnostics.examine` makes of a rollout."""
   noise = cfg.prompts > 1  # the policy's gradient once more, by prompt group
-  steps = 3 * (cfg.epochs + len(stage.update.terms) + noise)  # the step it takes, and each term's gradient alone
+  steps = 3 * (
+    cfg.epochs + len(stage.update.terms) + noise
+  )  # the step it takes, and each term's gradient alone
   values, learned = CRITIC_PASSES[cfg.critic.kind](cfg)
   exact = 4  # two scores with exact KLs, each of two policies
   return references(stage, cfg) + steps + exact + values + 3 * learned

@@ -178,12 +178,14 @@ def rl_flops(
   references: int,
   values: int = 0,
   value_updates: int = 0,
+  judges: int = 0,
 ) -> Ledger:
   """A whole RL step. prompts i[P] and lengths i[P, G] are real tokens; `width` the response columns that ran.
 
   `updates` passes of forward and backward, `references` forward passes without one. The sampler and the learner
   encode each prompt once a group; the head is applied at the last prompt position and at response positions. `values` and
-  `value_updates` are the like of `references` and `updates` for a critic's decoder, which has no head over the vocabulary.
+  `value_updates` are the like of `references` and `updates` for a critic's decoder, which has no head over the vocabulary,
+  `judges` forward passes of a learned reward's, which has none either.
   """
   policy = pass_flops(cfg, prompts, max_prompt, lengths, width)
   critic = pass_flops(cfg, prompts, max_prompt, lengths, width, head=0)
@@ -193,6 +195,7 @@ def rl_flops(
     drawn,
     reference=policy.times(references) + critic.times(values),
     update=learn(policy, updates) + learn(critic, value_updates),
+    judge=critic.times(judges),
   )
 
 

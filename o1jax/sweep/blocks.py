@@ -12,7 +12,7 @@ from o1jax import evaluate as ev
 from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import RunLog, progress, read_metrics
-from o1jax.rl.stages import Progress, Spent, critic_passes, examined_passes, references
+from o1jax.rl.stages import Progress, Spent, critic_passes, examined_passes, judge_passes, references
 from o1jax.scaling import compute
 from o1jax.sweep.device import Block, Chunk, Fleet
 from o1jax.sweep.members import Member
@@ -120,7 +120,8 @@ def _diagnostic_flops(fleet: Fleet, member: Member, done: int, lengths: np.ndarr
   cfg, stage = fleet.block.setup.config.rl, fleet.block.stage
   return compute.diagnostic_flops(
     fleet.block.setup.config.model, _prompts(fleet, member, done, 1)[0].tolist(), cfg.max_prompt,
-    lengths.reshape(cfg.prompts, cfg.samples), cfg.max_tokens, passes=examined_passes(stage, cfg), sampled=True,
+    lengths.reshape(cfg.prompts, cfg.samples), cfg.max_tokens, sampled=True,
+    passes=examined_passes(stage, cfg) + judge_passes(cfg),
   )  # fmt: skip
 
 
@@ -171,7 +172,7 @@ def _write(
       )
       flops = compute.rl_flops(
         block.setup.config.model, prompts[n].tolist(), cfg.max_prompt, lengths, cfg.max_tokens,
-        updates=cfg.epochs, references=passes, **critic_passes(cfg),
+        updates=cfg.epochs, references=passes, judges=judge_passes(cfg), **critic_passes(cfg),
       )  # fmt: skip
       tokens = cfg.samples * int(prompts[n].sum()) + int(lengths.sum())
       spent = Spent(flops, tokens, (course.done + n + 1) * cfg.prompts)
@@ -196,7 +197,8 @@ def _finish(fleet: Fleet, states: Any, firsts: Any, course: Course, files: Files
   for j, member in enumerate(block.members):
     told, by_problem = _told_by_tests(fleet, tests, j, cfg.final_problems, cfg.samples)
     final = {**figures[j], **told}
-    final |= tail_means(files.folder / member.name / "metrics.jsonl")
+    lines = rl_lines(files.folder / member.name / "metrics.jsonl")
+    final |= first_values(lines) | tail_means(lines)
     where = course.where[j]
     final |= {"train_flops": where.flops.useful, "num_tokens": float(where.tokens)}
     rows.append(
@@ -211,10 +213,19 @@ def _finish(fleet: Fleet, states: Any, firsts: Any, course: Course, files: Files
   return rows
 
 
-def tail_means(path: pathlib.Path) -> dict[str, float]:
+def rl_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The metrics of a member's RL steps."""
+  keep = lambda line: {name: value for name, value in line.items() if name not in ("step", "stage", "time")}
+  return [keep(line) for line in read_metrics(path) if line["stage"] == "rl"]
+
+
+def first_values(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """`first/<metric>`: its value at the first step that has it; a diagnosis is there of the policy RL began with."""
+  return {f"first/{n}": float(value) for line in reversed(lines) for n, value in line.items()}
+
+
+def tail_means(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
   """`last/<metric>`: means over the last quarter of a member's RL steps."""
-  lines = [line for line in read_metrics(path) if line["stage"] == "rl"]
   tail = lines[-max(int(len(lines) * TAIL), 1) :]
-  names = dict.fromkeys(name for line in tail for name in line)
   values = lambda name: [line[name] for line in tail if name in line]
-  return {f"last/{n}": float(np.mean(values(n))) for n in names if n not in ("step", "stage", "time")}
+  return {f"last/{n}": float(np.mean(values(n))) for n in dict.fromkeys(n for line in tail for n in line)}

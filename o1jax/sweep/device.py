@@ -52,6 +52,10 @@ class Layout(NamedTuple):
   devices: int
   vmapped: int
 
+  def holds(self, members: int) -> bool:
+    """Whether the vmaps divide what a device gets of so many members."""
+    return -(-members // min(self.devices, members)) % max(self.vmapped, 1) == 0
+
   def told(self, members: int) -> str:
     each = -(-members // self.devices)
     how = "lax.map" if self.vmapped == 1 else f"vmap of {self.vmapped}"
@@ -121,7 +125,7 @@ def diagnose(
     state.params, batch, now(feed.train), now(feed.strengths), model=program.model, samples=program.cfg.samples,
     cfg=program.sampling,
   )  # fmt: skip
-  reward, _ = graded(program, rollout, batch)
+  reward, _, _ = graded(program, rollout, batch, feed.proxy)
   figures = examine(
     state, probe.first_params, rollout, reward, None, now(feed.minibatch), now(feed.strengths),
     model=program.model, stage=program.stage, cfg=program.cfg,
@@ -144,8 +148,8 @@ class Chunk(NamedTuple):
 class Fleet:
   """A block compiled for one layout. Members are filled up to a multiple of the devices with the last one again."""
 
-  def __init__(self, block: Block, layout: Layout, chunk: int, like: TrainState):
-    """`like`: shapes of one member's state; `chunk`: steps in a call. Compiles the steps."""
+  def __init__(self, block: Block, layout: Layout, chunk: int, like: TrainState, proxies: Mapping[str, Any]):
+    """`like`: shapes of one member's state; `chunk`: steps in a call; `proxies`: by member's name. Compiles the steps."""
     task, config = block.setup.task, block.setup.config
     assert task.device is not None
     self.block, self.layout, self.chunk = block, layout, chunk
@@ -158,6 +162,7 @@ class Fleet:
     self.stages = [rl_stage(member.config) for member in self.rows]
     self.prompt_lengths = np.asarray([len(task.tokenizer.encode(p.prompt)) for p in task.train])
     self.pool = self._everywhere(problem_rows(block.setup, task.train))
+    self.proxy = self.spread([proxies[member.name] for member in self.rows])
     one = functools.partial(fused, program=self.program)
     states = jax.tree.map(
       lambda a: jax.ShapeDtypeStruct((len(self.rows), *a.shape), a.dtype, sharding=self.along), like
@@ -198,7 +203,7 @@ class Fleet:
       strengths.append(jax.tree.map(lambda *a: np.stack([np.asarray(x) for x in a]), *each))
     held = jax.tree.map(lambda *a: np.stack(a), *strengths)
     order, held = jax.device_put((np.stack(orders), held), self.along)
-    return Feed(order, self._keys("train", steps), self._keys("minibatch", steps), held)
+    return Feed(order, self._keys("train", steps), self._keys("minibatch", steps), held, self.proxy)
 
   def _population(self, one: One) -> One:
     return population(one, vmapped=self.layout.vmapped, mesh=self.mesh)

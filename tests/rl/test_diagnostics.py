@@ -107,7 +107,9 @@ def test_exact_kls_by_brute_force() -> None:
   moved = (np.exp(now) * (now - after)).sum(-1)
   assert told["kl_reverse"] == pytest.approx(reverse[mask].mean(), rel=1e-4)
   assert told["kl_forward"] == pytest.approx(forward[mask].mean(), rel=1e-4)
-  assert told["kl_of_step"] == pytest.approx(moved[mask].mean(), rel=2e-2, abs=1e-7)  # a difference of like numbers
+  assert told["kl_of_step"] == pytest.approx(
+    moved[mask].mean(), rel=2e-2, abs=1e-7
+  )  # a difference of like numbers
   whole = np.where(mask, reverse, 0).sum(1).mean()
   assert told["kl_sequence"] == pytest.approx(whole, rel=1e-4)
   assert whole == pytest.approx(told["kl_reverse"] * mask.sum() / len(mask), rel=1e-4)
@@ -146,7 +148,9 @@ def test_ess_and_clipped_shares_by_hand() -> None:
 def test_the_step_that_is_looked_at_moves_ratios_as_the_real_one() -> None:
   run = run_of(loss=CLIPS, epochs=2)
   told, experience = examined(run), experience_of(run)
-  logp = np.take_along_axis(log_probs(stepped(run).params), np.asarray(rolled().tokens)[:, :, None], -1)[..., 0]
+  logp = np.take_along_axis(log_probs(stepped(run).params), np.asarray(rolled().tokens)[:, :, None], -1)[
+    ..., 0
+  ]
   ratio = np.exp(logp - np.asarray(experience.logp_old))
   mask, advantage = np.asarray(experience.is_action), np.asarray(experience.advantage)
   held = ratio[mask]
@@ -204,7 +208,9 @@ def test_gradient_noise_by_brute_force() -> None:
   assert told["grad_noise/signal"] == pytest.approx(max((mean**2).sum() - trace, 0.0), rel=1e-4, abs=1e-7)
   assert told["grad_noise/scale"] == pytest.approx(trace / (mean**2).sum(), rel=1e-4)
   assert told["grad_norm/policy"] == pytest.approx(float(optax.tree.norm(of(experience))), rel=1e-5)
-  split = examined(run_of(entropy=0.01, micro_batches=3))  # micro-batches are of the step, not of the estimate
+  split = examined(
+    run_of(entropy=0.01, micro_batches=3)
+  )  # micro-batches are of the step, not of the estimate
   for name in ("trace", "signal", "scale"):
     assert split[f"grad_noise/{name}"] == pytest.approx(told[f"grad_noise/{name}"], rel=1e-4, abs=1e-7)
 
