@@ -209,8 +209,6 @@ def update(
   loss, grads, told = penalised(loss, grads, state, strengths, cfg.penalties)
   # Else a sum at the end of the backward pass is rounded as the optimiser, or whoever reads it next, likes.
   loss, grads, stats = jax.lax.optimization_barrier((loss, grads, stats))
-  # Else a sum at the end of the backward pass is rounded as the optimiser, or whoever reads it next, likes.
-  loss, grads, stats = jax.lax.optimization_barrier((loss, grads, stats))
   norm = optax.tree.norm(grads)
   opt_state: Any = state.opt_state
   hyper = {**opt_state.hyperparams, "learning_rate": strengths.lr, "weight_decay": strengths.decay}
