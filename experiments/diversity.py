@@ -15,7 +15,7 @@ PROBLEMS = (4, 16, 64, 256)
 
 def get_config() -> TrainConfig:
   """One member with few problems."""
-  return xs("diversity", {"rl.problems": 16, "rl.steps": 800, "diagnostics.every": 80, "rl.optim.lr": 3e-4})
+  return xs("diversity", {"rl.problems": 16, "rl.steps": 800, "diagnostics.every": 80})
 
 
 def sweep(full: bool) -> SweepConfig:

@@ -17,7 +17,7 @@ KL_COV = {"rl.cov.kind": "kl_cov", "rl.cov.fraction": 0.02, "rl.cov.coef": 1.0}
 def get_config() -> TrainConfig:
   """PPO's symmetric clip without an intervention."""
   fields = {"rl.loss.kind": "ppo_clip", "rl.loss.clip_low": 0.2, "rl.loss.clip_high": 0.2}
-  steps = {"rl.epochs": 2, "rl.minibatches": 2, "rl.steps": 320, "rl.optim.lr": 3e-4}
+  steps = {"rl.epochs": 2, "rl.minibatches": 2, "rl.steps": 320}
   return xs("entropy_collapse", {**fields, **steps})
 
 
