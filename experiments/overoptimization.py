@@ -13,50 +13,21 @@ of whole completions, nats: exact token by token for RL (`kl_sequence`), log n -
 at RL's own temperature from the policy that RL begins with.
 """
 
-import dataclasses
-
-from o1jax.config import (
-  Arm,
-  Check,
-  CheckpointConfig,
-  Claim,
-  CountdownConfig,
-  DiagnosticsConfig,
-  EvalConfig,
-  ModelConfig,
-  OptimConfig,
-  ProxyConfig,
-  RLConfig,
-  SftConfig,
-  SweepConfig,
-  TrainConfig,
-)
+from o1jax.config import Arm, Check, Claim, ProxyConfig, SweepConfig, TrainConfig, replaced, xs
 
 EXAMPLES = (256, 1024, 4096)
-NOISE = 0.15
+PROXY = ProxyConfig("outcome", examples=1024, noise=0.15, steps=400, rows=32, lr=1e-3, best_of=64)
 
 
 def get_config() -> TrainConfig:
-  """One member: XS, 16 rows of up to 48 tokens, problems whose targets stay small, a proxy in the verifier's place."""
-  return TrainConfig(
-    name="overoptimization",
-    model=ModelConfig(width=48, layers=2, heads=2, kv_heads=2, head_dim=24, mlp=96, qk_norm="head", embed_scale=3.0),
-    task=CountdownConfig(count=3, max_number=9, max_value=20, max_target=12, wide_cold_start=True, held_out=256, max_tries=3),
-    sft=SftConfig(steps=600, rows=6, length=160, optim=OptimConfig(lr=4e-3, warmup=30, schedule="cosine")),
-    rl=RLConfig(
-      steps=200, prompts=4, samples=4, max_prompt=6, max_tokens=48, trim=0,
-      proxy=ProxyConfig("outcome", examples=1024, noise=NOISE, steps=400, rows=32, lr=1e-3, best_of=64),
-      optim=OptimConfig(lr=5e-4, warmup=5),
-    ),
-    diagnostics=DiagnosticsConfig(every=10, problems=64, samples=2),
-    eval=EvalConfig(final_problems=256, samples=4, batch=64, max_tokens=48),
-    checkpoint=CheckpointConfig(every=40),
-  )  # fmt: skip
+  """One member, paid by the proxy of middling data."""
+  fields = {"rl.proxy": PROXY, "rl.steps": 400, "rl.optim.lr": 3e-4}
+  diagnoses = {"diagnostics.every": 20, "diagnostics.samples": 2}
+  return xs("overoptimization", {**fields, **diagnoses})
 
 
 def sweep(full: bool) -> SweepConfig:
   """Proxies of three sizes of data and three seeds; in full four times the steps and eight seeds."""
-  base = get_config()
   arms = tuple(Arm(f"examples={n}", {"rl.proxy.examples": n}, strength=n) for n in EXAMPLES)
   few, many = arms[0].name, arms[-1].name
   claim = Claim(
@@ -73,5 +44,5 @@ def sweep(full: bool) -> SweepConfig:
       Check("declines", "accuracy", (few,)),
     ),
   )
-  rl = dataclasses.replace(base.rl, steps=800 if full else base.rl.steps)
-  return SweepConfig(dataclasses.replace(base, rl=rl), arms, claim, seeds=tuple(range(8 if full else 3)))
+  base = replaced(get_config(), {"rl.steps": 1600} if full else {})
+  return SweepConfig(base, arms, claim, seeds=tuple(range(8 if full else 3)))

@@ -13,49 +13,22 @@ baseline tells the two apart. What is learned by then is compared in the longer 
 which is a baseline and another scale of the gradient, nor would remax, whose greedy completion is a baseline.
 """
 
-import dataclasses
-
-from o1jax.config import (
-  AdvantageConfig,
-  Arm,
-  Check,
-  CheckpointConfig,
-  Claim,
-  CountdownConfig,
-  DiagnosticsConfig,
-  EvalConfig,
-  ModelConfig,
-  OptimConfig,
-  RLConfig,
-  SftConfig,
-  SweepConfig,
-  TrainConfig,
-)
+from o1jax.config import Arm, Check, Claim, SweepConfig, TrainConfig, replaced, xs
 
 KS = (2, 4, 8)
 TRACE = "first/grad_noise/trace"
 
 
 def get_config() -> TrainConfig:
-  """One member: XS, 32 prompts of 4 completions of up to 48 tokens, problems whose targets stay small."""
-  return TrainConfig(
-    name="rloo_variance",
-    model=ModelConfig(width=48, layers=2, heads=2, kv_heads=2, head_dim=24, mlp=96, qk_norm="head", embed_scale=3.0),
-    task=CountdownConfig(count=3, max_number=9, max_value=20, max_target=12, held_out=256, max_tries=3),
-    sft=SftConfig(steps=600, rows=6, length=160, optim=OptimConfig(lr=4e-3, warmup=30, schedule="cosine")),
-    rl=RLConfig(
-      steps=10, prompts=32, samples=4, max_prompt=6, max_tokens=48, trim=0, advantage=AdvantageConfig("rloo"),
-      optim=OptimConfig(lr=5e-4, warmup=5),
-    ),
-    diagnostics=DiagnosticsConfig(every=10, problems=64),
-    eval=EvalConfig(final_problems=256, samples=4, batch=64, max_tokens=48),
-    checkpoint=CheckpointConfig(every=10),
-  )  # fmt: skip
+  """One member of the middle of the sweep, with prompts enough to see a variance between them."""
+  fields = {"rl.advantage.kind": "rloo", "rl.prompts": 32, "rl.samples": 4, "rl.steps": 10}
+  return xs(
+    "rloo_variance", {**fields, "diagnostics.every": 10, "diagnostics.problems": 64, "eval.samples": 1}
+  )
 
 
 def sweep(full: bool) -> SweepConfig:
   """Three k of RLOO and one arm without a baseline, four seeds, hardly trained; in full eight seeds, trained to the end."""
-  base = get_config()
   arms = [Arm(f"rloo-k{k}", {"rl.samples": k}, strength=k) for k in KS]
   plain = f"none-k{KS[-1]}"
   arms.append(Arm(plain, {"rl.samples": KS[-1], "rl.advantage.kind": "reinforce"}))
@@ -68,5 +41,5 @@ def sweep(full: bool) -> SweepConfig:
     figure="in reward k = 4 above k = 2, and both above REINFORCE whose baseline is a running mean",
     checks=(*checks, *(learned if full else ())),
   )
-  base = dataclasses.replace(base, rl=dataclasses.replace(base.rl, steps=400 if full else base.rl.steps))
+  base = replaced(get_config(), {"rl.steps": 400} if full else {})
   return SweepConfig(base, tuple(arms), claim, seeds=tuple(range(8 if full else 4)), vmapped=1)

@@ -225,7 +225,7 @@ def first_values(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def tail_means(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  """`last/<metric>`: means over the last quarter of a member's RL steps."""
+  """`last/<metric>`: means over the last quarter of a member's RL steps, of what each step says."""
   tail = lines[-max(int(len(lines) * TAIL), 1) :]
-  values = lambda name: [line[name] for line in tail if name in line]
-  return {f"last/{n}": float(np.mean(values(n))) for n in dict.fromkeys(n for line in tail for n in line)}
+  names = [name for name in tail[-1] if all(name in line for line in tail)]
+  return {f"last/{name}": float(np.mean([line[name] for line in tail])) for name in names}

@@ -31,8 +31,8 @@ from o1jax.rl.stages import Progress, first_state, rl_stage, sft_stage
 from o1jax.sweep import device, host
 from o1jax.sweep.blocks import Files, member_setup, run_block
 from o1jax.sweep.device import Block, Fleet, Layout
-from o1jax.sweep.proxy import PROXIES, best_of
 from o1jax.sweep.members import Member, cold_start_key, groups_of, kept_terms, members_of
+from o1jax.sweep.proxy import PROXIES, best_of
 from o1jax.train import Stopped, check_reward, fresh_state, sft_step
 
 HEAD, RESULTS = "sweep.json", "results.json"

@@ -61,7 +61,7 @@ def proxy_of(seed: int):
   proxy = init(policy(seed))
   return {
     **proxy,
-    "head": {"kernel": jax.random.normal(jax.random.key(seed), (MODEL.width,)), "bias": jnp.float32(0.3)},
+    "head": {"kernel": jax.random.normal(jax.random.key(seed), (MODEL.width,))},
   }
 
 
@@ -83,7 +83,7 @@ def test_it_reads_the_hidden_state_of_the_last_action() -> None:
   hidden, _ = DECODER.apply({"params": proxy["decoder"]}, rollout.tokens, segment, position)
   last = [np.flatnonzero(row).max() for row in np.asarray(rollout.is_action)]
   assert len(set(last)) > 1  # completions of several lengths
-  expected = np.asarray(hidden)[np.arange(P * G), last] @ np.asarray(proxy["head"]["kernel"]) + 0.3
+  expected = np.asarray(hidden)[np.arange(P * G), last] @ np.asarray(proxy["head"]["kernel"])
   np.testing.assert_allclose(told_of(proxy, rollout, layout=LAYOUT), expected, atol=1e-5)
   np.testing.assert_allclose(told_of(proxy, rollout, layout=Grouped(LP, 1)), expected, atol=1e-5)
 
