@@ -116,7 +116,7 @@ def diagnose(
   """(figures of `examine` on the groups of the step that comes next, the tests, what was drawn for them) of one member."""
   pool, tests = shared
   draw_problems = functools.partial(gather, pool, probe.feed.order, program.cfg.prompts)
-  now = jax.tree.map(lambda a: a[0], dataclasses.replace(probe.feed, order=probe.feed.order[None]))
+  now = jax.tree.map(lambda a: a[0], probe.feed)
   groups, greedy_reward, drawn = sampled(program, draw_problems, state.params, jnp.zeros((), jnp.int32), now)
   figures = examine(
     state, probe.first_params, groups.rollout, groups.reward, greedy_reward, now.minibatch, now.strengths,
