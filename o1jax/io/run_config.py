@@ -23,6 +23,7 @@ from o1jax.config import (
   MeshConfig,
   SweepConfig,
   TrainConfig,
+  replaced,
   require,
 )
 
@@ -45,19 +46,8 @@ def config_from_dict(data: dict[str, Any]) -> TrainConfig:
 
 
 def with_overrides(config: TrainConfig, overrides: Mapping[str, Any]) -> TrainConfig:
-  """The configuration with the fields under these dotted names replaced. Raises ConfigError naming a wrong one.
-
-  A group that is replaced whole is given as its object, a single field as its value.
-  """
-  data = config_to_dict(config)
-  for name, value in overrides.items():
-    *groups, field = name.split(".")
-    at: Any = data
-    for group in groups:
-      at = at.get(group) if isinstance(at, dict) else None
-    require(isinstance(at, dict) and field in at, name, "is no field of a TrainConfig")
-    at[field] = _encode(Any, value)
-  return config_from_dict(data)
+  """The configuration with the fields under these dotted names replaced. Raises ConfigError naming a wrong one."""
+  return config_from_dict(config_to_dict(replaced(config, overrides)))
 
 
 def struct_from_dict(kind: type[Struct], data: Any, field: str) -> Struct:

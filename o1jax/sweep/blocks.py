@@ -226,9 +226,9 @@ def _finish(fleet: Fleet, states: Any, firsts: Any, course: Course, files: Files
 
 
 def tail_means(path: pathlib.Path) -> dict[str, float]:
-  """`last/<metric>`: means over the last quarter of a member's RL steps."""
+  """`last/<metric>`: means over the last quarter of a member's RL steps, of what each step says."""
   lines = [line for line in read_metrics(path) if line["stage"] == "rl"]
   tail = lines[-max(int(len(lines) * TAIL), 1) :]
-  names = dict.fromkeys(name for line in tail for name in line)
-  values = lambda name: [line[name] for line in tail if name in line]
-  return {f"last/{n}": float(np.mean(values(n))) for n in names if n not in ("step", "stage", "time")}
+  names = [name for name in tail[-1] if all(name in line for line in tail)]
+  mean = lambda name: float(np.mean([line[name] for line in tail]))
+  return {f"last/{name}": mean(name) for name in names if name not in ("step", "stage", "time")}
