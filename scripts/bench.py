@@ -84,16 +84,15 @@ def measure(size: str, dtype: str, repeats: int, micro_batches: int, began: floa
   import numpy as np
   import workload
 
-  from o1jax.scaling.compute import rl_flops
+  from o1jax.scaling.compute import learning_flops, sampling_flops
 
   cfg = workload.model_config(**workload.SIZES[size], dtype=dtype)
   work = workload.Work(cfg, micro_batches)
   told = steps(work, repeats, began)
   tokens = workload.PROMPTS * workload.SAMPLES * workload.RESPONSE
   lengths = np.full((workload.PROMPTS, workload.SAMPLES), workload.RESPONSE)
-  flops = rl_flops(
-    cfg, [workload.PROMPT] * workload.PROMPTS, workload.PROMPT, lengths, workload.RESPONSE, updates=1, references=1
-  )  # fmt: skip
+  sizes = (cfg, [workload.PROMPT] * workload.PROMPTS, workload.PROMPT, lengths, workload.RESPONSE)
+  flops = sampling_flops(*sizes) + learning_flops(*sizes, updates=1, references=1)
   rate = matmul_gflops()
   phases = {
     "sample": flops.prefill.useful + flops.decode.useful,

@@ -131,7 +131,9 @@ class RLConfig:
   critic: CriticConfig = CriticConfig()
   proxy: ProxyConfig = ProxyConfig()
   problems: int | None = None  # distinct training problems, the first of the task's; None: all
-  refill: int = 0  # rounds of fresh problems that replace groups whose rewards are all equal (DAPO); 0: none
+  refill: int = (
+    0  # most rounds of P fresh problems a step that replace groups of equal rewards (DAPO); 0: none
+  )
   trim: int = 16  # responses are cut to a multiple of it before the update; 0: never, as a fused program must
   optim: OptimConfig = OptimConfig()
 
@@ -160,9 +162,21 @@ class RLConfig:
     self.critic.validate(f"{field}.critic")
     self.proxy.validate(f"{field}.proxy")
     self.optim.validate(f"{field}.optim")
+    self._validate_refill(field)
     self._validate_critic(field)
     self._validate_loss(field)
     self._validate_regularisers(field)
+
+  def _validate_refill(self, field: str) -> None:
+    """What rounds of fresh problems need. Any estimator may have them: what goes is what has no contrast to show."""
+    why = "cannot act with one sample a problem, whose rewards are always all equal"
+    require(self.refill == 0 or self.samples > 1, f"{field}.refill", why)
+    seen = self.refill == 0 or self.proxy.kind == "none"
+    require(seen, f"{field}.refill", "chooses by the verifier's rewards, which RL does not see with a proxy")
+    most = self.prompts * (1 + self.refill)
+    fresh = self.refill == 0 or self.problems is None or self.problems >= most
+    why = f"must be at least prompts * (1 + refill) = {most}, or a round's problems are not fresh"
+    require(fresh, f"{field}.problems", why)
 
   def _validate_loss(self, field: str) -> None:
     """What the policy loss cannot be together with the rest."""

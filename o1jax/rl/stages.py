@@ -1,13 +1,14 @@
 """The two stages of a run as data: terms, layout, optimiser, learning rate, strengths of a step, and what was spent."""
 
 import dataclasses
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
 from o1jax.config import OptimConfig, RLConfig, TrainConfig
+from o1jax.rl.batch import response_width
 from o1jax.rl.objective import needs, rl_terms, sft_terms
 from o1jax.rl.regularise import hold_back, rl_controllers, rl_penalties
 from o1jax.rl.score import Grouped, Packed
@@ -127,7 +128,7 @@ CRITIC_PASSES: dict[str, Callable[[RLConfig], tuple[int, int]]] = {
 
 
 def critic_passes(cfg: RLConfig) -> dict[str, int]:
-  """What a step's critic adds to `compute.rl_flops`."""
+  """What a step's critic adds to `compute.learning_flops`."""
   forward, learned = CRITIC_PASSES[cfg.critic.kind](cfg)
   return {"values": forward, "value_updates": learned}
 
@@ -139,6 +140,32 @@ JUDGE_PASSES = {"none": 0, "outcome": 1}
 def judge_passes(cfg: RLConfig) -> int:
   """Forward passes that a learned reward makes of a rollout."""
   return JUDGE_PASSES[cfg.proxy.kind]
+
+
+def step_flops(
+  config: TrainConfig,
+  stage: Stage,
+  learned: compute.Sizes,
+  draws: Sequence[compute.Sizes],
+  greedy: compute.Sizes | None,
+) -> compute.Ledger:
+  """What an RL step took. learned: the groups that it learned from; greedy: remax's rollout.
+
+  draws: the first rollout and those of refill rounds, whether their groups were kept or not.
+  """
+  cfg = config.rl
+
+  def took(count: Callable[..., compute.Ledger], sizes: compute.Sizes, **passes: int) -> compute.Ledger:
+    width = response_width(cfg, int(sizes.lengths.max()))
+    return count(config.model, sizes.prompts, cfg.max_prompt, sizes.lengths, width, **passes)
+
+  passes = {"updates": cfg.epochs, "references": references(stage, cfg), **critic_passes(cfg)}
+  spent = took(compute.learning_flops, learned, **passes)
+  for sizes in (*draws, *([] if greedy is None else [greedy])):
+    spent += took(compute.sampling_flops, sizes) + took(
+      compute.judging_flops, sizes, judges=judge_passes(cfg)
+    )
+  return spent + compute.Ledger(extra_samples=sum(sizes.lengths.size for sizes in draws[1:]))
 
 
 def examined_passes(stage: Stage, cfg: RLConfig) -> int:

@@ -6,17 +6,18 @@ import pathlib
 import time
 from typing import Any, Mapping, NamedTuple, Sequence
 
+import jax
 import numpy as np
 
 from o1jax import evaluate as ev
 from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import RunLog, progress, read_metrics
-from o1jax.rl.stages import Progress, Spent, critic_passes, examined_passes, judge_passes, references
+from o1jax.rl.refill import Drawn
+from o1jax.rl.stages import Progress, Spent, examined_passes, judge_passes, step_flops
 from o1jax.scaling import compute
 from o1jax.sweep.device import Block, Chunk, Fleet
 from o1jax.sweep.members import Member
-from o1jax.tasks.base import draw_order
 from o1jax.train import Stopped, write_head
 
 TAIL = 0.25  # share of the steps, the last ones, over which `last/<metric>` is a mean
@@ -36,6 +37,11 @@ class Course:
   done: int  # finished steps of the stage
   where: list[Progress]
   bad: list[int | None]  # step of the run at which a loss or gradient was not finite
+
+  @property
+  def cursors(self) -> list[int]:
+    """Where in its stream of problems each member is."""
+    return [where.cursor for where in self.where]
 
   def to_json(self) -> dict[str, Any]:
     return {"done": self.done, "where": [w.to_json() for w in self.where], "bad": list(self.bad)}
@@ -77,7 +83,7 @@ def run_block(
     while course.done < block.steps:
       figures = _diagnosed(fleet, states, firsts, course)
       began = time.perf_counter()
-      states, told = fleet.advance(states, course.done)
+      states, told = fleet.advance(states, course.done, course.cursors)
       _write(fleet, course, told, figures, logs, time.perf_counter() - began)
       shown = {name: float(told.metrics[name][:, -1].mean()) for name in ("reward", "loss")}
       tell(course.done, {**shown, "accuracy": float(told.metrics["accuracy"][:, -1].mean())})
@@ -105,23 +111,47 @@ def _diagnosed(fleet: Fleet, states: Any, firsts: Any, course: Course) -> list[d
   """Figures of every member as it is now; none where diagnostics are off."""
   if not fleet.block.setup.config.diagnostics.every:
     return [{} for _ in fleet.block.members]
-  figures, tests, lengths = fleet.diagnose(states, firsts, course.done)
+  figures, tests, drawn = fleet.diagnose(states, firsts, course.done, course.cursors)
   cfg, out = fleet.block.setup.config.diagnostics, []
   for j, member in enumerate(fleet.block.members):
     told, _ = _told_by_tests(fleet, tests, j, cfg.problems, cfg.samples)
     out.append({**{name: float(values[j]) for name, values in figures.items()}, **told})
-    spent = _diagnostic_flops(fleet, member, course.done, lengths[j])
+    spent = _diagnostic_flops(fleet, _sizes(fleet, member, course.cursors[j], _of(drawn, j)))
     course.where[j] = dataclasses.replace(course.where[j], flops=course.where[j].flops + spent)
   return out
 
 
-def _diagnostic_flops(fleet: Fleet, member: Member, done: int, lengths: np.ndarray) -> compute.Ledger:
+class Counts(NamedTuple):
+  """Tokens of a step's rollouts."""
+
+  learned: compute.Sizes  # of the groups that it learns from
+  draws: list[compute.Sizes]  # of the first rollout and of each refill round
+  greedy: compute.Sizes | None  # of remax's
+
+
+def _of(tree: Any, *index: int) -> Any:
+  return jax.tree.map(lambda a: a[index], tree)
+
+
+def _sizes(fleet: Fleet, member: Member, cursor: int, drawn: Drawn) -> Counts:
+  """What a member drew in one step, whose first problem stands at `cursor` of its stream."""
+  cfg, made = fleet.block.setup.config.rl, 1 + int(drawn.rounds)
+  prompts = fleet.prompt_lengths[fleet.order(member, cursor, made * cfg.prompts)]
+  lengths = np.asarray(drawn.lengths).reshape(-1, cfg.samples)
+  sizes = lambda rows: compute.Sizes(prompts[rows].tolist(), lengths[rows])
+  draws = [sizes(np.arange(cfg.prompts) + first) for first in range(0, len(prompts), cfg.prompts)]
+  learned = sizes(np.asarray(drawn.place))
+  greedy = None if drawn.greedy is None else compute.Sizes(learned.prompts, np.asarray(drawn.greedy)[:, None])
+  return Counts(learned, draws, greedy)
+
+
+def _diagnostic_flops(fleet: Fleet, counts: Counts) -> compute.Ledger:
   """What a diagnosis of one member takes, its tests left out."""
-  cfg, stage = fleet.block.setup.config.rl, fleet.block.stage
+  cfg, stage = fleet.block.setup.config, fleet.block.stage
+  draws = [*counts.draws, *([] if counts.greedy is None else [counts.greedy])]
   return compute.diagnostic_flops(
-    fleet.block.setup.config.model, _prompts(fleet, member, done, 1)[0].tolist(), cfg.max_prompt,
-    lengths.reshape(cfg.prompts, cfg.samples), cfg.max_tokens, sampled=True,
-    passes=examined_passes(stage, cfg) + judge_passes(cfg),
+    cfg.model, counts.learned, cfg.rl.max_prompt, cfg.rl.max_tokens, draws=draws,
+    passes=examined_passes(stage, cfg.rl) + judge_passes(cfg.rl),
   )  # fmt: skip
 
 
@@ -141,14 +171,6 @@ def _told_by_tests(
   return figures, by_problem
 
 
-def _prompts(fleet: Fleet, member: Member, done: int, count: int) -> np.ndarray:
-  """i[count, P] prompt tokens of the problems of `count` steps behind `done`."""
-  cfg = fleet.block.setup.config.rl
-  size = len(fleet.block.setup.task.train[: member.config.rl.problems])
-  order = draw_order(size, member.seed, done * cfg.prompts, count * cfg.prompts)
-  return fleet.prompt_lengths[order].reshape(count, cfg.prompts)
-
-
 def _write(
   fleet: Fleet,
   course: Course,
@@ -158,27 +180,19 @@ def _write(
   seconds: float,
 ) -> None:
   """Logs a chunk's steps of each member up to its first bad one, and moves the course on."""
-  block, cfg = fleet.block, fleet.block.setup.config.rl
+  block, config = fleet.block, fleet.block.setup.config
   each = seconds / fleet.chunk / len(block.members)
-  passes = references(block.stage, cfg)
   for j, (member, log) in enumerate(zip(block.members, logs)):
     if course.bad[j] is not None:
       continue
-    prompts = _prompts(fleet, member, course.done, fleet.chunk)
     for n in range(fleet.chunk):
-      step, lengths = (
-        block.first + course.done + n + 1,
-        told.lengths[j, n].reshape(cfg.prompts, cfg.samples),
-      )
-      flops = compute.rl_flops(
-        block.setup.config.model, prompts[n].tolist(), cfg.max_prompt, lengths, cfg.max_tokens,
-        updates=cfg.epochs, references=passes, judges=judge_passes(cfg), **critic_passes(cfg),
-      )  # fmt: skip
-      tokens = cfg.samples * int(prompts[n].sum()) + int(lengths.sum())
-      spent = Spent(flops, tokens, (course.done + n + 1) * cfg.prompts)
-      course.where[j] = where = course.where[j].after(
-        step, "rl", spent, course.where[j].seconds.get("rl", 0.0) + each
-      )
+      step, where = block.first + course.done + n + 1, course.where[j]
+      counts = _sizes(fleet, member, where.cursor, _of(told.drawn, j, n))
+      prompts, lengths = counts.learned
+      tokens = config.rl.samples * sum(prompts) + int(lengths.sum())
+      cursor = where.cursor + config.rl.prompts * len(counts.draws)
+      spent = Spent(step_flops(config, block.stage, *counts), tokens, cursor)
+      course.where[j] = where = where.after(step, "rl", spent, where.seconds.get("rl", 0.0) + each)
       metrics = {name: float(values[j, n]) for name, values in told.metrics.items()}
       metrics |= {"step_time": each, "num_tokens": float(where.tokens), **where.flops.metrics()}
       log.metrics(step, "rl", {**metrics, **(figures[j] if n == 0 else {})})

@@ -17,10 +17,11 @@ from o1jax import evaluate as ev
 from o1jax.config import EvalConfig
 from o1jax.rl.batch import prompt_batch
 from o1jax.rl.diagnostics import examine, test
-from o1jax.rl.fused import Feed, Program, fused, gather, graded
+from o1jax.rl.fused import Feed, Program, fused, gather, paid, sampled
 from o1jax.rl.population import MEMBER, One, population
+from o1jax.rl.refill import Drawn
 from o1jax.rl.regularise import first_coefficients
-from o1jax.rl.sample import SampleConfig, generate, still, stream_key
+from o1jax.rl.sample import SampleConfig, still, stream_key
 from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
 from o1jax.sweep.members import Member, cold_start_key
 from o1jax.tasks.base import draw_order
@@ -115,33 +116,26 @@ def diagnose(
   *,
   program: Program,
   cfg: EvalConfig,
-) -> tuple[dict[str, jax.Array], dict, jax.Array]:
-  """(figures of `examine` on the rollout of the step that comes next, the tests, its lengths i32[B]) of one member."""
+) -> tuple[dict[str, jax.Array], dict, Drawn]:
+  """(figures of `examine` on the groups of the step that comes next, the tests, what was drawn for them) of one member."""
   pool, tests = shared
-  feed = probe.feed
-  batch = gather(pool, feed.order, program.cfg.prompts, jnp.zeros((), jnp.int32))
-  now = lambda tree: jax.tree.map(lambda a: a[0], tree)
-  rollout = generate(
-    state.params, batch, now(feed.train), now(feed.strengths), model=program.model, samples=program.cfg.samples,
-    cfg=program.sampling,
-  )  # fmt: skip
-  reward, _, _ = graded(program, rollout, batch, feed.proxy)
+  draw_problems = functools.partial(gather, pool, probe.feed.order, program.cfg.prompts)
+  first = jax.tree.map(lambda a: a[0], dataclasses.replace(probe.feed, proxy=None))
+  now = dataclasses.replace(first, proxy=probe.feed.proxy)
+  groups, greedy_reward, drawn = sampled(program, draw_problems, state.params, jnp.zeros((), jnp.int32), now)
+  reward = paid(program, now.proxy, groups.rollout, groups.reward)
   figures = examine(
-    state, probe.first_params, rollout, reward, None, now(feed.minibatch), now(feed.strengths),
+    state, probe.first_params, groups.rollout, reward, greedy_reward, now.minibatch, now.strengths,
     model=program.model, stage=program.stage, cfg=program.cfg,
   )  # fmt: skip
-  return (
-    figures,
-    run_tests(state.params, probe.key, tests, program=program, cfg=cfg),
-    rollout.is_action.sum(1),
-  )
+  return figures, run_tests(state.params, probe.key, tests, program=program, cfg=cfg), drawn
 
 
 class Chunk(NamedTuple):
   """What a call reports, on the host."""
 
   metrics: dict[str, np.ndarray]  # f32[M, N]
-  lengths: np.ndarray  # i32[M, N, B]
+  drawn: Drawn  # each with leading M, N
   first_bad: np.ndarray  # i32[M], N where all steps were finite
 
 
@@ -168,7 +162,7 @@ class Fleet:
       lambda a: jax.ShapeDtypeStruct((len(self.rows), *a.shape), a.dtype, sharding=self.along), like
     )
     run = jax.jit(self._population(one), donate_argnums=0)
-    self._run = run.lower(states, self.feed(0, chunk), self.pool).compile()
+    self._run = run.lower(states, self.feed(0, chunk, self.start), self.pool).compile()
 
   def _everywhere(self, tree: Any) -> Any:
     return jax.device_put(tree, jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec()))
@@ -178,6 +172,11 @@ class Fleet:
     trees = [*trees, *[trees[-1]] * (len(self.rows) - len(trees))]
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
     return jax.device_put(stacked, self.along)
+
+  @property
+  def start(self) -> list[int]:
+    """Cursors of members that have done nothing."""
+    return [0] * len(self.block.members)
 
   @property
   def along(self) -> jax.sharding.NamedSharding:
@@ -191,19 +190,28 @@ class Fleet:
     keys = jax.jit(jax.vmap(jax.vmap(make, (None, 0)), (0, None)))(seeds, jnp.asarray(steps, jnp.int32))
     return jax.device_put(keys, self.along)
 
-  def feed(self, done: int, count: int) -> Feed:
-    """What `count` steps behind the first `done` ones of the stage are fed, with a leading axis of members."""
+  def order(self, member: Member, cursor: int, count: int) -> np.ndarray:
+    """i[count] rows of the pool: the problems behind `cursor` of a member's stream."""
+    size = len(self.block.setup.task.train[: member.config.rl.problems])
+    return draw_order(size, member.seed, cursor, count)
+
+  def feed(self, done: int, count: int, cursors: Sequence[int]) -> Feed:
+    """What `count` steps behind the first `done` ones of the stage are fed, with a leading axis of members.
+
+    cursors: where in its stream each member of the block is.
+    """
     cfg, first = self.block.setup.config.rl, self.block.first
     steps = np.arange(done, done + count) + first + 1
+    most = count * cfg.prompts * (1 + cfg.refill)
     orders, strengths = [], []
-    for member, stage in zip(self.rows, self.stages):
-      size = len(self.block.setup.task.train[: member.config.rl.problems])
-      orders.append(draw_order(size, member.seed, done * cfg.prompts, count * cfg.prompts).astype(np.int32))
+    for j, (member, stage) in enumerate(zip(self.rows, self.stages)):
+      orders.append(self.order(member, cursors[min(j, len(cursors) - 1)], most).astype(np.int32))
       each = [strengths_at(member.config, stage, int(step)) for step in steps]
       strengths.append(jax.tree.map(lambda *a: np.stack([np.asarray(x) for x in a]), *each))
     held = jax.tree.map(lambda *a: np.stack(a), *strengths)
     order, held = jax.device_put((np.stack(orders), held), self.along)
-    return Feed(order, self._keys("train", steps), self._keys("minibatch", steps), held, self.proxy)
+    refill = self._keys("refill", steps) if cfg.refill else None
+    return Feed(order, self._keys("train", steps), self._keys("minibatch", steps), held, refill, self.proxy)
 
   def _population(self, one: One) -> One:
     return population(one, vmapped=self.layout.vmapped, mesh=self.mesh)
@@ -222,13 +230,13 @@ class Fleet:
     own = [first_coefficients(stage.update.controllers) for stage in self.stages]
     return dataclasses.replace(states, controllers=self.spread(own))
 
-  def advance(self, states: TrainState, done: int) -> tuple[TrainState, Chunk]:
+  def advance(self, states: TrainState, done: int, cursors: Sequence[int]) -> tuple[TrainState, Chunk]:
     """The next `chunk` steps of all members behind `done` steps of the stage; waits. The states are donated."""
-    states, told = self._run(states, self.feed(done, self.chunk), self.pool)
-    stats, lengths, first_bad = jax.device_get(told)
+    states, told = self._run(states, self.feed(done, self.chunk, cursors), self.pool)
+    stats, drawn, first_bad = jax.device_get(told)
     metrics = {name: np.asarray(values) for name, values in divided(stats).items()}
     metrics[f"rewards/{self.block.setup.task.name}/mean"] = metrics.pop("rewards/task/mean")
-    return states, Chunk(metrics, lengths, first_bad)
+    return states, Chunk(metrics, drawn, first_bad)
 
   def member_bytes(self) -> float:
     """Bytes that a member more on a device takes: its state and feed, and of a vmap its share of the workspace."""
@@ -250,12 +258,16 @@ class Fleet:
     )
     return jax.jit(self._population(functools.partial(diagnose, program=self.program, cfg=tests)))
 
-  def diagnose(self, states: TrainState, first_params: Any, done: int) -> tuple[dict, dict, np.ndarray]:
-    """(figures, tests, lengths of the rollout) of all members behind `done` steps, on the host by member."""
+  def diagnose(
+    self, states: TrainState, first_params: Any, done: int, cursors: Sequence[int]
+  ) -> tuple[dict, dict, Drawn]:
+    """(figures, tests, what was drawn) of all members behind `done` steps, on the host by member."""
     cfg = self.block.setup.config
     rows = self._tests(cfg.diagnostics.problems, min(cfg.eval.batch, cfg.diagnostics.problems))
     probe = Probe(
-      first_params, self.feed(done, 1), self._keys("eval", np.asarray([self.block.first + done]))[:, 0]
+      first_params,
+      self.feed(done, 1, cursors),
+      self._keys("eval", np.asarray([self.block.first + done]))[:, 0],
     )
     return jax.device_get(self._diagnose(states, probe, (self.pool, rows)))
 
@@ -298,5 +310,5 @@ def seconds_a_chunk(fleet: Fleet, colds: Mapping[str, Any]) -> float:
   for _ in range(2):
     states = jax.block_until_ready(fleet.begin(firsts))
     began = time.perf_counter()
-    fleet.advance(states, 0)
+    fleet.advance(states, 0, fleet.start)
   return time.perf_counter() - began

@@ -17,10 +17,10 @@ from o1jax.rl.population import MEMBER, population
 from o1jax.rl.proxy import Examples, collect, fit, flip, init, logits, loss, proxy_reward
 from o1jax.rl.sample import SampleConfig, generate, still, stream_key
 from o1jax.rl.score import Grouped
-from o1jax.rl.stages import first_state, judge_passes, rl_stage, strengths_at
+from o1jax.rl.stages import first_state, judge_passes, rl_stage, step_flops, strengths_at
 from o1jax.rl.step import improve
 from o1jax.rl.tally import tally
-from o1jax.scaling.compute import pass_flops, rl_flops
+from o1jax.scaling.compute import Sizes, pass_flops
 from o1jax.types import Rollout, divided
 
 V, LP, R, P, G, STOP = 16, 4, 12, 2, 3, 1
@@ -195,7 +195,9 @@ def feed(proxy, seed: int = 0) -> Feed:
   keys = lambda stream: jnp.stack([stream_key(seed, stream, s) for s in range(1, STEPS + 1)])
   each = [strengths_at(run, stage, step) for step in range(1, STEPS + 1)]
   order = np.random.default_rng(seed).integers(0, 10, STEPS * P).astype(np.int32)
-  return Feed(order, keys("train"), keys("minibatch"), jax.tree.map(lambda *a: jnp.stack(a), *each), proxy)
+  return Feed(
+    order, keys("train"), keys("minibatch"), jax.tree.map(lambda *a: jnp.stack(a), *each), proxy=proxy
+  )
 
 
 def begin():
@@ -257,8 +259,8 @@ def test_a_proxy_is_an_input_of_the_program() -> None:
 
 def test_a_judged_step_costs_one_pass_more_without_a_head() -> None:
   lengths = np.array([[3, 12, 5], [7, 1, 2]])
-  given = (MODEL, [3, 4], LP, lengths, R)
   assert judge_passes(run_of("outcome").rl) == 1 and judge_passes(run_of("none").rl) == 0
-  ledger = rl_flops(*given, updates=1, references=0, judges=1)
-  assert ledger.judge == pass_flops(*given, head=0) and ledger.judge.useful > 0
-  assert ledger.update == rl_flops(*given, updates=1, references=0).update
+  sizes = Sizes([3, 4], lengths)
+  judged, plain = (step_flops(run_of(k), program(k).stage, sizes, [sizes], None) for k in ("outcome", "none"))
+  assert judged.judge == pass_flops(MODEL, [3, 4], LP, lengths, R, head=0) and plain.judge.executed == 0
+  assert dataclasses.replace(judged, judge=plain.judge) == plain
