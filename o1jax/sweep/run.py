@@ -107,8 +107,12 @@ def _head(config: SweepConfig, experiment: str, command: str) -> dict[str, Any]:
 
 def _overrides(arm: Arm) -> dict[str, Any]:
   """An arm's fields as JSON takes them; a group that is replaced whole is one."""
-  spell = lambda value: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-  return {name: spell(value) for name, value in arm.overrides.items()}
+
+  def spelt(value: Any) -> Any:
+    group = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return dataclasses.asdict(value) if group else value
+
+  return {name: spelt(value) for name, value in arm.overrides.items()}
 
 
 def _told(layouts: Sequence[Layout]) -> str:
