@@ -41,6 +41,7 @@ from o1jax.rl.stages import (
   rl_stage,
   sft_stage,
   strengths_at,
+  without_strengths,
 )
 from o1jax.rl.step import improve
 from o1jax.rl.tally import tally
@@ -128,7 +129,7 @@ def rl_step(
     figures, took = ev.diagnosed(setup, stage, state, step, first_params, prompts, seen)
     flops += took
   told = tally(rollout, graded.reward.astype(np.float32), graded.correct.reshape(-1))
-  state, learned = improve(state, *seen, model=model, stage=stage, cfg=cfg)
+  state, learned = improve(state, *seen, model=model, stage=stage, cfg=without_strengths(cfg))
   metrics = {**resolve_stats({**learned, **told}), **figures}
   metrics |= ev.text_metrics([text for row in graded.texts for text in row])
   clock.append(time.perf_counter())

@@ -38,6 +38,7 @@ class Feed:
   train: jax.Array  # key[N], of the train stream at each step
   minibatch: jax.Array  # key[N], of the minibatch stream
   strengths: Strengths  # each f32[N]
+  frozen: jax.Array | None = None  # bool[], whether a call before met its first bad step; None: not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +122,8 @@ def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program)
     state = jax.tree.map(lambda new, old: jnp.where(frozen, old, new), moved, state)
     return (state, at, first_bad), (stats, lengths)
 
-  each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32))
-  start = (state, jnp.zeros((), jnp.int32), jnp.full((), steps, jnp.int32))
+  each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32), frozen=None)
+  first = jnp.full((), steps, jnp.int32) if feed.frozen is None else jnp.where(feed.frozen, 0, steps)
+  start = (state, jnp.zeros((), jnp.int32), first.astype(jnp.int32))
   (state, _, first_bad), (stats, lengths) = jax.lax.scan(step, start, (jnp.arange(steps), each))
   return state, Told(stats, lengths, first_bad)
