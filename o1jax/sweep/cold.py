@@ -33,19 +33,19 @@ def cold_starts(block: Block, folder: pathlib.Path, preemption: Preemption) -> d
   Raises Stopped on a signal, with everything saved, and where a loss or gradient is not finite.
   """
   made: dict[str, Cold] = {}
+  stage = sft_stage(block.setup.config, block.setup.config.sft.steps)  # one for all seeds: one compiled step
   for member in block.members:
     key = cold_start_key(member.config)
     if key not in made:
-      made[key] = _cold_start(member_setup(block, member), folder / "cold_start" / key, preemption)
+      made[key] = _cold_start(member_setup(block, member), stage, folder / "cold_start" / key, preemption)
   return made
 
 
-def _cold_start(setup: ev.Setup, folder: pathlib.Path, preemption: Preemption) -> Cold:
-  steps = setup.config.sft.steps
-  stage = sft_stage(setup.config, steps)
+def _cold_start(setup: ev.Setup, stage: Stage, folder: pathlib.Path, preemption: Preemption) -> Cold:
+  """Reads or makes the cold start of one seed."""
   with ev.in_mesh(setup):
     state, where = fresh_state(setup, stage, None), Progress()
-    if steps:
+    if setup.config.sft.steps:
       with Checkpoints(folder, keep=1) as saved:
         latest = saved.latest()
         if latest is not None:

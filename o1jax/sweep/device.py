@@ -93,6 +93,13 @@ def padded(batch: PromptBatch, multiple: int) -> PromptBatch:
   return jax.tree.map(lambda a: a[index], batch)
 
 
+@functools.partial(jax.jit, static_argnames="stream")
+def keys_of(seeds: jax.Array, steps: jax.Array, stream: str) -> jax.Array:
+  """key[M, N] of a stream at steps i32[N] of runs with seeds u32[M]."""
+  make = lambda seed, step: stream_key(seed, stream, step)
+  return jax.vmap(jax.vmap(make, (None, 0)), (0, None))(seeds, steps)
+
+
 class Probe(NamedTuple):
   """What a diagnosis is fed, by member."""
 
@@ -178,6 +185,8 @@ class Fleet:
       lambda a: jax.ShapeDtypeStruct((len(self.rows), *a.shape), a.dtype, sharding=self.along), like
     )
     run = jax.jit(self._population(functools.partial(fused, program=program)), donate_argnums=0)
+    first = jax.vmap(functools.partial(first_state, block.stage))
+    self._first = jax.jit(first, out_shardings=self.along)
     self._run = run.lower(states, self.feed(0, chunk), self.pool).compile()
 
     def tests(cfg: EvalConfig) -> Tests:
@@ -220,9 +229,7 @@ class Fleet:
   def _keys(self, stream: str, steps: np.ndarray) -> jax.Array:
     """key[M, N] of a stream at steps i[N]."""
     seeds = jnp.asarray([member.seed for member in self.rows], jnp.uint32)
-    make = lambda seed, step: stream_key(seed, stream, step)
-    keys = jax.jit(jax.vmap(jax.vmap(make, (None, 0)), (0, None)))(seeds, jnp.asarray(steps, jnp.int32))
-    return jax.device_put(keys, self.along)
+    return jax.device_put(keys_of(seeds, jnp.asarray(steps, jnp.int32), stream), self.along)
 
   def feed(self, done: int, count: int, bad: Sequence[int | None] = ()) -> Feed:
     """What `count` steps behind the first `done` ones of the stage are fed, with a leading axis of members.
@@ -251,9 +258,7 @@ class Fleet:
 
   def begin(self, first_params: Any) -> TrainState:
     """Fresh states of all members from the parameters they begin with."""
-    states = jax.jit(jax.vmap(functools.partial(first_state, self.block.stage)), out_shardings=self.along)(
-      first_params
-    )
+    states = self._first(first_params)
     if states.controllers is None:
       return states
     own = [first_coefficients(stage.update.controllers) for stage in self.stages]
