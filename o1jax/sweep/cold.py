@@ -47,23 +47,18 @@ def _cold_start(setup: ev.Setup, stage: Stage, folder: pathlib.Path, preemption:
     state, where = fresh_state(setup, stage, None), Progress()
     if setup.config.sft.steps:
       with Checkpoints(folder, keep=1) as saved:
-        latest = saved.latest()
-        if latest is not None:
-          state, cursor = saved.restore(latest, state)
-          where = Progress.from_json(cursor)
-        state, where = _train(setup, stage, state, where, saved, preemption)
+        state, where = _train(setup, stage, state, saved, preemption)
     return Cold(jax.device_get(state.params), dataclasses.replace(where, cursor=0))
 
 
 def _train(
-  setup: ev.Setup,
-  stage: Stage,
-  state: TrainState,
-  where: Progress,
-  saved: Checkpoints,
-  preemption: Preemption,
+  setup: ev.Setup, stage: Stage, state: TrainState, saved: Checkpoints, preemption: Preemption
 ) -> tuple[TrainState, Progress]:
-  """The rest of a cold start, saved at its end and where a signal stops it."""
+  """What is left of a cold start behind its checkpoint; saved at its end and where a signal stops it."""
+  where, latest = Progress(), saved.latest()
+  if latest is not None:
+    state, cursor = saved.restore(latest, state)
+    where = Progress.from_json(cursor)
   steps, name = setup.config.sft.steps, f"cold start, seed {setup.config.seed}"
   with progress(steps, name, setup.config.log.progress, every=SHOWN) as tell:
     while where.step < steps:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import rich
 
 from o1jax import evaluate as ev
+from o1jax.config import DiagnosticsConfig
 from o1jax.dist.hosts import EXIT_NONFINITE, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import CLOCK_METRICS, RunLog
@@ -39,7 +40,7 @@ def run_members(
 def tell_time(block: Block, colds: Mapping[str, Cold]) -> None:
   """Prints the expected time, from the second of two steps whose results are thrown away."""
   member = block.members[0]
-  setup, stage, first_params, state = _begin(block, member, colds)
+  setup, stage, first_params, state = begin(block, member, colds)
   setup = dataclasses.replace(setup, config=dataclasses.replace(setup.config, diagnostics=_never(setup)))
   with ev.in_mesh(setup):
     for step in (1, 2):
@@ -52,13 +53,11 @@ def tell_time(block: Block, colds: Mapping[str, Cold]) -> None:
   rich.print(f"chosen: {told}; {seconds:.2f} s a step, about {seconds * block.steps * count:.0f} s of steps")
 
 
-def _never(setup: ev.Setup) -> Any:
+def _never(setup: ev.Setup) -> DiagnosticsConfig:
   return dataclasses.replace(setup.config.diagnostics, every=0)
 
 
-def _begin(
-  block: Block, member: Member, colds: Mapping[str, Cold]
-) -> tuple[ev.Setup, Stage, Any, TrainState]:
+def begin(block: Block, member: Member, colds: Mapping[str, Cold]) -> tuple[ev.Setup, Stage, Any, TrainState]:
   """(setup, stage, first parameters, fresh state) of a member.
 
   The block's stage lends its terms and optimiser, so that the compiled step is one; rates and coefficients are its own.
@@ -83,7 +82,7 @@ def run_member(
 
   A member whose loss or gradient is not finite ends there. Raises Stopped on a signal, with everything saved.
   """
-  setup, stage, first_params, state = _begin(block, member, colds)
+  setup, stage, first_params, state = begin(block, member, colds)
   own, where = folder / member.name, colds[cold_start_key(member.config)].where
   begin_member(setup, own)
   with ev.in_mesh(setup), Checkpoints(own / "checkpoints", keep=1) as saved:

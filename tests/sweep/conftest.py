@@ -1,5 +1,6 @@
 """A tiny sweep as an experiment file, and what it has written, for all tests of the package."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable
@@ -8,7 +9,12 @@ from typing import Any
 import jax
 import pytest
 
+from o1jax import evaluate as ev
+from o1jax.cli import main
 from o1jax.io.log import CLOCK_METRICS, read_metrics
+from o1jax.io.run_config import load_sweep
+from o1jax.sweep.members import members_of
+from o1jax.train import train
 
 TEXT = """
 import dataclasses
@@ -52,6 +58,7 @@ def experiment() -> Callable[..., str]:
   """
 
   def write(folder: pathlib.Path, *, config: str = "base", sweep: str = "declared", more: str = "") -> str:
+    (folder / "runs").mkdir(exist_ok=True)
     path = folder / "experiment.py"
     path.write_text(TEXT.format(out=str(folder / "runs"), config=config, sweep=sweep, more=more))
     return str(path)
@@ -81,3 +88,22 @@ def found() -> Callable[[pathlib.Path], dict[str, Any]]:
     return {name: results[name] for name in ("members", "findings", "layout", "arms", "seeds", "steps")}
 
   return read
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, experiment) -> pathlib.Path:
+  """The folder of a sweep under lax.map on one device, which nothing stopped."""
+  folder = tmp_path_factory.mktemp("whole")
+  assert main(["sweep", experiment(folder)]) == 0
+  return folder / "runs" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory, experiment) -> pathlib.Path:
+  """The folder of the member weak-seed1 as `o1jax train` runs it, on one device as a member has one."""
+  folder = tmp_path_factory.mktemp("alone")
+  member = members_of(load_sweep(experiment(folder), full=False))[1]
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(ev, "prepare", functools.partial(ev.prepare, devices=jax.devices()[:1]))
+    assert train(member.config, resume=False) == 0
+  return folder / "runs" / "weak-seed1"

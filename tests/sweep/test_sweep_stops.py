@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from o1jax.cli import main
 from o1jax.config import ConfigError
 from o1jax.dist.hosts import EXIT_PREEMPTED
 from o1jax.io.checkpoint import latest_step
+from o1jax.sweep import cold
 from o1jax.sweep.folder import read_layouts
 
 # An experiment is Python, so that the real command can be made to meet its fate. It has as many devices as this process.
@@ -46,48 +48,47 @@ def dying(self, step, *rest):
 Checkpoints.save = dying
 """
 
-COLD = """
-import os, signal, jax
-from o1jax.sweep import cold
-jax.devices()
-step_of = cold.sft_step
 
-def stopping(setup, stage, state, step, cursor):
-  if (setup.config.seed, step) == (1, 20):
-    os.kill(os.getpid(), signal.SIGTERM)
-  return step_of(setup, stage, state, step, cursor)
-
-cold.sft_step = stopping
-"""
-FATES = {
-  "SIGTERM in the first chunk": (SIGTERM, EXIT_PREEMPTED, "SIGTERM: saved step 62 of 4 members; go on with --resume", 62),
-  "kill -9 between log and checkpoint": (KILL, -9, "block0-0 4/4", 62),
-  "SIGTERM in a cold start": (COLD, EXIT_PREEMPTED, "SIGTERM: saved step 20 of the cold start, seed 1", None),
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, experiment):
-  """A sweep that nothing stops."""
-  folder = tmp_path_factory.mktemp("whole")
-  assert main(["sweep", experiment(folder)]) == 0
-  return folder / "runs" / "tiny"
-
-
-@pytest.mark.parametrize("kind", FATES)
-def test_a_sweep_that_was_ended_goes_on_bitwise(
-  whole, tmp_path, experiment, logged, found, capsys, kind
-) -> None:
-  fate, code, told, saved = FATES[kind]
-  command = [sys.executable, "-m", "o1jax", "sweep", experiment(tmp_path, more=fate)]
+def ended(path: str, *options: str) -> subprocess.CompletedProcess:
+  """`o1jax sweep` in a process of its own, with the settings of this one."""
+  command = [sys.executable, "-m", "o1jax", "sweep", path, *options]
   root = pathlib.Path(train_module.__file__).parents[1]
-  ended = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240)
-  assert ended.returncode == code, ended.stderr
-  assert told in " ".join(ended.stdout.split()) and ended.stderr == ""
+  return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240)
+
+
+def stopped_in_the_cold_start(path: str, monkeypatch, capsys) -> None:
+  step_of = cold.sft_step
+
+  def stopping(setup, stage, state, step, cursor):
+    if (setup.config.seed, step) == (1, 20):
+      signal.raise_signal(signal.SIGTERM)
+    return step_of(setup, stage, state, step, cursor)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(cold, "sft_step", stopping)
+    assert main(["sweep", path]) == EXIT_PREEMPTED
+  told = "SIGTERM: saved step 20 of the cold start, seed 1; go on with --resume"
+  assert told in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_sweep_that_is_ended_again_and_again_goes_on_bitwise(
+  whole, tmp_path, experiment, logged, found, monkeypatch, capsys
+) -> None:
   folder = tmp_path / "runs" / "tiny"
-  assert latest_step(folder / "checkpoints" / "block0-0") == saved
+  stopped_in_the_cold_start(experiment(tmp_path), monkeypatch, capsys)
+
+  stopped = ended(experiment(tmp_path, more=SIGTERM), "--resume")
+  assert (stopped.returncode, stopped.stderr) == (EXIT_PREEMPTED, "")
+  assert "SIGTERM: saved step 62 of 4 members; go on with --resume" in " ".join(stopped.stdout.split())
+  assert latest_step(folder / "checkpoints" / "block0-0") == 62
+
+  killed = ended(experiment(tmp_path, more=KILL), "--resume")
+  assert (killed.returncode, killed.stderr) == (-9, "")
+  assert "layout, as before: lax.map" in killed.stdout
+  assert [row["step"] for row in logged(folder)["weak-seed0"]] == [61, 62, 63, 64]
+  assert latest_step(folder / "checkpoints" / "block0-0") == 62
+
   assert main(["sweep", experiment(tmp_path), "--resume"]) == 0
-  assert ("layout, as before: lax.map" in capsys.readouterr().out) == (saved is not None)
   assert logged(folder) == logged(whole)
   assert found(folder) == found(whole)
 
@@ -149,7 +150,7 @@ def test_another_sweep_does_not_go_on_in_a_folder(copied, capsys, options, chang
 
 
 def test_a_run_does_not_start_in_a_sweeps_folder(copied, capsys) -> None:
-  assert main(["train", str(copied.parents[1] / "experiment.py")]) == 2
+  assert main(["train", str(copied.parents[1] / "experiment.py"), "--rl.prompts", "8"]) == 2
   assert capsys.readouterr().err.startswith(f"error: {copied}: holds a run already")
 
 
