@@ -18,7 +18,7 @@ import numpy as np
 import rich
 
 from o1jax import evaluate as ev
-from o1jax.config import ConfigError, TrainConfig
+from o1jax.config import ConfigError, TrainConfig, require
 from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
 from o1jax.dist.sharding import param_shardings, put_rows
 from o1jax.io.checkpoint import Checkpoints, check_params, latest_step
@@ -227,6 +227,7 @@ def train(config: TrainConfig, *, resume: bool) -> int:
   """Runs `config` into `config.out/config.name`; returns the exit code. Raises ConfigError where it cannot start."""
   began = time.perf_counter()
   setup = ev.prepare(config)
+  check_reward(setup)
   ev.check_problems(setup)
   folder = pathlib.Path(config.out) / config.name
   with contextlib.nullcontext() if resume else new_run(folder):
@@ -248,6 +249,13 @@ def train(config: TrainConfig, *, resume: bool) -> int:
   rich.print(results_table(summary))
   print(f"report: {write_report(str(folder))}")
   return 0
+
+
+def check_reward(setup: ev.Setup) -> None:
+  """Raises ConfigError where a learned reward is asked of this loop, which verifies on the host."""
+  verified = setup.config.rl.proxy.kind == "none"
+  why = "is for sweeps of a task with a device verifier: steps that the host verifies pay the verifier's reward alone"
+  require(verified, "rl.proxy.kind", why)
 
 
 def write_head(setup: ev.Setup, folder: pathlib.Path) -> None:

@@ -50,6 +50,7 @@ def not_negative(*names: str) -> list[tuple[dict[str, Any], str]]:
   return [({name: -1}, f"{name}: must not be negative") for name in names]
 
 
+PROXY = {"rl.proxy.kind": "outcome"}
 GSM8K = {"task": Gsm8kConfig()}
 KL = {"rl.kl.coef": 0.1, "rl.steps": 9}
 SCHEDULED = {**KL, "rl.kl.schedule": "linear"}
@@ -184,6 +185,12 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"rl.advantage.kind": "gae"}, "rl.critic.kind: is needed with advantage.kind=gae"),
   ({"rl.critic.kind": "own"}, "rl.advantage.kind: is grpo, so that critic.kind=own cannot act"),
   ({**CRITIC, "rl.critic.clip": 0.2}, "rl.critic.clip: cannot act with one optimiser step a rollout"),
+  ({"rl.proxy.noise": 0.1}, "rl.proxy.kind: is none, so that no other field of the proxy can act"),
+  *(({**PROXY, f"rl.proxy.{name}": 0}, f"rl.proxy.{name}: must be positive, is 0")
+    for name in ("examples", "steps", "rows", "lr", "best_of")),
+  ({**PROXY, "rl.proxy.noise": 0.6}, "rl.proxy.noise: must lie in [0, 0.5]"),
+  ({**PROXY, "rl.refill": 1}, "rl.refill: chooses by the verifier's rewards"),
+  ({**PROXY, "rl.proxy.examples": 8}, "rl.proxy.rows: must not exceed examples=8"),
   ({"rl.samples": 1}, "rl.samples: grpo needs at least 2"),
   ({"rl.samples": 0, "rl.advantage.kind": "remax"}, "rl.samples: remax needs at least 1"),
   ({"rl.minibatches": 3}, "rl.minibatches: does not divide prompts=32"),
@@ -284,8 +291,10 @@ WORKS: list[dict[str, Any]] = [
   {"rl.kl.coef": 0.1, "rl.kl.estimator": "k1", "rl.kl.placement": "reward"},
   {"rl.kl.coef": 0.1, "rl.kl.estimator": "k2", "rl.kl.times_ratio": True},
   {"rl.advantage.kind": "reinforce++", "rl.advantage.group_baseline": True, "rl.samples": 1},
+  {"rl.advantage.kind": "reinforce", "rl.samples": 1},
   {"rl.advantage.ddof": 0, "rl.advantage.eps": 1e-8},
   {**CRITIC, "rl.samples": 1},
+  {**PROXY, "rl.proxy.examples": 32, "rl.proxy.noise": 0.5, "rl.proxy.best_of": 1},
   {**CRITIC, "rl.critic.kind": "own", "rl.minibatches": 2, "rl.critic.clip": 0.2, "rl.critic.whiten": False},
   {"rl.refill": 2, "rl.problems": 96},
   *({"rl.refill": 1, "rl.advantage.kind": kind} for kind in ("remax", "reinforce++", "maxrl")),

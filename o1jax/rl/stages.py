@@ -133,6 +133,15 @@ def critic_passes(cfg: RLConfig) -> dict[str, int]:
   return {"values": forward, "value_updates": learned}
 
 
+# Forward passes of a learned reward's decoder, without the vocabulary's head, that a rollout takes.
+JUDGE_PASSES = {"none": 0, "outcome": 1}
+
+
+def judge_passes(cfg: RLConfig) -> int:
+  """Forward passes that a learned reward makes of a rollout."""
+  return JUDGE_PASSES[cfg.proxy.kind]
+
+
 def step_flops(
   config: TrainConfig,
   stage: Stage,
@@ -153,13 +162,18 @@ def step_flops(
   passes = {"updates": cfg.epochs, "references": references(stage, cfg), **critic_passes(cfg)}
   spent = took(compute.learning_flops, learned, **passes)
   for sizes in (*draws, *([] if greedy is None else [greedy])):
-    spent += took(compute.sampling_flops, sizes)
+    spent += took(compute.sampling_flops, sizes) + took(
+      compute.judging_flops, sizes, judges=judge_passes(cfg)
+    )
   return spent + compute.Ledger(extra_samples=sum(sizes.lengths.size for sizes in draws[1:]))
 
 
 def examined_passes(stage: Stage, cfg: RLConfig) -> int:
   """Forward passes, a backward one counted as two, that `diagnostics.examine` makes of a rollout."""
-  steps = 3 * (cfg.epochs + len(stage.update.terms))  # the step it takes, and each term's gradient alone
+  noise = cfg.prompts > 1  # the policy's gradient once more, by prompt group
+  steps = 3 * (
+    cfg.epochs + len(stage.update.terms) + noise
+  )  # the step it takes, and each term's gradient alone
   values, learned = CRITIC_PASSES[cfg.critic.kind](cfg)
   exact = 4  # two scores with exact KLs, each of two policies
   return references(stage, cfg) + steps + exact + values + 3 * learned

@@ -208,6 +208,13 @@ def learning_flops(
   )
 
 
+def judging_flops(
+  cfg: ModelConfig, prompts: Sequence[int], max_prompt: int, lengths: np.ndarray, width: int, *, judges: int
+) -> Ledger:
+  """`judges` forward passes of a learned reward's decoder over one rollout; arguments as in `learning_flops`."""
+  return Ledger(judge=pass_flops(cfg, prompts, max_prompt, lengths, width, head=0).times(judges))
+
+
 def sampling_flops(
   cfg: ModelConfig, prompts: Sequence[int], max_prompt: int, lengths: np.ndarray, width: int
 ) -> Ledger:

@@ -14,7 +14,7 @@ from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import RunLog, progress, read_metrics
 from o1jax.rl.refill import Drawn
-from o1jax.rl.stages import Progress, Spent, examined_passes, step_flops
+from o1jax.rl.stages import Progress, Spent, examined_passes, judge_passes, step_flops
 from o1jax.scaling import compute
 from o1jax.sweep.device import Block, Chunk, Fleet
 from o1jax.sweep.members import Member
@@ -150,7 +150,8 @@ def _diagnostic_flops(fleet: Fleet, counts: Counts) -> compute.Ledger:
   cfg, stage = fleet.block.setup.config, fleet.block.stage
   draws = [*counts.draws, *([] if counts.greedy is None else [counts.greedy])]
   return compute.diagnostic_flops(
-    cfg.model, counts.learned, cfg.rl.max_prompt, cfg.rl.max_tokens, passes=examined_passes(stage, cfg.rl), draws=draws
+    cfg.model, counts.learned, cfg.rl.max_prompt, cfg.rl.max_tokens, draws=draws,
+    passes=examined_passes(stage, cfg.rl) + judge_passes(cfg.rl),
   )  # fmt: skip
 
 
@@ -210,7 +211,8 @@ def _finish(fleet: Fleet, states: Any, firsts: Any, course: Course, files: Files
   for j, member in enumerate(block.members):
     told, by_problem = _told_by_tests(fleet, tests, j, cfg.final_problems, cfg.samples)
     final = {**figures[j], **told}
-    final |= tail_means(files.folder / member.name / "metrics.jsonl")
+    lines = rl_lines(files.folder / member.name / "metrics.jsonl")
+    final |= first_values(lines) | tail_means(lines)
     where = course.where[j]
     final |= {"train_flops": where.flops.useful, "num_tokens": float(where.tokens)}
     rows.append(
@@ -225,10 +227,19 @@ def _finish(fleet: Fleet, states: Any, firsts: Any, course: Course, files: Files
   return rows
 
 
-def tail_means(path: pathlib.Path) -> dict[str, float]:
+def rl_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The metrics of a member's RL steps."""
+  keep = lambda line: {name: value for name, value in line.items() if name not in ("step", "stage", "time")}
+  return [keep(line) for line in read_metrics(path) if line["stage"] == "rl"]
+
+
+def first_values(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """`first/<metric>`: its value at the first step that has it; a diagnosis is there of the policy RL began with."""
+  return {f"first/{n}": float(value) for line in reversed(lines) for n, value in line.items()}
+
+
+def tail_means(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
   """`last/<metric>`: means over the last quarter of a member's RL steps, of what each step says."""
-  lines = [line for line in read_metrics(path) if line["stage"] == "rl"]
   tail = lines[-max(int(len(lines) * TAIL), 1) :]
   names = [name for name in tail[-1] if all(name in line for line in tail)]
-  mean = lambda name: float(np.mean([line[name] for line in tail]))
-  return {f"last/{name}": mean(name) for name in names if name not in ("step", "stage", "time")}
+  return {f"last/{name}": float(np.mean([line[name] for line in tail])) for name in names}

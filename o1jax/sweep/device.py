@@ -17,7 +17,7 @@ from o1jax import evaluate as ev
 from o1jax.config import EvalConfig
 from o1jax.rl.batch import prompt_batch
 from o1jax.rl.diagnostics import examine, test
-from o1jax.rl.fused import Feed, Program, fused, gather, sampled
+from o1jax.rl.fused import Feed, Program, fused, gather, paid, sampled
 from o1jax.rl.population import MEMBER, One, population
 from o1jax.rl.refill import Drawn
 from o1jax.rl.regularise import first_coefficients
@@ -52,6 +52,10 @@ class Layout(NamedTuple):
 
   devices: int
   vmapped: int
+
+  def holds(self, members: int) -> bool:
+    """Whether the vmaps divide what a device gets of so many members."""
+    return -(-members // min(self.devices, members)) % max(self.vmapped, 1) == 0
 
   def told(self, members: int) -> str:
     each = -(-members // self.devices)
@@ -116,10 +120,12 @@ def diagnose(
   """(figures of `examine` on the groups of the step that comes next, the tests, what was drawn for them) of one member."""
   pool, tests = shared
   draw_problems = functools.partial(gather, pool, probe.feed.order, program.cfg.prompts)
-  now = jax.tree.map(lambda a: a[0], probe.feed)
+  first = jax.tree.map(lambda a: a[0], dataclasses.replace(probe.feed, proxy=None))
+  now = dataclasses.replace(first, proxy=probe.feed.proxy)
   groups, greedy_reward, drawn = sampled(program, draw_problems, state.params, jnp.zeros((), jnp.int32), now)
+  reward = paid(program, now.proxy, groups.rollout, groups.reward)
   figures = examine(
-    state, probe.first_params, groups.rollout, groups.reward, greedy_reward, now.minibatch, now.strengths,
+    state, probe.first_params, groups.rollout, reward, greedy_reward, now.minibatch, now.strengths,
     model=program.model, stage=program.stage, cfg=program.cfg,
   )  # fmt: skip
   return figures, run_tests(state.params, probe.key, tests, program=program, cfg=cfg), drawn
@@ -136,8 +142,8 @@ class Chunk(NamedTuple):
 class Fleet:
   """A block compiled for one layout. Members are filled up to a multiple of the devices with the last one again."""
 
-  def __init__(self, block: Block, layout: Layout, chunk: int, like: TrainState):
-    """`like`: shapes of one member's state; `chunk`: steps in a call. Compiles the steps."""
+  def __init__(self, block: Block, layout: Layout, chunk: int, like: TrainState, proxies: Mapping[str, Any]):
+    """`like`: shapes of one member's state; `chunk`: steps in a call; `proxies`: by member's name. Compiles the steps."""
     task, config = block.setup.task, block.setup.config
     assert task.device is not None
     self.block, self.layout, self.chunk = block, layout, chunk
@@ -150,6 +156,7 @@ class Fleet:
     self.stages = [rl_stage(member.config) for member in self.rows]
     self.prompt_lengths = np.asarray([len(task.tokenizer.encode(p.prompt)) for p in task.train])
     self.pool = self._everywhere(problem_rows(block.setup, task.train))
+    self.proxy = self.spread([proxies[member.name] for member in self.rows])
     one = functools.partial(fused, program=self.program)
     states = jax.tree.map(
       lambda a: jax.ShapeDtypeStruct((len(self.rows), *a.shape), a.dtype, sharding=self.along), like
@@ -204,7 +211,7 @@ class Fleet:
     held = jax.tree.map(lambda *a: np.stack(a), *strengths)
     order, held = jax.device_put((np.stack(orders), held), self.along)
     refill = self._keys("refill", steps) if cfg.refill else None
-    return Feed(order, self._keys("train", steps), self._keys("minibatch", steps), held, refill)
+    return Feed(order, self._keys("train", steps), self._keys("minibatch", steps), held, refill, self.proxy)
 
   def _population(self, one: One) -> One:
     return population(one, vmapped=self.layout.vmapped, mesh=self.mesh)

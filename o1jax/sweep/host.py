@@ -13,7 +13,7 @@ from o1jax.dist.hosts import EXIT_NONFINITE, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import RunLog
 from o1jax.rl.stages import Progress, rl_stage
-from o1jax.sweep.blocks import member_setup, tail_means
+from o1jax.sweep.blocks import first_values, member_setup, rl_lines, tail_means
 from o1jax.sweep.device import Block
 from o1jax.sweep.members import Member, cold_start_key
 from o1jax.train import Run, Stopped, fresh_state, rl_step, write_head
@@ -50,7 +50,8 @@ def run_member(
         bad, state = run.where.step, run.state
     cfg = setup.config.eval
     final, by_problem = ev.tested(setup, state.params, cfg, cfg.final_problems, run.where.step)
-  final |= tail_means(own / "metrics.jsonl")
+  lines = rl_lines(own / "metrics.jsonl")
+  final |= first_values(lines) | tail_means(lines)
   final |= {"train_flops": run.where.flops.useful, "num_tokens": float(run.where.tokens)}
   return {
     "arm": member.arm.name, "seed": member.seed, "bad_step": bad, "final": final, "by_problem": by_problem,

@@ -14,10 +14,12 @@ TRACED = {
   **dict.fromkeys(COEFFICIENTS, 0.0), "rl.optim.decay": 0.0, "rl.optim.lr": 1.0, "rl.temperature": 1.0,
   "rl.loss.clip_low": 1.0, "rl.loss.clip_high": 1.0, "rl.kl.ema": 1.0, "rl.kl.reset_every": 1,
 }  # fmt: skip
-# Fields that the host alone looks at: they make the traced numbers, choose problems and name things.
+# Fields that the host alone looks at: they make the traced numbers and the proxies, choose problems and name things.
 HOST = {
   "name": "", "seed": 0, "rl.problems": None, "rl.optim.warmup": 0, "rl.optim.schedule": "constant",
   "rl.optim.final_fraction": 0.0, "rl.kl.schedule": "constant", "rl.kl.final_fraction": 0.0,
+  "rl.proxy.examples": 1, "rl.proxy.noise": 0.0, "rl.proxy.steps": 1, "rl.proxy.rows": 1, "rl.proxy.lr": 1.0,
+  "rl.proxy.best_of": 1,
 }  # fmt: skip
 
 

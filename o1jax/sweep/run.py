@@ -19,7 +19,7 @@ import jax
 import rich
 
 from o1jax import evaluate as ev
-from o1jax.config import SweepConfig, require
+from o1jax.config import Arm, SweepConfig, require
 from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import environment, progress, write_json
@@ -32,7 +32,8 @@ from o1jax.sweep import device, host
 from o1jax.sweep.blocks import Files, member_setup, run_block
 from o1jax.sweep.device import Block, Fleet, Layout
 from o1jax.sweep.members import Member, cold_start_key, groups_of, kept_terms, members_of
-from o1jax.train import Stopped, fresh_state, sft_step
+from o1jax.sweep.proxy import PROXIES, best_of
+from o1jax.train import Stopped, check_reward, fresh_state, sft_step
 
 HEAD, RESULTS = "sweep.json", "results.json"
 CHUNK = 10  # steps in a call where neither the sweep nor its diagnostics say
@@ -98,10 +99,16 @@ def _head(config: SweepConfig, experiment: str, command: str) -> dict[str, Any]:
   claim = dataclasses.asdict(config.claim)
   return {
     "name": config.base.name, "experiment": experiment, "command": command, "claim": claim,
-    "arms": [{"name": a.name, "overrides": dict(a.overrides), "strength": a.strength} for a in config.arms],
+    "arms": [{"name": a.name, "overrides": _overrides(a), "strength": a.strength} for a in config.arms],
     "seeds": list(config.seeds), "steps": config.base.rl.steps, "base": config_to_dict(config.base),
     "meta": {**environment(), "date": time.strftime("%Y-%m-%d")},
   }  # fmt: skip
+
+
+def _overrides(arm: Arm) -> dict[str, Any]:
+  """An arm's fields as JSON takes them; a group that is replaced whole is one."""
+  spell = lambda value: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+  return {name: spell(value) for name, value in arm.overrides.items()}
 
 
 def _told(layouts: Sequence[Layout]) -> str:
@@ -145,6 +152,7 @@ def _group(
   block = Block(setup, rl_stage(setup.config, kept_terms(members)), tuple(members))
   colds = _cold_starts(block, folder, preemption)
   if setup.task.device is None:
+    check_reward(setup)
     rich.print(f"group {number}: {len(members)} members one after the other, verified by the host")
     return [host.run_member(block, member, colds, folder, preemption) for member in members]
   require(
@@ -153,15 +161,19 @@ def _group(
   chunk = config.chunk or setup.config.diagnostics.every or CHUNK
   whole = block.steps % chunk == 0
   require(whole, "rl.steps", f"must be a multiple of the chunk of {chunk} steps, is {block.steps}")
-  fleet = _fleet(block, chunk, colds, layouts[:1] or _candidates(config, len(members)))
+  proxies = PROXIES[setup.config.rl.proxy.kind](block, colds, folder)
+  known = [layout for layout in layouts[:1] if layout.holds(len(members))]
+  fleet = _fleet(block, chunk, colds, proxies, known or _candidates(config, len(members)))
   layouts.append(fleet.layout)
   rows: list[dict[str, Any]] = []
   size = len(fleet.block.members)
   for part, start in enumerate(range(0, len(members), size)):
     some = dataclasses.replace(block, members=tuple(members[start : start + size]))
     if some != fleet.block:
-      fleet = Fleet(some, fleet.layout, chunk, _like(block, colds))
+      fleet = Fleet(some, fleet.layout, chunk, _like(block, colds), proxies)
     rows += run_block(fleet, colds, Files(folder, f"block{number}-{part}"), preemption)
+  for row, figures in zip(rows, best_of(block, colds, proxies)):
+    row["final"] |= figures
   return rows
 
 
@@ -176,7 +188,9 @@ def _candidates(config: SweepConfig, count: int) -> list[Layout]:
   return [Layout(devices, config.vmapped)] if config.vmapped else [Layout(devices, 1), Layout(devices, 0)]
 
 
-def _fleet(block: Block, chunk: int, colds: Mapping[str, Any], candidates: Sequence[Layout]) -> Fleet:
+def _fleet(
+  block: Block, chunk: int, colds: Mapping[str, Any], proxies: Mapping[str, Any], candidates: Sequence[Layout]
+) -> Fleet:
   """The block, or as much of it as fits into memory, compiled for the candidate that a short measurement finds fastest."""
   like, count = _like(block, colds), len(block.members)
   tried: list[tuple[float, Fleet]] = []
@@ -184,8 +198,8 @@ def _fleet(block: Block, chunk: int, colds: Mapping[str, Any], candidates: Seque
     devices = min(wanted.devices, count)
     each = -(-count // devices)
     vmapped = wanted.vmapped or each
-    require(each % vmapped == 0, "vmapped", f"{vmapped} does not divide the {each} members of a device")
-    fleet = Fleet(block, Layout(devices, vmapped), chunk, like)
+    require(wanted.holds(count), "vmapped", f"{vmapped} does not divide the {each} members of a device")
+    fleet = Fleet(block, Layout(devices, vmapped), chunk, like, proxies)
     seconds = device.seconds_a_chunk(fleet, colds)
     tried.append((seconds, fleet))
     rich.print(f"layout: {fleet.layout.told(count)}: {seconds:.2f} s for {chunk} steps of {count} members")
@@ -199,7 +213,7 @@ def _fleet(block: Block, chunk: int, colds: Mapping[str, Any], candidates: Seque
   if fits >= count:
     return fleet
   some = dataclasses.replace(block, members=block.members[:fits])
-  return Fleet(some, Layout(fleet.layout.devices, 1), chunk, like)
+  return Fleet(some, Layout(fleet.layout.devices, 1), chunk, like, proxies)
 
 
 def _cold_starts(block: Block, folder: pathlib.Path, preemption: Preemption) -> dict[str, Any]:
