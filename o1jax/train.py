@@ -18,7 +18,7 @@ import numpy as np
 import rich
 
 from o1jax import evaluate as ev
-from o1jax.config import ConfigError, TrainConfig
+from o1jax.config import ConfigError, TrainConfig, require
 from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
 from o1jax.dist.sharding import param_shardings, put_rows
 from o1jax.io.checkpoint import Checkpoints, check_params, latest_step
@@ -30,23 +30,22 @@ from o1jax.io.run_folder import new_run
 from o1jax.io.tokenizer import EOS
 from o1jax.model.transformer import init_params
 from o1jax.rl.batch import pack, response_width, trim
-from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
+from o1jax.rl.refill import refill_stats
+from o1jax.rl.sample import stream_key
 from o1jax.rl.stages import (
   Progress,
   Spent,
   Stage,
-  critic_passes,
   first_state,
-  references,
   rl_stage,
   sft_stage,
+  step_flops,
   strengths_at,
   without_strengths,
 )
 from o1jax.rl.step import improve
 from o1jax.rl.tally import tally
 from o1jax.rl.update import learn
-from o1jax.rl.value import policy_params
 from o1jax.scaling import compute, stats
 from o1jax.tasks.base import draw
 from o1jax.types import Experience, TrainState, resolve_stats
@@ -97,56 +96,32 @@ def rl_step(
   """
   cfg, task, model = setup.config.rl, setup.task, setup.model
   strengths = strengths_at(setup.config, stage, step)
-  problems = draw(task.train[: cfg.problems], setup.config.seed, cursor, cfg.prompts)
-  batch = ev.batch_of(setup, problems)
-  key = stream_key(setup.config.seed, "train", step)
-  sampling = SampleConfig(cfg.max_tokens, task.stop_tokens)
-  draw_freely = functools.partial(generate, model=model, replace=ev.instead(setup, ev.FREELY))
-  policy = policy_params(state.params)
-  clock = [time.perf_counter()]
-  rollout = draw_freely(policy, batch, key, strengths, samples=cfg.samples, cfg=sampling)
-  tokens = ev.responses(setup, rollout)
-  clock.append(time.perf_counter())
-  graded = ev.grade(setup, problems, tokens, np.asarray(rollout.is_action).sum(1))
-  clock.append(time.perf_counter())
-  prompts = [len(task.tokenizer.encode(p.prompt)) for p in problems]
-  flops = compute.Ledger()
-  reward = put_rows(jnp.asarray(graded.reward, jnp.float32), setup.mesh)
-  greedy_reward = None
-  if cfg.advantage.kind == "remax":
-    best = dataclasses.replace(sampling, draw=greedy)
-    one = draw_freely(policy, batch, key, strengths, samples=1, cfg=best)
-    verdicts = ev.grade(setup, problems, ev.responses(setup, one), np.asarray(one.is_action).sum(1))
-    greedy_reward = put_rows(jnp.asarray(verdicts.reward[:, 0], jnp.float32), setup.mesh)
-    flops += compute.sampling_flops(model.cfg, prompts, cfg.max_prompt, verdicts.length, cfg.max_tokens)
-
-  width = response_width(cfg, int(graded.length.max()))
+  drawn = ev.step_groups(setup, state.params, step, cursor, strengths)
+  problems, rollout, graded = drawn.groups
+  began = time.perf_counter()
+  learned = ev.sizes_of(setup, drawn.groups)
+  reward = put_rows(drawn.groups.reward(), setup.mesh)
+  flops = step_flops(setup.config, stage, learned, drawn.draws, drawn.greedy)
   key = stream_key(setup.config.seed, "minibatch", step)
-  seen = (trim(rollout, cfg.max_prompt + width), reward, greedy_reward, key, strengths)
+  width = response_width(cfg, int(graded.length.max()))
+  seen = (trim(rollout, cfg.max_prompt + width), reward, drawn.greedy_reward, key, strengths)
   figures: dict[str, float] = {}
   every = setup.config.diagnostics.every
   if every and (step - 1 - stage.first) % every == 0:
-    figures, took = ev.diagnosed(setup, stage, state, step, first_params, prompts, seen)
+    figures, took = ev.diagnosed(setup, stage, state, step, first_params, learned, seen)
     flops += took
   told = tally(rollout, graded.reward.astype(np.float32), graded.correct.reshape(-1))
-  state, learned = improve(state, *seen, model=model, stage=stage, cfg=without_strengths(cfg))
-  metrics = {**resolve_stats({**learned, **told}), **figures}
+  rounds = len(drawn.draws) - 1
+  if cfg.refill:
+    told |= refill_stats(reward, rounds)
+  state, improved = improve(state, *seen, model=model, stage=stage, cfg=without_strengths(cfg))
+  metrics = {**resolve_stats({**improved, **told}), **figures}
   metrics |= ev.text_metrics([text for row in graded.texts for text in row])
-  clock.append(time.perf_counter())
   metrics[f"rewards/{task.name}/mean"] = metrics.pop("rewards/task/mean")
-  metrics |= dict(zip(("time/generate", "time/verify", "time/update"), np.diff(clock).tolist()))
-  flops += compute.rl_flops(
-    model.cfg,
-    prompts,
-    cfg.max_prompt,
-    graded.length,
-    width,
-    updates=cfg.epochs,
-    references=references(stage, cfg),
-    **critic_passes(cfg),
-  )
-  processed = cfg.samples * sum(prompts) + int(graded.length.sum())
-  spent = Spent(flops, processed, cursor + cfg.prompts)
+  metrics |= {"time/generate": drawn.clock.generate, "time/verify": drawn.clock.verify}
+  metrics["time/update"] = time.perf_counter() - began
+  processed = cfg.samples * sum(learned.prompts) + int(graded.length.sum())
+  spent = Spent(flops, processed, cursor + cfg.prompts * (1 + rounds))
   return state, metrics, spent, ev.rollout_rows(problems, graded)
 
 
@@ -253,6 +228,7 @@ def train(config: TrainConfig, *, resume: bool) -> int:
   """Runs `config` into `config.out/config.name`; returns the exit code. Raises ConfigError where it cannot start."""
   began = time.perf_counter()
   setup = ev.prepare(config)
+  check_reward(setup)
   ev.check_problems(setup)
   folder = pathlib.Path(config.out) / config.name
   with contextlib.nullcontext() if resume else new_run(folder):
@@ -274,6 +250,13 @@ def train(config: TrainConfig, *, resume: bool) -> int:
   rich.print(results_table(summary))
   print(f"report: {write_report(str(folder))}")
   return 0
+
+
+def check_reward(setup: ev.Setup) -> None:
+  """Raises ConfigError where a learned reward is asked of this loop, which verifies on the host."""
+  verified = setup.config.rl.proxy.kind == "none"
+  why = "is for sweeps of a task with a device verifier: steps that the host verifies pay the verifier's reward alone"
+  require(verified, "rl.proxy.kind", why)
 
 
 def write_head(setup: ev.Setup, folder: pathlib.Path) -> None:

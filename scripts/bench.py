@@ -2,6 +2,7 @@
 
     python scripts/bench.py                      # sizes S and M, float32 and bfloat16
     python scripts/bench.py --sizes S --dtypes float32 --repeats 9
+    python scripts/bench.py --population         # a sweep as one program against its members one after the other
 
 Each line comes from a process of its own, so that peak memory and time to first step are that line's. Times are
 medians after a warm-up. `matmul_gflops` is the machine's best square float32 product, measured in the same process;
@@ -83,16 +84,15 @@ def measure(size: str, dtype: str, repeats: int, micro_batches: int, began: floa
   import numpy as np
   import workload
 
-  from o1jax.scaling.compute import rl_flops
+  from o1jax.scaling.compute import learning_flops, sampling_flops
 
   cfg = workload.model_config(**workload.SIZES[size], dtype=dtype)
   work = workload.Work(cfg, micro_batches)
   told = steps(work, repeats, began)
   tokens = workload.PROMPTS * workload.SAMPLES * workload.RESPONSE
   lengths = np.full((workload.PROMPTS, workload.SAMPLES), workload.RESPONSE)
-  flops = rl_flops(
-    cfg, [workload.PROMPT] * workload.PROMPTS, workload.PROMPT, lengths, workload.RESPONSE, updates=1, references=1
-  )  # fmt: skip
+  sizes = (cfg, [workload.PROMPT] * workload.PROMPTS, workload.PROMPT, lengths, workload.RESPONSE)
+  flops = sampling_flops(*sizes) + learning_flops(*sizes, updates=1, references=1)
   rate = matmul_gflops()
   phases = {
     "sample": flops.prefill.useful + flops.decode.useful,
@@ -125,6 +125,9 @@ def parse() -> argparse.Namespace:
     "--micro_batches", type=int, default=None, help="of the update (default: workload.MICRO_BATCHES)"
   )
   parser.add_argument(
+    "--population", action="store_true", help="measure sweeps instead: XS, and the quickstart's size"
+  )
+  parser.add_argument(
     "--began", type=float, default=None, help=argparse.SUPPRESS
   )  # set in the measuring process
   return parser.parse_args()
@@ -138,6 +141,10 @@ def main() -> int:
     micro_batches = args.micro_batches or workload.MICRO_BATCHES
     print(json.dumps(measure(args.sizes[0], args.dtypes[0], args.repeats, micro_batches, args.began)))
     return 0
+  if args.population:
+    import population
+
+    return population.main([("XS", 24, 400), ("quickstart", 4, 32)], args.repeats)
   env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
   for size in args.sizes:
     for dtype in args.dtypes:

@@ -54,6 +54,7 @@ def not_negative(*names: str) -> list[tuple[dict[str, Any], str]]:
   return [({name: -1}, f"{name}: must not be negative") for name in names]
 
 
+PROXY = {"rl.proxy.kind": "outcome"}
 GSM8K = {"task": Gsm8kConfig()}
 KL = {"rl.kl.coef": 0.1, "rl.steps": 9}
 SCHEDULED = {**KL, "rl.kl.schedule": "linear"}
@@ -174,6 +175,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({**BONUS, "rl.steps": 1}, "rl.entropy_target: cannot act in a stage of one step"),
   *not_negative("rl.l2_init", "rl.refill", "rl.trim"),
   ({"rl.l2_init": 0.1}, "rl.l2_init: cannot act in a stage of one step"),
+  ({"rl.refill": 1, "rl.samples": 1, "rl.advantage.kind": "remax"}, "rl.refill: cannot act with one sample a problem"),
+  ({"rl.refill": 2, "rl.problems": 95}, "rl.problems: must be at least prompts * (1 + refill) = 96"),
   *positive(
     "rl.prompts", "rl.max_prompt", "rl.max_tokens", "rl.epochs", "rl.minibatches", "rl.micro_batches",
     "rl.head_chunk", "rl.temperature",
@@ -186,6 +189,12 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"rl.advantage.kind": "gae"}, "rl.critic.kind: is needed with advantage.kind=gae"),
   ({"rl.critic.kind": "own"}, "rl.advantage.kind: is grpo, so that critic.kind=own cannot act"),
   ({**CRITIC, "rl.critic.clip": 0.2}, "rl.critic.clip: cannot act with one optimiser step a rollout"),
+  ({"rl.proxy.noise": 0.1}, "rl.proxy.kind: is none, so that no other field of the proxy can act"),
+  *(({**PROXY, f"rl.proxy.{name}": 0}, f"rl.proxy.{name}: must be positive, is 0")
+    for name in ("examples", "steps", "rows", "lr", "best_of")),
+  ({**PROXY, "rl.proxy.noise": 0.6}, "rl.proxy.noise: must lie in [0, 0.5]"),
+  ({**PROXY, "rl.refill": 1}, "rl.refill: chooses by the verifier's rewards"),
+  ({**PROXY, "rl.proxy.examples": 8}, "rl.proxy.rows: must not exceed examples=8"),
   ({"rl.samples": 1}, "rl.samples: grpo needs at least 2"),
   ({"rl.samples": 0, "rl.advantage.kind": "remax"}, "rl.samples: remax needs at least 1"),
   ({"rl.minibatches": 3}, "rl.minibatches: does not divide prompts=32"),
@@ -339,9 +348,14 @@ WORKS: list[dict[str, Any]] = [
   {"rl.kl.coef": 0.1, "rl.kl.estimator": "k1", "rl.kl.placement": "reward"},
   {"rl.kl.coef": 0.1, "rl.kl.estimator": "k2", "rl.kl.times_ratio": True},
   {"rl.advantage.kind": "reinforce++", "rl.advantage.group_baseline": True, "rl.samples": 1},
+  {"rl.advantage.kind": "reinforce", "rl.samples": 1},
   {"rl.advantage.ddof": 0, "rl.advantage.eps": 1e-8},
   {**CRITIC, "rl.samples": 1},
+  {**PROXY, "rl.proxy.examples": 32, "rl.proxy.noise": 0.5, "rl.proxy.best_of": 1},
   {**CRITIC, "rl.critic.kind": "own", "rl.minibatches": 2, "rl.critic.clip": 0.2, "rl.critic.whiten": False},
+  {"rl.refill": 2, "rl.problems": 96},
+  *({"rl.refill": 1, "rl.advantage.kind": kind} for kind in ("remax", "reinforce++", "maxrl")),
+  {**CRITIC, "rl.refill": 1},
   {"rl.optim.schedule": "linear", "rl.optim.final_fraction": 0.1, "rl.optim.clip_norm": 0.0},
   {"model.rope_scaling": RopeScaling(), "model.attention_softcap": 50.0, "model.head_softcap": 30.0},
   {"model.window": (4, 0), "model.rope_theta": (1e4, 1e6), "eval.budgets": (4, 8), "eval.temperature": 0.0},

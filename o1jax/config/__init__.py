@@ -3,9 +3,11 @@
 An experiment is a file with `get_config() -> TrainConfig`. The command line overrides any field by its dotted name.
 """
 
-from o1jax.config.base import ConfigError, require
+from o1jax.config.base import ConfigError, replaced, require
 from o1jax.config.learning import AdvantageConfig, LossConfig, OptimConfig, RLConfig, SftConfig
 from o1jax.config.model import ModelConfig, RopeScaling
+from o1jax.config.presets import xs
+from o1jax.config.proxy import ProxyConfig
 from o1jax.config.regularise import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
 from o1jax.config.run import (
   CheckpointConfig,
@@ -39,11 +41,14 @@ __all__ = [
   "ModelConfig",
   "OptimConfig",
   "OverlongConfig",
+  "ProxyConfig",
   "RLConfig",
   "RopeScaling",
   "SftConfig",
   "SweepConfig",
   "TaskConfig",
   "TrainConfig",
+  "replaced",
   "require",
+  "xs",
 ]

@@ -1,4 +1,7 @@
-"""How a setting or an input that cannot work is told."""
+"""How a setting or an input that cannot work is told, and how one is replaced by its dotted name."""
+
+import dataclasses
+from typing import Any, Mapping, TypeVar
 
 
 class ConfigError(ValueError):
@@ -9,3 +12,24 @@ def require(condition: bool, field: str, problem: str) -> None:
   """Raises ConfigError `field: problem` unless `condition`."""
   if not condition:
     raise ConfigError(f"{field}: {problem}")
+
+
+Config = TypeVar("Config")
+
+
+def replaced(config: Config, fields: Mapping[str, Any]) -> Config:
+  """The configuration with the fields under these dotted names replaced, as in {"rl.kl.coef": 0.1}; nothing is checked.
+
+  Raises ConfigError naming a field that there is not.
+  """
+  for name, value in fields.items():
+    config = _put(config, name.split("."), value, name)
+  return config
+
+
+def _put(config: Any, path: list[str], value: Any, name: str) -> Any:
+  field, *rest = path
+  known = dataclasses.is_dataclass(config) and field in vars(config)
+  require(known, name, "is no field")
+  inner = _put(vars(config)[field], rest, value, name) if rest else value
+  return dataclasses.replace(config, **{field: inner})

@@ -30,10 +30,11 @@ class Check:
 
   greater: the metric of arms[0] above that of arms[1], paired by seed. rising, falling: the metric against the arms'
   strengths. fit_entropy: R = -a exp(H) + b over the curves of `arms`. declines, lasts: the curve of arms[0] ends below its
-  best, or does not. fit_gao: R = d (a - b log d), d = sqrt KL, over the curves of `arms`.
+  best, or does not. fit_gao: R = d (a - b log d), d = sqrt KL, over the curves of `arms`. fit_gao_bon: R = d (a - b d) over
+  the final `<metric>/<n>` of best-of-n, n = 1, 2, 4, ..., as `bon` and `bon_proxy` of a learned reward are.
   """
 
-  kind: Literal["greater", "rising", "falling", "fit_entropy", "declines", "lasts", "fit_gao"]
+  kind: Literal["greater", "rising", "falling", "fit_entropy", "declines", "lasts", "fit_gao", "fit_gao_bon"]
   metric: str
   arms: tuple[str, ...] = ()  # () = all
 

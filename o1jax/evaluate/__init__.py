@@ -1,6 +1,7 @@
 """Evaluation: parameters and problems in, graded completions, accuracies with intervals and test-time-compute curves out."""
 
 from o1jax.evaluate.figures import control, evaluate, evaluate_run, figures, sample_run
+from o1jax.evaluate.groups import StepGroups, sizes_of, step_groups
 from o1jax.evaluate.samples import (
   FREELY,
   Graded,
@@ -28,6 +29,7 @@ __all__ = [
   "FREELY",
   "Graded",
   "Setup",
+  "StepGroups",
   "batch_of",
   "check_problems",
   "control",
@@ -48,6 +50,8 @@ __all__ = [
   "same_data",
   "sample_and_grade",
   "sample_run",
+  "sizes_of",
+  "step_groups",
   "test_figures",
   "tested",
   "tests_of",

@@ -73,6 +73,9 @@ def check_problems(setup: Setup) -> None:
   tested = held_out(setup, config.eval.final_problems, "eval.final_problems")
   few, have = config.rl.problems, len(task.train)
   require(few is None or few <= have, "rl.problems", f"{few} of only {have} training problems")
+  most = config.rl.prompts * (1 + config.rl.refill)
+  fresh = config.rl.refill == 0 or most <= have
+  require(fresh, "rl.refill", f"a step may come to {most} problems, there are only {have}")
   shifted = (problem for problems in task.shifted.values() for problem in problems)
   for problem in (*(task.train if config.rl.steps else ()), *tested, *shifted):
     check_prompt(task.tokenizer.encode(problem.prompt), problem.id, config.rl.max_prompt)

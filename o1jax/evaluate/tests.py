@@ -66,10 +66,13 @@ def diagnosed(
   state: TrainState,
   step: int,
   first_params: Any,
-  prompts: list[int],
+  learned: compute.Sizes,
   seen: tuple,
 ) -> tuple[dict[str, float], compute.Ledger]:
-  """(figures of the state that a step begins with, what they took); `seen` is what `examine` takes of the step."""
+  """(figures of the state that a step begins with, what they took).
+
+  `learned` are the groups that the step learns from, `seen` is what `examine` takes of it.
+  """
   config = setup.config
   rollout, reward, greedy_reward, key, strengths = seen
   told = look(
@@ -78,9 +81,8 @@ def diagnosed(
   )  # fmt: skip
   every = dataclasses.replace(config.eval, samples=config.diagnostics.samples)
   tests, _ = tested(setup, state.params, every, config.diagnostics.problems, step - 1)
-  lengths = np.asarray(rollout.is_action).sum(1).reshape(config.rl.prompts, config.rl.samples)
   spent = compute.diagnostic_flops(
-    config.model, prompts, config.rl.max_prompt, lengths, rollout.tokens.shape[1] - config.rl.max_prompt,
-    passes=examined_passes(stage, config.rl), sampled=False,
+    config.model, learned, config.rl.max_prompt, rollout.tokens.shape[1] - config.rl.max_prompt,
+    passes=examined_passes(stage, config.rl), draws=(),
   )  # fmt: skip
   return {**{name: float(value) for name, value in told.items()}, **tests}, spent

@@ -26,6 +26,7 @@ from o1jax.config import (
   MeshConfig,
   SweepConfig,
   TrainConfig,
+  replaced,
   require,
 )
 
@@ -52,19 +53,7 @@ def with_overrides(config: TrainConfig, overrides: Mapping[str, Any]) -> TrainCo
 
   A group that is replaced whole is given as its dataclass or its JSON object, a single field as its value.
   """
-  for name, value in overrides.items():
-    config = _replaced(config, name, value, name)
-  return config_from_dict(config_to_dict(config))
-
-
-def _replaced(struct: Any, name: str, value: Any, whole: str) -> Any:
-  """The dataclass with the field under a dotted name replaced; `whole` is the name to tell where there is none."""
-  head, _, rest = name.partition(".")
-  known = dataclasses.is_dataclass(struct) and head in vars(struct)
-  require(known, whole, "is no field of a TrainConfig")
-  return dataclasses.replace(
-    struct, **{head: _replaced(vars(struct)[head], rest, value, whole) if rest else value}
-  )
+  return config_from_dict(config_to_dict(replaced(config, overrides)))
 
 
 def overrides_to_dict(config: TrainConfig, names: Sequence[str]) -> dict[str, Any]:

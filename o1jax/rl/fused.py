@@ -2,10 +2,10 @@
 
     Feed (order of problems, keys and strengths of N steps) -> lax.scan of one step -> (TrainState, statistics [N])
 
-Each step runs the functions of the stepwise loop, `generate`, `improve` and `tally`, with an `optimization_barrier` between
-them, so that the numbers are those of the loop bit for bit on a CPU. Nothing crosses to the host between steps. A loss or
-gradient that is not finite freezes the state from that step on. Left out: what reads text (reflection, repetition), logs and
-evaluations; they run between two calls.
+Each step runs the functions of the stepwise loop, `generate`, `fill`, `improve` and `tally`, with an `optimization_barrier`
+between them, so that the numbers are those of the loop bit for bit on a CPU. Nothing crosses to the host between steps. A
+loss or gradient that is not finite freezes the state from that step on. Left out: what reads text (reflection, repetition),
+logs and evaluations; they run between two calls.
 """
 
 import dataclasses
@@ -19,6 +19,8 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from o1jax.config import RLConfig
 from o1jax.model.transformer import Decoder
+from o1jax.rl.proxy import REWARDS
+from o1jax.rl.refill import Drawn, Groups, refill_stats, refilled
 from o1jax.rl.sample import SampleConfig, generate, greedy
 from o1jax.rl.stages import Stage
 from o1jax.rl.step import improve
@@ -34,10 +36,12 @@ DrawProblems = Callable[[jax.Array], PromptBatch]  # position in the feed's orde
 class Feed:
   """What the host lays out ahead of N steps of one member."""
 
-  order: jax.Array  # i32[S], which problems come, from the member's cursor on
+  order: jax.Array  # i32[N * P * (1 + refill)], which problems come, from the member's cursor on
   train: jax.Array  # key[N], of the train stream at each step
   minibatch: jax.Array  # key[N], of the minibatch stream
   strengths: Strengths  # each f32[N]
+  refill: Any = None  # key[N], of the refill stream; None where no step has rounds
+  proxy: Any = None  # parameters of the member's learned reward, for all steps; None: the verifier pays
   frozen: jax.Array | None = None  # bool[], whether a call before met its first bad step; None: not
 
 
@@ -56,7 +60,7 @@ class Told(NamedTuple):
   """What N steps report."""
 
   stats: dict[str, Stat]  # with a leading N; divided on the host, as the loop does it
-  lengths: jax.Array  # i32[N, B], action tokens of each completion
+  drawn: Drawn  # each with a leading N
   first_bad: (
     jax.Array
   )  # i32[], index of the first step whose loss or gradient is not finite; N where there is none
@@ -84,25 +88,57 @@ def graded(program: Program, rollout: Rollout, batch: PromptBatch) -> tuple[jax.
   return reward.reshape(batch.tokens.shape[0], -1), correct
 
 
+def paid(program: Program, proxy: Any, rollout: Rollout, verdict: jax.Array) -> jax.Array:
+  """f32[P, G] that RL sees of a rollout: the verifier's reward `verdict` f32[P, G], or a learned one in its place."""
+  prompt = program.cfg.max_prompt
+  return REWARDS[program.cfg.proxy.kind](proxy, rollout, verdict, model=program.model, prompt=prompt)
+
+
+def sampled(
+  program: Program, draw_problems: DrawProblems, params: Any, at: jax.Array, feed: Feed
+) -> tuple[Groups, jax.Array | None, Drawn]:
+  """(groups that a step at position `at` learns from, greedy rewards f32[P] of remax, what was drawn for them).
+
+  `feed` holds this step alone; a round's key is its step's, folded by the round.
+  """
+  cfg, size = program.cfg, program.cfg.prompts
+  generated = functools.partial(generate, params, model=program.model)
+
+  def draw(key: jax.Array, start: jax.Array | int) -> Groups:
+    batch = fixed(draw_problems(at + start))
+    rollout = fixed(generated(batch, key, feed.strengths, samples=cfg.samples, cfg=program.sampling))
+    reward, correct = fixed(graded(program, rollout, batch))
+    return Groups(batch, rollout, reward, correct, start + jnp.arange(size))
+
+  groups = draw(feed.train, 0)
+  drawn = Drawn(groups.rollout.is_action.sum(1)[None], jnp.zeros((), jnp.int32), groups.place)
+  if cfg.refill:
+    again = lambda made: draw(jax.random.fold_in(feed.refill, made), (made + 1) * size)
+    groups, drawn = fixed(refilled(groups, again, cfg.refill, program.sampling.member_axis))
+  if cfg.advantage.kind != "remax":
+    return groups, None, drawn
+  sampling = dataclasses.replace(program.sampling, draw=greedy)
+  best = fixed(generated(groups.batch, feed.train, feed.strengths, samples=1, cfg=sampling))
+  verdict = fixed(graded(program, best, groups.batch)[0])
+  reward = fixed(paid(program, feed.proxy, best, verdict))[:, 0]
+  return groups, reward, drawn._replace(greedy=best.is_action.sum(1))
+
+
 def one_step(
   program: Program, draw_problems: DrawProblems, state: TrainState, at: jax.Array, feed: Feed
-) -> tuple[TrainState, jax.Array, dict[str, Stat], jax.Array]:
-  """(state, position in the order, statistics, lengths) after a rollout and its update; `feed` holds this step alone."""
-  apart, cfg, model = fixed, program.cfg, program.model
-  batch = apart(draw_problems(at))
-  draw = functools.partial(generate, state.params, batch, feed.train, feed.strengths, model=model)
-  rollout = apart(draw(samples=cfg.samples, cfg=program.sampling))
-  reward, correct = apart(graded(program, rollout, batch))
-  greedy_reward = None
-  if cfg.advantage.kind == "remax":
-    best = apart(draw(samples=1, cfg=dataclasses.replace(program.sampling, draw=greedy)))
-    greedy_reward = apart(graded(program, best, batch)[0])[:, 0]
+) -> tuple[TrainState, jax.Array, dict[str, Stat], Drawn]:
+  """(state, position in the order, statistics, what was drawn) after a rollout and its update; `feed` is this step's."""
+  cfg = program.cfg
+  groups, greedy_reward, drawn = sampled(program, draw_problems, state.params, at, feed)
+  reward = fixed(paid(program, feed.proxy, groups.rollout, groups.reward))
   state, told = improve(
-    state, rollout, reward, greedy_reward, feed.minibatch, feed.strengths,
-    model=model, stage=program.stage, cfg=cfg, apart=apart,
+    state, groups.rollout, reward, greedy_reward, feed.minibatch, feed.strengths,
+    model=program.model, stage=program.stage, cfg=cfg, apart=fixed,
   )  # fmt: skip
-  told |= apart(tally(rollout, reward, correct))
-  return state, at + cfg.prompts, told, rollout.is_action.sum(1)
+  told |= fixed(tally(groups.rollout, groups.reward, groups.correct))
+  if cfg.refill:
+    told |= refill_stats(groups.reward, drawn.rounds)
+  return state, at + cfg.prompts * (1 + drawn.rounds), told, drawn
 
 
 def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program) -> tuple[TrainState, Told]:
@@ -111,19 +147,20 @@ def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program)
   Statistics of the steps behind a first bad one are those of the frozen state.
   """
   draw_problems = functools.partial(gather, pool, feed.order, program.cfg.prompts)
-  steps = feed.train.shape[0]
+  steps, proxy = feed.train.shape[0], feed.proxy
 
   def step(carry, now: tuple[jax.Array, Feed]):
     (state, at, first_bad), (index, feed) = carry, now
-    moved, at, stats, lengths = one_step(program, draw_problems, state, at, feed)
+    feed = dataclasses.replace(feed, proxy=proxy)
+    moved, at, stats, drawn = one_step(program, draw_problems, state, at, feed)
     finite = jnp.isfinite(stats["loss"].result()[""]) & jnp.isfinite(stats["grad_norm"].result()[""])
     first_bad = jnp.where(finite, first_bad, jnp.minimum(first_bad, index))
     frozen = first_bad < steps
     state = jax.tree.map(lambda new, old: jnp.where(frozen, old, new), moved, state)
-    return (state, at, first_bad), (stats, lengths)
+    return (state, at, first_bad), (stats, drawn)
 
-  each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32), frozen=None)
+  each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32), proxy=None, frozen=None)
   first = jnp.full((), steps, jnp.int32) if feed.frozen is None else jnp.where(feed.frozen, 0, steps)
   start = (state, jnp.zeros((), jnp.int32), first.astype(jnp.int32))
-  (state, _, first_bad), (stats, lengths) = jax.lax.scan(step, start, (jnp.arange(steps), each))
-  return state, Told(stats, lengths, first_bad)
+  (state, _, first_bad), (stats, drawn) = jax.lax.scan(step, start, (jnp.arange(steps), each))
+  return state, Told(stats, drawn, first_bad)

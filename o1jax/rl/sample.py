@@ -18,7 +18,17 @@ from o1jax.model.transformer import KV, Context, Decoder, cast_params
 from o1jax.types import PromptBatch, Rollout, Strengths
 
 # Streams of random numbers, one a use, so that no two uses share a key.
-STREAMS = {"train": 0, "refill": 1, "eval": 2, "judge": 3, "branch": 4, "init": 5, "minibatch": 6, "sft": 7}
+STREAMS = {
+  "train": 0,
+  "refill": 1,
+  "eval": 2,
+  "judge": 3,
+  "branch": 4,
+  "init": 5,
+  "minibatch": 6,
+  "sft": 7,
+  "proxy": 8,
+}
 MAX_BODIES = 6  # compiled sizes of the response's key buffer
 KEY_BLOCK = 64  # positions in a block of keys; sizes are multiples of it
 CDF_BLOCK = 64  # tokens in a block of the CDF
@@ -157,6 +167,14 @@ def _each_kv(change: Callable[[KV], KV], layers: Any) -> Any:
   return jax.tree.map(change, layers, is_leaf=lambda x: isinstance(x, KV))
 
 
+def in_any_member(here: jax.Array, axis: str | None) -> jax.Array:
+  """bool[]: whether `here` holds in any member of the mapped axis; None: in this one, the only one.
+
+  A loop over it has one unbatched predicate, so that no member's carry is selected anew at every turn.
+  """
+  return here if axis is None else jax.lax.pmax(here.astype(jnp.int32), axis) > 0
+
+
 @functools.partial(jax.jit, static_argnames=("model", "samples", "cfg"))
 def generate(
   params: Any,
@@ -211,14 +229,11 @@ def generate(
     logits = model.apply(params, hidden[:, 0], method="head")
     return t + 1, cache, record(state, t, logits)
 
-  def alive(done: jax.Array) -> jax.Array:
-    left = ~done.all()
-    return left if cfg.member_axis is None else jax.lax.pmax(left.astype(jnp.int32), cfg.member_axis) > 0
-
   state = record(_blank(budget, rows), 0, repeat(model.apply(params, hidden[:, -1], method="head")))
   cache, t = _empty_cache(keys, rows, min(KEY_BLOCK, budget)), jnp.ones((), jnp.int32)
+  unfinished = lambda state: in_any_member(~state["done"].all(), cfg.member_axis)
   for size in buffer_sizes(budget):
-    going = lambda carry, size=size: (carry[0] < jnp.minimum(size + 1, budget)) & alive(carry[2]["done"])
+    going = lambda carry, size=size: (carry[0] < jnp.minimum(size + 1, budget)) & unfinished(carry[2])
     t, cache, state = jax.lax.while_loop(going, decode, (t, _grow(cache, size), state))
   return _assemble(batch, state, samples, cfg.pad)
 

@@ -1,13 +1,14 @@
 """The two stages of a run as data: terms, layout, optimiser, learning rate, strengths of a step, and what was spent."""
 
 import dataclasses
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
-from o1jax.config import OptimConfig, RLConfig, TrainConfig
+from o1jax.config import OptimConfig, ProxyConfig, RLConfig, TrainConfig
+from o1jax.rl.batch import response_width
 from o1jax.rl.objective import needs, rl_terms, sft_terms
 from o1jax.rl.regularise import hold_back, rl_controllers, rl_penalties
 from o1jax.rl.score import Grouped, Packed
@@ -128,21 +129,60 @@ CRITIC_PASSES: dict[str, Callable[[RLConfig], tuple[int, int]]] = {
 
 
 def critic_passes(cfg: RLConfig) -> dict[str, int]:
-  """What a step's critic adds to `compute.rl_flops`."""
+  """What a step's critic adds to `compute.learning_flops`."""
   forward, learned = CRITIC_PASSES[cfg.critic.kind](cfg)
   return {"values": forward, "value_updates": learned}
 
 
+# Forward passes of a learned reward's decoder, without the vocabulary's head, that a rollout takes.
+JUDGE_PASSES = {"none": 0, "outcome": 1}
+
+
+def judge_passes(cfg: RLConfig) -> int:
+  """Forward passes that a learned reward makes of a rollout."""
+  return JUDGE_PASSES[cfg.proxy.kind]
+
+
+def step_flops(
+  config: TrainConfig,
+  stage: Stage,
+  learned: compute.Sizes,
+  draws: Sequence[compute.Sizes],
+  greedy: compute.Sizes | None,
+) -> compute.Ledger:
+  """What an RL step took. learned: the groups that it learned from; greedy: remax's rollout.
+
+  draws: the first rollout and those of refill rounds, whether their groups were kept or not.
+  """
+  cfg = config.rl
+
+  def took(count: Callable[..., compute.Ledger], sizes: compute.Sizes, **passes: int) -> compute.Ledger:
+    width = response_width(cfg, int(sizes.lengths.max()))
+    return count(config.model, sizes.prompts, cfg.max_prompt, sizes.lengths, width, **passes)
+
+  passes = {"updates": cfg.epochs, "references": references(stage, cfg), **critic_passes(cfg)}
+  spent = took(compute.learning_flops, learned, **passes)
+  for sizes in (*draws, *([] if greedy is None else [greedy])):
+    spent += took(compute.sampling_flops, sizes) + took(
+      compute.judging_flops, sizes, judges=judge_passes(cfg)
+    )
+  return spent + compute.Ledger(extra_samples=sum(sizes.lengths.size for sizes in draws[1:]))
+
+
 def examined_passes(stage: Stage, cfg: RLConfig) -> int:
   """Forward passes, a backward one counted as two, that `diagnostics.examine` makes of a rollout."""
-  steps = 3 * (cfg.epochs + len(stage.update.terms))  # the step it takes, and each term's gradient alone
+  noise = cfg.prompts > 1  # the policy's gradient once more, by prompt group
+  steps = 3 * (
+    cfg.epochs + len(stage.update.terms) + noise
+  )  # the step it takes, and each term's gradient alone
   values, learned = CRITIC_PASSES[cfg.critic.kind](cfg)
   exact = 4  # two scores with exact KLs, each of two policies
   return references(stage, cfg) + steps + exact + values + 3 * learned
 
 
 def without_strengths(cfg: RLConfig) -> RLConfig:
-  """`cfg` as compiled programs see it: the numbers of `strengths_at`, and what chooses problems, are the same for all.
+  """`cfg` as compiled programs see it: the numbers of `strengths_at`, and what chooses problems or teaches a proxy, are
+  the same for all.
 
   What is None stays None: whether a strength is there at all is static.
   """
@@ -155,7 +195,7 @@ def without_strengths(cfg: RLConfig) -> RLConfig:
     ),
     loss=dataclasses.replace(loss, clip_low=one(loss.clip_low, 1.0), clip_high=one(loss.clip_high, 1.0)),
     cov=dataclasses.replace(cfg.cov, coef=one(cfg.cov.coef, 0.0)),
-    critic=dataclasses.replace(cfg.critic, coef=0.0),
+    critic=dataclasses.replace(cfg.critic, coef=0.0), proxy=ProxyConfig(cfg.proxy.kind),
     optim=dataclasses.replace(
       cfg.optim, lr=plain.lr, decay=0.0, warmup=0, schedule="constant", final_fraction=0.0
     ),

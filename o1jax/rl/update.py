@@ -21,7 +21,7 @@ from o1jax.rl.score import Grouped, Packed, score
 from o1jax.rl.value import policy_params
 from o1jax.types import Experience, Mean, Norms, Stat, Strengths, TrainState, blank_stats, merge_stats
 
-UNDECAYED = ("scale", "qkv_bias", "bias")  # parameters of decoder and value head that are no matrices
+UNDECAYED = ("scale", "qkv_bias")  # parameters of the decoder that are no matrices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,8 +206,9 @@ def update(
   loss, grads, stats = gradients(
     state.params, state.ref_params, experience, strengths, norms, model=model, cfg=cfg
   )
-  loss, stats = jax.lax.optimization_barrier((loss, stats))  # or its sum is rounded as its next reader likes
   loss, grads, told = penalised(loss, grads, state, strengths, cfg.penalties)
+  # Else a sum at the end of the backward pass is rounded as the optimiser, or whoever reads it next, likes.
+  loss, grads, stats = jax.lax.optimization_barrier((loss, grads, stats))
   norm = optax.tree.norm(grads)
   opt_state: Any = state.opt_state
   hyper = {**opt_state.hyperparams, "learning_rate": strengths.lr, "weight_decay": strengths.decay}

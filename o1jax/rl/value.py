@@ -35,14 +35,13 @@ CRITIC = "critic"  # its entry in the parameters, beside the decoder's own
 
 
 class ValueHead(nn.Module):
-  """hidden f[..., D] -> value f32[...]: a linear map in float32 that begins at zero."""
+  """hidden f[..., D] -> value f32[...]: a linear map in float32 without a bias, which begins at zero."""
 
   @nn.compact
   def __call__(self, hidden: jax.Array) -> jax.Array:
     zeros = nn.initializers.zeros_init()
     kernel = self.param("kernel", logical(zeros, ("embed",)), (hidden.shape[-1],), jnp.float32)
-    bias = self.param("bias", zeros, (), jnp.float32)
-    return hidden.astype(jnp.float32) @ kernel + bias
+    return hidden.astype(jnp.float32) @ kernel
 
 
 # Parameters

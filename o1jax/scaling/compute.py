@@ -7,7 +7,7 @@ are no part of what a method costs. Left out, as norms and softmax are: a value 
 """
 
 import dataclasses
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
@@ -33,9 +33,16 @@ class Flops:
     return Flops(self.useful * useful, self.executed * (useful if executed is None else executed))
 
 
+class Sizes(NamedTuple):
+  """Real tokens of a rollout."""
+
+  prompts: Sequence[int]  # [P]
+  lengths: np.ndarray  # i[P, G], of the responses
+
+
 @dataclasses.dataclass(frozen=True)
 class Ledger:
-  """FLOPs by phase; ledgers add."""
+  """FLOPs by phase, and completions that steps drew beyond their first rollouts; ledgers add."""
 
   prefill: Flops = Flops()
   decode: Flops = Flops()
@@ -44,9 +51,11 @@ class Ledger:
   diagnostics: Flops = Flops()
   judge: Flops = Flops()
   search: Flops = Flops()
+  extra_samples: int = 0  # of `rl.refill`; their FLOPs are in prefill and decode
 
   def __add__(self, other: "Ledger") -> "Ledger":
-    return Ledger(*(vars(self)[phase] + vars(other)[phase] for phase in PHASES))
+    both: dict[str, Any] = {name: vars(self)[name] + vars(other)[name] for name in vars(self)}
+    return Ledger(**both)
 
   @property
   def useful(self) -> float:
@@ -57,16 +66,19 @@ class Ledger:
     return sum(vars(self)[phase].executed for phase in TOTALLED)
 
   def metrics(self) -> dict[str, float]:
-    """`flops/<phase>` (useful) of each phase that did anything, and both totals."""
+    """`flops/<phase>` (useful) of each phase that did anything, both totals, and `samples/extra` where there are any."""
     told = {f"flops/{phase}": vars(self)[phase].useful for phase in PHASES if vars(self)[phase].executed}
+    told |= {"samples/extra": float(self.extra_samples)} if self.extra_samples else {}
     return {**told, "flops/useful": self.useful, "flops/executed": self.executed}
 
-  def to_json(self) -> dict[str, list[float]]:
-    return {phase: [vars(self)[phase].useful, vars(self)[phase].executed] for phase in PHASES}
+  def to_json(self) -> dict[str, Any]:
+    spent = {phase: [vars(self)[phase].useful, vars(self)[phase].executed] for phase in PHASES}
+    return {**spent, "extra_samples": self.extra_samples}
 
   @staticmethod
   def from_json(data: Mapping[str, Any]) -> "Ledger":
-    return Ledger(*(Flops(*data[phase]) for phase in PHASES))
+    spent: dict[str, Any] = {phase: Flops(*data[phase]) for phase in PHASES}
+    return Ledger(**spent, extra_samples=data.get("extra_samples", 0))
 
 
 def layer_params(cfg: ModelConfig) -> int:
@@ -134,7 +146,7 @@ def pass_flops(
   *,
   head: int = 1,
 ) -> Flops:
-  """One forward pass over a rollout, its prompts encoded once a group; arguments as in `rl_flops`.
+  """One forward pass over a rollout, its prompts encoded once a group; arguments as in `learning_flops`.
 
   head: 1 where the vocabulary's is applied, at the responses' positions, 0 for a decoder that gives values alone.
   """
@@ -152,23 +164,25 @@ def pass_flops(
 
 def diagnostic_flops(
   cfg: ModelConfig,
-  prompts: Sequence[int],
+  learned: Sizes,
   max_prompt: int,
-  lengths: np.ndarray,
   width: int,
   *,
   passes: int,
-  sampled: bool,
+  draws: Sequence[Sizes],
 ) -> Ledger:
-  """`passes` forward passes over a rollout, which was drawn for them alone where `sampled`; under `diagnostics`."""
-  spent = pass_flops(cfg, prompts, max_prompt, lengths, width).times(passes)
-  if sampled:
-    drawn = sampling_flops(cfg, prompts, max_prompt, lengths, width)
+  """`passes` forward passes over groups that a step learns from, and the sampling of `draws`, made for them alone.
+
+  All of it stands under `diagnostics`.
+  """
+  spent = pass_flops(cfg, learned.prompts, max_prompt, learned.lengths, width).times(passes)
+  for draw in draws:
+    drawn = sampling_flops(cfg, draw.prompts, max_prompt, draw.lengths, width)
     spent = spent + drawn.prefill + drawn.decode
   return Ledger(diagnostics=spent)
 
 
-def rl_flops(
+def learning_flops(
   cfg: ModelConfig,
   prompts: Sequence[int],
   max_prompt: int,
@@ -180,27 +194,35 @@ def rl_flops(
   values: int = 0,
   value_updates: int = 0,
 ) -> Ledger:
-  """A whole RL step. prompts i[P] and lengths i[P, G] are real tokens; `width` the response columns that ran.
+  """What follows a rollout in an RL step. prompts i[P] and lengths i[P, G] are real tokens, `width` response columns run.
 
-  `updates` passes of forward and backward, `references` forward passes without one. The sampler and the learner
-  encode each prompt once a group; the head is applied at the last prompt position and at response positions. `values` and
-  `value_updates` are the like of `references` and `updates` for a critic's decoder, which has no head over the vocabulary.
+  `updates` passes of forward and backward, `references` forward passes without one. The learner encodes each prompt once
+  a group, and applies the head at response positions. `values` and `value_updates` are the like of `references` and
+  `updates` for a critic's decoder, which has no head over the vocabulary.
   """
   policy = pass_flops(cfg, prompts, max_prompt, lengths, width)
   critic = pass_flops(cfg, prompts, max_prompt, lengths, width, head=0)
   learn = lambda forward, times: forward.times(3 * times, (3 + RECOMPUTE[cfg.remat]) * times)
-  drawn = sampling_flops(cfg, prompts, max_prompt, lengths, width)
-  return dataclasses.replace(
-    drawn,
+  return Ledger(
     reference=policy.times(references) + critic.times(values),
     update=learn(policy, updates) + learn(critic, value_updates),
   )
 
 
+def judging_flops(
+  cfg: ModelConfig, prompts: Sequence[int], max_prompt: int, lengths: np.ndarray, width: int, *, judges: int
+) -> Ledger:
+  """`judges` forward passes of a learned reward's decoder over one rollout; arguments as in `learning_flops`."""
+  return Ledger(judge=pass_flops(cfg, prompts, max_prompt, lengths, width, head=0).times(judges))
+
+
 def sampling_flops(
   cfg: ModelConfig, prompts: Sequence[int], max_prompt: int, lengths: np.ndarray, width: int
 ) -> Ledger:
-  """Prefill and decode of one rollout; arguments as in `rl_flops`."""
+  """Prefill and decode of one rollout; arguments as in `learning_flops`.
+
+  Each prompt is encoded once a group; the head is applied at the last prompt position and at response positions.
+  """
   prompt = np.asarray(prompts)
   count, samples = lengths.shape
   rows = count * samples

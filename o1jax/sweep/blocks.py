@@ -6,19 +6,21 @@ import pathlib
 import time
 from typing import Any, Mapping, NamedTuple, Sequence
 
+import jax
 import numpy as np
 
 from o1jax import evaluate as ev
 from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import CLOCK_METRICS, RunLog, progress, read_metrics
-from o1jax.rl.stages import Progress, Spent, critic_passes, examined_passes, references
+from o1jax.rl.refill import Drawn
+from o1jax.rl.stages import Progress, Spent, examined_passes, judge_passes, step_flops
 from o1jax.scaling import compute
 from o1jax.sweep.cold import Cold
 from o1jax.sweep.device import Block, Chunk, Fleet, member_setup
 from o1jax.sweep.folder import begin_member, write_row
 from o1jax.sweep.members import Member, cold_start_key
-from o1jax.tasks.base import draw_order
+from o1jax.sweep.proxy import best_of
 from o1jax.train import Stopped
 
 TAIL = 0.25  # share of the steps, the last ones, over which `last/<metric>` is a mean
@@ -38,6 +40,11 @@ class Course:
   done: int  # finished steps of the stage
   where: list[Progress]
   bad: list[int | None]  # step of the run at which a loss or gradient was not finite
+
+  @property
+  def cursors(self) -> list[int]:
+    """Where in its stream of problems each member is."""
+    return [where.cursor for where in self.where]
 
   def to_json(self) -> dict[str, Any]:
     return {"done": self.done, "where": [w.to_json() for w in self.where], "bad": list(self.bad)}
@@ -72,7 +79,7 @@ def run_block(
     while course.done < block.steps:
       figures = _diagnosed(fleet, states, firsts, course) if _is_due(fleet, course.done) else {}
       began = time.perf_counter()
-      states, told = fleet.advance(states, course.done, course.bad)
+      states, told = fleet.advance(states, course.done, course.cursors, course.bad)
       _write(fleet, course, told, figures, logs, time.perf_counter() - began)
       tell(course.done, _shown(told, course))
       if preemption.requested or course.done == block.steps or course.done % every < fleet.chunk:
@@ -81,7 +88,7 @@ def run_block(
         saved.wait()
         where = f"saved step {block.first + course.done} of {len(block.members)} members"
         raise Stopped(EXIT_PREEMPTED, f"{preemption.requested}: {where}; go on with --resume")
-  return _finish(fleet, states, firsts, course, files)
+  return _finish(fleet, states, colds, course, files)
 
 
 def _log(block: Block, member: Member, folder: pathlib.Path, latest: int | None) -> RunLog:
@@ -106,24 +113,49 @@ def _shown(told: Chunk, course: Course) -> dict[str, float]:
 
 def _diagnosed(fleet: Fleet, states: Any, firsts: Any, course: Course) -> dict[int, dict[str, float]]:
   """Figures of each member that still learns, by its place, as it is now; what they took is added to the course."""
-  figures, tests, lengths = fleet.diagnose(states, firsts, course.done)
+  figures, tests, drawn = fleet.diagnose(states, firsts, course.done, course.cursors)
   cfg, out = fleet.block.setup.config.diagnostics, {}
   for j, member in enumerate(fleet.block.members):
     if course.bad[j] is not None:
       continue
     told, _ = _told_by_tests(fleet, tests, j, cfg.problems, cfg.samples)
     out[j] = {**{name: float(values[j]) for name, values in figures.items()}, **told}
-    spent = _diagnostic_flops(fleet, member, course.done, lengths[j])
+    spent = _diagnostic_flops(fleet, _sizes(fleet, member, course.cursors[j], _of(drawn, j)))
     course.where[j] = dataclasses.replace(course.where[j], flops=course.where[j].flops + spent)
   return out
 
 
-def _diagnostic_flops(fleet: Fleet, member: Member, done: int, lengths: np.ndarray) -> compute.Ledger:
+class Counts(NamedTuple):
+  """Tokens of a step's rollouts."""
+
+  learned: compute.Sizes  # of the groups that it learns from
+  draws: list[compute.Sizes]  # of the first rollout and of each refill round
+  greedy: compute.Sizes | None  # of remax's
+
+
+def _of(tree: Any, *index: int) -> Any:
+  return jax.tree.map(lambda a: a[index], tree)
+
+
+def _sizes(fleet: Fleet, member: Member, cursor: int, drawn: Drawn) -> Counts:
+  """What a member drew in one step, whose first problem stands at `cursor` of its stream."""
+  cfg, made = fleet.block.setup.config.rl, 1 + int(drawn.rounds)
+  prompts = fleet.prompt_lengths[fleet.order(member, cursor, made * cfg.prompts)]
+  lengths = np.asarray(drawn.lengths).reshape(-1, cfg.samples)
+  sizes = lambda rows: compute.Sizes(prompts[rows].tolist(), lengths[rows])
+  draws = [sizes(np.arange(cfg.prompts) + first) for first in range(0, len(prompts), cfg.prompts)]
+  learned = sizes(np.asarray(drawn.place))
+  greedy = None if drawn.greedy is None else compute.Sizes(learned.prompts, np.asarray(drawn.greedy)[:, None])
+  return Counts(learned, draws, greedy)
+
+
+def _diagnostic_flops(fleet: Fleet, counts: Counts) -> compute.Ledger:
   """What a diagnosis of one member takes, its tests left out."""
-  cfg, stage = fleet.block.setup.config.rl, fleet.block.stage
+  cfg, stage = fleet.block.setup.config, fleet.block.stage
+  draws = [*counts.draws, *([] if counts.greedy is None else [counts.greedy])]
   return compute.diagnostic_flops(
-    fleet.block.setup.config.model, _prompts(fleet, member, done, 1)[0].tolist(), cfg.max_prompt,
-    lengths.reshape(cfg.prompts, cfg.samples), cfg.max_tokens, passes=examined_passes(stage, cfg), sampled=True,
+    cfg.model, counts.learned, cfg.rl.max_prompt, cfg.rl.max_tokens, draws=draws,
+    passes=examined_passes(stage, cfg.rl) + judge_passes(cfg.rl),
   )  # fmt: skip
 
 
@@ -143,14 +175,6 @@ def _told_by_tests(
   return figures, by_problem
 
 
-def _prompts(fleet: Fleet, member: Member, done: int, count: int) -> np.ndarray:
-  """i[count, P] prompt tokens of the problems of `count` steps behind `done`."""
-  cfg = fleet.block.setup.config.rl
-  size = len(fleet.block.setup.task.train[: member.config.rl.problems])
-  order = draw_order(size, member.seed, done * cfg.prompts, count * cfg.prompts)
-  return fleet.prompt_lengths[order].reshape(count, cfg.prompts)
-
-
 def _write(
   fleet: Fleet,
   course: Course,
@@ -160,58 +184,64 @@ def _write(
   seconds: float,
 ) -> None:
   """Logs a chunk's steps of each member up to its first bad one, and moves the course on."""
-  block = fleet.block
+  block, each = fleet.block, seconds / fleet.chunk / len(fleet.block.members)
   for j, (member, log) in enumerate(zip(block.members, logs)):
     if course.bad[j] is not None:
       continue
-    prompts = _prompts(fleet, member, course.done, fleet.chunk)
-    stands = min(int(told.first_bad[j]) + 1, fleet.chunk)
-    for n in range(stands):
-      done, each = course.done + n + 1, seconds / fleet.chunk / len(block.members)
-      spent = _spent(fleet, prompts[n], told.lengths[j, n], done)
-      before = course.where[j]
-      course.where[j] = where = before.after(
-        block.first + done, "rl", spent, before.seconds.get("rl", 0.0) + each
-      )
+    for n in range(min(int(told.first_bad[j]) + 1, fleet.chunk)):
+      step, where = block.first + course.done + n + 1, course.where[j]
+      spent = _spent(fleet, where.cursor, _sizes(fleet, member, where.cursor, _of(told.drawn, j, n)))
+      course.where[j] = where = where.after(step, "rl", spent, where.seconds.get("rl", 0.0) + each)
       metrics = {name: float(values[j, n]) for name, values in told.metrics.items()}
       metrics |= {"step_time": each, "num_tokens": float(where.tokens), **where.flops.metrics()}
-      log.metrics(where.step, "rl", {**metrics, **(figures.get(j, {}) if n == 0 else {})})
+      log.metrics(step, "rl", {**metrics, **(figures.get(j, {}) if n == 0 else {})})
     if told.first_bad[j] < fleet.chunk:
       course.bad[j] = course.where[j].step
   course.done += fleet.chunk
 
 
-def _spent(fleet: Fleet, prompts: np.ndarray, lengths: np.ndarray, done: int) -> Spent:
-  """What a member's step took; prompts i[P] and lengths i[P * G] in tokens, `done` steps with it."""
-  cfg, stage = fleet.block.setup.config.rl, fleet.block.stage
-  flops = compute.rl_flops(
-    fleet.block.setup.config.model, prompts.tolist(), cfg.max_prompt, lengths.reshape(cfg.prompts, cfg.samples),
-    cfg.max_tokens, updates=cfg.epochs, references=references(stage, cfg), **critic_passes(cfg),
-  )  # fmt: skip
-  return Spent(flops, cfg.samples * int(prompts.sum()) + int(lengths.sum()), done * cfg.prompts)
+def _spent(fleet: Fleet, cursor: int, counts: Counts) -> Spent:
+  """What a member's step took, whose first problem stands at `cursor`."""
+  config = fleet.block.setup.config
+  prompts, lengths = counts.learned
+  tokens = config.rl.samples * sum(prompts) + int(lengths.sum())
+  behind = cursor + config.rl.prompts * len(counts.draws)
+  return Spent(step_flops(config, fleet.block.stage, *counts), tokens, behind)
 
 
-def _finish(fleet: Fleet, states: Any, firsts: Any, course: Course, files: Files) -> list[dict[str, Any]]:
+def _finish(
+  fleet: Fleet, states: Any, colds: Mapping[str, Cold], course: Course, files: Files
+) -> list[dict[str, Any]]:
   """The final figures and tests, as rows of results.json."""
   block = fleet.block
-  figures = _diagnosed(fleet, states, firsts, course) if block.setup.config.diagnostics.every else {}
+  watched = block.setup.config.diagnostics.every > 0
+  figures = _diagnosed(fleet, states, fleet.firsts(colds), course) if watched else {}
   tests, cfg = fleet.final(states, course.done), block.setup.config.eval
-  rows = []
+  judged, rows = best_of(block, colds, fleet.proxies), []
   for j, member in enumerate(block.members):
     told, by_problem = _told_by_tests(fleet, tests, j, cfg.final_problems, cfg.samples)
-    final = {**figures.get(j, {}), **told, **tail_means(files.folder / member.name / "metrics.jsonl")}
-    where = course.where[j]
+    lines, where = rl_lines(files.folder / member.name / "metrics.jsonl"), course.where[j]
+    final = {**figures.get(j, {}), **told, **first_values(lines), **tail_means(lines), **judged[j]}
     final |= {"train_flops": where.flops.useful, "num_tokens": float(where.tokens)}
     found = {"bad_step": course.bad[j], "final": final, "by_problem": by_problem}
     rows.append(write_row(files.folder, member, found))
   return rows
 
 
-def tail_means(path: pathlib.Path) -> dict[str, float]:
-  """`last/<metric>`: means over the last quarter of a member's RL steps, those of the clock left out."""
-  lines = [line for line in read_metrics(path) if line["stage"] == "rl"]
+def rl_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The metrics of a member's RL steps, those of the clock left out."""
+  left_out = CLOCK_METRICS | {"step", "stage"}
+  keep = lambda line: {name: value for name, value in line.items() if name not in left_out}
+  return [keep(line) for line in read_metrics(path) if line["stage"] == "rl"]
+
+
+def first_values(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """`first/<metric>`: its value at the first step that has it; a diagnosis is there of the policy RL began with."""
+  return {f"first/{n}": float(value) for line in reversed(lines) for n, value in line.items()}
+
+
+def tail_means(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """`last/<metric>`: means over the last quarter of a member's RL steps, of what each step says."""
   tail = lines[-max(int(len(lines) * TAIL), 1) :]
-  names = dict.fromkeys(name for line in tail for name in line)
-  values = lambda name: [line[name] for line in tail if name in line]
-  kept = [name for name in names if name not in CLOCK_METRICS | {"step", "stage"}]
-  return {f"last/{name}": float(np.mean(values(name))) for name in kept}
+  names = [name for name in tail[-1] if all(name in line for line in tail)]
+  return {f"last/{name}": float(np.mean([line[name] for line in tail])) for name in names}

@@ -20,10 +20,11 @@ from o1jax.config import EvalConfig
 from o1jax.evaluate.samples import sample_config
 from o1jax.rl.batch import prompt_batch
 from o1jax.rl.diagnostics import examine, test
-from o1jax.rl.fused import Feed, Program, fused, gather, graded
+from o1jax.rl.fused import Feed, Program, fused, gather, paid, sampled
 from o1jax.rl.population import MEMBER, One, population
+from o1jax.rl.refill import Drawn
 from o1jax.rl.regularise import first_coefficients
-from o1jax.rl.sample import SampleConfig, generate, still, stream_key
+from o1jax.rl.sample import SampleConfig, still, stream_key
 from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
 from o1jax.sweep.members import Member, cold_start_key
 from o1jax.tasks.base import draw_order
@@ -140,40 +141,37 @@ def diagnose(
   shared: tuple[PromptBatch, Mapping[str, PromptBatch]],
   *,
   how: Tests,
-) -> tuple[dict[str, jax.Array], dict, jax.Array]:
-  """(figures of `examine` on the rollout of the step that comes next, the tests, its lengths i32[B]) of one member."""
-  pool, tests = shared
-  feed, program = probe.feed, how.program
-  batch = gather(pool, feed.order, program.cfg.prompts, jnp.zeros((), jnp.int32))
-  now = lambda tree: jax.tree.map(lambda a: a[0], tree)
-  rollout = generate(
-    state.params, batch, now(feed.train), now(feed.strengths), model=program.model, samples=program.cfg.samples,
-    cfg=program.sampling,
-  )  # fmt: skip
-  reward, _ = graded(program, rollout, batch)
+) -> tuple[dict[str, jax.Array], dict, Drawn]:
+  """(figures of `examine` on the groups of the step that comes next, the tests, what was drawn for them) of one member."""
+  (pool, tests), program = shared, how.program
+  draw_problems = functools.partial(gather, pool, probe.feed.order, program.cfg.prompts)
+  now = jax.tree.map(lambda a: a[0], dataclasses.replace(probe.feed, proxy=None, frozen=None))
+  now = dataclasses.replace(now, proxy=probe.feed.proxy)
+  groups, greedy_reward, drawn = sampled(program, draw_problems, state.params, jnp.zeros((), jnp.int32), now)
+  reward = paid(program, now.proxy, groups.rollout, groups.reward)
   figures = examine(
-    state, probe.first_params, rollout, reward, None, now(feed.minibatch), now(feed.strengths),
+    state, probe.first_params, groups.rollout, reward, greedy_reward, now.minibatch, now.strengths,
     model=program.model, stage=program.stage, cfg=program.cfg,
   )  # fmt: skip
-  return figures, run_tests(state.params, probe.key, tests, how=how), rollout.is_action.sum(1)
+  return figures, run_tests(state.params, probe.key, tests, how=how), drawn
 
 
 class Chunk(NamedTuple):
   """What a call reports, on the host."""
 
   metrics: dict[str, np.ndarray]  # f32[M, N]
-  lengths: np.ndarray  # i32[M, N, B]
+  drawn: Drawn  # each with leading M, N
   first_bad: np.ndarray  # i32[M], N where all steps were finite
 
 
 class Fleet:
   """A block compiled for one layout. Members are filled up with the last one again, to as many as a program has rows."""
 
-  def __init__(self, block: Block, layout: Layout, chunk: int, like: TrainState):
-    """`like`: shapes of one member's state; `chunk`: steps in a call. Compiles the steps."""
+  def __init__(self, block: Block, layout: Layout, chunk: int, like: TrainState, proxies: Mapping[str, Any]):
+    """`like`: shapes of one member's state; `chunk`: steps in a call; `proxies`: by member's name. Compiles the steps."""
     task, config = block.setup.task, block.setup.config
     assert task.device is not None
-    self.layout, self.chunk = layout, chunk
+    self.layout, self.chunk, self.proxies = layout, chunk, proxies
     self.mesh = jax.sharding.Mesh(np.asarray(jax.devices()[: layout.devices]), ("data",))
     self._take(block)
     axis = None if layout.vmapped == 1 else MEMBER
@@ -187,7 +185,7 @@ class Fleet:
     run = jax.jit(self._population(functools.partial(fused, program=program)), donate_argnums=0)
     first = jax.vmap(functools.partial(first_state, block.stage))
     self._first = jax.jit(first, out_shardings=self.along)
-    self._run = run.lower(states, self.feed(0, chunk), self.pool).compile()
+    self._run = run.lower(states, self.feed(0, chunk, self.start), self.pool).compile()
 
     def tests(cfg: EvalConfig) -> Tests:
       drawn = sample_config(block.setup, cfg, cfg.max_tokens)
@@ -205,6 +203,7 @@ class Fleet:
     self.block, members = block, block.members
     self.rows = [*members, *[members[-1]] * (self.layout.each * self.layout.devices - len(members))]
     self.stages = [rl_stage(member.config) for member in self.rows]
+    self.proxy = self.spread([self.proxies[member.name] for member in self.rows])
 
   def of(self, members: Sequence[Member]) -> "Fleet":
     """The same compiled programs for other members of the group, at most as many."""
@@ -222,6 +221,11 @@ class Fleet:
     return jax.device_put(stacked, self.along)
 
   @property
+  def start(self) -> list[int]:
+    """Cursors of members that have done nothing."""
+    return [0] * len(self.block.members)
+
+  @property
   def along(self) -> jax.sharding.NamedSharding:
     """Where a leading axis of members lies."""
     return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec("data"))
@@ -231,23 +235,31 @@ class Fleet:
     seeds = jnp.asarray([member.seed for member in self.rows], jnp.uint32)
     return jax.device_put(keys_of(seeds, jnp.asarray(steps, jnp.int32), stream), self.along)
 
-  def feed(self, done: int, count: int, bad: Sequence[int | None] = ()) -> Feed:
+  def order(self, member: Member, cursor: int, count: int) -> np.ndarray:
+    """i[count] rows of the pool: the problems behind `cursor` of a member's stream."""
+    size = len(self.block.setup.task.train[: member.config.rl.problems])
+    return draw_order(size, member.seed, cursor, count)
+
+  def feed(self, done: int, count: int, cursors: Sequence[int], bad: Sequence[int | None] = ()) -> Feed:
     """What `count` steps behind the first `done` ones of the stage are fed, with a leading axis of members.
 
-    bad: by member, the step at which it was frozen; () = none was.
+    By member of the block: `cursors`, where in its stream it is; `bad`, the step at which it was frozen, () where none was.
     """
     cfg, first = self.block.setup.config.rl, self.block.first
     steps = np.arange(done, done + count) + first + 1
+    most = count * cfg.prompts * (1 + cfg.refill)
     orders, strengths = [], []
-    for member, stage in zip(self.rows, self.stages):
-      size = len(self.block.setup.task.train[: member.config.rl.problems])
-      orders.append(draw_order(size, member.seed, done * cfg.prompts, count * cfg.prompts).astype(np.int32))
+    for j, (member, stage) in enumerate(zip(self.rows, self.stages)):
+      orders.append(self.order(member, cursors[min(j, len(cursors) - 1)], most).astype(np.int32))
       each = [strengths_at(member.config, stage, int(step)) for step in steps]
       strengths.append(jax.tree.map(lambda *a: np.stack([np.asarray(x) for x in a]), *each))
     held = jax.tree.map(lambda *a: np.stack(a), *strengths)
     stopped = [step is not None for step in bad] + [False] * (len(self.rows) - len(bad))
     order, held, frozen = jax.device_put((np.stack(orders), held, np.asarray(stopped)), self.along)
-    return Feed(order, self._keys("train", steps), self._keys("minibatch", steps), held, frozen)
+    refill = self._keys("refill", steps) if cfg.refill else None
+    return Feed(
+      order, self._keys("train", steps), self._keys("minibatch", steps), held, refill, self.proxy, frozen
+    )
 
   def _population(self, one: One) -> One:
     return population(one, vmapped=self.layout.vmapped, mesh=self.mesh)
@@ -265,17 +277,17 @@ class Fleet:
     return dataclasses.replace(states, controllers=self.spread(own))
 
   def advance(
-    self, states: TrainState, done: int, bad: Sequence[int | None] = ()
+    self, states: TrainState, done: int, cursors: Sequence[int], bad: Sequence[int | None] = ()
   ) -> tuple[TrainState, Chunk]:
     """The next `chunk` steps of all members behind `done` steps of the stage; waits. The states are donated.
 
-    bad: as in `feed`; what is reported of a frozen member stands for nothing.
+    cursors, bad: as in `feed`; what is reported of a frozen member stands for nothing.
     """
-    states, told = self._run(states, self.feed(done, self.chunk, bad), self.pool)
-    stats, lengths, first_bad = jax.device_get(told)
+    states, told = self._run(states, self.feed(done, self.chunk, cursors, bad), self.pool)
+    stats, drawn, first_bad = jax.device_get(told)
     metrics = {name: np.asarray(values) for name, values in divided(stats).items()}
     metrics[f"rewards/{self.block.setup.task.name}/mean"] = metrics.pop("rewards/task/mean")
-    return states, Chunk(metrics, lengths, first_bad)
+    return states, Chunk(metrics, drawn, first_bad)
 
   def member_bytes(self) -> float:
     """Bytes that a member more on a device takes: its state and feed, and of a vmap its share of the workspace."""
@@ -289,13 +301,14 @@ class Fleet:
     used: Any = self._run.memory_analysis()
     return used.temp_size_in_bytes * (self.layout.vmapped == 1)
 
-  def diagnose(self, states: TrainState, first_params: Any, done: int) -> tuple[dict, dict, np.ndarray]:
-    """(figures, tests, lengths of the rollout) of all members behind `done` steps, on the host by member."""
+  def diagnose(
+    self, states: TrainState, first_params: Any, done: int, cursors: Sequence[int]
+  ) -> tuple[dict, dict, Drawn]:
+    """(figures, tests, what was drawn) of all members behind `done` steps, on the host by member."""
     cfg = self.block.setup.config
     rows = self._tests(cfg.diagnostics.problems, min(cfg.eval.batch, cfg.diagnostics.problems))
-    probe = Probe(
-      first_params, self.feed(done, 1), self._keys("eval", np.asarray([self.block.first + done]))[:, 0]
-    )
+    keys = self._keys("eval", np.asarray([self.block.first + done]))[:, 0]
+    probe = Probe(first_params, self.feed(done, 1, cursors), keys)
     return jax.device_get(self._diagnose(states, probe, (self.pool, rows)))
 
   def final(self, states: TrainState, done: int) -> dict:
@@ -334,5 +347,5 @@ def first_chunk(fleet: Fleet, colds: Mapping[str, Any]) -> tuple[float, Chunk]:
   """(seconds, report) of the first chunk, run to be measured: the states it leads to are thrown away."""
   states = jax.block_until_ready(fleet.begin(fleet.firsts(colds)))
   began = time.perf_counter()
-  told = fleet.advance(states, 0)[1]
+  told = fleet.advance(states, 0, fleet.start)[1]
   return time.perf_counter() - began, told

@@ -17,7 +17,7 @@ from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import CLOCK_METRICS, RunLog
 from o1jax.rl.regularise import first_coefficients
 from o1jax.rl.stages import Stage, rl_stage
-from o1jax.sweep.blocks import tail_means
+from o1jax.sweep.blocks import first_values, rl_lines, tail_means
 from o1jax.sweep.cold import Cold
 from o1jax.sweep.device import Block, member_setup
 from o1jax.sweep.folder import begin_member, finished_rows, write_row
@@ -113,7 +113,8 @@ def _found(run: Run, stage: Stage, state: TrainState, first_params: Any, own: pa
   """What a row says of a finished member: figures of its last state, tests, means over its last steps."""
   cfg = run.setup.config.eval
   final, by_problem = ev.tested(run.setup, state.params, cfg, cfg.final_problems, run.where.step)
-  final = {**_diagnosed(run, stage, state, first_params), **final, **tail_means(own / "metrics.jsonl")}
+  lines = rl_lines(own / "metrics.jsonl")
+  final = {**_diagnosed(run, stage, state, first_params), **final, **first_values(lines), **tail_means(lines)}
   final |= {"train_flops": run.where.flops.useful, "num_tokens": float(run.where.tokens)}
   return {"final": final, "by_problem": by_problem}
 

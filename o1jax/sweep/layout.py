@@ -4,7 +4,7 @@ candidates -> each compiled, cut down to what fits into memory, timed over one c
 """
 
 import dataclasses
-from typing import Mapping, NamedTuple, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 import jax
 import numpy as np
@@ -54,14 +54,20 @@ def candidates(config: SweepConfig, count: int, before: Sequence[Layout]) -> lis
 
 
 def choose(
-  block: Block, wanted: Sequence[Layout], chunk: int, colds: Mapping[str, Cold], *, exact: bool
+  block: Block,
+  wanted: Sequence[Layout],
+  chunk: int,
+  colds: Mapping[str, Cold],
+  proxies: Mapping[str, Any],
+  *,
+  exact: bool,
 ) -> Fleet:
   """The block compiled for the candidate that a short measurement finds fastest; prints what it finds.
 
   exact: whether a vmap must hold as many members as was asked for, and not as many as fit.
   """
   count, steps = len(block.members), block.steps
-  trials = [_trial(block, layout, chunk, colds, exact) for layout in wanted]
+  trials = [_trial(block, layout, chunk, colds, proxies, exact) for layout in wanted]
   for trial in trials:
     told = f"{trial.seconds:.2f} s for {chunk} steps of {trial.fleet.layout.size} members"
     rich.print(f"layout: {trial.fleet.layout.told()}: {told}")
@@ -80,10 +86,17 @@ def choose(
   return best.fleet
 
 
-def _trial(block: Block, layout: Layout, chunk: int, colds: Mapping[str, Cold], exact: bool) -> Trial:
+def _trial(
+  block: Block,
+  layout: Layout,
+  chunk: int,
+  colds: Mapping[str, Cold],
+  proxies: Mapping[str, Any],
+  exact: bool,
+) -> Trial:
   """The block, or as much of it as fits into memory, compiled and measured for a layout."""
   like = state_like(block, colds)
-  fleet = Fleet(block, layout, chunk, like)
+  fleet = Fleet(block, layout, chunk, like, proxies)
   fits = device.members_that_fit(fleet, MEMORY_SHARE)
   require(fits > 0, "rl", "not one member fits into memory")
   if fits < layout.size:
@@ -93,14 +106,14 @@ def _trial(block: Block, layout: Layout, chunk: int, colds: Mapping[str, Cold], 
     vmapped = min(layout.vmapped, room)
     layout = Layout(devices, vmapped, devices * (room // vmapped * vmapped))
     some = dataclasses.replace(block, members=block.members[: layout.size])
-    fleet = Fleet(some, layout, chunk, like)
+    fleet = Fleet(some, layout, chunk, like, proxies)
   return Trial(fleet, fits, *device.first_chunk(fleet, colds))
 
 
 def _lone(fleet: Fleet, colds: Mapping[str, Cold]) -> Trial:
   """The fleet's first member alone."""
   some = dataclasses.replace(fleet.block, members=fleet.block.members[:1])
-  alone = Fleet(some, Layout(1, 1, 1), fleet.chunk, state_like(some, colds))
+  alone = Fleet(some, Layout(1, 1, 1), fleet.chunk, state_like(some, colds), fleet.proxies)
   return Trial(alone, 1, *device.first_chunk(alone, colds))
 
 

@@ -34,7 +34,8 @@ from o1jax.sweep.cold import Cold, cold_starts
 from o1jax.sweep.device import Block, Fleet, Layout
 from o1jax.sweep.layout import candidates, choose, state_like
 from o1jax.sweep.members import Member, groups_of, kept_terms, members_of
-from o1jax.train import Stopped
+from o1jax.sweep.proxy import PROXIES
+from o1jax.train import Stopped, check_reward
 
 CHUNK = 10  # steps in a call where neither the sweep nor its diagnostics say
 
@@ -105,7 +106,9 @@ def _block(config: SweepConfig, group: Sequence[Member]) -> Block:
     told = f"{few} of only {have} training problems"
     require(few is None or few <= have, f"arm {member.arm.name}: rl.problems", told)
   block = Block(setup, rl_stage(setup.config, kept_terms(group)), tuple(group))
-  if setup.task.device is not None:
+  if setup.task.device is None:
+    check_reward(setup)
+  else:
     chunk, every = _chunk(config, block), setup.config.diagnostics.every
     told = "must be 0 where steps are fused: a program has one response width"
     require(setup.config.rl.trim == 0, "rl.trim", told)
@@ -133,7 +136,8 @@ def _run(
   if block.setup.task.device is None:
     host.tell_time(block, colds)
     return host.run_members(block, colds, folder, preemption)
-  fleet = _fleet(config, number, block, colds, layouts)
+  proxies = PROXIES[block.setup.config.rl.proxy.kind](block, colds, folder)
+  fleet = _fleet(config, number, block, colds, proxies, layouts)
   if number not in layouts:
     layouts[number] = fleet.layout
     files.write_layouts(folder, layouts)
@@ -147,17 +151,22 @@ def _run(
 
 
 def _fleet(
-  config: SweepConfig, number: int, block: Block, colds: Mapping[str, Cold], layouts: Mapping[int, Layout]
+  config: SweepConfig,
+  number: int,
+  block: Block,
+  colds: Mapping[str, Cold],
+  proxies: Mapping[str, Any],
+  layouts: Mapping[int, Layout],
 ) -> Fleet:
   """The group compiled as it was before the sweep was stopped, else as is found best."""
   chunk = _chunk(config, block)
   if number not in layouts:
     wanted = candidates(config, len(block.members), list(layouts.values()))
-    return choose(block, wanted, chunk, colds, exact=config.vmapped > 0)
+    return choose(block, wanted, chunk, colds, proxies, exact=config.vmapped > 0)
   layout = layouts[number]
   rich.print(f"layout, as before: {layout.told()}")
   some = dataclasses.replace(block, members=block.members[: layout.size])
-  return Fleet(some, layout, chunk, state_like(block, colds))
+  return Fleet(some, layout, chunk, state_like(block, colds), proxies)
 
 
 def _told(layouts: Mapping[int, Layout]) -> str:

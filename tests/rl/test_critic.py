@@ -59,7 +59,7 @@ def parameters(kind: str):
   params = nn.meta.unbox(ADD_CRITIC[kind](init_params(Decoder(MODEL), KEY)))
   critic = dict(params["critic"])
   kernel = jax.random.normal(KEY, (MODEL.width,))
-  critic["head"] = {"kernel": kernel, "bias": jnp.float32(0.5)}
+  critic["head"] = {"kernel": kernel}
   if kind == "own":
     critic["decoder"] = jax.tree.map(lambda p: 1.1 * p, critic["decoder"])
   return {**params, "critic": critic}
@@ -116,7 +116,7 @@ def test_a_value_is_read_before_its_token(kind, layout) -> None:
   trunk = params["critic"]["decoder"] if kind == "own" else params
   hidden, _ = jax.jit(Decoder(MODEL).apply)({"params": trunk}, *given(rolled))
   head = params["critic"]["head"]
-  expected = np.roll(hidden @ head["kernel"] + head["bias"], 1, axis=1)
+  expected = np.roll(hidden @ head["kernel"], 1, axis=1)
   got = values_of(params, rolled, layout)
   np.testing.assert_allclose(got[rolled.is_action], expected[rolled.is_action], rtol=2e-5, atol=2e-5)
   # The last token of a completion changes no value of it: the first one's is that of the prompt.
@@ -138,14 +138,6 @@ def test_one_pass_gives_values_and_log_probs(kind) -> None:
   np.testing.assert_allclose(both["value"], value["value"], rtol=1e-6, atol=1e-6)
   np.testing.assert_allclose(both["logp"], logp, rtol=1e-6, atol=1e-6)
   np.testing.assert_array_equal(both["value"][~rolled.is_action], 0.0)
-
-
-def test_decay_spares_the_bias_of_a_value_head() -> None:
-  params = parameters("head")["critic"]
-  tx = make_optimizer(OptimConfig(decay=0.1, lr=0.5))
-  updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
-  np.testing.assert_allclose(updates["head"]["kernel"], -0.05 * params["head"]["kernel"], rtol=1e-6)
-  assert updates["head"]["bias"] == 0.0
 
 
 # The update

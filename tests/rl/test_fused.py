@@ -28,6 +28,7 @@ from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import prompt_batch
 from o1jax.rl.fused import Feed, Program, Told, fused
 from o1jax.rl.population import MEMBER, population
+from o1jax.rl.refill import Groups, fill, level, places, refill_stats
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
 from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import improve
@@ -50,6 +51,8 @@ KINDS = {
   "a critic of its own": RLConfig(
     epochs=2, loss=CLIP, advantage=AdvantageConfig("gae"), critic=CriticConfig("own", clip=0.2)
   ),
+  "refill": RLConfig(refill=2, epochs=2, loss=CLIP),
+  "refill before remax": RLConfig(refill=1, advantage=AdvantageConfig("remax")),
 }
 
 
@@ -89,15 +92,18 @@ def program(kind: str, axis: str | None = None) -> Program:
   return Program(Decoder(MODEL), rl_stage(run), run.rl, sampling, verify)
 
 
-def order_of(seed: int) -> np.ndarray:
-  return np.random.default_rng(seed).integers(0, 30, STEPS * P).astype(np.int32)
+def order_of(kind: str, seed: int) -> np.ndarray:
+  most = STEPS * P * (1 + KINDS[kind].refill)
+  return np.random.default_rng(seed).integers(0, 30, most).astype(np.int32)
 
 
 def feed(kind: str, seed: int, steps: int = STEPS, lr: float = 3e-3) -> Feed:
   run = settings(kind, lr)
   keys = lambda stream: jnp.stack([stream_key(seed, stream, s) for s in range(1, steps + 1)])
   each = [strengths_at(run, rl_stage(run), step) for step in range(1, steps + 1)]
-  return Feed(order_of(seed), keys("train"), keys("minibatch"), jax.tree.map(lambda *a: jnp.stack(a), *each))
+  held = jax.tree.map(lambda *a: jnp.stack(a), *each)
+  refill = keys("refill") if run.rl.refill else None
+  return Feed(order_of(kind, seed), keys("train"), keys("minibatch"), held, refill)
 
 
 def begin(kind: str, seed: int):
@@ -107,28 +113,39 @@ def begin(kind: str, seed: int):
 
 def loop(kind: str, seed: int):
   """(state, metrics) of the stepwise loop: each phase a program of its own, verdicts through the host."""
-  told, state, run = [], begin(kind, seed), program(kind)
-  config, order = settings(kind), order_of(seed)
+  told, state, run, at = [], begin(kind, seed), program(kind), 0
+  config, order = settings(kind), order_of(kind, seed)
   for i in range(STEPS):
-    batch = jax.tree.map(lambda a, i=i: a[order[i * P : (i + 1) * P]], POOL)
     strengths = strengths_at(config, run.stage, i + 1)
-    draw = functools.partial(
-      generate, state.params, batch, stream_key(seed, "train", i + 1), strengths, model=run.model
-    )
-    check = lambda rollout, batch=batch: verify(
-      np.asarray(rollout.tokens[:, LP:]), np.asarray(rollout.valid[:, LP:]), batch.task_arrays
-    )
-    rollout = draw(samples=G, cfg=run.sampling)
-    reward, correct, _ = check(rollout)
+    key, again, split = (stream_key(seed, stream, i + 1) for stream in ("train", "refill", "minibatch"))
+    draw = functools.partial(stepwise, run, state.params, strengths)
+    problems = lambda at: jax.tree.map(lambda a: a[order[at : at + P]], POOL)
+    groups = draw(problems(at), key)
+    at, rounds = at + P, 0
+    while rounds < run.cfg.refill and level(groups.reward).any():
+      fresh = draw(problems(at), jax.random.fold_in(again, rounds))
+      groups = fill(groups, fresh, places(groups.reward, fresh.reward))
+      at, rounds = at + P, rounds + 1
     first = None
     if run.cfg.advantage.kind == "remax":
-      first = check(draw(samples=1, cfg=dataclasses.replace(run.sampling, draw=greedy)))[0]
+      first = draw(groups.batch, key, samples=1, cfg=dataclasses.replace(run.sampling, draw=greedy)).reward[
+        :, 0
+      ]
     state, learned = improve(
-      state, rollout, reward.reshape(P, G), first, stream_key(seed, "minibatch", i + 1), strengths,
-      model=run.model, stage=run.stage, cfg=run.cfg,
+      state, groups.rollout, groups.reward, first, split, strengths, model=run.model, stage=run.stage, cfg=run.cfg
     )  # fmt: skip
-    told.append(resolve_stats({**learned, **tally(rollout, reward.reshape(P, G), correct)}))
+    stats = {**learned, **tally(groups.rollout, groups.reward, groups.correct)}
+    stats |= refill_stats(groups.reward, rounds) if run.cfg.refill else {}
+    told.append(resolve_stats(stats))
   return state, {name: np.float32([step[name] for step in told]) for name in told[0]}
+
+
+def stepwise(run: Program, params, strengths, batch, key, samples: int = G, cfg=None) -> Groups:
+  """A rollout and its verdicts."""
+  rollout = generate(params, batch, key, strengths, model=run.model, samples=samples, cfg=cfg or run.sampling)
+  tokens, valid = (np.asarray(a[:, LP:]) for a in (rollout.tokens, rollout.valid))
+  reward, correct, _ = verify(tokens, valid, batch.task_arrays)
+  return Groups(batch, rollout, reward.reshape(P, samples), correct, np.arange(P))
 
 
 @functools.cache

@@ -108,7 +108,7 @@ SEQ = "seq_mean_token_mean"
 KINDS = [LossConfig("reinforce", SEQ), LossConfig("sapo", SEQ), LossConfig("cispo", SEQ, clip_high=0.3)]
 KINDS += [LossConfig("dual_clip", SEQ, dual=1.4, **CLIP)]
 KINDS += [LossConfig(kind, SEQ, **CLIP) for kind in ("ppo_clip", "gspo", "rloo")]
-ESTIMATORS = ("grpo", "dr_grpo", "rloo", "reinforce++", "remax", "opo", "maxrl", "pass@k")
+ESTIMATORS = ("grpo", "dr_grpo", "rloo", "reinforce", "reinforce++", "remax", "opo", "maxrl", "pass@k")
 
 
 def critic(**options) -> RLConfig:
@@ -282,7 +282,7 @@ def test_resets_fall_on_multiples() -> None:
 
 
 def test_no_option_is_left_out() -> None:
-  # test_critic shows critic.kind: which parameters the value loss moves.
+  # test_critic shows critic.kind: which parameters the value loss moves. test_refill shows refill: of which groups.
   sections = {"loss": LossConfig, "advantage": AdvantageConfig, "kl": KLConfig}
   sections |= {
     "cov": CovConfig,
@@ -291,8 +291,7 @@ def test_no_option_is_left_out() -> None:
     "critic": CriticConfig,
   }
   options = {f"{name}.{field.name}" for name, cls in sections.items() for field in dataclasses.fields(cls)}
-  options |= {"entropy", "entropy_target", "entropy_rate", "l2_init"}
-  shown = {
-    option.split(" ")[0] for option in (*VALUES, *PAIRS, "kl.reset_optimizer", "l2_init", "critic.kind")
-  }
+  options |= {"entropy", "entropy_target", "entropy_rate", "l2_init", "refill"}
+  elsewhere = ("kl.reset_optimizer", "l2_init", "critic.kind", "refill")
+  shown = {option.split(" ")[0] for option in (*VALUES, *PAIRS, *elsewhere)}
   assert options <= shown

@@ -17,8 +17,8 @@ from o1jax.scaling.compute import (
   Ledger,
   forward_flops,
   layer_params,
+  learning_flops,
   product_params,
-  rl_flops,
   sampling_flops,
   sft_flops,
 )
@@ -116,7 +116,8 @@ def test_useful_flops_leave_out_padding_and_the_future() -> None:
 def test_a_whole_rl_step_is_the_sum_of_its_tokens(cfg) -> None:
   prompts, room, width = [3, 5], 6, 8
   lengths = np.array([[1, 4], [7, 2]])
-  told = rl_flops(cfg, prompts, room, lengths, width, updates=2, references=1)
+  drawn = sampling_flops(cfg, prompts, room, lengths, width)
+  told = drawn + learning_flops(cfg, prompts, room, lengths, width, updates=2, references=1)
   rows = [(p, n) for p, group in zip(prompts, lengths.tolist()) for n in group]
   encoded = sum(span_flops(cfg, 0, p, False) for p in prompts)
   head = 2 * cfg.width * cfg.vocab
@@ -134,14 +135,13 @@ def test_a_whole_rl_step_is_the_sum_of_its_tokens(cfg) -> None:
     assert vars(told)[phase].useful < vars(told)[phase].executed
   for phase in ("diagnostics", "judge", "search"):
     assert vars(told)[phase] == Flops()
-  drawn = sampling_flops(cfg, prompts, room, lengths, width)
   assert drawn == Ledger(prefill=told.prefill, decode=told.decode)
 
 
 def test_a_critic_of_its_own_costs_a_decoder_without_its_head() -> None:
   args = ([3, 5], 6, np.array([[1, 4], [7, 2]]), 8)
-  plain = rl_flops(LOCAL, *args, updates=2, references=1)
-  both = rl_flops(LOCAL, *args, updates=2, references=1, values=1, value_updates=2)
+  plain = learning_flops(LOCAL, *args, updates=2, references=1)
+  both = learning_flops(LOCAL, *args, updates=2, references=1, values=1, value_updates=2)
   rows = [(3, 1), (3, 4), (5, 7), (5, 2)]
   forward = sum(span_flops(LOCAL, 0, p, False) for p in args[0]) + sum(
     span_flops(LOCAL, p, p + n, False) for p, n in rows
@@ -151,13 +151,13 @@ def test_a_critic_of_its_own_costs_a_decoder_without_its_head() -> None:
   dense = rectangle_flops(LOCAL, 2, 6, 6, 0) + rectangle_flops(LOCAL, 4, 8, 14, 0)
   assert both.reference.executed - plain.reference.executed == dense
   assert both.update.executed - plain.update.executed == 2 * 3 * dense
-  assert (both.prefill, both.decode) == (plain.prefill, plain.decode)
+  assert (both.prefill, both.decode) == (Flops(), Flops())
 
 
 def test_recomputing_layers_is_executed_and_not_useful() -> None:
   args = ([4], 4, np.array([[3, 3]]), 4)
-  plain = rl_flops(DEEP, *args, updates=1, references=0)
-  again = rl_flops(dataclasses.replace(DEEP, remat="full"), *args, updates=1, references=0)
+  plain = learning_flops(DEEP, *args, updates=1, references=0)
+  again = learning_flops(dataclasses.replace(DEEP, remat="full"), *args, updates=1, references=0)
   assert again.useful == plain.useful and plain.reference == Flops()
   assert again.update.executed * 3 == plain.update.executed * 4
 
@@ -179,9 +179,10 @@ def test_products_hold_every_matrix_of_the_decoder_but_its_embedding() -> None:
 
 def test_ledgers_add_phase_by_phase_and_survive_json() -> None:
   a = Ledger(prefill=Flops(1.0, 2.0), update=Flops(3.5, 4.0))
-  b = Ledger(update=Flops(0.5, 1.0), judge=Flops(1e18 + 1, 2e18))
-  both = a + b
-  assert both == Ledger(prefill=Flops(1.0, 2.0), update=Flops(4.0, 5.0), judge=Flops(1e18 + 1, 2e18))
+  b = Ledger(update=Flops(0.5, 1.0), judge=Flops(1e18 + 1, 2e18), extra_samples=8)
+  both = a + b + Ledger(extra_samples=2)
+  judged = {"judge": Flops(1e18 + 1, 2e18), "extra_samples": 10}
+  assert both == Ledger(prefill=Flops(1.0, 2.0), update=Flops(4.0, 5.0), **judged)
   assert a + Ledger() == a
   assert Ledger.from_json(json.loads(json.dumps(both.to_json()))) == both
   assert (a.useful, a.executed) == (4.5, 6.0)
@@ -189,3 +190,4 @@ def test_ledgers_add_phase_by_phase_and_survive_json() -> None:
     "flops/prefill": 1.0, "flops/update": 3.5, "flops/useful": 4.5, "flops/executed": 6.0,
   }  # fmt: skip
   assert Flops(2.0, 3.0).times(4) == Flops(8.0, 12.0) and Flops(2.0, 3.0).times(4, 5) == Flops(8.0, 15.0)
+  assert both.metrics()["samples/extra"] == 10.0
