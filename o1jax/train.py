@@ -41,6 +41,7 @@ from o1jax.rl.stages import (
   sft_stage,
   step_flops,
   strengths_at,
+  without_strengths,
 )
 from o1jax.rl.step import improve
 from o1jax.rl.tally import tally
@@ -113,7 +114,7 @@ def rl_step(
   rounds = len(drawn.draws) - 1
   if cfg.refill:
     told |= refill_stats(reward, rounds)
-  state, improved = improve(state, *seen, model=model, stage=stage, cfg=cfg)
+  state, improved = improve(state, *seen, model=model, stage=stage, cfg=without_strengths(cfg))
   metrics = {**resolve_stats({**improved, **told}), **figures}
   metrics |= ev.text_metrics([text for row in graded.texts for text in row])
   metrics[f"rewards/{task.name}/mean"] = metrics.pop("rewards/task/mean")

@@ -42,6 +42,7 @@ class Feed:
   strengths: Strengths  # each f32[N]
   refill: Any = None  # key[N], of the refill stream; None where no step has rounds
   proxy: Any = None  # parameters of the member's learned reward, for all steps; None: the verifier pays
+  frozen: jax.Array | None = None  # bool[], whether a call before met its first bad step; None: not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +159,8 @@ def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program)
     state = jax.tree.map(lambda new, old: jnp.where(frozen, old, new), moved, state)
     return (state, at, first_bad), (stats, drawn)
 
-  each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32), proxy=None)
-  start = (state, jnp.zeros((), jnp.int32), jnp.full((), steps, jnp.int32))
+  each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32), proxy=None, frozen=None)
+  first = jnp.full((), steps, jnp.int32) if feed.frozen is None else jnp.where(feed.frozen, 0, steps)
+  start = (state, jnp.zeros((), jnp.int32), first.astype(jnp.int32))
   (state, _, first_bad), (stats, drawn) = jax.lax.scan(step, start, (jnp.arange(steps), each))
   return state, Told(stats, drawn, first_bad)

@@ -28,8 +28,7 @@ from o1jax.rl.sample import SampleConfig, still, stream_key
 from o1jax.rl.score import Grouped
 from o1jax.scaling.passk import best_of_n, sizes
 from o1jax.scaling.stats import area_under_roc
-from o1jax.sweep.blocks import member_setup
-from o1jax.sweep.device import Block, padded, problem_rows
+from o1jax.sweep.device import Block, member_setup, padded, problem_rows
 from o1jax.sweep.members import Member, cold_start_key
 from o1jax.tasks.base import draw_order
 from o1jax.types import Rollout, TrainState
@@ -57,7 +56,7 @@ def _outcome(block: Block, colds: Mapping[str, Any], folder: pathlib.Path) -> di
   for member in block.members:
     key = proxy_key(member)
     if key not in held:
-      cold = colds[cold_start_key(member.config)]
+      cold = colds[cold_start_key(member.config)].params
       held[key] = _proxy(member_setup(block, member), cold, folder / "proxy" / key)
   return {member.name: held[proxy_key(member)] for member in block.members}
 
@@ -172,7 +171,7 @@ def best_of(block: Block, colds: Mapping[str, Any], proxies: Mapping[str, Any]) 
     setup, many = member_setup(block, member), member.config.rl.proxy.best_of
     start, taught = (cold_start_key(member.config), many), (proxy_key(member), many)
     if start not in drawn:
-      drawn[start] = _drawn(setup, colds[start[0]])
+      drawn[start] = _drawn(setup, colds[start[0]].params)
     if taught not in known:
       known[taught] = _put_to_best_of(setup, proxies[member.name], drawn[start])
   return [known[proxy_key(member), member.config.rl.proxy.best_of] for member in block.members]
