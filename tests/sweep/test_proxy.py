@@ -16,12 +16,12 @@ from o1jax.config import (
   DiagnosticsConfig,
   EvalConfig,
   LogConfig,
-  MeshConfig,
   ModelConfig,
   ProxyConfig,
   RLConfig,
   SweepConfig,
   TrainConfig,
+  replaced,
 )
 from o1jax.io.log import read_metrics
 from o1jax.io.run_config import read_json
@@ -127,7 +127,7 @@ def test_figures_of_best_of_n_by_hand() -> None:
 
 
 def test_the_loop_that_the_host_verifies_refuses_a_proxy(tmp_path) -> None:
-  config = dataclasses.replace(declared(tmp_path).base, mesh=MeshConfig(2, 2, 2))
+  config = replaced(declared(tmp_path).base, {"rl.prompts": 8})
   with pytest.raises(ConfigError, match=r"^rl\.proxy\.kind: is for sweeps of a task with a device verifier"):
     train(config, resume=False)
   assert not list(tmp_path.iterdir())
