@@ -75,8 +75,8 @@ class _SweepOptions:
   base: Fields
   seeds: tuple[int, ...]  # one member of each arm a seed
   vmapped: int  # members in one vmap: 1 is lax.map alone; 0: chosen by a short measurement at the start
-  devices: int  # CPU devices that members are spread over; 0: one a core (an accelerator's are all used)
-  chunk: int  # steps in one executable call; 0: diagnostics.every, or 10
+  devices: int  # that members are spread over; 0: all accelerators, or one CPU device a core
+  chunk: int  # steps in one executable call, which divides diagnostics.every; 0: diagnostics.every, or 10
   full: Resume = False  # the longer form of the experiment
   resume: Resume = False  # go on where the sweep was stopped
 

@@ -18,7 +18,7 @@ import numpy as np
 import rich
 
 from o1jax import evaluate as ev
-from o1jax.config import ConfigError, TrainConfig
+from o1jax.config import ConfigError, TrainConfig, require
 from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
 from o1jax.dist.sharding import param_shardings, put_rows
 from o1jax.io.checkpoint import Checkpoints, check_params, latest_step
@@ -41,6 +41,7 @@ from o1jax.rl.stages import (
   sft_stage,
   step_flops,
   strengths_at,
+  without_strengths,
 )
 from o1jax.rl.step import improve
 from o1jax.rl.tally import tally
@@ -113,7 +114,7 @@ def rl_step(
   rounds = len(drawn.draws) - 1
   if cfg.refill:
     told |= refill_stats(reward, rounds)
-  state, improved = improve(state, *seen, model=model, stage=stage, cfg=cfg)
+  state, improved = improve(state, *seen, model=model, stage=stage, cfg=without_strengths(cfg))
   metrics = {**resolve_stats({**improved, **told}), **figures}
   metrics |= ev.text_metrics([text for row in graded.texts for text in row])
   metrics[f"rewards/{task.name}/mean"] = metrics.pop("rewards/task/mean")
@@ -227,6 +228,7 @@ def train(config: TrainConfig, *, resume: bool) -> int:
   """Runs `config` into `config.out/config.name`; returns the exit code. Raises ConfigError where it cannot start."""
   began = time.perf_counter()
   setup = ev.prepare(config)
+  check_reward(setup)
   ev.check_problems(setup)
   folder = pathlib.Path(config.out) / config.name
   with contextlib.nullcontext() if resume else new_run(folder):
@@ -248,6 +250,13 @@ def train(config: TrainConfig, *, resume: bool) -> int:
   rich.print(results_table(summary))
   print(f"report: {write_report(str(folder))}")
   return 0
+
+
+def check_reward(setup: ev.Setup) -> None:
+  """Raises ConfigError where a learned reward is asked of this loop, which verifies on the host."""
+  verified = setup.config.rl.proxy.kind == "none"
+  why = "is for sweeps of a task with a device verifier: steps that the host verifies pay the verifier's reward alone"
+  require(verified, "rl.proxy.kind", why)
 
 
 def write_head(setup: ev.Setup, folder: pathlib.Path) -> None:

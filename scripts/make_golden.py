@@ -269,6 +269,7 @@ def hand_advantages():
     mean = sum(rewards) / len(rewards)
     weighted = sum(r * n for r, n in zip(rewards, lengths, strict=True)) / sum(lengths)
     second, best = sorted(rewards)[-2:]
+    records["reinforce"].append(list(rewards))
     records["remax"].append([r - greedy for r in rewards])
     records["opo"].append([r - weighted for r in rewards])
     records["maxrl"].append([(r - mean) / mean for r in rewards])

@@ -84,6 +84,7 @@ def test_help_names_every_command_and_exit_code(capsys, flag) -> None:
   ("command", "words"),
   [
     ("train", ["EXPERIMENT", "--resume"]),
+    ("sweep", ["EXPERIMENT", "--full", "--resume"]),
     ("eval", ["RUN", "newest checkpoint"]),
     ("report", ["RUN", "report.html"]),
     ("sample", ["RUN", "--prompt STR", "--samples INT", "--temperature FLOAT", "--seed INT"]),
@@ -200,8 +201,8 @@ def test_a_sample_passes_its_options_on(monkeypatch) -> None:
 @pytest.mark.parametrize(
   ("arguments", "line"),
   [
-    ("", "a command is missing: train, eval, report, sample (see o1jax --help)"),
-    ("trian", "trian: no such command; there are train, eval, report, sample (see o1jax --help)"),
+    ("", "a command is missing: train, sweep, eval, report, sample (see o1jax --help)"),
+    ("trian", "trian: no such command; there are train, sweep, eval, report, sample (see o1jax --help)"),
     ("train", "train: EXPERIMENT is missing; it comes first, as in o1jax train EXPERIMENT --field VALUE"),
     ("train --rl.steps 3", "train: EXPERIMENT is missing; it comes first, as in o1jax train EXPERIMENT --field VALUE"),
     ("eval", "eval: RUN is missing; it comes first, as in o1jax eval RUN --field VALUE"),

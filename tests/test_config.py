@@ -10,6 +10,9 @@ import pytest
 
 from o1jax import config as config_module
 from o1jax.config import (
+  Arm,
+  Check,
+  Claim,
   ConfigError,
   CountdownConfig,
   Gsm8kConfig,
@@ -17,6 +20,7 @@ from o1jax.config import (
   RLConfig,
   RopeScaling,
   SftConfig,
+  SweepConfig,
   TrainConfig,
 )
 from o1jax.io.run_config import config_from_dict, config_to_dict
@@ -50,6 +54,7 @@ def not_negative(*names: str) -> list[tuple[dict[str, Any], str]]:
   return [({name: -1}, f"{name}: must not be negative") for name in names]
 
 
+PROXY = {"rl.proxy.kind": "outcome"}
 GSM8K = {"task": Gsm8kConfig()}
 KL = {"rl.kl.coef": 0.1, "rl.steps": 9}
 SCHEDULED = {**KL, "rl.kl.schedule": "linear"}
@@ -184,6 +189,12 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"rl.advantage.kind": "gae"}, "rl.critic.kind: is needed with advantage.kind=gae"),
   ({"rl.critic.kind": "own"}, "rl.advantage.kind: is grpo, so that critic.kind=own cannot act"),
   ({**CRITIC, "rl.critic.clip": 0.2}, "rl.critic.clip: cannot act with one optimiser step a rollout"),
+  ({"rl.proxy.noise": 0.1}, "rl.proxy.kind: is none, so that no other field of the proxy can act"),
+  *(({**PROXY, f"rl.proxy.{name}": 0}, f"rl.proxy.{name}: must be positive, is 0")
+    for name in ("examples", "steps", "rows", "lr", "best_of")),
+  ({**PROXY, "rl.proxy.noise": 0.6}, "rl.proxy.noise: must lie in [0, 0.5]"),
+  ({**PROXY, "rl.refill": 1}, "rl.refill: chooses by the verifier's rewards"),
+  ({**PROXY, "rl.proxy.examples": 8}, "rl.proxy.rows: must not exceed examples=8"),
   ({"rl.samples": 1}, "rl.samples: grpo needs at least 2"),
   ({"rl.samples": 0, "rl.advantage.kind": "remax"}, "rl.samples: remax needs at least 1"),
   ({"rl.minibatches": 3}, "rl.minibatches: does not divide prompts=32"),
@@ -204,6 +215,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"eval.budgets": (8, 4)}, "eval.budgets: must ascend"),
   ({"eval.budgets": (8, 8)}, "eval.budgets: must ascend"),
   ({"eval.budgets": (0, 8)}, "eval.budgets: must be positive"),
+  *not_negative("diagnostics.every"),
+  *positive("diagnostics.problems", "diagnostics.samples"),
   *positive("checkpoint.every", "checkpoint.keep"),
   ({"mesh.fsdp": 0}, "mesh: axes are positive, or -1"),
   ({"mesh.tensor": -2}, "mesh: axes are positive, or -1"),
@@ -222,9 +235,47 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-def refusal(changes: dict[str, Any]) -> ConfigError:
+ARMS = (Arm("weak", {"rl.entropy": 0.1}, 0.1), Arm("strong", {"rl.entropy": 0.2}, 0.2))
+SWEEP = SweepConfig(BASE, ARMS, Claim("text", "source", "figure", (Check("greater", "reward"),)))
+
+
+def checked(kind: Any, metric: str = "reward", arms: tuple[str, ...] = ()) -> dict[str, Any]:
+  """A change of SWEEP that gives it one check."""
+  return {"claim": Claim("text", "source", "figure", (Check(kind, metric, arms),))}
+
+
+THREE, KINDS = (*ARMS, Arm("third", {}, 0.3)), (Arm("one", {}), Arm("other", {}))
+SWEEP_FAULTS: list[tuple[dict[str, Any], str]] = [
+  ({"arms": ()}, "arms: are none"),
+  ({"arms": (ARMS[0], ARMS[0])}, "arms: two have one name"),
+  *(({"arms": (Arm(name, {}),)}, "arms[0].name: must be a folder's name") for name in ("", "..", "a/b", "a b")),
+  ({"seeds": ()}, "seeds: are none"),
+  ({"seeds": (1, 1)}, "seeds: hold one twice"),
+  *not_negative("vmapped", "devices", "chunk"),
+  (checked("greater", ""), "claim.checks[0].metric: is empty"),
+  (checked("lasts", arms=("absent",)), "claim.checks[0].arms: 'absent' is no arm"),
+  (checked("greater", arms=("weak", "weak")), "claim.checks[0].arms: name one twice"),
+  (checked("greater", arms=("weak",)), "claim.checks[0].arms: greater takes 2, not 1"),
+  ({**checked("greater"), "arms": THREE}, "claim.checks[0].arms: greater takes 2, not 3"),
+  (checked("declines"), "claim.checks[0].arms: declines takes 1, not 2"),
+  (checked("lasts", arms=("weak", "strong")), "claim.checks[0].arms: lasts takes 1, not 2"),
+  ({**checked("rising"), "arms": KINDS}, "claim.checks[0].arms: rising takes arms of two strengths or more"),
+  ({**checked("falling"), "arms": (*ARMS, KINDS[0])}, "claim.checks[0].arms: falling takes arms of two strengths"),
+  (checked("falling", arms=("weak",)), "claim.checks[0].arms: falling takes arms of two strengths"),
+  ({"base.rl.samples": 1}, "rl.samples: grpo needs at least 2"),
+  ({"base.rl.steps": 0}, "rl.steps: must be positive in a sweep"),
+  ({"base.controls": True}, "controls: cannot act in a sweep"),
+  ({"base.eval.every": (0, 1)}, "eval.every: cannot act in a sweep"),
+  ({"base.eval.budgets": (8,)}, "eval.budgets: cannot act in a sweep"),
+  ({"base.log.profile": (1, 2)}, "log.profile: cannot act in a sweep"),
+  ({"base.log.wandb": "project"}, "log.wandb: cannot act in a sweep"),
+  ({"base.mesh.data": 1}, "mesh: cannot act in a sweep"),
+]  # fmt: skip
+
+
+def refusal(changes: dict[str, Any], of: Any = BASE) -> ConfigError:
   with pytest.raises(ConfigError) as caught:
-    changed(BASE, changes).validate()
+    changed(of, changes).validate()
   return caught.value
 
 
@@ -232,6 +283,19 @@ def refusal(changes: dict[str, Any]) -> ConfigError:
 def test_what_cannot_work_names_its_field(changes, start) -> None:
   message = str(refusal(changes))
   assert message.startswith(start) and "\n" not in message
+
+
+@pytest.mark.parametrize(("changes", "start"), SWEEP_FAULTS, ids=[start for _, start in SWEEP_FAULTS])
+def test_a_sweep_that_cannot_work_names_its_field(changes, start) -> None:
+  SWEEP.validate()
+  message = str(refusal(changes, SWEEP))
+  assert message.startswith(start) and "\n" not in message
+
+
+@pytest.mark.parametrize("kind", ["greater", "rising", "falling", "fit_entropy", "fit_gao"])
+def test_a_check_of_two_strengths_can_be_tested(kind) -> None:
+  for sweep in (changed(SWEEP, checked(kind)), changed(SWEEP, checked("lasts", arms=("weak",)))):
+    assert sweep.validate() is None
 
 
 def checks() -> set[tuple[str, int]]:
@@ -252,8 +316,8 @@ def checks() -> set[tuple[str, int]]:
 
 def test_every_check_has_a_case_above() -> None:
   reached = set()
-  for changes, _ in FAULTS:
-    trace = refusal(changes).__traceback__
+  for of, (changes, _) in [*((BASE, fault) for fault in FAULTS), *((SWEEP, fault) for fault in SWEEP_FAULTS)]:
+    trace = refusal(changes, of).__traceback__
     while trace.tb_next.tb_frame.f_code.co_name != "require":
       trace = trace.tb_next
     reached.add((pathlib.Path(trace.tb_frame.f_code.co_filename).name, trace.tb_lineno))
@@ -284,8 +348,10 @@ WORKS: list[dict[str, Any]] = [
   {"rl.kl.coef": 0.1, "rl.kl.estimator": "k1", "rl.kl.placement": "reward"},
   {"rl.kl.coef": 0.1, "rl.kl.estimator": "k2", "rl.kl.times_ratio": True},
   {"rl.advantage.kind": "reinforce++", "rl.advantage.group_baseline": True, "rl.samples": 1},
+  {"rl.advantage.kind": "reinforce", "rl.samples": 1},
   {"rl.advantage.ddof": 0, "rl.advantage.eps": 1e-8},
   {**CRITIC, "rl.samples": 1},
+  {**PROXY, "rl.proxy.examples": 32, "rl.proxy.noise": 0.5, "rl.proxy.best_of": 1},
   {**CRITIC, "rl.critic.kind": "own", "rl.minibatches": 2, "rl.critic.clip": 0.2, "rl.critic.whiten": False},
   {"rl.refill": 2, "rl.problems": 96},
   *({"rl.refill": 1, "rl.advantage.kind": kind} for kind in ("remax", "reinforce++", "maxrl")),

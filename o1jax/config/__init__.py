@@ -7,6 +7,7 @@ from o1jax.config.base import ConfigError, replaced, require
 from o1jax.config.learning import AdvantageConfig, LossConfig, OptimConfig, RLConfig, SftConfig
 from o1jax.config.model import ModelConfig, RopeScaling
 from o1jax.config.presets import xs
+from o1jax.config.proxy import ProxyConfig
 from o1jax.config.regularise import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
 from o1jax.config.run import (
   CheckpointConfig,
@@ -40,6 +41,7 @@ __all__ = [
   "ModelConfig",
   "OptimConfig",
   "OverlongConfig",
+  "ProxyConfig",
   "RLConfig",
   "RopeScaling",
   "SftConfig",

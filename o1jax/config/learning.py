@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from o1jax.config.base import require
+from o1jax.config.proxy import ProxyConfig
 from o1jax.config.regularise import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
 
 
@@ -56,7 +57,9 @@ class SftConfig:
 class AdvantageConfig:
   """Which estimator, and the conventions in which implementations differ (FORMULAS: advantages)."""
 
-  kind: Literal["grpo", "dr_grpo", "rloo", "reinforce++", "remax", "opo", "maxrl", "pass@k", "gae"] = "grpo"
+  kind: Literal[
+    "grpo", "dr_grpo", "rloo", "reinforce", "reinforce++", "remax", "opo", "maxrl", "pass@k", "gae"
+  ] = "grpo"
   ddof: int = 1  # of grpo's standard deviation: 1 as TRL and verl, 0 as open-instruct
   eps: float = 1e-4  # added to grpo's standard deviation: TRL 1e-4, verl 1e-6, open-instruct 1e-8
   group_baseline: bool = False  # reinforce++ subtracts the group's mean before it whitens
@@ -126,6 +129,7 @@ class RLConfig:
   overlong: OverlongConfig = OverlongConfig()
   importance: ImportanceConfig = ImportanceConfig()
   critic: CriticConfig = CriticConfig()
+  proxy: ProxyConfig = ProxyConfig()
   problems: int | None = None  # distinct training problems, the first of the task's; None: all
   refill: int = (
     0  # most rounds of P fresh problems a step that replace groups of equal rewards (DAPO); 0: none
@@ -141,7 +145,7 @@ class RLConfig:
     require(self.problems is None or self.problems > 0, f"{field}.problems", "must be positive")
     for name in ("steps", "l2_init", "refill", "trim"):
       require(vars(self)[name] >= 0, f"{field}.{name}", "must not be negative")
-    grouped = self.advantage.kind not in ("reinforce++", "remax", "gae")
+    grouped = self.advantage.kind not in ("reinforce", "reinforce++", "remax", "gae")
     least = 2 if grouped else 1
     require(self.samples >= least, f"{field}.samples", f"{self.advantage.kind} needs at least {least}")
     require(self.temperature > 0, f"{field}.temperature", "must be positive: greedy is for evaluation")
@@ -156,6 +160,7 @@ class RLConfig:
     self.overlong.validate(f"{field}.overlong", self.max_tokens)
     self.importance.validate(f"{field}.importance")
     self.critic.validate(f"{field}.critic")
+    self.proxy.validate(f"{field}.proxy")
     self.optim.validate(f"{field}.optim")
     self._validate_refill(field)
     self._validate_critic(field)
@@ -166,6 +171,8 @@ class RLConfig:
     """What rounds of fresh problems need. Any estimator may have them: what goes is what has no contrast to show."""
     why = "cannot act with one sample a problem, whose rewards are always all equal"
     require(self.refill == 0 or self.samples > 1, f"{field}.refill", why)
+    seen = self.refill == 0 or self.proxy.kind == "none"
+    require(seen, f"{field}.refill", "chooses by the verifier's rewards, which RL does not see with a proxy")
     most = self.prompts * (1 + self.refill)
     fresh = self.refill == 0 or self.problems is None or self.problems >= most
     why = f"must be at least prompts * (1 + refill) = {most}, or a round's problems are not fresh"

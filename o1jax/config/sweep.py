@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Literal, Mapping
 
 from o1jax.config.base import require
-from o1jax.config.run import TrainConfig
+from o1jax.config.run import MeshConfig, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,18 +21,35 @@ class Arm:
     require(plain, f"{field}.name", f"must be a folder's name without spaces, is {self.name!r}")
 
 
+TAKES = {"greater": 2, "declines": 1, "lasts": 1}  # arms of a check; the other kinds take any number
+
+
 @dataclasses.dataclass(frozen=True)
 class Check:
   """One testable part of a claim, over final figures or curves of the members (`scaling/claims.py`).
 
   greater: the metric of arms[0] above that of arms[1], paired by seed. rising, falling: the metric against the arms'
   strengths. fit_entropy: R = -a exp(H) + b over the curves of `arms`. declines, lasts: the curve of arms[0] ends below its
-  best, or does not. fit_gao: R = d (a - b log d), d = sqrt KL, over the curves of `arms`.
+  best, or does not. fit_gao: R = d (a - b log d), d = sqrt KL, over the curves of `arms`. fit_gao_bon: R = d (a - b d) over
+  the final `<metric>/<n>` of best-of-n, n = 1, 2, 4, ..., as `bon` and `bon_proxy` of a learned reward are.
   """
 
-  kind: Literal["greater", "rising", "falling", "fit_entropy", "declines", "lasts", "fit_gao"]
+  kind: Literal["greater", "rising", "falling", "fit_entropy", "declines", "lasts", "fit_gao", "fit_gao_bon"]
   metric: str
   arms: tuple[str, ...] = ()  # () = all
+
+  def validate(self, field: str, strengths: Mapping[str, float | None]) -> None:
+    """Raises ConfigError where this cannot be tested on arms of these names and strengths."""
+    require(self.metric != "", f"{field}.metric", "is empty")
+    for name in self.arms:
+      require(name in strengths, f"{field}.arms", f"{name!r} is no arm")
+    require(len(set(self.arms)) == len(self.arms), f"{field}.arms", "name one twice")
+    named = self.arms or tuple(strengths)
+    takes = TAKES.get(self.kind, len(named))
+    require(len(named) == takes, f"{field}.arms", f"{self.kind} takes {takes}, not {len(named)}")
+    held = {strengths[name] for name in named}
+    ordered = self.kind not in ("rising", "falling") or (len(held) > 1 and None not in held)
+    require(ordered, f"{field}.arms", f"{self.kind} takes arms of two strengths or more, each with a number")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +71,8 @@ class SweepConfig:
   claim: Claim
   seeds: tuple[int, ...] = (0, 1, 2)
   vmapped: int = 0  # members in one vmap: 1 is lax.map alone; 0: chosen by a short measurement at the start
-  devices: int = 0  # CPU devices that members are spread over; 0: one a core (an accelerator's are all used)
-  chunk: int = 0  # steps in one executable call; 0: diagnostics.every, or 10
+  devices: int = 0  # that members are spread over; 0: all accelerators, or one CPU device a core
+  chunk: int = 0  # steps in one executable call, which divides diagnostics.every; 0: diagnostics.every, or 10
 
   def validate(self) -> None:
     """Raises ConfigError naming the first field that cannot work."""
@@ -68,7 +85,21 @@ class SweepConfig:
     require(len(set(self.seeds)) == len(self.seeds), "seeds", "hold one twice")
     for name in ("vmapped", "devices", "chunk"):
       require(vars(self)[name] >= 0, name, "must not be negative")
+    strengths = {arm.name: arm.strength for arm in self.arms}
     for i, check in enumerate(self.claim.checks):
-      for name in check.arms:
-        require(name in names, f"claim.checks[{i}].arms", f"{name!r} is no arm")
+      check.validate(f"claim.checks[{i}]", strengths)
     self.base.validate()
+    self._validate_base()
+
+  def _validate_base(self) -> None:
+    """What a run can do and a member of a sweep does not."""
+    base = self.base
+    require(base.rl.steps > 0, "rl.steps", "must be positive in a sweep")
+    require(not base.controls, "controls", "cannot act in a sweep: make each control an arm")
+    require(
+      not any(base.eval.every), "eval.every", "cannot act in a sweep: diagnostics.every tests its members"
+    )
+    require(not base.eval.budgets, "eval.budgets", "cannot act in a sweep")
+    require(not base.log.profile, "log.profile", "cannot act in a sweep")
+    require(base.log.wandb is None, "log.wandb", "cannot act in a sweep")
+    require(base.mesh == MeshConfig(), "mesh", "cannot act in a sweep: --devices spreads its members")

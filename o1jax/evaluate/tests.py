@@ -10,7 +10,7 @@ from o1jax.config import EvalConfig
 from o1jax.evaluate.samples import sample_and_grade
 from o1jax.evaluate.setup import Setup
 from o1jax.rl.diagnostics import examine
-from o1jax.rl.stages import Stage, examined_passes
+from o1jax.rl.stages import Stage, examined_passes, without_strengths
 from o1jax.scaling import compute
 from o1jax.scaling.text import reflection_rates, repetition_rate
 from o1jax.tasks.base import Task
@@ -77,7 +77,7 @@ def diagnosed(
   rollout, reward, greedy_reward, key, strengths = seen
   told = look(
     state, first_params, rollout, reward, greedy_reward, key, strengths,
-    model=setup.model, stage=stage, cfg=config.rl,
+    model=setup.model, stage=stage, cfg=without_strengths(config.rl),
   )  # fmt: skip
   every = dataclasses.replace(config.eval, samples=config.diagnostics.samples)
   tests, _ = tested(setup, state.params, every, config.diagnostics.problems, step - 1)

@@ -5,15 +5,18 @@ its object carries the class's name under "type". Reading checks every type, so 
 that an experiment's Python may hold.
 """
 
+import collections.abc
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
+import operator
 import pathlib
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from o1jax.config import (
@@ -46,8 +49,17 @@ def config_from_dict(data: dict[str, Any]) -> TrainConfig:
 
 
 def with_overrides(config: TrainConfig, overrides: Mapping[str, Any]) -> TrainConfig:
-  """The configuration with the fields under these dotted names replaced. Raises ConfigError naming a wrong one."""
+  """The configuration with the fields under these dotted names replaced. Raises ConfigError naming a wrong one.
+
+  A group that is replaced whole is given as its dataclass or its JSON object, a single field as its value.
+  """
   return config_from_dict(config_to_dict(replaced(config, overrides)))
+
+
+def overrides_to_dict(config: TrainConfig, names: Sequence[str]) -> dict[str, Any]:
+  """What stands in the fields under these dotted names, as what `json.dump` takes."""
+  data = config_to_dict(config)
+  return {name: functools.reduce(operator.getitem, name.split("."), data) for name in names}
 
 
 def struct_from_dict(kind: type[Struct], data: Any, field: str) -> Struct:
@@ -67,7 +79,16 @@ def read_run_config(run: str) -> TrainConfig:
     raise ConfigError(f"{path}: {error}") from error
 
 
-RESUMED = ("model", "task", "seed", "sft", "rl", "eval", "controls")  # what a resumed run must not change
+RESUMED = (
+  "model",
+  "task",
+  "seed",
+  "sft",
+  "rl",
+  "eval",
+  "diagnostics",
+  "controls",
+)  # what a resumed run must not change
 
 
 def check_same(now: TrainConfig, before: TrainConfig, folder: pathlib.Path) -> None:
@@ -121,7 +142,7 @@ def _encode(kind: Any, value: Any) -> Any:
     hints = typing.get_type_hints(type(value))
     fields = {f.name: _encode(hints[f.name], vars(value)[f.name]) for f in dataclasses.fields(value)}
     return {TAG: type(value).__name__} | fields if len(_structs(kind)) > 1 else fields
-  if isinstance(value, tuple):
+  if isinstance(value, (tuple, list)):
     return [_encode(Any, item) for item in value]
   return value
 
@@ -178,13 +199,24 @@ def _decode_tuple(kind: Any, value: Any, field: str) -> tuple[Any, ...]:
   return tuple(_decode(item, part, f"{field}[{i}]") for i, (item, part) in enumerate(zip(items, value)))
 
 
+def _decode_mapping(kind: Any, value: Any, field: str) -> Any:
+  """A mapping whose values may be anything: what they stand for decides what they must be."""
+  named = isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+  require(named, field, f"wants names with values, has {value!r}")
+  return dict(value)
+
+
 def _decode_literal(kind: Any, value: Any, field: str) -> Any:
   options = typing.get_args(kind)
   require(value in options, field, f"wants one of {', '.join(map(str, options))}, has {value!r}")
   return value
 
 
-_ORIGINS: dict[Any, Callable[[Any, Any, str], Any]] = {tuple: _decode_tuple, typing.Literal: _decode_literal}
+_ORIGINS: dict[Any, Callable[[Any, Any, str], Any]] = {
+  tuple: _decode_tuple,
+  typing.Literal: _decode_literal,
+  collections.abc.Mapping: _decode_mapping,
+}
 
 
 def _spell(kind: Any) -> str:
@@ -204,8 +236,9 @@ def load_experiment(path: str) -> TrainConfig:
 
 
 def load_sweep(path: str, *, full: bool) -> SweepConfig:
-  """Imports an experiment file and returns what its `sweep(full)` returns. Raises as `load_experiment` does."""
-  return _load(path, "sweep", SweepConfig, full)
+  """Imports an experiment file and returns what its `sweep(full)` returns, its types checked. Raises as `load_experiment`."""
+  declared = _load(path, "sweep", SweepConfig, full)
+  return _decode(SweepConfig, _encode(SweepConfig, declared), "")
 
 
 Loaded = typing.TypeVar("Loaded")

@@ -43,7 +43,7 @@ LOGARITHMIC = ("kl_reverse", "grad_norm")
 MARKERS = "osD^vPX*"
 BINS = 60  # groups of neighbouring steps that a curve is averaged over
 PATH_POINTS = 40  # of a way through reward and distance
-DISTANCE = "distance to the reference, √KL (√ nats a token)"
+DISTANCE = "distance to the first policy, √KL (√ nats a completion; a token where that alone was logged)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,6 +285,11 @@ def _gao_line(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray
   return lambda at: fit.start + fit.a * at - fit.b * fits.d_log_d(at)
 
 
+def _gao_bon_line(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+  fit = fits.gao_best_of_n(x, y)
+  return lambda at: fit.start + fit.a * at - fit.b * at**2
+
+
 # kind of check -> metric -> (points of a member, fit, its label, x axis)
 LAWS: dict[str, Callable[[str], tuple]] = {
   "fit_entropy": lambda metric: (
@@ -298,6 +303,12 @@ LAWS: dict[str, Callable[[str], tuple]] = {
     _gao_line,
     "R = R₀ + d (a − b log d)",
     f"d: {DISTANCE}",
+  ),
+  "fit_gao_bon": lambda metric: (
+    lambda member: claims.best_of_n_curve(member, metric),
+    _gao_bon_line,
+    "R = R₀ + d (a − b d)",
+    "d: distance to the policy, √KL of best-of-n (√ nats a completion)",
   ),
 }
 

@@ -31,9 +31,9 @@ HEAD: dict[str, type | tuple[type, ...]] = {
 NUMBER = (int, float)
 TABLED = {  # final figures of the table by arm, beside the accuracies: metric -> heading
   "kl_reverse": "KL, nats a token",
-  "entropy": "entropy",
-  "completions/mean_length": "tokens",
-  "incorrect/mean_length": "tokens where wrong",
+  "last/entropy": "entropy, last quarter",
+  "last/completions/mean_length": "tokens, last quarter",
+  "last/incorrect/mean_length": "tokens where wrong, last quarter",
   "last/reward": "reward, last quarter",
 }
 

@@ -70,6 +70,13 @@ def rloo(credit: Credit, cfg: RLConfig) -> jax.Array:
   return _spread(credit, centred * count / jnp.maximum(count - 1, 1), reward)
 
 
+def reinforce(credit: Credit, cfg: RLConfig) -> jax.Array:
+  """R itself, with no baseline (Williams 1992, eq. 11 with b = 0): equal rewards teach too."""
+  del cfg
+  rows = jnp.where(credit.include, _rewards(credit), 0.0).reshape(-1, 1)
+  return jnp.where(credit.is_action, rows, 0.0)
+
+
 def opo(credit: Credit, cfg: RLConfig) -> jax.Array:
   """R - sum(length R) / sum(length), the length-weighted optimal baseline (Hao et al. 2025, eq. 8)."""
   del cfg
@@ -151,6 +158,7 @@ ADVANTAGES: dict[str, Callable[[Credit, RLConfig], jax.Array]] = {
   "grpo": grpo,
   "dr_grpo": dr_grpo,
   "rloo": rloo,
+  "reinforce": reinforce,
   "reinforce++": reinforce_plus_plus,
   "remax": remax,
   "opo": opo,

@@ -1,4 +1,4 @@
-"""What a state is like before a step: exact KLs, gradients by term, entropy by position, how far one step moves it, tests.
+"""What a state is like before a step: exact KLs, gradients by term, their noise, entropy by position, one step's way, tests.
 
 `examine` looks at a rollout that the state has drawn and takes the step it would take, and then forgets it. `test` samples
 problems that were kept from training. Both only read the state.
@@ -30,6 +30,11 @@ def _mean(value: Any, mask: jax.Array) -> jax.Array:
   return jnp.where(mask, value, 0.0).sum() / jnp.maximum(mask.sum(), 1)
 
 
+def _a_completion(value: jax.Array, mask: jax.Array) -> jax.Array:
+  """Mean over completions of the sum of f32[B, L] where bool[B, L]; completions of nothing are left out."""
+  return jnp.where(mask, value, 0.0).sum() / jnp.maximum(mask.any(1).sum(), 1)
+
+
 def _scores(params: Any, ref: Any, experience: Experience, strengths, *, model, stage, cfg) -> TokenScores:
   """Log-probs, entropies and exact KLs of `params` against `ref` on the tokens of `experience`."""
   return score(
@@ -38,8 +43,10 @@ def _scores(params: Any, ref: Any, experience: Experience, strengths, *, model, 
   )  # fmt: skip
 
 
-def _by_term(state: TrainState, experience: Experience, strengths, *, model, stage) -> dict[str, jax.Array]:
-  """grad_norm/<term> of each term alone, and grad_cosine/<term> to the policy's gradient."""
+def _by_term(
+  state: TrainState, experience: Experience, strengths, *, model, stage
+) -> tuple[dict[str, jax.Array], Any]:
+  """grad_norm/<term> of each term alone, grad_cosine/<term> to the policy's gradient, and that gradient."""
   update = stage.update
   norms = global_norms(experience, update.max_tokens, update.segments)
   grads = {}
@@ -53,7 +60,41 @@ def _by_term(state: TrainState, experience: Experience, strengths, *, model, sta
   for name in grads.keys() - {"policy"}:
     product = optax.tree.vdot(grads[name], grads["policy"])
     told[f"grad_cosine/{name}"] = product / jnp.maximum(norm[name] * norm["policy"], 1e-20)
-  return told
+  return told, grads["policy"]
+
+
+def _noise(
+  state: TrainState, experience: Experience, mean: Any, strengths: Strengths, *, model, stage, groups: int
+) -> dict[str, jax.Array]:
+  """grad_noise/{trace,signal,scale} of the policy term; `mean` is its gradient g over the whole batch.
+
+  The batch's loss is a sum over its P prompt groups, so that g = mean_p g_p with g_p = P times group p's share of it.
+  Then trace = sum_p |g_p - g|^2 / (P (P - 1)) estimates E |g - E g|^2, the trace of the covariance of g;
+  signal = max(|g|^2 - trace, 0) estimates |E g|^2, as E |g|^2 = |E g|^2 + trace; and scale = trace / |g|^2 is the simple
+  noise scale tr(Sigma) / |G|^2 of McCandlish et al. 2018 (eq. 2.9) over the number of prompts, with g for the true G.
+  Groups count as independent: an advantage that is whitened over the batch, and the batch's own count of tokens, tie
+  them a little, which this does not see. {} where there is one group alone.
+  """
+  if groups < 2:
+    return {}
+  update = stage.update
+  norms = global_norms(experience, update.max_tokens, update.segments)
+  terms = tuple(term for term in update.terms if term.name == "policy")
+  alone = dataclasses.replace(update, terms=terms, micro_batches=1)
+
+  def away(group: Experience) -> jax.Array:
+    grad = gradients(state.params, state.ref_params, group, strengths, norms, model=model, cfg=alone)[1]
+    gaps = jax.tree.map(lambda own, whole: jnp.sum((groups * own - whole) ** 2), grad, mean)
+    return sum(jax.tree.leaves(gaps), jnp.zeros(()))
+
+  apart = jax.tree.map(lambda a: a.reshape(groups, -1, *a.shape[1:]), experience)
+  trace = jax.lax.map(away, apart).sum() / (groups * (groups - 1))
+  square = optax.tree.norm(mean, squared=True)
+  return {
+    "grad_noise/trace": trace,
+    "grad_noise/signal": jnp.maximum(square - trace, 0.0),
+    "grad_noise/scale": trace / jnp.maximum(square, 1e-20),
+  }
 
 
 def _by_position(entropy: Any, mask: jax.Array, prompt: int) -> dict[str, jax.Array]:
@@ -97,7 +138,8 @@ def examine(
   """f32[] figures of `state` on a rollout it drew; arguments as in `improve`, whose step is taken and forgotten.
 
   first_params: the policy the stage began with, to which `kl_reverse` = KL(pi || first) and `kl_forward` are exact
-  over the vocabulary, nats a token. Consumes the key, which is the step's own.
+  over the vocabulary, nats a token; `kl_sequence` is the former summed over a completion's actions, nats a completion:
+  as the rollout is pi's, its expectation is the KL of whole completions. Consumes the key, which is the step's own.
   """
   experience, _ = recall(
     state, rollout, reward, greedy_reward, strengths, model=model, stage=stage, cfg=cfg, apart=apart
@@ -110,12 +152,18 @@ def examine(
   told = {
     "kl_reverse": _mean(now.kl_reverse, mask),
     "kl_forward": _mean(now.kl_forward, mask),
+    "kl_sequence": _a_completion(now.kl_reverse, mask),
     "kl_of_step": _mean(then.kl_forward, mask),
     **_by_position(now.entropy, mask, cfg.max_prompt),
     **_moved(then.logp, experience, strengths, cfg),
   }
   effective = in_force(strengths, state.controllers)
-  return told | _by_term(state, experience, effective, model=model, stage=stage)
+  experience = dataclasses.replace(
+    experience, held_back=stage.update.hold_back(experience, jax.random.fold_in(key, cfg.epochs))
+  )
+  told_by_term, grad = _by_term(state, experience, effective, model=model, stage=stage)
+  noise = _noise(state, experience, grad, effective, model=model, stage=stage, groups=cfg.prompts)
+  return told | told_by_term | noise
 
 
 def test(

@@ -19,6 +19,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from o1jax.config import RLConfig
 from o1jax.model.transformer import Decoder
+from o1jax.rl.proxy import REWARDS
 from o1jax.rl.refill import Drawn, Groups, refill_stats, refilled
 from o1jax.rl.sample import SampleConfig, generate, greedy
 from o1jax.rl.stages import Stage
@@ -40,6 +41,8 @@ class Feed:
   minibatch: jax.Array  # key[N], of the minibatch stream
   strengths: Strengths  # each f32[N]
   refill: Any = None  # key[N], of the refill stream; None where no step has rounds
+  proxy: Any = None  # parameters of the member's learned reward, for all steps; None: the verifier pays
+  frozen: jax.Array | None = None  # bool[], whether a call before met its first bad step; None: not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,12 @@ def graded(program: Program, rollout: Rollout, batch: PromptBatch) -> tuple[jax.
   return reward.reshape(batch.tokens.shape[0], -1), correct
 
 
+def paid(program: Program, proxy: Any, rollout: Rollout, verdict: jax.Array) -> jax.Array:
+  """f32[P, G] that RL sees of a rollout: the verifier's reward `verdict` f32[P, G], or a learned one in its place."""
+  prompt = program.cfg.max_prompt
+  return REWARDS[program.cfg.proxy.kind](proxy, rollout, verdict, model=program.model, prompt=prompt)
+
+
 def sampled(
   program: Program, draw_problems: DrawProblems, params: Any, at: jax.Array, feed: Feed
 ) -> tuple[Groups, jax.Array | None, Drawn]:
@@ -110,7 +119,8 @@ def sampled(
     return groups, None, drawn
   sampling = dataclasses.replace(program.sampling, draw=greedy)
   best = fixed(generated(groups.batch, feed.train, feed.strengths, samples=1, cfg=sampling))
-  reward = fixed(graded(program, best, groups.batch)[0])[:, 0]
+  verdict = fixed(graded(program, best, groups.batch)[0])
+  reward = fixed(paid(program, feed.proxy, best, verdict))[:, 0]
   return groups, reward, drawn._replace(greedy=best.is_action.sum(1))
 
 
@@ -120,8 +130,9 @@ def one_step(
   """(state, position in the order, statistics, what was drawn) after a rollout and its update; `feed` is this step's."""
   cfg = program.cfg
   groups, greedy_reward, drawn = sampled(program, draw_problems, state.params, at, feed)
+  reward = fixed(paid(program, feed.proxy, groups.rollout, groups.reward))
   state, told = improve(
-    state, groups.rollout, groups.reward, greedy_reward, feed.minibatch, feed.strengths,
+    state, groups.rollout, reward, greedy_reward, feed.minibatch, feed.strengths,
     model=program.model, stage=program.stage, cfg=cfg, apart=fixed,
   )  # fmt: skip
   told |= fixed(tally(groups.rollout, groups.reward, groups.correct))
@@ -136,10 +147,11 @@ def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program)
   Statistics of the steps behind a first bad one are those of the frozen state.
   """
   draw_problems = functools.partial(gather, pool, feed.order, program.cfg.prompts)
-  steps = feed.train.shape[0]
+  steps, proxy = feed.train.shape[0], feed.proxy
 
   def step(carry, now: tuple[jax.Array, Feed]):
     (state, at, first_bad), (index, feed) = carry, now
+    feed = dataclasses.replace(feed, proxy=proxy)
     moved, at, stats, drawn = one_step(program, draw_problems, state, at, feed)
     finite = jnp.isfinite(stats["loss"].result()[""]) & jnp.isfinite(stats["grad_norm"].result()[""])
     first_bad = jnp.where(finite, first_bad, jnp.minimum(first_bad, index))
@@ -147,7 +159,8 @@ def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program)
     state = jax.tree.map(lambda new, old: jnp.where(frozen, old, new), moved, state)
     return (state, at, first_bad), (stats, drawn)
 
-  each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32))
-  start = (state, jnp.zeros((), jnp.int32), jnp.full((), steps, jnp.int32))
+  each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32), proxy=None, frozen=None)
+  first = jnp.full((), steps, jnp.int32) if feed.frozen is None else jnp.where(feed.frozen, 0, steps)
+  start = (state, jnp.zeros((), jnp.int32), first.astype(jnp.int32))
   (state, _, first_bad), (stats, drawn) = jax.lax.scan(step, start, (jnp.arange(steps), each))
   return state, Told(stats, drawn, first_bad)

@@ -18,7 +18,17 @@ from o1jax.model.transformer import KV, Context, Decoder, cast_params
 from o1jax.types import PromptBatch, Rollout, Strengths
 
 # Streams of random numbers, one a use, so that no two uses share a key.
-STREAMS = {"train": 0, "refill": 1, "eval": 2, "judge": 3, "branch": 4, "init": 5, "minibatch": 6, "sft": 7}
+STREAMS = {
+  "train": 0,
+  "refill": 1,
+  "eval": 2,
+  "judge": 3,
+  "branch": 4,
+  "init": 5,
+  "minibatch": 6,
+  "sft": 7,
+  "proxy": 8,
+}
 MAX_BODIES = 6  # compiled sizes of the response's key buffer
 KEY_BLOCK = 64  # positions in a block of keys; sizes are multiples of it
 CDF_BLOCK = 64  # tokens in a block of the CDF

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
-from o1jax.config import OptimConfig, RLConfig, TrainConfig
+from o1jax.config import OptimConfig, ProxyConfig, RLConfig, TrainConfig
 from o1jax.rl.batch import response_width
 from o1jax.rl.objective import needs, rl_terms, sft_terms
 from o1jax.rl.regularise import hold_back, rl_controllers, rl_penalties
@@ -25,8 +25,9 @@ class Stage:
   name: str  # "sft" | "rl"
   tx: optax.GradientTransformation
   update: UpdateConfig
-  rate: optax.Schedule
-  optim: OptimConfig
+  # They make Strengths on the host and are no part of a compiled program: stages that differ in them share one.
+  rate: optax.Schedule = dataclasses.field(compare=False)
+  optim: OptimConfig = dataclasses.field(compare=False)
   first: int  # steps of the run before this stage
   eval_every: int  # steps of the stage between evaluations; 0: none
   add_critic: Callable[[Any], Any] = ADD_CRITIC["none"]  # to the parameters it begins with
@@ -133,6 +134,15 @@ def critic_passes(cfg: RLConfig) -> dict[str, int]:
   return {"values": forward, "value_updates": learned}
 
 
+# Forward passes of a learned reward's decoder, without the vocabulary's head, that a rollout takes.
+JUDGE_PASSES = {"none": 0, "outcome": 1}
+
+
+def judge_passes(cfg: RLConfig) -> int:
+  """Forward passes that a learned reward makes of a rollout."""
+  return JUDGE_PASSES[cfg.proxy.kind]
+
+
 def step_flops(
   config: TrainConfig,
   stage: Stage,
@@ -153,16 +163,43 @@ def step_flops(
   passes = {"updates": cfg.epochs, "references": references(stage, cfg), **critic_passes(cfg)}
   spent = took(compute.learning_flops, learned, **passes)
   for sizes in (*draws, *([] if greedy is None else [greedy])):
-    spent += took(compute.sampling_flops, sizes)
+    spent += took(compute.sampling_flops, sizes) + took(
+      compute.judging_flops, sizes, judges=judge_passes(cfg)
+    )
   return spent + compute.Ledger(extra_samples=sum(sizes.lengths.size for sizes in draws[1:]))
 
 
 def examined_passes(stage: Stage, cfg: RLConfig) -> int:
   """Forward passes, a backward one counted as two, that `diagnostics.examine` makes of a rollout."""
-  steps = 3 * (cfg.epochs + len(stage.update.terms))  # the step it takes, and each term's gradient alone
+  noise = cfg.prompts > 1  # the policy's gradient once more, by prompt group
+  steps = 3 * (
+    cfg.epochs + len(stage.update.terms) + noise
+  )  # the step it takes, and each term's gradient alone
   values, learned = CRITIC_PASSES[cfg.critic.kind](cfg)
   exact = 4  # two scores with exact KLs, each of two policies
   return references(stage, cfg) + steps + exact + values + 3 * learned
+
+
+def without_strengths(cfg: RLConfig) -> RLConfig:
+  """`cfg` as compiled programs see it: the numbers of `strengths_at`, and what chooses problems or teaches a proxy, are
+  the same for all.
+
+  What is None stays None: whether a strength is there at all is static.
+  """
+  one = lambda value, stand_in: None if value is None else stand_in
+  kl, loss, plain = cfg.kl, cfg.loss, OptimConfig()
+  return dataclasses.replace(
+    cfg, entropy=0.0, l2_init=0.0, temperature=1.0, problems=None,
+    kl=dataclasses.replace(
+      kl, coef=0.0, schedule="constant", final_fraction=0.0, ema=one(kl.ema, 1.0), reset_every=one(kl.reset_every, 1)
+    ),
+    loss=dataclasses.replace(loss, clip_low=one(loss.clip_low, 1.0), clip_high=one(loss.clip_high, 1.0)),
+    cov=dataclasses.replace(cfg.cov, coef=one(cfg.cov.coef, 0.0)),
+    critic=dataclasses.replace(cfg.critic, coef=0.0), proxy=ProxyConfig(cfg.proxy.kind),
+    optim=dataclasses.replace(
+      cfg.optim, lr=plain.lr, decay=0.0, warmup=0, schedule="constant", final_fraction=0.0
+    ),
+  )  # fmt: skip
 
 
 def strengths_at(config: TrainConfig, stage: Stage, step: int) -> Strengths:

@@ -29,8 +29,11 @@ from o1jax.scaling.members import (
   stack,
   weighted,
 )
+from o1jax.scaling.passk import best_of_n_kl
 
-KL_METRICS = ("kl_reverse", "kl/k3")  # exact where it is logged, else the sampled estimator
+# Gao's KL is of whole completions; nats a token in its place scale d by the root of a length, which may drift. The last
+# is a sampled estimate, where nothing exact was logged.
+KL_METRICS = ("kl_sequence", "kl_reverse", "kl/k3")
 GOOD_FIT, BAD_FIT = 0.8, 0.5  # R^2 from which a law describes a curve, and below which it does not
 FIT_POINTS = 40  # averages of neighbouring steps that a curve is fitted by
 PARTS = 10  # equal parts that a curve is cut into to find its best and its end
@@ -174,10 +177,23 @@ def paired_curves(member: Member, x: str, y: str) -> tuple[np.ndarray, np.ndarra
 
 
 def distance_curve(member: Member, metric: str) -> tuple[np.ndarray, np.ndarray]:
-  """f[n] sqrt of the KL to the reference, and f[n] the metric; an estimate below 0 counts as 0."""
+  """f[n] sqrt of the KL to the first policy, nats a completion where logged; f[n] the metric. A KL below 0 counts as 0."""
   pairs = (paired_curves(member, name, metric) for name in KL_METRICS)
-  kl, values = max(pairs, key=lambda pair: len(pair[0]) > 2)  # the first that has points enough
+  kl, values = max(pairs, key=lambda pair: min(len(pair[0]), 3))  # the first that has points enough
   return np.sqrt(np.maximum(kl, 0.0)), values
+
+
+def best_of_n_curve(member: Member, metric: str) -> tuple[np.ndarray, np.ndarray]:
+  """f[n] sqrt of the KL of best-of-n, nats a completion, and f[n] the member's final `<metric>/<n>`, in ascending n.
+
+  KL = log n - (n - 1) / n, which is exact where no two completions have one score, and a bound else.
+  """
+  found = {
+    int(n): value for name, value in member.final.items() for start, _, n in [name.rpartition("/")]
+    if start == metric and n.isdigit() and math.isfinite(value)
+  }  # fmt: skip
+  order = sorted(found)
+  return np.sqrt([best_of_n_kl(n) for n in order]), np.array([found[n] for n in order])
 
 
 def points_by_seed(
@@ -234,11 +250,25 @@ def fit_entropy(
   return Finding(text, measured, effect.mean, effect.ci95, holds, reading, effect.seeds)
 
 
-def fit_gao(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Finding:
-  """R = d (a - b log d), d = sqrt KL, one fit a seed over the curves of its arms (Gao et al. 2022); the effect is b."""
-  points = points_by_seed(members, lambda member: distance_curve(member, metric))
-  laws: list[fits.GaoLaw] = _fits(fits.gao_rl, points, f"the KL and {metric}")
-  others: list[fits.GaoLaw] = _fits(fits.gao_best_of_n, points, f"the KL and {metric}")
+@dataclasses.dataclass(frozen=True)
+class GaoForm:
+  """One of Gao's two laws: how it is written, and how it is fitted."""
+
+  text: str
+  fit: Callable[[np.ndarray, np.ndarray], fits.GaoLaw]
+
+
+GAO_RL = GaoForm("d (a - b log d)", fits.gao_rl)
+GAO_BEST_OF_N = GaoForm("d (a - b d)", fits.gao_best_of_n)
+
+
+def _gao_finding(
+  metric: str, arms: Sequence[str], points: Mapping[int, tuple[np.ndarray, np.ndarray]], rng: np.random.Generator,
+  law: GaoForm, other: GaoForm,
+) -> Finding:  # fmt: skip
+  """R = `law` fitted to each seed's d and R, with the other form beside it; the effect is b."""
+  laws: list[fits.GaoLaw] = _fits(law.fit, points, f"the KL and {metric}")
+  others: list[fits.GaoLaw] = _fits(other.fit, points, f"the KL and {metric}")
   effect = stats.seed_effect(np.array([[law.b] for law in laws]), rng)
   a, r2 = (float(np.mean([vars(law)[name] for law in laws])) for name in ("a", "r2"))
   other_a, other_b, other_r2 = (float(np.mean([vars(law)[n] for law in others])) for n in ("a", "b", "r2"))
@@ -252,10 +282,24 @@ def fit_gao(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np
     "undecided": "The law is not shown.",
   }[holds]
   seen = f"Its peak lies {where} what was measured (d up to {furthest:.3g})."
-  best = f"The best-of-n form d (a - b d) has a = {other_a:.3f}, b = {other_b:.3f}, R^2 = {other_r2:.2f}."
-  reading = f"{told} {seen} {best} {few_seeds(effect.seeds)}"
-  text = f"{metric} = d (a - b log d) over {', '.join(arms)}, d = sqrt KL"
+  beside = f"The other form {other.text} has a = {other_a:.3f}, b = {other_b:.3f}, R^2 = {other_r2:.2f}."
+  reading = f"{told} {seen} {beside} {few_seeds(effect.seeds)}"
+  text = f"{metric} = {law.text} over {', '.join(arms)}, d = sqrt KL"
   return Finding(text, measured, effect.mean, effect.ci95, holds, reading, effect.seeds)
+
+
+def fit_gao(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Finding:
+  """R = d (a - b log d), d = sqrt KL, one fit a seed over the curves of its arms (Gao et al. 2022); the effect is b."""
+  points = points_by_seed(members, lambda member: distance_curve(member, metric))
+  return _gao_finding(metric, arms, points, rng, GAO_RL, GAO_BEST_OF_N)
+
+
+def fit_gao_bon(
+  metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator
+) -> Finding:
+  """R = d (a - b d) over the final `<metric>/<n>` of best-of-n, one fit a seed (Gao et al. 2022); the effect is b."""
+  points = points_by_seed(members, lambda member: best_of_n_curve(member, metric))
+  return _gao_finding(metric, arms, points, rng, GAO_BEST_OF_N, GAO_RL)
 
 
 def drops(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -323,4 +367,5 @@ CHECKS: dict[str, Callable[[str, Sequence[str], Sequence[Member], np.random.Gene
   "declines": declines,
   "lasts": lasts,
   "fit_gao": fit_gao,
+  "fit_gao_bon": fit_gao_bon,
 }

@@ -2,8 +2,8 @@
 
 Forward a token = 2 (N_layers + V D where the head is applied) + 4 n_layers n_heads head_dim c, c = keys attended.
 Two counts: `useful` (real tokens, exact causality: for equal-compute comparisons and curves) and `executed` (padding,
-finished rows and recomputation too: for utilisation). Backward is twice the forward. Left out, as norms and softmax
-are: a value head, 2 D a token.
+finished rows and recomputation too: for utilisation). Backward is twice the forward. Both totals leave diagnostics out: they
+are no part of what a method costs. Left out, as norms and softmax are: a value head, 2 D a token.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from o1jax.config import ModelConfig
 
 RECOMPUTE = {"none": 0.0, "dots": 0.0, "full": 1.0}  # forwards done again in the backward pass
 PHASES = ("prefill", "decode", "reference", "update", "diagnostics", "judge", "search")
+TOTALLED = tuple(phase for phase in PHASES if phase != "diagnostics")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +59,11 @@ class Ledger:
 
   @property
   def useful(self) -> float:
-    return sum(vars(self)[phase].useful for phase in PHASES)
+    return sum(vars(self)[phase].useful for phase in TOTALLED)
 
   @property
   def executed(self) -> float:
-    return sum(vars(self)[phase].executed for phase in PHASES)
+    return sum(vars(self)[phase].executed for phase in TOTALLED)
 
   def metrics(self) -> dict[str, float]:
     """`flops/<phase>` (useful) of each phase that did anything, both totals, and `samples/extra` where there are any."""
@@ -206,6 +207,13 @@ def learning_flops(
     reference=policy.times(references) + critic.times(values),
     update=learn(policy, updates) + learn(critic, value_updates),
   )
+
+
+def judging_flops(
+  cfg: ModelConfig, prompts: Sequence[int], max_prompt: int, lengths: np.ndarray, width: int, *, judges: int
+) -> Ledger:
+  """`judges` forward passes of a learned reward's decoder over one rollout; arguments as in `learning_flops`."""
+  return Ledger(judge=pass_flops(cfg, prompts, max_prompt, lengths, width, head=0).times(judges))
 
 
 def sampling_flops(

@@ -66,7 +66,8 @@ def gao_rl(distance: np.ndarray, reward: np.ndarray) -> GaoLaw:
   """R = d (a - b log d) for RL (Gao et al. 2022, section 3.1); distance f[n] = sqrt KL to the start, reward f[n].
 
   The paper counts R from the starting policy's; here the start is a third coefficient, so that one noisy first figure
-  does not move the others. KL a token in place of KL a sequence scales d by a constant, which the family absorbs.
+  does not move the others. A constant factor of d is absorbed by a, b and the form, so that nats a token serve as well
+  as nats a completion while the length stays; where it drifts they do not.
   """
   a, b, start, r2 = _gao(distance, reward, d_log_d(distance))
   return GaoLaw(a, b, start, r2, math.exp(min(a / b - 1, 700.0)) if b > 0 else math.inf)

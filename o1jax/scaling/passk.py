@@ -58,6 +58,32 @@ def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> 
   return float(np.mean(score))
 
 
+def sizes(samples: int) -> list[int]:
+  """1, 2, 4, ... up to the number of samples."""
+  return [2**i for i in range(samples.bit_length())]
+
+
+def best_of_n(scores: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
+  """f64[problems] unbiased mean over n-subsets of the value that the subset's highest-scored sample has.
+
+  scores, values f[problems, K]. In ascending order of score sample i (from 1) is the best of C(i - 1, n - 1) of the
+  C(K, n) subsets. Samples of one score share their values, as if the best of them were drawn. Raises ValueError unless
+  1 <= n <= K.
+  """
+  count = scores.shape[1]
+  if not 1 <= n <= count:
+    raise ValueError(f"best of {n} of {count} samples")
+  weights = np.array([math.comb(i, n - 1) / math.comb(count, n) for i in range(count)])
+  return np.array([weights @ _shared(row, value) for row, value in zip(scores, values, strict=True)])
+
+
+def _shared(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
+  """f64[K] values in ascending order of score, each the mean of those with its score."""
+  _, which, count = np.unique(scores, return_inverse=True, return_counts=True)
+  means = np.bincount(which, np.asarray(values, np.float64)) / count
+  return np.repeat(means, count)
+
+
 def best_of_n_kl(n: int) -> float:
   """Upper bound on KL(best-of-n || policy) in nats: log n - (n - 1) / n (Stiennon et al. 2020, appendix G.3)."""
   return math.log(n) - (n - 1) / n

@@ -119,6 +119,20 @@ def seed_effect(values: np.ndarray, rng: np.random.Generator, resamples: int = 2
   return Effect(mean, (float(low), float(high)), seeds, int(np.sum(own > 0)), share, p)
 
 
+def area_under_roc(scores: np.ndarray, correct: np.ndarray) -> float:
+  """Probability that a correct sample scores above a wrong one, ties counting half; NaN where there is none of either.
+
+  scores f[...], correct bool of the same shape. It is Mann and Whitney's U over the number of pairs (1947).
+  """
+  scores, correct = np.ravel(scores), np.ravel(correct).astype(bool)
+  _, which, count = np.unique(scores, return_inverse=True, return_counts=True)
+  rank = np.cumsum(count) - (count - 1) / 2  # from 1; of a tie, the mean of its places
+  right, wrong = int(correct.sum()), int((~correct).sum())
+  if not right or not wrong:
+    return math.nan
+  return float((rank[which][correct].sum() - right * (right + 1) / 2) / (right * wrong))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
   """The p-values adjusted for their number, in the given order (Holm 1979): at most 5% of families hold a false one."""
   order = np.argsort(p_values, kind="stable")

@@ -12,13 +12,16 @@ import numpy as np
 from o1jax import evaluate as ev
 from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
-from o1jax.io.log import RunLog, progress, read_metrics
+from o1jax.io.log import CLOCK_METRICS, RunLog, progress, read_metrics
 from o1jax.rl.refill import Drawn
-from o1jax.rl.stages import Progress, Spent, examined_passes, step_flops
+from o1jax.rl.stages import Progress, Spent, examined_passes, judge_passes, step_flops
 from o1jax.scaling import compute
-from o1jax.sweep.device import Block, Chunk, Fleet
-from o1jax.sweep.members import Member
-from o1jax.train import Stopped, write_head
+from o1jax.sweep.cold import Cold
+from o1jax.sweep.device import Block, Chunk, Fleet, member_setup
+from o1jax.sweep.folder import begin_member, write_row
+from o1jax.sweep.members import Member, cold_start_key
+from o1jax.sweep.proxy import best_of
+from o1jax.train import Stopped
 
 TAIL = 0.25  # share of the steps, the last ones, over which `last/<metric>` is a mean
 
@@ -51,14 +54,8 @@ class Course:
     return Course(data["done"], [Progress.from_json(w) for w in data["where"]], list(data["bad"]))
 
 
-def member_setup(block: Block, member: Member) -> ev.Setup:
-  """The block's setup under the member's own configuration."""
-  config = dataclasses.replace(member.config, model=block.setup.config.model)
-  return dataclasses.replace(block.setup, config=config)
-
-
 def run_block(
-  fleet: Fleet, colds: Mapping[str, Any], files: Files, preemption: Preemption
+  fleet: Fleet, colds: Mapping[str, Cold], files: Files, preemption: Preemption
 ) -> list[dict[str, Any]]:
   """Runs a block to its end, from its newest checkpoint where it has one; returns its rows of results.json.
 
@@ -67,55 +64,62 @@ def run_block(
   block = fleet.block
   firsts = fleet.firsts(colds)
   states = fleet.begin(firsts)
-  blank = Course(0, [Progress(step=block.first)] * len(block.members), [None] * len(block.members))
+  begun = [colds[cold_start_key(member.config)].where for member in block.members]
+  course = Course(0, begun, [None] * len(block.members))
   with contextlib.ExitStack() as stack:
     saved = stack.enter_context(Checkpoints(files.folder / "checkpoints" / files.block, keep=1))
     latest = saved.latest()
-    course = blank
     if latest is not None:
       states, cursor = saved.restore(latest, states)
       course = Course.from_json(cursor)
     logs = [stack.enter_context(_log(block, member, files.folder, latest)) for member in block.members]
-    tell = stack.enter_context(
-      progress(block.steps, files.block, block.setup.config.log.progress, every=fleet.chunk)
-    )
+    shown = block.setup.config.log.progress
+    tell = stack.enter_context(progress(block.steps, files.block, shown, every=fleet.chunk))
     every = block.setup.config.checkpoint.every
     while course.done < block.steps:
-      figures = _diagnosed(fleet, states, firsts, course)
+      figures = _diagnosed(fleet, states, firsts, course) if _is_due(fleet, course.done) else {}
       began = time.perf_counter()
-      states, told = fleet.advance(states, course.done, course.cursors)
+      states, told = fleet.advance(states, course.done, course.cursors, course.bad)
       _write(fleet, course, told, figures, logs, time.perf_counter() - began)
-      shown = {name: float(told.metrics[name][:, -1].mean()) for name in ("reward", "loss")}
-      tell(course.done, {**shown, "accuracy": float(told.metrics["accuracy"][:, -1].mean())})
-      last = course.done == block.steps
-      if last or preemption.requested or course.done % every < fleet.chunk:
+      tell(course.done, _shown(told, course))
+      if preemption.requested or course.done == block.steps or course.done % every < fleet.chunk:
         saved.save(block.first + course.done, states, course.to_json())
-      if preemption.requested and not last:
+      if preemption.requested:
         saved.wait()
-        raise Stopped(
-          EXIT_PREEMPTED, f"{preemption.requested}: saved step {course.done}; go on with --resume"
-        )
-  return _finish(fleet, states, firsts, course, files)
+        where = f"saved step {block.first + course.done} of {len(block.members)} members"
+        raise Stopped(EXIT_PREEMPTED, f"{preemption.requested}: {where}; go on with --resume")
+  return _finish(fleet, states, colds, course, files)
 
 
 def _log(block: Block, member: Member, folder: pathlib.Path, latest: int | None) -> RunLog:
   """A member's log, gone on with or begun anew: what a killed sweep logged behind no checkpoint is made again."""
   own = folder / member.name
-  if not (own / "config.json").exists():
-    own.mkdir(parents=True, exist_ok=True)
-    write_head(member_setup(block, member), own)
+  begin_member(member_setup(block, member), own)
   return RunLog(own, resume_step=0 if latest is None else latest)
 
 
-def _diagnosed(fleet: Fleet, states: Any, firsts: Any, course: Course) -> list[dict[str, float]]:
-  """Figures of every member as it is now; none where diagnostics are off."""
-  if not fleet.block.setup.config.diagnostics.every:
-    return [{} for _ in fleet.block.members]
+def _is_due(fleet: Fleet, done: int) -> bool:
+  """Whether a diagnosis comes before the next step."""
+  every = fleet.block.setup.config.diagnostics.every
+  return every > 0 and done % every == 0
+
+
+def _shown(told: Chunk, course: Course) -> dict[str, float]:
+  """Means of the last step over the members that still learn."""
+  alive = [j for j, bad in enumerate(course.bad) if bad is None]
+  names = ("reward", "loss", "accuracy") if alive else ()
+  return {name: float(told.metrics[name][alive, -1].mean()) for name in names}
+
+
+def _diagnosed(fleet: Fleet, states: Any, firsts: Any, course: Course) -> dict[int, dict[str, float]]:
+  """Figures of each member that still learns, by its place, as it is now; what they took is added to the course."""
   figures, tests, drawn = fleet.diagnose(states, firsts, course.done, course.cursors)
-  cfg, out = fleet.block.setup.config.diagnostics, []
+  cfg, out = fleet.block.setup.config.diagnostics, {}
   for j, member in enumerate(fleet.block.members):
+    if course.bad[j] is not None:
+      continue
     told, _ = _told_by_tests(fleet, tests, j, cfg.problems, cfg.samples)
-    out.append({**{name: float(values[j]) for name, values in figures.items()}, **told})
+    out[j] = {**{name: float(values[j]) for name, values in figures.items()}, **told}
     spent = _diagnostic_flops(fleet, _sizes(fleet, member, course.cursors[j], _of(drawn, j)))
     course.where[j] = dataclasses.replace(course.where[j], flops=course.where[j].flops + spent)
   return out
@@ -150,7 +154,8 @@ def _diagnostic_flops(fleet: Fleet, counts: Counts) -> compute.Ledger:
   cfg, stage = fleet.block.setup.config, fleet.block.stage
   draws = [*counts.draws, *([] if counts.greedy is None else [counts.greedy])]
   return compute.diagnostic_flops(
-    cfg.model, counts.learned, cfg.rl.max_prompt, cfg.rl.max_tokens, passes=examined_passes(stage, cfg.rl), draws=draws
+    cfg.model, counts.learned, cfg.rl.max_prompt, cfg.rl.max_tokens, draws=draws,
+    passes=examined_passes(stage, cfg.rl) + judge_passes(cfg.rl),
   )  # fmt: skip
 
 
@@ -174,61 +179,69 @@ def _write(
   fleet: Fleet,
   course: Course,
   told: Chunk,
-  figures: Sequence[Mapping[str, float]],
+  figures: Mapping[int, Mapping[str, float]],
   logs: Sequence[RunLog],
   seconds: float,
 ) -> None:
   """Logs a chunk's steps of each member up to its first bad one, and moves the course on."""
-  block, config = fleet.block, fleet.block.setup.config
-  each = seconds / fleet.chunk / len(block.members)
+  block, each = fleet.block, seconds / fleet.chunk / len(fleet.block.members)
   for j, (member, log) in enumerate(zip(block.members, logs)):
     if course.bad[j] is not None:
       continue
-    for n in range(fleet.chunk):
+    for n in range(min(int(told.first_bad[j]) + 1, fleet.chunk)):
       step, where = block.first + course.done + n + 1, course.where[j]
-      counts = _sizes(fleet, member, where.cursor, _of(told.drawn, j, n))
-      prompts, lengths = counts.learned
-      tokens = config.rl.samples * sum(prompts) + int(lengths.sum())
-      cursor = where.cursor + config.rl.prompts * len(counts.draws)
-      spent = Spent(step_flops(config, block.stage, *counts), tokens, cursor)
+      spent = _spent(fleet, where.cursor, _sizes(fleet, member, where.cursor, _of(told.drawn, j, n)))
       course.where[j] = where = where.after(step, "rl", spent, where.seconds.get("rl", 0.0) + each)
       metrics = {name: float(values[j, n]) for name, values in told.metrics.items()}
       metrics |= {"step_time": each, "num_tokens": float(where.tokens), **where.flops.metrics()}
-      log.metrics(step, "rl", {**metrics, **(figures[j] if n == 0 else {})})
-      if n == told.first_bad[j]:
-        course.bad[j] = step
-        break
+      log.metrics(step, "rl", {**metrics, **(figures.get(j, {}) if n == 0 else {})})
+    if told.first_bad[j] < fleet.chunk:
+      course.bad[j] = course.where[j].step
   course.done += fleet.chunk
 
 
-def _finish(fleet: Fleet, states: Any, firsts: Any, course: Course, files: Files) -> list[dict[str, Any]]:
-  """The final tests, as rows of results.json."""
+def _spent(fleet: Fleet, cursor: int, counts: Counts) -> Spent:
+  """What a member's step took, whose first problem stands at `cursor`."""
+  config = fleet.block.setup.config
+  prompts, lengths = counts.learned
+  tokens = config.rl.samples * sum(prompts) + int(lengths.sum())
+  behind = cursor + config.rl.prompts * len(counts.draws)
+  return Spent(step_flops(config, fleet.block.stage, *counts), tokens, behind)
+
+
+def _finish(
+  fleet: Fleet, states: Any, colds: Mapping[str, Cold], course: Course, files: Files
+) -> list[dict[str, Any]]:
+  """The final figures and tests, as rows of results.json."""
   block = fleet.block
-  figures = _diagnosed(fleet, states, firsts, course)
+  watched = block.setup.config.diagnostics.every > 0
+  figures = _diagnosed(fleet, states, fleet.firsts(colds), course) if watched else {}
   tests, cfg = fleet.final(states, course.done), block.setup.config.eval
-  rows = []
+  judged, rows = best_of(block, colds, fleet.proxies), []
   for j, member in enumerate(block.members):
     told, by_problem = _told_by_tests(fleet, tests, j, cfg.final_problems, cfg.samples)
-    final = {**figures[j], **told}
-    final |= tail_means(files.folder / member.name / "metrics.jsonl")
-    where = course.where[j]
+    lines, where = rl_lines(files.folder / member.name / "metrics.jsonl"), course.where[j]
+    final = {**figures.get(j, {}), **told, **first_values(lines), **tail_means(lines), **judged[j]}
     final |= {"train_flops": where.flops.useful, "num_tokens": float(where.tokens)}
-    rows.append(
-      {
-        "arm": member.arm.name,
-        "seed": member.seed,
-        "bad_step": course.bad[j],
-        "final": final,
-        "by_problem": by_problem,
-      }
-    )
+    found = {"bad_step": course.bad[j], "final": final, "by_problem": by_problem}
+    rows.append(write_row(files.folder, member, found))
   return rows
 
 
-def tail_means(path: pathlib.Path) -> dict[str, float]:
+def rl_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The metrics of a member's RL steps, those of the clock left out."""
+  left_out = CLOCK_METRICS | {"step", "stage"}
+  keep = lambda line: {name: value for name, value in line.items() if name not in left_out}
+  return [keep(line) for line in read_metrics(path) if line["stage"] == "rl"]
+
+
+def first_values(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """`first/<metric>`: its value at the first step that has it; a diagnosis is there of the policy RL began with."""
+  return {f"first/{n}": float(value) for line in reversed(lines) for n, value in line.items()}
+
+
+def tail_means(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
   """`last/<metric>`: means over the last quarter of a member's RL steps, of what each step says."""
-  lines = [line for line in read_metrics(path) if line["stage"] == "rl"]
   tail = lines[-max(int(len(lines) * TAIL), 1) :]
   names = [name for name in tail[-1] if all(name in line for line in tail)]
-  mean = lambda name: float(np.mean([line[name] for line in tail]))
-  return {f"last/{name}": mean(name) for name in names if name not in ("step", "stage", "time")}
+  return {f"last/{name}": float(np.mean([line[name] for line in tail])) for name in names}

@@ -3,9 +3,11 @@
 Block -> Fleet (compiled for a layout) -> advance N steps | diagnose | final tests
 """
 
+import copy
 import dataclasses
 import functools
 import os
+import pathlib
 import time
 from typing import Any, Mapping, NamedTuple, Sequence
 
@@ -15,9 +17,10 @@ import numpy as np
 
 from o1jax import evaluate as ev
 from o1jax.config import EvalConfig
+from o1jax.evaluate.samples import sample_config
 from o1jax.rl.batch import prompt_batch
 from o1jax.rl.diagnostics import examine, test
-from o1jax.rl.fused import Feed, Program, fused, gather, sampled
+from o1jax.rl.fused import Feed, Program, fused, gather, paid, sampled
 from o1jax.rl.population import MEMBER, One, population
 from o1jax.rl.refill import Drawn
 from o1jax.rl.regularise import first_coefficients
@@ -48,16 +51,28 @@ class Block:
 
 
 class Layout(NamedTuple):
-  """How members lie: over `devices`, on each in vmaps of `vmapped` one after the other."""
+  """How members lie: `size` at a time, spread over `devices`, on each in vmaps of `vmapped` one after the other."""
 
   devices: int
   vmapped: int
+  size: int
+  differs: str = ""  # how far vmapped members were from their lone runs, in words
 
-  def told(self, members: int) -> str:
-    each = -(-members // self.devices)
+  @property
+  def each(self) -> int:
+    """Members on a device."""
+    return -(-self.size // self.devices)
+
+  def told(self) -> str:
     how = "lax.map" if self.vmapped == 1 else f"vmap of {self.vmapped}"
-    rest = "" if self.vmapped in (1, each) else ", the vmaps one after the other"
-    return f"{how}{rest}, {each} members on each of {self.devices} device(s)"
+    rest = "" if self.vmapped in (1, self.each) else ", the vmaps one after the other"
+    return f"{how}{rest}, {self.each} members on each of {self.devices} device(s)"
+
+
+def member_setup(block: Block, member: Member) -> ev.Setup:
+  """The block's setup under the member's own configuration."""
+  config = dataclasses.replace(member.config, model=block.setup.config.model)
+  return dataclasses.replace(block.setup, config=config)
 
 
 def problem_rows(setup: ev.Setup, problems: Sequence[Problem]) -> PromptBatch:
@@ -79,6 +94,13 @@ def padded(batch: PromptBatch, multiple: int) -> PromptBatch:
   return jax.tree.map(lambda a: a[index], batch)
 
 
+@functools.partial(jax.jit, static_argnames="stream")
+def keys_of(seeds: jax.Array, steps: jax.Array, stream: str) -> jax.Array:
+  """key[M, N] of a stream at steps i32[N] of runs with seeds u32[M]."""
+  make = lambda seed, step: stream_key(seed, stream, step)
+  return jax.vmap(jax.vmap(make, (None, 0)), (0, None))(seeds, steps)
+
+
 class Probe(NamedTuple):
   """What a diagnosis is fed, by member."""
 
@@ -87,13 +109,21 @@ class Probe(NamedTuple):
   key: jax.Array  # of the tests
 
 
-def run_tests(
-  params: Any, key: jax.Array, tests: Mapping[str, PromptBatch], *, program: Program, cfg: EvalConfig
-) -> dict:
+@dataclasses.dataclass(frozen=True)
+class Tests:
+  """What is static about the tests of a program's members."""
+
+  program: Program
+  cfg: EvalConfig
+  sampling: SampleConfig
+
+
+def run_tests(params: Any, key: jax.Array, tests: Mapping[str, PromptBatch], *, how: Tests) -> dict:
   """kind -> (correct bool[n * K], parsed bool[n * K], response tokens i32[n * K, R], which stand bool[n * K, R])."""
+  program, cfg = how.program, how.cfg
   draw = functools.partial(
-    test, params, key=key, strengths=still(cfg.temperature), model=program.model, samples=cfg.samples,
-    sampling=dataclasses.replace(program.sampling, max_tokens=cfg.max_tokens), batch=cfg.batch,
+    test, params, key=key, strengths=still(cfg.temperature or 1.0), model=program.model, samples=cfg.samples,
+    sampling=how.sampling, batch=cfg.batch,
   )  # fmt: skip
   told = {}
   for kind, problems in tests.items():
@@ -110,19 +140,20 @@ def diagnose(
   probe: Probe,
   shared: tuple[PromptBatch, Mapping[str, PromptBatch]],
   *,
-  program: Program,
-  cfg: EvalConfig,
+  how: Tests,
 ) -> tuple[dict[str, jax.Array], dict, Drawn]:
   """(figures of `examine` on the groups of the step that comes next, the tests, what was drawn for them) of one member."""
-  pool, tests = shared
+  (pool, tests), program = shared, how.program
   draw_problems = functools.partial(gather, pool, probe.feed.order, program.cfg.prompts)
-  now = jax.tree.map(lambda a: a[0], probe.feed)
+  now = jax.tree.map(lambda a: a[0], dataclasses.replace(probe.feed, proxy=None, frozen=None))
+  now = dataclasses.replace(now, proxy=probe.feed.proxy)
   groups, greedy_reward, drawn = sampled(program, draw_problems, state.params, jnp.zeros((), jnp.int32), now)
+  reward = paid(program, now.proxy, groups.rollout, groups.reward)
   figures = examine(
-    state, probe.first_params, groups.rollout, groups.reward, greedy_reward, now.minibatch, now.strengths,
+    state, probe.first_params, groups.rollout, reward, greedy_reward, now.minibatch, now.strengths,
     model=program.model, stage=program.stage, cfg=program.cfg,
   )  # fmt: skip
-  return figures, run_tests(state.params, probe.key, tests, program=program, cfg=cfg), drawn
+  return figures, run_tests(state.params, probe.key, tests, how=how), drawn
 
 
 class Chunk(NamedTuple):
@@ -134,28 +165,51 @@ class Chunk(NamedTuple):
 
 
 class Fleet:
-  """A block compiled for one layout. Members are filled up to a multiple of the devices with the last one again."""
+  """A block compiled for one layout. Members are filled up with the last one again, to as many as a program has rows."""
 
-  def __init__(self, block: Block, layout: Layout, chunk: int, like: TrainState):
-    """`like`: shapes of one member's state; `chunk`: steps in a call. Compiles the steps."""
+  def __init__(self, block: Block, layout: Layout, chunk: int, like: TrainState, proxies: Mapping[str, Any]):
+    """`like`: shapes of one member's state; `chunk`: steps in a call; `proxies`: by member's name. Compiles the steps."""
     task, config = block.setup.task, block.setup.config
     assert task.device is not None
-    self.block, self.layout, self.chunk = block, layout, chunk
+    self.layout, self.chunk, self.proxies = layout, chunk, proxies
     self.mesh = jax.sharding.Mesh(np.asarray(jax.devices()[: layout.devices]), ("data",))
-    each = -(-len(block.members) // layout.devices)
-    self.rows = [*block.members, *[block.members[-1]] * (each * layout.devices - len(block.members))]
+    self._take(block)
     axis = None if layout.vmapped == 1 else MEMBER
     sampling = SampleConfig(config.rl.max_tokens, task.stop_tokens, member_axis=axis)
-    self.program = Program(block.setup.model, block.stage, config.rl, sampling, task.device.verify)
-    self.stages = [rl_stage(member.config) for member in self.rows]
+    program = Program(block.setup.model, block.stage, config.rl, sampling, task.device.verify)
     self.prompt_lengths = np.asarray([len(task.tokenizer.encode(p.prompt)) for p in task.train])
     self.pool = self._everywhere(problem_rows(block.setup, task.train))
-    one = functools.partial(fused, program=self.program)
     states = jax.tree.map(
       lambda a: jax.ShapeDtypeStruct((len(self.rows), *a.shape), a.dtype, sharding=self.along), like
     )
-    run = jax.jit(self._population(one), donate_argnums=0)
+    run = jax.jit(self._population(functools.partial(fused, program=program)), donate_argnums=0)
+    first = jax.vmap(functools.partial(first_state, block.stage))
+    self._first = jax.jit(first, out_shardings=self.along)
     self._run = run.lower(states, self.feed(0, chunk, self.start), self.pool).compile()
+
+    def tests(cfg: EvalConfig) -> Tests:
+      drawn = sample_config(block.setup, cfg, cfg.max_tokens)
+      return Tests(program, cfg, dataclasses.replace(drawn, member_axis=axis))
+
+    few = dataclasses.replace(
+      config.eval,
+      samples=config.diagnostics.samples,
+      batch=min(config.eval.batch, config.diagnostics.problems),
+    )
+    self._diagnose = jax.jit(self._population(functools.partial(diagnose, how=tests(few))))
+    self._final = jax.jit(self._population(functools.partial(run_tests, how=tests(config.eval))))
+
+  def _take(self, block: Block) -> None:
+    self.block, members = block, block.members
+    self.rows = [*members, *[members[-1]] * (self.layout.each * self.layout.devices - len(members))]
+    self.stages = [rl_stage(member.config) for member in self.rows]
+    self.proxy = self.spread([self.proxies[member.name] for member in self.rows])
+
+  def of(self, members: Sequence[Member]) -> "Fleet":
+    """The same compiled programs for other members of the group, at most as many."""
+    other = copy.copy(self)
+    other._take(dataclasses.replace(self.block, members=tuple(members)))
+    return other
 
   def _everywhere(self, tree: Any) -> Any:
     return jax.device_put(tree, jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec()))
@@ -179,19 +233,17 @@ class Fleet:
   def _keys(self, stream: str, steps: np.ndarray) -> jax.Array:
     """key[M, N] of a stream at steps i[N]."""
     seeds = jnp.asarray([member.seed for member in self.rows], jnp.uint32)
-    make = lambda seed, step: stream_key(seed, stream, step)
-    keys = jax.jit(jax.vmap(jax.vmap(make, (None, 0)), (0, None)))(seeds, jnp.asarray(steps, jnp.int32))
-    return jax.device_put(keys, self.along)
+    return jax.device_put(keys_of(seeds, jnp.asarray(steps, jnp.int32), stream), self.along)
 
   def order(self, member: Member, cursor: int, count: int) -> np.ndarray:
     """i[count] rows of the pool: the problems behind `cursor` of a member's stream."""
     size = len(self.block.setup.task.train[: member.config.rl.problems])
     return draw_order(size, member.seed, cursor, count)
 
-  def feed(self, done: int, count: int, cursors: Sequence[int]) -> Feed:
+  def feed(self, done: int, count: int, cursors: Sequence[int], bad: Sequence[int | None] = ()) -> Feed:
     """What `count` steps behind the first `done` ones of the stage are fed, with a leading axis of members.
 
-    cursors: where in its stream each member of the block is.
+    By member of the block: `cursors`, where in its stream it is; `bad`, the step at which it was frozen, () where none was.
     """
     cfg, first = self.block.setup.config.rl, self.block.first
     steps = np.arange(done, done + count) + first + 1
@@ -202,30 +254,36 @@ class Fleet:
       each = [strengths_at(member.config, stage, int(step)) for step in steps]
       strengths.append(jax.tree.map(lambda *a: np.stack([np.asarray(x) for x in a]), *each))
     held = jax.tree.map(lambda *a: np.stack(a), *strengths)
-    order, held = jax.device_put((np.stack(orders), held), self.along)
+    stopped = [step is not None for step in bad] + [False] * (len(self.rows) - len(bad))
+    order, held, frozen = jax.device_put((np.stack(orders), held, np.asarray(stopped)), self.along)
     refill = self._keys("refill", steps) if cfg.refill else None
-    return Feed(order, self._keys("train", steps), self._keys("minibatch", steps), held, refill)
+    return Feed(
+      order, self._keys("train", steps), self._keys("minibatch", steps), held, refill, self.proxy, frozen
+    )
 
   def _population(self, one: One) -> One:
     return population(one, vmapped=self.layout.vmapped, mesh=self.mesh)
 
   def firsts(self, colds: Mapping[str, Any]) -> Any:
     """Parameters with which the members begin, with a leading axis of members; `colds` by `cold_start_key`."""
-    return self.spread([colds[cold_start_key(member.config)] for member in self.rows])
+    return self.spread([colds[cold_start_key(member.config)].params for member in self.rows])
 
   def begin(self, first_params: Any) -> TrainState:
     """Fresh states of all members from the parameters they begin with."""
-    states = jax.jit(jax.vmap(functools.partial(first_state, self.block.stage)), out_shardings=self.along)(
-      first_params
-    )
+    states = self._first(first_params)
     if states.controllers is None:
       return states
     own = [first_coefficients(stage.update.controllers) for stage in self.stages]
     return dataclasses.replace(states, controllers=self.spread(own))
 
-  def advance(self, states: TrainState, done: int, cursors: Sequence[int]) -> tuple[TrainState, Chunk]:
-    """The next `chunk` steps of all members behind `done` steps of the stage; waits. The states are donated."""
-    states, told = self._run(states, self.feed(done, self.chunk, cursors), self.pool)
+  def advance(
+    self, states: TrainState, done: int, cursors: Sequence[int], bad: Sequence[int | None] = ()
+  ) -> tuple[TrainState, Chunk]:
+    """The next `chunk` steps of all members behind `done` steps of the stage; waits. The states are donated.
+
+    cursors, bad: as in `feed`; what is reported of a frozen member stands for nothing.
+    """
+    states, told = self._run(states, self.feed(done, self.chunk, cursors, bad), self.pool)
     stats, drawn, first_bad = jax.device_get(told)
     metrics = {name: np.asarray(values) for name, values in divided(stats).items()}
     metrics[f"rewards/{self.block.setup.task.name}/mean"] = metrics.pop("rewards/task/mean")
@@ -234,7 +292,7 @@ class Fleet:
   def member_bytes(self) -> float:
     """Bytes that a member more on a device takes: its state and feed, and of a vmap its share of the workspace."""
     used: Any = self._run.memory_analysis()
-    each = len(self.rows) // self.layout.devices
+    each = self.layout.each
     held = used.argument_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
     return held / each + used.temp_size_in_bytes * (self.layout.vmapped > 1) / each
 
@@ -243,32 +301,15 @@ class Fleet:
     used: Any = self._run.memory_analysis()
     return used.temp_size_in_bytes * (self.layout.vmapped == 1)
 
-  @functools.cached_property
-  def _diagnose(self) -> Any:
-    cfg = self.block.setup.config
-    tests = dataclasses.replace(
-      cfg.eval, samples=cfg.diagnostics.samples, batch=min(cfg.eval.batch, cfg.diagnostics.problems)
-    )
-    return jax.jit(self._population(functools.partial(diagnose, program=self.program, cfg=tests)))
-
   def diagnose(
     self, states: TrainState, first_params: Any, done: int, cursors: Sequence[int]
   ) -> tuple[dict, dict, Drawn]:
     """(figures, tests, what was drawn) of all members behind `done` steps, on the host by member."""
     cfg = self.block.setup.config
     rows = self._tests(cfg.diagnostics.problems, min(cfg.eval.batch, cfg.diagnostics.problems))
-    probe = Probe(
-      first_params,
-      self.feed(done, 1, cursors),
-      self._keys("eval", np.asarray([self.block.first + done]))[:, 0],
-    )
+    keys = self._keys("eval", np.asarray([self.block.first + done]))[:, 0]
+    probe = Probe(first_params, self.feed(done, 1, cursors), keys)
     return jax.device_get(self._diagnose(states, probe, (self.pool, rows)))
-
-  @functools.cached_property
-  def _final(self) -> Any:
-    cfg = self.block.setup.config.eval
-    one = lambda params, key, tests: run_tests(params, key, tests, program=self.program, cfg=cfg)
-    return jax.jit(self._population(one))
 
   def final(self, states: TrainState, done: int) -> dict:
     """The final tests of all members, as `run_tests` tells them."""
@@ -287,21 +328,24 @@ def free_bytes() -> float:
   stats = jax.devices()[0].memory_stats()
   if stats is not None and "bytes_limit" in stats:
     return float(stats["bytes_limit"] - stats["bytes_in_use"])
-  return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+  known = pathlib.Path("/proc/meminfo")  # where pages that only cache files count as free
+  lines = known.read_text().splitlines() if known.is_file() else []
+  for line in lines:
+    if line.startswith("MemAvailable:"):
+      return float(line.split()[1]) * 1024
+  return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def members_that_fit(fleet: Fleet, share: float) -> int:
   """How many members `share` of the free memory holds, by the compiled program's own analysis."""
   cpus = jax.devices()[0].platform == "cpu"  # which share one memory
   room = share * free_bytes() / (fleet.layout.devices if cpus else 1)
-  return int((room - fleet.shared_bytes()) / fleet.member_bytes()) * fleet.layout.devices
+  return max(int((room - fleet.shared_bytes()) / fleet.member_bytes()), 0) * fleet.layout.devices
 
 
-def seconds_a_chunk(fleet: Fleet, colds: Mapping[str, Any]) -> float:
-  """Seconds of the second call of one chunk, whose results are thrown away."""
-  firsts = fleet.firsts(colds)
-  for _ in range(2):
-    states = jax.block_until_ready(fleet.begin(firsts))
-    began = time.perf_counter()
-    fleet.advance(states, 0, fleet.start)
-  return time.perf_counter() - began
+def first_chunk(fleet: Fleet, colds: Mapping[str, Any]) -> tuple[float, Chunk]:
+  """(seconds, report) of the first chunk, run to be measured: the states it leads to are thrown away."""
+  states = jax.block_until_ready(fleet.begin(fleet.firsts(colds)))
+  began = time.perf_counter()
+  told = fleet.advance(states, 0, fleet.start)[1]
+  return time.perf_counter() - began, told

@@ -3,55 +3,128 @@
 import dataclasses
 import functools
 import pathlib
+import time
 from typing import Any, Mapping
 
 import jax
 import jax.numpy as jnp
+import rich
 
 from o1jax import evaluate as ev
+from o1jax.config import DiagnosticsConfig
 from o1jax.dist.hosts import EXIT_NONFINITE, Preemption
 from o1jax.io.checkpoint import Checkpoints
-from o1jax.io.log import RunLog
-from o1jax.rl.stages import Progress, rl_stage
-from o1jax.sweep.blocks import member_setup, tail_means
-from o1jax.sweep.device import Block
+from o1jax.io.log import CLOCK_METRICS, RunLog
+from o1jax.rl.regularise import first_coefficients
+from o1jax.rl.stages import Stage, rl_stage
+from o1jax.sweep.blocks import first_values, rl_lines, tail_means
+from o1jax.sweep.cold import Cold
+from o1jax.sweep.device import Block, member_setup
+from o1jax.sweep.folder import begin_member, finished_rows, write_row
 from o1jax.sweep.members import Member, cold_start_key
-from o1jax.train import Run, Stopped, fresh_state, rl_step, write_head
+from o1jax.train import Run, Stopped, fresh_state, rl_step
+from o1jax.types import TrainState
+
+
+def run_members(
+  block: Block, colds: Mapping[str, Cold], folder: pathlib.Path, preemption: Preemption
+) -> list[dict[str, Any]]:
+  """Runs the block's members one after the other; returns their rows of results.json. Raises as `run_member` does."""
+  rows = []
+  for member in block.members:
+    done = finished_rows(folder, [member])
+    rows += done or [run_member(block, member, colds, folder, preemption)]
+  return rows
+
+
+def tell_time(block: Block, colds: Mapping[str, Cold]) -> None:
+  """Prints the expected time, from the second of two steps whose results are thrown away."""
+  member = block.members[0]
+  setup, stage, first_params, state = begin(block, member, colds)
+  setup = dataclasses.replace(setup, config=dataclasses.replace(setup.config, diagnostics=_never(setup)))
+  with ev.in_mesh(setup):
+    for step in (1, 2):
+      began = time.perf_counter()
+      state = rl_step(setup, stage, state, block.first + step, 0, first_params=first_params)[0]
+      jax.block_until_ready(state)
+  seconds = time.perf_counter() - began
+  count = len(block.members)
+  told = f"{count} members one after the other, verified by the host: one in memory"
+  rich.print(f"chosen: {told}; {seconds:.2f} s a step, about {seconds * block.steps * count:.0f} s of steps")
+
+
+def _never(setup: ev.Setup) -> DiagnosticsConfig:
+  return dataclasses.replace(setup.config.diagnostics, every=0)
+
+
+def begin(block: Block, member: Member, colds: Mapping[str, Cold]) -> tuple[ev.Setup, Stage, Any, TrainState]:
+  """(setup, stage, first parameters, fresh state) of a member.
+
+  The block's stage lends its terms and optimiser, so that the compiled step is one; rates and coefficients are its own.
+  """
+  setup, mine = member_setup(block, member), rl_stage(member.config)
+  stage = dataclasses.replace(block.stage, rate=mine.rate, optim=mine.optim)
+  first_params = jax.tree.map(jnp.asarray, colds[cold_start_key(member.config)].params)
+  with ev.in_mesh(setup):
+    state = fresh_state(setup, stage, jax.tree.map(jnp.copy, first_params))  # the RL stage donates its own
+  return (
+    setup,
+    stage,
+    first_params,
+    dataclasses.replace(state, controllers=first_coefficients(mine.update.controllers)),
+  )
 
 
 def run_member(
-  block: Block, member: Member, colds: Mapping[str, Any], folder: pathlib.Path, preemption: Preemption
+  block: Block, member: Member, colds: Mapping[str, Cold], folder: pathlib.Path, preemption: Preemption
 ) -> dict[str, Any]:
   """Runs one member to its end, from its newest checkpoint where it has one; returns its row of results.json.
 
-  The block's stage lends its terms and optimiser, so that the compiled step is one; rates are the member's own.
   A member whose loss or gradient is not finite ends there. Raises Stopped on a signal, with everything saved.
   """
-  setup, own = member_setup(block, member), folder / member.name
-  mine = rl_stage(member.config)
-  stage = dataclasses.replace(block.stage, rate=mine.rate, optim=mine.optim)
-  first_params = jax.tree.map(jnp.asarray, colds[cold_start_key(member.config)])
-  if not (own / "config.json").exists():
-    own.mkdir(parents=True, exist_ok=True)
-    write_head(setup, own)
-  bad = None
+  setup, stage, first_params, state = begin(block, member, colds)
+  own, where = folder / member.name, colds[cold_start_key(member.config)].where
+  begin_member(setup, own)
   with ev.in_mesh(setup), Checkpoints(own / "checkpoints", keep=1) as saved:
-    state, where, latest = fresh_state(setup, stage, first_params), Progress(step=block.first), saved.latest()
+    latest = saved.latest()
     if latest is not None:
       state, cursor = saved.restore(latest, state)
-      where = Progress.from_json(cursor)
+      where = type(where).from_json(cursor)
     with RunLog(own, resume_step=latest or 0) as log:
       run = Run(setup, log, saved, preemption, where)
-      try:
-        state = run.loop(stage, state, block.steps, functools.partial(rl_step, first_params=first_params))
-      except Stopped as stop:
-        if stop.code != EXIT_NONFINITE:
-          raise
-        bad, state = run.where.step, run.state
-    cfg = setup.config.eval
-    final, by_problem = ev.tested(setup, state.params, cfg, cfg.final_problems, run.where.step)
-  final |= tail_means(own / "metrics.jsonl")
+      state, bad = _to_its_end(run, stage, state, block.steps, first_params)
+    found = _found(run, stage, state, first_params, own)
+  return write_row(folder, member, {"bad_step": bad, **found})
+
+
+def _to_its_end(
+  run: Run, stage: Stage, state: TrainState, steps: int, first_params: Any
+) -> tuple[TrainState, int | None]:
+  """(the last state, the step whose loss or gradient was not finite)."""
+  try:
+    return run.loop(stage, state, steps, functools.partial(rl_step, first_params=first_params)), None
+  except Stopped as stop:
+    if stop.code != EXIT_NONFINITE:
+      raise
+    return run.state, run.where.step
+
+
+def _found(run: Run, stage: Stage, state: TrainState, first_params: Any, own: pathlib.Path) -> dict[str, Any]:
+  """What a row says of a finished member: figures of its last state, tests, means over its last steps."""
+  cfg = run.setup.config.eval
+  final, by_problem = ev.tested(run.setup, state.params, cfg, cfg.final_problems, run.where.step)
+  lines = rl_lines(own / "metrics.jsonl")
+  final = {**_diagnosed(run, stage, state, first_params), **final, **first_values(lines), **tail_means(lines)}
   final |= {"train_flops": run.where.flops.useful, "num_tokens": float(run.where.tokens)}
-  return {
-    "arm": member.arm.name, "seed": member.seed, "bad_step": bad, "final": final, "by_problem": by_problem,
-  }  # fmt: skip
+  return {"final": final, "by_problem": by_problem}
+
+
+def _diagnosed(run: Run, stage: Stage, state: TrainState, first_params: Any) -> dict[str, float]:
+  """What the step that would come next says of a state; the step is forgotten. {} where diagnostics are off."""
+  config = run.setup.config
+  if not config.diagnostics.every:
+    return {}
+  each = dataclasses.replace(config, diagnostics=dataclasses.replace(config.diagnostics, every=1))
+  setup, copied = dataclasses.replace(run.setup, config=each), jax.tree.map(jnp.copy, state)
+  step = rl_step(setup, stage, copied, run.where.step + 1, run.where.cursor, first_params=first_params)
+  return {name: value for name, value in step[1].items() if name not in CLOCK_METRICS}

@@ -1,24 +1,17 @@
 """Members of a sweep, and which of them one compiled program can run."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import Any, Sequence
 
 from o1jax.config import Arm, ConfigError, SweepConfig, TrainConfig, require
 from o1jax.io.run_config import config_to_dict, with_overrides
+from o1jax.rl.stages import without_strengths
 
-# Dotted fields that reach the program as traced numbers, with what stands for all of their values in a group's key.
-COEFFICIENTS = ("rl.kl.coef", "rl.entropy", "rl.l2_init", "rl.cov.coef", "rl.critic.coef")
-TRACED = {
-  **dict.fromkeys(COEFFICIENTS, 0.0), "rl.optim.decay": 0.0, "rl.optim.lr": 1.0, "rl.temperature": 1.0,
-  "rl.loss.clip_low": 1.0, "rl.loss.clip_high": 1.0, "rl.kl.ema": 1.0, "rl.kl.reset_every": 1,
-}  # fmt: skip
-# Fields that the host alone looks at: they make the traced numbers, choose problems and name things.
-HOST = {
-  "name": "", "seed": 0, "rl.problems": None, "rl.optim.warmup": 0, "rl.optim.schedule": "constant",
-  "rl.optim.final_fraction": 0.0, "rl.kl.schedule": "constant", "rl.kl.final_fraction": 0.0,
-}  # fmt: skip
+# Groups of options that an arm may change. The others say how all members are made and measured, or name them.
+OF_AN_ARM = ("model", "task", "sft", "rl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,32 +29,31 @@ class Member:
 
 def value_of(config: TrainConfig, field: str) -> Any:
   """What stands in a dotted field."""
-  value: Any = config
-  for name in field.split("."):
-    value = vars(value)[name]
-  return value
+  return functools.reduce(lambda value, name: vars(value)[name], field.split("."), config)
 
 
 def members_of(sweep: SweepConfig) -> list[Member]:
   """All members, arm by arm, each configuration validated. Raises ConfigError naming the arm and the field."""
-  members = []
-  for arm in sweep.arms:
-    for seed in sweep.seeds:
-      named = {**arm.overrides, "seed": seed, "name": f"{arm.name}-seed{seed}"}
-      try:
-        config = with_overrides(sweep.base, named)
-        config.validate()
-      except ConfigError as error:
-        raise ConfigError(f"arm {arm.name}: {error}") from error
-      require(config.rl.steps > 0, f"arm {arm.name}: rl.steps", "must be positive in a sweep")
-      members.append(Member(arm, seed, config))
-  return members
+  return [_member(sweep, arm, seed) for arm in sweep.arms for seed in sweep.seeds]
+
+
+def _member(sweep: SweepConfig, arm: Arm, seed: int) -> Member:
+  try:
+    config = with_overrides(sweep.base, arm.overrides)
+    for field in arm.overrides:
+      told = f"is one for all members: an arm may change {', '.join(OF_AN_ARM)}"
+      require(field.partition(".")[0] in OF_AN_ARM, field, told)
+    config = dataclasses.replace(config, seed=seed, name=f"{arm.name}-seed{seed}")
+    config.validate()
+    require(config.rl.steps > 0, "rl.steps", "must be positive in a sweep")
+  except ConfigError as error:
+    raise ConfigError(f"arm {arm.name}: {error}") from error
+  return Member(arm, seed, config)
 
 
 def static_part(config: TrainConfig) -> TrainConfig:
   """The configuration without what is traced or the host's: members with the same one share a compiled step."""
-  given = {field: value for field, value in TRACED.items() if value_of(config, field) is not None}
-  return with_overrides(config, {**given, **HOST})
+  return dataclasses.replace(config, name="", seed=0, rl=without_strengths(config.rl))
 
 
 def groups_of(members: Sequence[Member]) -> list[list[Member]]:

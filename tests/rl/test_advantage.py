@@ -79,6 +79,8 @@ BY_HAND = {
   "grpo, eps 1": ("grpo", {"eps": 1.0}, SPREAD, [[-1 / 3] * 3 + [1.0]]),
   "dr_grpo": ("dr_grpo", {}, SPREAD, [[-1.0, -1.0, -1.0, 3.0]]),
   "rloo: 0 - 4/3, 4 - 0": ("rloo", {}, SPREAD, [[-4 / 3, -4 / 3, -4 / 3, 4.0]]),
+  "reinforce": ("reinforce", {}, SPREAD, SPREAD),
+  "reinforce, a level group": ("reinforce", {}, [[1.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [0.0, 0.0]]),
   "maxrl": ("maxrl", {}, SPREAD, [[-1.0, -1.0, -1.0, 3.0]]),
   "maxrl, mean 1/4": ("maxrl", {}, [[1.0, 0.0, 0.0, 0.0]], [[3.0, -1.0, -1.0, -1.0]]),
   "maxrl, mean 0": ("maxrl", {}, [[-1.0, 1.0]], [[0.0, 0.0]]),
@@ -135,7 +137,7 @@ def test_reinforce_plus_plus_returns_start_at_their_token() -> None:
   np.testing.assert_allclose(by_token(credit, "reinforce++")[:2, 1:3], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["grpo", "dr_grpo", "rloo", "opo", "maxrl", "pass@k", "remax"])
+@pytest.mark.parametrize("kind", ["grpo", "dr_grpo", "rloo", "reinforce", "opo", "maxrl", "pass@k", "remax"])
 def test_token_rewards_add_to_the_outcome(kind) -> None:
   # A token reward beyond the completion's last action is none of its own.
   lengths = [[2, 1], [1, 2]]

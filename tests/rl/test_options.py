@@ -108,7 +108,7 @@ SEQ = "seq_mean_token_mean"
 KINDS = [LossConfig("reinforce", SEQ), LossConfig("sapo", SEQ), LossConfig("cispo", SEQ, clip_high=0.3)]
 KINDS += [LossConfig("dual_clip", SEQ, dual=1.4, **CLIP)]
 KINDS += [LossConfig(kind, SEQ, **CLIP) for kind in ("ppo_clip", "gspo", "rloo")]
-ESTIMATORS = ("grpo", "dr_grpo", "rloo", "reinforce++", "remax", "opo", "maxrl", "pass@k")
+ESTIMATORS = ("grpo", "dr_grpo", "rloo", "reinforce", "reinforce++", "remax", "opo", "maxrl", "pass@k")
 
 
 def critic(**options) -> RLConfig:

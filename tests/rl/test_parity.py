@@ -148,6 +148,7 @@ ESTIMATORS = {
   "dr_grpo": AdvantageConfig("dr_grpo"),
   "rloo": AdvantageConfig("rloo"),
   "rloo, k1 in the reward": AdvantageConfig("rloo"),
+  "reinforce": AdvantageConfig("reinforce"),
   "remax": AdvantageConfig("remax"),
   "opo": AdvantageConfig("opo"),
   "maxrl": AdvantageConfig("maxrl"),

@@ -146,6 +146,35 @@ def test_the_laws_of_gao_are_recovered() -> None:
   assert fits.gao_rl(d, 0.3 * d).peak > 1e6 or fits.gao_rl(d, 0.3 * d).b <= 0  # a straight line has no peak
 
 
+def test_best_of_n_follows_its_own_law_over_final_figures() -> None:
+  # d^2 = log n - (n - 1) / n: 0, 0.193, 0.636, 1.204, 1.835, 2.497, 3.174 at n = 1, 2, ..., 64.
+  members = []
+  for seed, b in enumerate((0.19, 0.20, 0.21)):
+    final = {"bon/step": 9.0, "bon_proxy/1": 0.5, "other/2": 0.1}
+    for n in (64, 1, 2, 4, 8, 16, 32):
+      d = math.sqrt(math.log(n) - (n - 1) / n)
+      final[f"bon/{n}"] = 0.3 + d * (0.5 - b * d)
+    members.append(member("few", seed, final=final))
+  found = find("fit_gao_bon", members, metric="bon")
+  assert found.holds == "yes" and found.effect == pytest.approx(0.2, abs=1e-9)
+  assert "a = 0.500" in found.measured and "peak at d = 1.25" in found.measured  # 0.5 / (2 * 0.2)
+  assert found.check == "bon = d (a - b d) over few, d = sqrt KL" and "d up to 1.78" in found.reading
+  assert "The other form d (a - b log d)" in found.reading
+  distance, reward = claims.best_of_n_curve(members[0], "bon")
+  np.testing.assert_allclose(distance[:3] ** 2, [0.0, math.log(2) - 0.5, math.log(4) - 0.75])
+  assert reward[0] == pytest.approx(0.3) and len(reward) == 7
+
+
+def test_the_distance_is_of_whole_completions_where_it_is_known() -> None:
+  steps = np.linspace(0.0, 1.0, 5)
+  curves = {"kl_sequence": 9 * steps, "kl_reverse": steps, METRIC: steps}
+  np.testing.assert_allclose(
+    claims.distance_curve(member("a", 0, curves=curves), METRIC)[0], 3 * np.sqrt(steps)
+  )
+  del curves["kl_sequence"]
+  np.testing.assert_allclose(claims.distance_curve(member("a", 0, curves=curves), METRIC)[0], np.sqrt(steps))
+
+
 def shaped(curve: np.ndarray, noise: float, seed: int, arm: str = "x") -> Member:
   return member(arm, seed, curves={METRIC: curve + noise * rng(seed).standard_normal(len(curve))})
 
@@ -190,6 +219,7 @@ def test_a_member_that_a_nan_stopped_is_left_out_named_and_did_not_last() -> Non
     ("rising", (), "two strengths or more"),
     ("fit_entropy", (), "no seed has a curve"),
     ("fit_gao", (), "no seed has a curve"),
+    ("fit_gao_bon", (), "no seed has a curve"),
     ("declines", ("a",), "from two seeds or more"),
     ("lasts", ("a",), "from two seeds or more"),
   ],

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from o1jax.scaling.passk import best_of_n_kl, maj_at_k, pass_at_k
+from o1jax.scaling.passk import best_of_n, best_of_n_kl, maj_at_k, pass_at_k, sizes
 
 
 @pytest.mark.parametrize("n", range(1, 8))
@@ -93,3 +93,38 @@ def test_the_kl_of_best_of_n_is_that_of_the_best_of_many_distinct_rewards(n) -> 
   kl = np.sum(best * np.log(np.maximum(best, 1e-300) * len(best)))
   assert kl == pytest.approx(best_of_n_kl(n), abs=1e-5)
   assert kl <= best_of_n_kl(n) + 1e-12
+
+
+@pytest.mark.parametrize("n", range(1, 7))
+def test_best_of_n_is_the_mean_over_subsets(n) -> None:
+  rng = np.random.default_rng(n)
+  scores, values = rng.permuted(np.tile(np.arange(6.0), (3, 1)), axis=1), rng.random((3, 6))
+  subsets = list(itertools.combinations(range(6), n))
+  exact = [
+    np.mean([value[max(s, key=lambda i: row[i])] for s in subsets]) for row, value in zip(scores, values)
+  ]
+  np.testing.assert_allclose(best_of_n(scores, values, n), exact, atol=1e-14)
+
+
+def test_the_best_of_like_scores_is_any_of_them() -> None:
+  # Of two samples of score 1 one is right. Best of 1: 1/3. Of the three pairs one holds both, two hold one of them.
+  scores, values = np.array([[1.0, 0.0, 1.0]]), np.array([[True, False, False]])
+  assert best_of_n(scores, values, 1) == pytest.approx([1 / 3])
+  assert best_of_n(scores, values, 2) == pytest.approx([1 / 2])
+  level = np.zeros((1, 4))
+  assert best_of_n(level, np.array([[1, 0, 0, 1]]), 3) == pytest.approx([1 / 2])
+
+
+def test_best_of_n_by_the_truth_is_pass_at_n() -> None:
+  correct = np.random.default_rng(0).random((20, 16)) < 0.3
+  for n in sizes(16):
+    np.testing.assert_allclose(
+      best_of_n(correct.astype(float), correct, n), pass_at_k(16, correct.sum(1), n), atol=1e-12
+    )
+  assert sizes(16) == [1, 2, 4, 8, 16] and sizes(20) == [1, 2, 4, 8, 16] and sizes(1) == [1]
+
+
+@pytest.mark.parametrize("n", [0, 4])
+def test_best_of_more_than_there_are_is_refused(n) -> None:
+  with pytest.raises(ValueError, match=f"best of {n} of 3"):
+    best_of_n(np.zeros((1, 3)), np.zeros((1, 3)), n)

@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from o1jax.scaling.stats import bootstrap_ci, paired_bootstrap, seeds_ci
+from o1jax.scaling.stats import area_under_roc, bootstrap_ci, paired_bootstrap, seeds_ci
 
 Z = statistics.NormalDist().inv_cdf(0.975)
 RESAMPLES = 4000
@@ -91,3 +91,12 @@ def test_nothing_to_resample_is_refused() -> None:
     seeds_ci([np.ones(3), np.array([])], rng())
   with pytest.raises(ValueError):
     seeds_ci([], rng())
+
+
+def test_the_area_under_the_roc_counts_pairs() -> None:
+  rng = np.random.default_rng(0)
+  scores, correct = rng.integers(0, 5, 40), rng.random(40) < 0.4
+  pairs = [(a > b) + (a == b) / 2 for a in scores[correct] for b in scores[~correct]]
+  assert area_under_roc(scores, correct) == pytest.approx(np.mean(pairs))
+  assert area_under_roc(np.array([0.1, 0.9]), np.array([False, True])) == 1.0
+  assert math.isnan(area_under_roc(scores, np.ones(40, bool)))

@@ -118,10 +118,10 @@ def test_members_are_at_cursors_of_their_own(whole) -> None:
 def test_a_stopped_sweep_goes_on_bitwise(whole, tmp_path, monkeypatch) -> None:
   advance = device.Fleet.advance
 
-  def stopping(self, states, done, cursors):
+  def stopping(self, states, done, cursors, bad=()):
     if states.step[0] == 0 and (tmp_path / "tiny" / MEMBERS[0] / "config.json").exists():
       signal.raise_signal(signal.SIGTERM)
-    return advance(self, states, done, cursors)
+    return advance(self, states, done, cursors, bad)
 
   monkeypatch.setattr(device.Fleet, "advance", stopping)
   assert sweep(tmp_path) != 0

@@ -1,0 +1,158 @@
+"""A learned reward: taught by verified completions of the policy that RL begins with, and paid in the verifier's place.
+
+    policy, problems -> collect -> Examples -> flip -> fit -> proxy -> REWARDS[kind] -> what RL sees
+
+The proxy is a decoder of its own, which begins as the policy's, and a linear head on the hidden state at a completion's last
+action, where all of it has been read: logit P(correct) (Cobbe et al. 2021, section 4.1). Left out: the language modelling loss
+that Cobbe et al. add, verdicts on the tokens before the last, comparisons of pairs.
+"""
+
+import functools
+from typing import Any, Callable
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from o1jax.config import ProxyConfig
+from o1jax.model.transformer import Context, Decoder, cast_params
+from o1jax.rl.sample import SampleConfig, generate
+from o1jax.rl.score import Grouped
+from o1jax.rl.value import ADD_CRITIC, CRITIC, ValueHead, policy_params
+from o1jax.types import PromptBatch, Rollout, Strengths
+
+CLIP_NORM = 1.0  # global gradient norm of the proxy's own optimiser
+
+
+@flax.struct.dataclass
+class Examples:
+  """N completions, one a row, and what the proxy shall say of them."""
+
+  rollout: Rollout
+  label: jax.Array  # f32[N], 1 where correct
+
+
+def init(params: Any) -> Any:
+  """{"decoder", "head"}: a copy of the policy's decoder, and a head that begins at 0, P(correct) = 1/2."""
+  return nn.meta.unbox(ADD_CRITIC["own"](policy_params(params))[CRITIC])
+
+
+def logits(proxy: Any, rollout: Rollout, *, model: Decoder, layout: Grouped) -> jax.Array:
+  """f32[B] logit P(correct) of each completion; one without an action is read at its first response column."""
+  weights = {"params": cast_params(proxy["decoder"], model.cfg)}
+  segment = rollout.valid.astype(jnp.int32)
+  rows = (rollout.tokens, segment, jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0))
+  prompt = [a[:: layout.samples, : layout.prompt] for a in rows]
+  _, keys = model.apply(weights, *prompt)
+  prefix = Context(keys, prompt[1], prompt[2])
+  hidden, _ = model.apply(weights, *(a[:, layout.prompt :] for a in rows), prefix=prefix)
+  action = rollout.is_action[:, layout.prompt :]
+  last = jnp.max(jnp.where(action, jnp.arange(action.shape[1]), 0), axis=1)
+  read = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
+  told: Any = ValueHead().apply({"params": proxy["head"]}, read)
+  return told
+
+
+def loss(proxy: Any, examples: Examples, *, model: Decoder, layout: Grouped) -> jax.Array:
+  """f32[] mean logistic loss, nats an example."""
+  told = logits(proxy, examples.rollout, model=model, layout=layout)
+  return optax.sigmoid_binary_cross_entropy(told, examples.label).mean()
+
+
+# Its examples
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sampling", "verify", "batch"))
+def collect(
+  params: Any,
+  problems: PromptBatch,
+  key: jax.Array,
+  strengths: Strengths,
+  *,
+  model: Decoder,
+  sampling: SampleConfig,
+  verify: Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array, jax.Array]],
+  batch: int,
+) -> Examples:
+  """One completion of each of N problems, `batch` (a divisor of N) at a time, with the verifier's verdicts for labels.
+
+  Consumes the key; each batch has one of its own, so that a problem that stands in several gets fresh noise in each.
+  """
+  blocks = jax.tree.map(lambda a: a.reshape(-1, batch, *a.shape[1:]), problems)
+  keys = jax.random.split(key, blocks.tokens.shape[0])
+  start = problems.tokens.shape[1]
+
+  def one(given: tuple[PromptBatch, jax.Array]) -> Examples:
+    block, own = given
+    rollout = generate(params, block, own, strengths, model=model, samples=1, cfg=sampling)
+    _, correct, _ = verify(rollout.tokens[:, start:], rollout.valid[:, start:], block.task_arrays)
+    return Examples(rollout, correct.astype(jnp.float32))
+
+  return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), jax.lax.map(one, (blocks, keys)))
+
+
+def flip(label: jax.Array, noise: float, key: jax.Array) -> jax.Array:
+  """f32[N] labels with round(noise N) of them, whichever, turned round. Consumes the key."""
+  count = label.shape[0]
+  chosen = jax.random.permutation(key, count) < round(noise * count)
+  return jnp.where(chosen, 1.0 - label, label)
+
+
+# Learning
+
+
+def _orders(key: jax.Array, count: int, steps: int, rows: int) -> jax.Array:
+  """i32[steps, rows]: which examples each step takes; all of them once before any a second time."""
+  epochs = -(-steps * rows // count)
+  each = jax.vmap(lambda k: jax.random.permutation(k, count))(jax.random.split(key, epochs))
+  return each.reshape(-1)[: steps * rows].reshape(steps, rows)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "prompt", "cfg"))
+def fit(
+  params: Any, examples: Examples, key: jax.Array, *, model: Decoder, prompt: int, cfg: ProxyConfig
+) -> tuple[Any, jax.Array]:
+  """(proxy, its loss at each step f32[steps]) from the policy's parameters and N examples, prompts in `prompt` columns.
+
+  `cfg.noise` of the labels are flipped before anything is learned. Adam behind clipping by the global norm. Consumes the key.
+  """
+  flips, drawn = jax.random.split(key)
+  examples = examples.replace(label=flip(examples.label, cfg.noise, flips))
+  tx = optax.chain(
+    optax.clip_by_global_norm(CLIP_NORM), optax.adam(optax.cosine_decay_schedule(cfg.lr, cfg.steps))
+  )
+  value = jax.value_and_grad(functools.partial(loss, model=model, layout=Grouped(prompt, 1)))
+
+  def step(carry, rows: jax.Array):
+    proxy, moments = carry
+    told, slope = value(proxy, jax.tree.map(lambda a: a[rows], examples))
+    updates, moments = tx.update(slope, moments, proxy)
+    return (optax.apply_updates(proxy, updates), moments), told
+
+  proxy = init(params)
+  order = _orders(drawn, examples.label.shape[0], cfg.steps, cfg.rows)
+  (proxy, _), told = jax.lax.scan(step, (proxy, tx.init(proxy)), order)
+  return proxy, told
+
+
+# What RL sees
+
+
+def proxy_reward(proxy: Any, rollout: Rollout, *, model: Decoder, layout: Grouped) -> jax.Array:
+  """f32[P, G] P(correct) of each completion, as the proxy has it."""
+  return jax.nn.sigmoid(logits(proxy, rollout, model=model, layout=layout)).reshape(-1, layout.samples)
+
+
+def _verified(proxy: Any, rollout: Rollout, verdict: jax.Array, *, model: Decoder, prompt: int) -> jax.Array:
+  del proxy, rollout, model, prompt
+  return verdict
+
+
+def _outcome(proxy: Any, rollout: Rollout, verdict: jax.Array, *, model: Decoder, prompt: int) -> jax.Array:
+  return proxy_reward(proxy, rollout, model=model, layout=Grouped(prompt, verdict.shape[1]))
+
+
+# (proxy or None, rollout, the verifier's reward f32[P, G]) -> f32[P, G] that RL sees; `prompt`: columns of the prompts.
+REWARDS: dict[str, Callable[..., jax.Array]] = {"none": _verified, "outcome": _outcome}

@@ -1,0 +1,258 @@
+"""What a diagnosis says of a state, against brute force: full logits, one group at a time, and numbers by hand."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from o1jax.config import CountdownConfig, CovConfig, KLConfig, LossConfig, ModelConfig, RLConfig, TrainConfig
+from o1jax.model.transformer import Decoder, init_params
+from o1jax.rl import diagnostics
+from o1jax.rl.batch import prompt_batch
+from o1jax.rl.diagnostics import examine
+from o1jax.rl.objective import global_norms
+from o1jax.rl.sample import SampleConfig, generate, stream_key
+from o1jax.rl.stages import Stage, examined_passes, first_state, rl_stage, strengths_at
+from o1jax.rl.step import recall
+from o1jax.rl.update import gradients, learn
+from o1jax.types import Experience, TrainState
+
+P, G, LP, R, V = 3, 4, 4, 16, 12
+MODEL = ModelConfig(width=16, layers=1, heads=2, kv_heads=2, head_dim=8, mlp=16, vocab=V)
+DECODER = Decoder(MODEL)
+KEY = stream_key(5, "minibatch", 1)
+TEMPERATURE = 0.8
+REWARD = np.float32([[1, 0, 0, 1], [0, 0, 1, 0], [1, 1, 0, 1]])
+CLIPS = LossConfig("ppo_clip", clip_low=0.02, clip_high=0.03)
+look = jax.jit(examine, static_argnames=("model", "stage", "cfg", "apart"))
+
+
+def run_of(**options) -> TrainConfig:
+  rl = RLConfig(steps=5, prompts=P, samples=G, max_prompt=LP, max_tokens=R, trim=0, temperature=TEMPERATURE)
+  run = TrainConfig("test", MODEL, CountdownConfig(), rl=dataclasses.replace(rl, **options))
+  run.validate()
+  return run
+
+
+@functools.cache
+def policy(seed: int):
+  params = nn.meta.unbox(jax.jit(functools.partial(init_params, DECODER))(jax.random.key(seed)))
+  return jax.tree.map(lambda a: 2.0 * a, params)
+
+
+@functools.cache
+def rolled():
+  """Prompts of 2 to 4 tokens, and completions that stop where they draw one of two tokens."""
+  prompts = [[3, 4], [5, 6, 7], [8, 3, 9, 10]]
+  batch = prompt_batch(prompts, [1, 2, 3], ["a", "b", "c"], LP)
+  strengths = strengths_at(run_of(), rl_stage(run_of()), 1)
+  return generate(
+    policy(0), batch, stream_key(5, "train", 1), strengths, model=DECODER, samples=G, cfg=SampleConfig(R, (1, 2))
+  )  # fmt: skip
+
+
+stage_of = functools.cache(rl_stage)  # a stage made twice would be compiled for twice
+
+
+def begin(run: TrainConfig) -> tuple[Stage, TrainState]:
+  return stage_of(run), first_state(stage_of(run), policy(0))
+
+
+@functools.cache
+def examined(run: TrainConfig) -> dict[str, float]:
+  stage, state = begin(run)
+  told = look(
+    state, policy(1), rolled(), REWARD, None, KEY, strengths_at(run, stage, 1), model=DECODER, stage=stage, cfg=run.rl
+  )  # fmt: skip
+  return {name: float(value) for name, value in told.items()}
+
+
+@functools.cache
+def experience_of(run: TrainConfig) -> Experience:
+  stage, state = begin(run)
+  at = strengths_at(run, stage, 1)
+  return recall(state, rolled(), REWARD, None, at, model=DECODER, stage=stage, cfg=run.rl)[0]
+
+
+def log_probs(params) -> np.ndarray:
+  """f64[B, L, V] of the token at each column, from a forward pass over whole rows; nothing precedes the first."""
+  segment = rolled().valid.astype(jnp.int32)
+  position = jnp.maximum(jnp.cumsum(segment, 1) - 1, 0)
+  hidden, _ = DECODER.apply({"params": params}, rolled().tokens, segment, position)
+  logits = np.asarray(DECODER.apply({"params": params}, hidden, method="head"), np.float64) / TEMPERATURE
+  logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  return np.concatenate([np.zeros_like(logp[:, :1]), logp[:, :-1]], 1)
+
+
+@functools.cache
+def stepped(run: TrainConfig) -> TrainState:
+  """The state after the step that the diagnosis takes and forgets."""
+  stage, state = begin(run)
+  copy = jax.tree.map(jnp.copy, state)
+  at = strengths_at(run, stage, 1)
+  return learn(copy, experience_of(run), KEY, at, model=DECODER, tx=stage.tx, cfg=stage.update)[0]
+
+
+def test_exact_kls_by_brute_force() -> None:
+  run = run_of()
+  told, mask = examined(run), np.asarray(rolled().is_action)
+  now, first, after = (log_probs(params) for params in (policy(0), policy(1), stepped(run).params))
+  reverse = (np.exp(now) * (now - first)).sum(-1)
+  forward = (np.exp(first) * (first - now)).sum(-1)
+  moved = (np.exp(now) * (now - after)).sum(-1)
+  assert told["kl_reverse"] == pytest.approx(reverse[mask].mean(), rel=1e-4)
+  assert told["kl_forward"] == pytest.approx(forward[mask].mean(), rel=1e-4)
+  assert told["kl_of_step"] == pytest.approx(
+    moved[mask].mean(), rel=2e-2, abs=1e-7
+  )  # a difference of like numbers
+  whole = np.where(mask, reverse, 0).sum(1).mean()
+  assert told["kl_sequence"] == pytest.approx(whole, rel=1e-4)
+  assert whole == pytest.approx(told["kl_reverse"] * mask.sum() / len(mask), rel=1e-4)
+
+
+def test_entropy_by_position() -> None:
+  told, mask = examined(run_of()), np.asarray(rolled().is_action)
+  logp = log_probs(policy(0))
+  entropy = -(np.exp(logp) * logp).sum(-1)
+  bins = sorted(name for name in told if name.startswith("entropy_at/"))
+  assert bins == [f"entropy_at/{first:03d}" for first in range(0, R, R // 8)]
+  for name in bins:
+    columns = slice(LP + int(name[-3:]), LP + int(name[-3:]) + R // 8)
+    held = mask[:, columns]
+    expected = entropy[:, columns][held].mean() if held.any() else 0.0
+    assert told[name] == pytest.approx(expected, rel=1e-4)
+
+
+def test_ess_and_clipped_shares_by_hand() -> None:
+  # Ratios 1, 2 and 1 on three actions: (1 + 2 + 1)^2 / (3 (1 + 4 + 1)) = 16 / 18. Of the two tokens with A > 0 the one
+  # at 2 lies above 1.5; the one with A < 0 lies at 1, above 0.5.
+  run = run_of(loss=LossConfig("ppo_clip", clip_low=0.5, clip_high=0.5), epochs=2)
+  action = np.array([[False, True, True, True, False]])
+  zero, none = np.zeros((1, 5), np.float32), np.zeros((1, 5), np.int32)
+  advantage = np.float32([[0, 1, 1, -1, 0]])
+  held = Experience(none, none, none, action, zero, zero, advantage, zero)
+  new = np.log(np.float32([[9, 1, 2, 1, 9]]))
+  strengths = strengths_at(run, rl_stage(run), 1)
+  told = diagnostics._moved(new, held, strengths, run.rl)
+  assert float(told["ess"]) == pytest.approx(16 / 18)
+  assert float(told["clipped/positive"]) == 0.5 and float(told["clipped/negative"]) == 0.0
+  low = diagnostics._moved(np.log(np.float32([[9, 1, 1, 0.4, 9]])), held, strengths, run.rl)
+  assert float(low["clipped/positive"]) == 0.0 and float(low["clipped/negative"]) == 1.0
+
+
+def test_the_step_that_is_looked_at_moves_ratios_as_the_real_one() -> None:
+  run = run_of(loss=CLIPS, epochs=2)
+  told, experience = examined(run), experience_of(run)
+  logp = np.take_along_axis(log_probs(stepped(run).params), np.asarray(rolled().tokens)[:, :, None], -1)[
+    ..., 0
+  ]
+  ratio = np.exp(logp - np.asarray(experience.logp_old))
+  mask, advantage = np.asarray(experience.is_action), np.asarray(experience.advantage)
+  held = ratio[mask]
+  assert told["ess"] == pytest.approx(held.sum() ** 2 / (len(held) * (held**2).sum()), rel=1e-4)
+  assert told["clipped/positive"] == pytest.approx((ratio > 1.03)[mask & (advantage > 0)].mean(), abs=1e-6)
+  assert told["clipped/negative"] == pytest.approx((ratio < 0.98)[mask & (advantage < 0)].mean(), abs=1e-6)
+  assert told["clipped/positive"] > 0 and told["clipped/negative"] > 0
+  assert "clipped/positive" not in examined(run_of())
+
+
+def test_gradients_by_term() -> None:
+  run = run_of(kl=KLConfig(0.1, "k2", reference="ema", ema=0.5), entropy=0.01)
+  told = examined(run)
+  names = {"policy", "entropy", "kl"}
+  assert {name for name in told if name.startswith("grad_norm/")} == {f"grad_norm/{n}" for n in names}
+  cosines = {name: value for name, value in told.items() if name.startswith("grad_cosine/")}
+  assert cosines.keys() == {"grad_cosine/entropy", "grad_cosine/kl"}
+  assert all(-1 - 1e-6 <= value <= 1 + 1e-6 for value in cosines.values())
+
+
+def test_a_term_that_doubles_the_policys_has_cosine_one() -> None:
+  run = run_of()
+  stage, state = begin(run)
+  (policy_term,) = [term for term in stage.update.terms if term.name == "policy"]
+
+  def twice(*given):
+    share, stats = policy_term.apply(*given)
+    return 2 * share, stats
+
+  doubled = dataclasses.replace(policy_term, name="doubled", apply=twice)
+  terms = (policy_term, doubled)
+  stage = dataclasses.replace(stage, update=dataclasses.replace(stage.update, terms=terms))
+  by_term = jax.jit(functools.partial(diagnostics._by_term, model=DECODER, stage=stage))
+  told, _ = by_term(state, experience_of(run), strengths_at(run, stage, 1))
+  assert float(told["grad_cosine/doubled"]) == pytest.approx(1.0, abs=1e-6)
+  assert float(told["grad_norm/doubled"]) == pytest.approx(2 * float(told["grad_norm/policy"]), rel=1e-6)
+
+
+def test_gradient_noise_by_brute_force() -> None:
+  """Each group's share of the loss is what the others' advantages at 0 leave of it."""
+  run = run_of(entropy=0.01)
+  (stage, state), told = begin(run), examined(run)
+  update = dataclasses.replace(stage.update, terms=(stage.update.terms[0],))
+  experience, at = experience_of(run), strengths_at(run, stage, 1)
+  norms = global_norms(experience, update.max_tokens, update.segments)
+  of = jax.jit(lambda e: gradients(state.params, None, e, at, norms, model=DECODER, cfg=update)[1])
+  owner = np.arange(P * G)[:, None] // G
+  flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]).astype(np.float64)
+  alone = lambda p: experience.replace(advantage=jnp.where(owner == p, experience.advantage, 0.0))
+  groups = np.stack([P * flat(of(alone(p))) for p in range(P)])
+  mean = flat(of(experience))
+  np.testing.assert_allclose(groups.mean(0), mean, atol=1e-6 * np.abs(mean).max() * 10)
+  trace = groups.var(0, ddof=1).sum() / P
+  assert told["grad_noise/trace"] == pytest.approx(trace, rel=1e-4)
+  assert told["grad_noise/signal"] == pytest.approx(max((mean**2).sum() - trace, 0.0), rel=1e-4, abs=1e-7)
+  assert told["grad_noise/scale"] == pytest.approx(trace / (mean**2).sum(), rel=1e-4)
+  assert told["grad_norm/policy"] == pytest.approx(float(optax.tree.norm(of(experience))), rel=1e-5)
+  split = examined(
+    run_of(entropy=0.01, micro_batches=3)
+  )  # micro-batches are of the step, not of the estimate
+  for name in ("trace", "signal", "scale"):
+    assert split[f"grad_noise/{name}"] == pytest.approx(told[f"grad_noise/{name}"], rel=1e-4, abs=1e-7)
+
+
+def test_the_trace_is_the_variance_of_the_batchs_gradient() -> None:
+  """Over batches of P independent groups the estimates average to the variance of the mean that was seen."""
+  rng = np.random.default_rng(0)
+  groups = rng.normal(1.0, 2.0, (4000, P, 5))
+  means = groups.mean(1)
+  estimates = ((groups - means[:, None]) ** 2).sum((1, 2)) / (P * (P - 1))
+  assert estimates.mean() == pytest.approx(means.var(0).sum(), rel=0.05)
+  assert ((means**2).sum(1) - estimates).mean() == pytest.approx(5.0, rel=0.05)  # |E g|^2 of five ones
+
+
+def test_one_group_has_no_noise_to_tell() -> None:
+  run = run_of(prompts=1)
+  stage, state = begin(run)
+  one = jax.tree.map(lambda a: a[:G], rolled())
+  told = look(
+    state, policy(1), one, REWARD[:1], None, KEY, strengths_at(run, stage, 1), model=DECODER, stage=stage, cfg=run.rl
+  )  # fmt: skip
+  assert not [name for name in told if name.startswith("grad_noise/")]
+  assert examined_passes(stage, run.rl) + 3 == examined_passes(stage, run_of().rl)
+
+
+@pytest.mark.parametrize(
+  "cov",
+  [CovConfig("clip_cov", fraction=0.2, low=-9.0, high=9.0), CovConfig("kl_cov", fraction=0.2, coef=1.0)],
+  ids=lambda cov: cov.kind,
+)
+def test_held_back_tokens_are_those_of_the_step(cov) -> None:
+  run = run_of(cov=cov, loss=CLIPS, epochs=2)
+  told = examined(run)
+  assert np.isfinite(list(told.values())).all() and told["grad_norm/policy"] > 0
+
+
+def test_a_diagnosis_leaves_the_state_as_it_is() -> None:
+  run = run_of(kl=KLConfig(0.1, "k2", reference="ema", ema=0.5), entropy=0.01)
+  stage, state = begin(run)
+  before = jax.tree.map(lambda a: np.array(a), state)
+  at = strengths_at(run, stage, 1)
+  given = (policy(1), rolled(), REWARD, None, KEY, at)
+  first, again = (look(state, *given, model=DECODER, stage=stage, cfg=run.rl) for _ in range(2))
+  assert jax.tree.all(jax.tree.map(np.array_equal, before, state))
+  assert jax.tree.all(jax.tree.map(np.array_equal, first, again))

@@ -1,0 +1,168 @@
+"""Which members of a sweep share a compiled program, and which a cold start."""
+
+from typing import Any
+
+import pytest
+
+from o1jax.config import (
+  Arm,
+  Claim,
+  ConfigError,
+  CountdownConfig,
+  CovConfig,
+  CriticConfig,
+  EvalConfig,
+  KLConfig,
+  ModelConfig,
+  RLConfig,
+  SftConfig,
+  SweepConfig,
+  TrainConfig,
+)
+from o1jax.io.run_config import with_overrides
+from o1jax.rl.stages import Stage, rl_stage, strengths_at, without_strengths
+from o1jax.sweep.members import cold_start_key, groups_of, kept_terms, members_of
+
+MODEL = ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32)
+BASE = TrainConfig("sweep", MODEL, CountdownConfig(), sft=SftConfig(steps=3), rl=RLConfig(steps=8, trim=0))
+OFF_POLICY = {"rl.epochs": 2}
+CLIP = {**OFF_POLICY, "rl.loss.kind": "ppo_clip", "rl.loss.clip_low": 0.2, "rl.loss.clip_high": 0.2}
+
+
+def swept(*overrides: dict[str, Any], base: TrainConfig = BASE, seeds: tuple[int, ...] = (0,)) -> list:
+  arms = tuple(Arm(f"arm{i}", each) for i, each in enumerate(overrides))
+  return members_of(SweepConfig(base, arms, Claim("", "", "", ()), seeds=seeds))
+
+
+# What the base has beside, and a strength with another value.
+STRENGTHS: dict[str, tuple[dict[str, Any], Any]] = {
+  "rl.kl.coef": ({"rl.kl.coef": 0.1}, 0.0),
+  "rl.kl.ema": ({"rl.kl": KLConfig(0.1, reference="ema", ema=0.1)}, 0.5),
+  "rl.kl.reset_every": ({"rl.kl": KLConfig(0.1, reference="reset", reset_every=2)}, 3),
+  "rl.kl.schedule": ({"rl.kl.coef": 0.1}, "linear"),
+  "rl.kl.final_fraction": ({"rl.kl": KLConfig(0.1, schedule="linear")}, 0.5),
+  "rl.entropy": ({"rl.entropy": 0.1}, 0.0),
+  "rl.l2_init": ({"rl.l2_init": 0.1}, 0.0),
+  "rl.loss.clip_low": (CLIP, 0.1),
+  "rl.loss.clip_high": (CLIP, 0.4),
+  "rl.cov.coef": ({**OFF_POLICY, "rl.cov": CovConfig("kl_cov", fraction=0.1, coef=1.0)}, 0.0),
+  "rl.critic.coef": ({"rl.advantage.kind": "gae", "rl.critic": CriticConfig("head")}, 1.0),
+  "rl.optim.lr": ({}, 0.1),
+  "rl.optim.decay": ({}, 0.1),
+  "rl.optim.warmup": ({}, 3),
+  "rl.optim.schedule": ({}, "cosine"),
+  "rl.optim.final_fraction": ({"rl.optim.schedule": "cosine"}, 0.5),
+  "rl.temperature": ({}, 0.5),
+  "rl.problems": ({}, 7),
+}
+
+
+@pytest.mark.parametrize("field", STRENGTHS)
+def test_members_that_differ_in_a_strength_share_a_program(field) -> None:
+  beside, value = STRENGTHS[field]
+  members = swept({}, {field: value}, base=with_overrides(BASE, beside), seeds=(0, 1))
+  assert [[m.name for m in group] for group in groups_of(members)] == [
+    ["arm0-seed0", "arm0-seed1", "arm1-seed0", "arm1-seed1"]
+  ]
+  if field != "rl.problems":
+    told = []
+    for member in members[::2]:
+      stage = rl_stage(member.config)
+      told.append([vars(strengths_at(member.config, stage, step)) for step in range(4, 12)])
+    assert told[0] != told[1]  # it reaches the program nonetheless
+
+
+STATIC = {
+  "rl.samples": 4, "rl.steps": 5, "rl.epochs": 2, "rl.kl": KLConfig(0.1, "k2"), "rl.entropy_target": None,
+  "rl.kl.placement": "reward", "rl.advantage.kind": "rloo", "rl.max_tokens": 32, "rl.optim.b1": 0.5,
+  "rl.optim.clip_norm": 0.0, "sft.steps": 2, "model.width": 32, "task.count": 2, "rl.overlong.mask": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", STATIC)
+def test_members_that_differ_in_what_is_static_do_not(field) -> None:
+  groups = groups_of(swept({}, {field: STATIC[field]}, {"rl.optim.lr": 0.1}, seeds=(0, 1)))
+  same = field == "rl.entropy_target"  # None is what it was
+  assert [len(group) for group in groups] == ([6] if same else [4, 2])
+  assert [m.seed for group in groups for m in group] == [0, 1] * 3
+
+
+def test_whether_a_strength_is_there_at_all_is_static() -> None:
+  """None is no number: a reference that does not move is another program than one that moves little."""
+  cfg = without_strengths(RLConfig(kl=KLConfig(0.1)))
+  assert (cfg.kl.ema, cfg.kl.reset_every, cfg.loss.clip_low, cfg.cov.coef) == (None,) * 4
+  moving = KLConfig(0.1, reference="ema", ema=0.1)
+  assert len(groups_of(swept({"rl.kl.coef": 0.1}, {"rl.kl": moving}))) == 2
+
+
+def test_stages_that_differ_in_their_rate_are_one_to_a_compiled_program() -> None:
+  stage = rl_stage(BASE)
+  other = Stage(**{**vars(stage), "rate": lambda step: 0.5})
+  assert stage == other and hash(stage) == hash(other)
+
+
+@pytest.mark.parametrize(
+  ("overrides", "kept"),
+  [
+    ([{}, {}], set()),
+    ([{}, {"rl.kl.coef": 0.1}], {"kl"}),
+    ([{"rl.entropy": -0.1}, {"rl.l2_init": 0.1}], {"entropy", "l2_init"}),
+    (
+      [{**OFF_POLICY, "rl.cov": CovConfig("kl_cov", fraction=0.1, coef=coef)} for coef in (0.0, 1.0)],
+      {"cov"},
+    ),
+    ([{**OFF_POLICY, "rl.cov": CovConfig("kl_cov", fraction=0.1, coef=0.0)}], set()),
+  ],
+)
+def test_a_term_is_kept_where_any_member_has_it(overrides, kept) -> None:
+  members = swept(*overrides)
+  assert kept_terms(members) == kept
+  names = {term.name for term in rl_stage(members[0].config, kept_terms(members)).update.terms}
+  assert kept - {"l2_init"} <= names
+
+
+def test_members_share_a_cold_start_where_model_task_sft_and_seed_agree() -> None:
+  plain, again, rl, sft, task, model = (
+    cold_start_key(member.config)
+    for member in swept(
+      {}, {}, {"rl.kl.coef": 0.1, "rl.samples": 4}, {"sft.optim.lr": 0.1}, {"task.hint_rate": 0.5}, {"model.width": 32}
+    )
+  )  # fmt: skip
+  assert plain == again == rl
+  other_seed = cold_start_key(swept({}, seeds=(1,))[0].config)
+  assert len({plain, sft, task, model, other_seed}) == 5
+  assert plain.startswith("seed0-") and other_seed.startswith("seed1-")
+
+
+def test_a_group_of_options_can_be_replaced_whole() -> None:
+  whole, json, single = swept(
+    {"rl.kl": KLConfig(0.3)}, {"rl.kl": vars(KLConfig(0.3))}, {"task": CountdownConfig(count=2)}
+  )
+  assert whole.config.rl.kl == json.config.rl.kl == KLConfig(0.3)
+  assert single.config.task == CountdownConfig(count=2)
+
+
+FAULTS: list[tuple[dict[str, Any], str]] = [
+  ({"rl.stepz": 1}, "arm arm0: rl.stepz: is no field"),
+  ({"rl.steps.more": 1}, "arm arm0: rl.steps.more: is no field"),
+  ({"rl.steps": "many"}, "arm arm0: rl.steps: wants int, has 'many'"),
+  ({"rl.steps": 0}, "arm arm0: rl.steps: must be positive in a sweep"),
+  ({"rl.temperature": 0.0}, "arm arm0: rl.temperature: must be positive"),
+  ({"rl.optim.lr": float("nan")}, "arm arm0: rl.optim.lr: must be finite"),
+  ({"seed": 3}, "arm arm0: seed: is one for all members: an arm may change model, task, sft, rl"),
+  *(({field: value}, f"arm arm0: {field}: is one for all members") for field, value in {
+    "name": "x", "out": "x", "controls": False, "eval.samples": 2, "eval": EvalConfig(), "diagnostics.every": 5,
+    "checkpoint.every": 1, "log.progress": False, "mesh.data": 1}.items()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "line"), FAULTS, ids=[line for _, line in FAULTS])
+def test_what_an_arm_cannot_change_names_arm_and_field(overrides, line) -> None:
+  with pytest.raises(ConfigError) as caught:
+    swept(overrides)
+  assert str(caught.value).startswith(line)
+
+
+def test_a_seed_out_of_range_is_named() -> None:
+  with pytest.raises(ConfigError, match=r"arm arm0: seed: must lie in \[0, 2\*\*32\)"):
+    swept({}, seeds=(2**32,))

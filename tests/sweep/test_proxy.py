@@ -1,0 +1,146 @@
+"""A sweep against learned rewards, end to end: RL sees the proxy, everything that is told of accuracy is the verifier's."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import pytest
+
+from o1jax.config import (
+  Arm,
+  Check,
+  CheckpointConfig,
+  Claim,
+  ConfigError,
+  CountdownConfig,
+  DiagnosticsConfig,
+  EvalConfig,
+  LogConfig,
+  ModelConfig,
+  ProxyConfig,
+  RLConfig,
+  SweepConfig,
+  TrainConfig,
+)
+from o1jax.io.log import read_metrics
+from o1jax.io.run_config import read_json
+from o1jax.scaling.passk import best_of_n
+from o1jax.sweep import proxy as proxy_module
+from o1jax.sweep.members import groups_of, members_of
+from o1jax.sweep.proxy import best_of_figures, proxy_key
+from o1jax.sweep.run import sweep
+from o1jax.train import train
+
+SEEDS = (0, 1)
+
+
+def declared(out: pathlib.Path) -> SweepConfig:
+  base = TrainConfig(
+    name="tiny", out=str(out),
+    model=ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32),
+    task=CountdownConfig(count=2, max_number=6, max_value=12, held_out=8, max_tries=2),
+    rl=RLConfig(steps=4, prompts=2, samples=2, max_prompt=5, max_tokens=16, trim=0,
+      proxy=ProxyConfig("outcome", examples=24, noise=0.1, steps=6, rows=8, best_of=5)),
+    diagnostics=DiagnosticsConfig(every=2, problems=8),
+    eval=EvalConfig(final_problems=8, samples=2, batch=8, max_tokens=16, bootstrap=10),
+    checkpoint=CheckpointConfig(every=2), log=LogConfig(progress=False),
+  )  # fmt: skip
+  arms = (Arm("few", {"rl.proxy.examples": 8}, 8), Arm("many", {}, 24))
+  claim = Claim("a text", "a source", "a figure", (Check("rising", "bon/4"), Check("fit_gao_bon", "bon")))
+  return SweepConfig(base, arms, claim, seeds=SEEDS, vmapped=2, devices=1, chunk=2)
+
+
+def run(config: SweepConfig, resume: bool = False) -> dict:
+  done = sweep(config, experiment="x.py", command="x", record=False, full=False, resume=resume)
+  assert done == 0
+  return read_json(pathlib.Path(config.base.out) / "tiny" / "results.json")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> tuple[SweepConfig, dict]:
+  config = declared(tmp_path_factory.mktemp("sweep"))
+  return config, run(config)
+
+
+def test_arms_of_one_proxy_kind_are_one_program_and_have_proxies_of_their_own() -> None:
+  members = members_of(declared(pathlib.Path("out")))
+  assert len(groups_of(members)) == 1
+  assert len({proxy_key(member) for member in members}) == 4
+  other = dataclasses.replace(members[0].config.rl.proxy, best_of=3)
+  config = dataclasses.replace(members[0].config, rl=dataclasses.replace(members[0].config.rl, proxy=other))
+  assert proxy_key(dataclasses.replace(members[0], config=config)) == proxy_key(members[0])
+
+
+def test_rl_sees_the_proxy_and_accuracies_are_the_verifiers(swept) -> None:
+  config, _ = swept
+  rewards = []
+  for member in members_of(config):
+    lines = read_metrics(pathlib.Path(config.base.out) / "tiny" / member.name / "metrics.jsonl")
+    assert len(lines) == 4
+    for line in lines:
+      assert line["rewards/countdown/mean"] == pytest.approx(line["accuracy"])
+      assert 0.2 < line["reward"] < 0.8 and line["accuracy"] * 4 == pytest.approx(round(line["accuracy"] * 4))
+      assert line["reward_std"] > 0 and line["frac_reward_zero_std"] == 0.0
+      assert line["flops/judge"] > 0
+    assert "kl_sequence" in lines[0] and "grad_noise/trace" in lines[0]
+    rewards.append(lines[0]["reward"])
+  assert len(set(rewards)) == 4
+
+
+def test_best_of_n_is_told_of_each_member(swept) -> None:
+  _, results = swept
+  for row in results["members"]:
+    final = row["final"]
+    assert {n for n in final if n.startswith(("bon/", "bon_proxy/"))} == {
+      f"{kind}/{n}" for kind in ("bon", "bon_proxy") for n in (1, 2, 4)
+    }
+    chosen = [final[f"bon_proxy/{n}"] for n in (1, 2, 4)]
+    assert (
+      chosen == sorted(chosen) and chosen[0] < chosen[2]
+    )  # the more to choose from, the better it likes the best
+    assert final["first/reward"] == pytest.approx(0.5, abs=0.3) and 0 <= final["proxy/accuracy"] <= 1
+  by_seed = {(row["arm"], row["seed"]): row["final"]["bon/1"] for row in results["members"]}
+  for seed in SEEDS:
+    assert by_seed["few", seed] == by_seed["many", seed]  # one completion, whoever judges it
+
+
+def test_a_proxy_that_was_saved_is_not_taught_again(swept, monkeypatch) -> None:
+  config, before = swept
+  (pathlib.Path(config.base.out) / "tiny" / "results.json").unlink()
+  monkeypatch.setattr(proxy_module, "fit", lambda *given, **options: pytest.fail("taught again"))
+  after = run(config, resume=True)
+  for old, new in zip(before["members"], after["members"]):
+    assert {n: v for n, v in old["final"].items() if n.startswith("bon")} == {
+      n: v for n, v in new["final"].items() if n.startswith("bon")
+    }
+
+
+def test_figures_of_best_of_n_by_hand() -> None:
+  told, correct = np.array([[2.0, -1.0], [0.0, 1.0]]), np.array([[False, True], [False, True]])
+  figures = best_of_figures(told, correct)
+  assert figures["bon/1"] == 0.5 and figures["bon/2"] == 0.5  # wrong, then right
+  assert figures["proxy/accuracy"] == 0.5 and figures["proxy/auc"] == 0.25
+  chance = 1 / (1 + np.exp(-told))
+  assert figures["bon_proxy/2"] == pytest.approx((chance[0, 0] + chance[1, 1]) / 2)
+  assert figures["bon_proxy/1"] == pytest.approx(best_of_n(told, chance, 1).mean())
+
+
+def test_the_loop_that_the_host_verifies_refuses_a_proxy(tmp_path) -> None:
+  config = declared(tmp_path).base
+  with pytest.raises(ConfigError, match=r"^rl\.proxy\.kind: is for sweeps of a task with a device verifier"):
+    train(config, resume=False)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_group_without_a_device_verifier_refuses_a_proxy(tmp_path, monkeypatch) -> None:
+  from o1jax import evaluate as ev
+
+  prepare = ev.prepare
+
+  def on_the_host(config, devices=None):
+    setup = prepare(config, devices)
+    return dataclasses.replace(setup, task=dataclasses.replace(setup.task, device=None))
+
+  monkeypatch.setattr(ev, "prepare", on_the_host)
+  with pytest.raises(ConfigError, match=r"^rl\.proxy\.kind: "):
+    run(declared(tmp_path))

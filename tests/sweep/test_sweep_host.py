@@ -1,0 +1,139 @@
+"""Members whose task only the host can verify: one after the other, with one compiled step, as `o1jax train` runs them."""
+
+import contextlib
+import io
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from o1jax.cli import main
+from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
+from o1jax.evaluate.tests import look
+from o1jax.io.run_config import load_sweep
+from o1jax.rl.batch import credit_and_experience, token_scores
+from o1jax.rl.sample import generate
+from o1jax.rl.stages import rl_stage
+from o1jax.rl.update import learn
+from o1jax.sweep import host
+from o1jax.sweep.cold import cold_starts
+from o1jax.sweep.device import Block
+from o1jax.sweep.members import members_of
+
+COMPILED = {
+  "learn": learn,
+  "credit": credit_and_experience,
+  "scores": token_scores,
+  "look": look,
+  "generate": generate,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_device_verifier():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr("o1jax.tasks.countdown.make_device", lambda *args: None)
+    yield
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, experiment):
+  """(folder of a sweep, programs that were compiled behind its cold starts, what it printed)."""
+  folder, before, tell_time = tmp_path_factory.mktemp("swept"), {}, host.tell_time
+
+  def after_cold_starts(*args):
+    before.update({name: program._cache_size() for name, program in COMPILED.items()})
+    tell_time(*args)
+
+  with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+    patch.setattr(host, "tell_time", after_cold_starts)
+    assert main(["sweep", experiment(folder)]) == 0
+  made = {name: program._cache_size() - before[name] for name, program in COMPILED.items()}
+  return folder / "runs" / "tiny", made, " ".join(out.getvalue().split())
+
+
+def test_all_members_share_their_compiled_programs(swept) -> None:
+  _, made, _ = swept
+  most = {
+    "learn": 1,
+    "credit": 1,
+    "scores": 1,
+    "look": 1,
+    "generate": 3,
+  }  # it rolls out, and tests in two ways
+  assert {name: count for name, count in made.items() if count > most[name]} == {}
+
+
+def test_what_is_chosen_and_the_expected_time_are_told(swept) -> None:
+  _, _, out = swept
+  assert "chosen: 4 members one after the other, verified by the host: one in memory; " in out
+  assert "s a step, about" in out
+
+
+def test_a_member_is_its_lone_run_bit_for_bit(swept, alone, logged) -> None:
+  folder, *_ = swept
+  assert logged(folder)["weak-seed1"] == logged(alone.parent)["weak-seed1"][60:]
+
+
+def test_results_tell_the_last_state_too(swept, found) -> None:
+  folder, *_ = swept
+  rows = found(folder)["members"]
+  assert [(row["arm"], row["seed"]) for row in rows] == [
+    ("weak", 0),
+    ("weak", 1),
+    ("strong", 0),
+    ("strong", 1),
+  ]
+  assert all(row["final"]["kl_reverse"] > 0 and "held_out/pass@1" in row["final"] for row in rows)
+  assert found(folder)["layout"] == "one member after the other, verified by the host"
+  assert found(folder)["findings"][0]["measured"] != "not tested"
+
+
+def test_a_stopped_sweep_goes_on_bitwise(swept, tmp_path, experiment, logged, found, monkeypatch) -> None:
+  name, at = "weak-seed1", 63
+  folder, *_ = swept
+  step_of = host.rl_step
+
+  def stopping(setup, stage, state, step, cursor, **rest):
+    if (setup.config.name, step) == (name, at):
+      signal.raise_signal(signal.SIGTERM)
+    return step_of(setup, stage, state, step, cursor, **rest)
+
+  monkeypatch.setattr(host, "tell_time", lambda block, colds: None)
+  monkeypatch.setattr(host, "rl_step", stopping)
+  path = experiment(tmp_path)
+  assert main(["sweep", path]) == EXIT_PREEMPTED
+  assert logged(tmp_path / "runs" / "tiny")[name][-1]["step"] == at
+  monkeypatch.setattr(host, "rl_step", step_of)
+  assert main(["sweep", path, "--resume"]) == 0
+  assert logged(tmp_path / "runs" / "tiny") == logged(folder)
+  assert found(tmp_path / "runs" / "tiny") == found(folder)
+
+
+def test_a_member_that_is_not_finite_ends_alone(
+  swept, tmp_path, experiment, logged, found, monkeypatch
+) -> None:
+  folder, *_ = swept
+  monkeypatch.setattr(host, "tell_time", lambda block, colds: None)
+  arms = "(Arm('bad', {'rl.optim.lr': 1e30}, 0.5), declared.arms[1])"
+  change = f"dataclasses.replace(declared, arms={arms}, seeds=(1,), claim=dataclasses.replace(declared.claim, checks=()))"
+  assert main(["sweep", experiment(tmp_path, sweep=change)]) == 0
+  rows = logged(tmp_path / "runs" / "tiny")
+  assert rows["strong-seed1"] == logged(folder)["strong-seed1"]
+  last = rows["bad-seed1"][-1]
+  assert not np.isfinite([last["loss"], last["grad_norm"]]).all()
+  assert [row["bad_step"] for row in found(tmp_path / "runs" / "tiny")["members"]] == [last["step"], None]
+
+
+def test_an_adaptive_coefficient_begins_as_the_members_own(tmp_path, experiment) -> None:
+  rl = "dataclasses.replace(base.rl, kl=KLConfig(0.1, target=0.1, horizon=100))"
+  config = f"dataclasses.replace(base, rl={rl}, sft=SftConfig())"
+  members = members_of(load_sweep(experiment(tmp_path, config=config), full=False))
+  setup = host.ev.prepare(members[0].config, jax.devices()[:1])
+  block = Block(setup, rl_stage(setup.config), tuple(members))
+  colds = cold_starts(block, tmp_path, Preemption())
+  coefficients = [
+    host.begin(block, member, colds)[-1].controllers["kl"] for member in (members[0], members[2])
+  ]
+  assert coefficients == [np.float32(0.01), 1.0]
