@@ -74,6 +74,8 @@ class _SweepUsage:
 class _SweepOptions:
   base: Fields
   seeds: tuple[int, ...]  # one member of each arm a seed
+  # Whole steps on the device where the task has a verifier there; else the stepwise loop, member by member.
+  fused: Annotated[bool, tyro.conf.FlagConversionOff]
   vmapped: int  # members in one vmap: 1 is lax.map alone; 0: chosen by a short measurement at the start
   devices: int  # that members are spread over; 0: all accelerators, or one CPU device a core
   chunk: int  # steps in one executable call, which divides diagnostics.every; 0: diagnostics.every, or 10
@@ -127,13 +129,16 @@ def _train(arguments: list[str]) -> int:
   return train(config, resume=options.resume)
 
 
+SWEEP_FIELDS = ("seeds", "fused", "vmapped", "devices", "chunk")
+
+
 def _sweep(arguments: list[str]) -> int:
   path, rest = _target("sweep", _SweepUsage, arguments)
   declared = load_sweep(path, full="--full" in rest)
   base = _with_named_structs(_checked(declared.base), rest)
-  default = _SweepOptions(base, declared.seeds, declared.vmapped, declared.devices, declared.chunk)
+  default = _SweepOptions(base, **{field: vars(declared)[field] for field in SWEEP_FIELDS})
   options = _parse(f"o1jax sweep {path}", _SweepOptions, rest, default, f"Sweep {path}, and its values.")
-  chosen = {field: vars(options)[field] for field in ("seeds", "vmapped", "devices", "chunk")}
+  chosen = {field: vars(options)[field] for field in SWEEP_FIELDS}
   config = dataclasses.replace(declared, base=_checked(options.base), **chosen)
   config.validate()
   same = config.seeds == declared.seeds and what_is_run(config.base) == what_is_run(declared.base)

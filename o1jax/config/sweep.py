@@ -70,6 +70,8 @@ class SweepConfig:
   arms: tuple[Arm, ...]
   claim: Claim
   seeds: tuple[int, ...] = (0, 1, 2)
+  # Whole steps on the device where the task has a verifier there; else the stepwise loop, member by member.
+  fused: bool = True
   vmapped: int = 0  # members in one vmap: 1 is lax.map alone; 0: chosen by a short measurement at the start
   devices: int = 0  # that members are spread over; 0: all accelerators, or one CPU device a core
   chunk: int = 0  # steps in one executable call, which divides diagnostics.every; 0: diagnostics.every, or 10

@@ -27,7 +27,7 @@ from o1jax.sweep.members import Member
 from o1jax.train import write_head
 
 HEAD, LAYOUTS, FINAL, RESULTS = "sweep.json", "layouts.json", "final.json", "results.json"
-SAME = ("arms", "seeds", "vmapped", "devices", "chunk")  # of the head, beside the base run
+SAME = ("arms", "seeds", "fused", "vmapped", "devices", "chunk")  # of the head, beside the base run
 
 
 def folder_of(config: SweepConfig) -> pathlib.Path:
@@ -44,7 +44,8 @@ def plan_of(config: SweepConfig) -> dict[str, Any]:
   claim = dataclasses.asdict(config.claim)
   claim["checks"] = [{**check, "arms": list(check["arms"])} for check in claim["checks"]]
   return {
-    "claim": claim, "arms": arms, "seeds": list(config.seeds), "vmapped": config.vmapped, "devices": config.devices,
+    "claim": claim, "arms": arms, "seeds": list(config.seeds), "fused": config.fused,
+    "vmapped": config.vmapped, "devices": config.devices,
     "chunk": config.chunk, "steps": config.base.rl.steps, "base": config_to_dict(config.base),
   }  # fmt: skip
 

@@ -106,7 +106,7 @@ def _block(config: SweepConfig, group: Sequence[Member]) -> Block:
     told = f"{few} of only {have} training problems"
     require(few is None or few <= have, f"arm {member.arm.name}: rl.problems", told)
   block = Block(setup, rl_stage(setup.config, kept_terms(group)), tuple(group))
-  if setup.task.device is None:
+  if _by_host(config, block):
     check_reward(setup)
   else:
     chunk, every = _chunk(config, block), setup.config.diagnostics.every
@@ -118,6 +118,11 @@ def _block(config: SweepConfig, group: Sequence[Member]) -> Block:
     require(every % chunk == 0, "chunk", told)
     candidates(config, len(group), [])  # raises where vmapped does not divide
   return block
+
+
+def _by_host(config: SweepConfig, block: Block) -> bool:
+  """Whether the members run one after the other, through the stepwise loop and the host's verifier."""
+  return block.setup.task.device is None or not config.fused
 
 
 def _chunk(config: SweepConfig, block: Block) -> int:
@@ -133,7 +138,7 @@ def _run(
   if done is not None:
     return done
   colds = cold_starts(block, folder, preemption)
-  if block.setup.task.device is None:
+  if _by_host(config, block):
     host.tell_time(block, colds)
     return host.run_members(block, colds, folder, preemption)
   proxies = PROXIES[block.setup.config.rl.proxy.kind](block, colds, folder)
