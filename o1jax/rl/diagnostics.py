@@ -30,7 +30,7 @@ def _mean(value: Any, mask: jax.Array) -> jax.Array:
   return jnp.where(mask, value, 0.0).sum() / jnp.maximum(mask.sum(), 1)
 
 
-def _a_completion(value: jax.Array, mask: jax.Array) -> jax.Array:
+def _a_completion(value: Any, mask: jax.Array) -> jax.Array:
   """Mean over completions of the sum of f32[B, L] where bool[B, L]; completions of nothing are left out."""
   return jnp.where(mask, value, 0.0).sum() / jnp.maximum(mask.any(1).sum(), 1)
 

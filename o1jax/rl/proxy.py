@@ -7,6 +7,7 @@ action, where all of it has been read: logit P(correct) (Cobbe et al. 2021, sect
 that Cobbe et al. add, verdicts on the tokens before the last, comparisons of pairs.
 """
 
+import dataclasses
 import functools
 from typing import Any, Callable
 
@@ -119,7 +120,7 @@ def fit(
   `cfg.noise` of the labels are flipped before anything is learned. Adam behind clipping by the global norm. Consumes the key.
   """
   flips, drawn = jax.random.split(key)
-  examples = examples.replace(label=flip(examples.label, cfg.noise, flips))
+  examples = dataclasses.replace(examples, label=flip(examples.label, cfg.noise, flips))
   tx = optax.chain(
     optax.clip_by_global_norm(CLIP_NORM), optax.adam(optax.cosine_decay_schedule(cfg.lr, cfg.steps))
   )
