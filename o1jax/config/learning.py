@@ -131,9 +131,7 @@ class RLConfig:
   critic: CriticConfig = CriticConfig()
   proxy: ProxyConfig = ProxyConfig()
   problems: int | None = None  # distinct training problems, the first of the task's; None: all
-  refill: int = (
-    0  # most rounds of P fresh problems a step that replace groups of equal rewards (DAPO); 0: none
-  )
+  refill: int = 0  # most rounds a step of P fresh problems for groups of equal rewards (DAPO); 0: none
   trim: int = 16  # responses are cut to a multiple of it before the update; 0: never, as a fused program must
   optim: OptimConfig = OptimConfig()
 

@@ -248,12 +248,13 @@ class Fleet:
     cfg, first = self.block.setup.config.rl, self.block.first
     steps = np.arange(done, done + count) + first + 1
     most = count * cfg.prompts * (1 + cfg.refill)
-    orders, strengths = [], []
+    orders, by_arm = [], {}
     for j, (member, stage) in enumerate(zip(self.rows, self.stages)):
       orders.append(self.order(member, cursors[min(j, len(cursors) - 1)], most).astype(np.int32))
-      each = [strengths_at(member.config, stage, int(step)) for step in steps]
-      strengths.append(jax.tree.map(lambda *a: np.stack([np.asarray(x) for x in a]), *each))
-    held = jax.tree.map(lambda *a: np.stack(a), *strengths)
+      if member.arm.name not in by_arm:  # its seeds share them
+        each = [strengths_at(member.config, stage, int(step)) for step in steps]
+        by_arm[member.arm.name] = jax.tree.map(lambda *a: np.stack([np.asarray(x) for x in a]), *each)
+    held = jax.tree.map(lambda *a: np.stack(a), *(by_arm[member.arm.name] for member in self.rows))
     stopped = [step is not None for step in bad] + [False] * (len(self.rows) - len(bad))
     order, held, frozen = jax.device_put((np.stack(orders), held, np.asarray(stopped)), self.along)
     refill = self._keys("refill", steps) if cfg.refill else None

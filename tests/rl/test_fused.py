@@ -220,6 +220,19 @@ def test_nothing_leaves_the_device_between_steps(kind) -> None:
   assert len(scans) == 1  # all steps are one loop of one executable
 
 
+def _count(jaxpr, name: str) -> int:
+  inner = [v for e in jaxpr.eqns for v in jax.tree.leaves(e.params, is_leaf=lambda x: hasattr(x, "jaxpr"))]
+  below = [v.jaxpr if hasattr(v, "jaxpr") else v for v in inner if hasattr(v, "jaxpr") or hasattr(v, "eqns")]
+  return sum(e.primitive.name == name for e in jaxpr.eqns) + sum(_count(part, name) for part in below)
+
+
+@pytest.mark.parametrize(("kind", "loops"), [("grpo with a reference", 1), ("refill", 3)])
+def test_without_rounds_there_is_no_loop_of_them(kind, loops) -> None:
+  run = functools.partial(fused, program=program(kind))
+  closed = jax.make_jaxpr(run)(begin(kind, 0), feed(kind, 0), POOL)
+  assert _count(closed.jaxpr, "while") == loops  # one a sampler, and that of the rounds
+
+
 def members(kind: str, seeds: list[int]):
   stack = lambda trees: jax.tree.map(lambda *a: jnp.stack(a), *trees)
   return stack([begin(kind, s) for s in seeds]), stack([feed(kind, s) for s in seeds])
