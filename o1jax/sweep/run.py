@@ -13,7 +13,7 @@ import dataclasses
 import os
 import pathlib
 import time
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 import jax
 import rich
@@ -27,6 +27,7 @@ from o1jax.io.results import rows_of
 from o1jax.io.run_folder import new_run
 from o1jax.io.sweep_report import findings, write_sweep_report
 from o1jax.rl.stages import rl_stage
+from o1jax.scaling.members import Finding
 from o1jax.sweep import folder as files
 from o1jax.sweep import host
 from o1jax.sweep.blocks import Files, run_block
@@ -70,16 +71,16 @@ def sweep(
   order = [(member.arm.name, member.seed) for member in members]
   rows.sort(key=lambda row: order.index((row["arm"], row["seed"])))
   seconds = {"total": time.perf_counter() - began}
-  _conclude(folder, {**head, "layout": _told(layouts), "seconds": seconds, "members": rows})
+  found = _conclude(folder, {**head, "layout": _told(layouts), "seconds": seconds, "members": rows})
   if record:
     path = pathlib.Path(experiment).parent / "RESULTS.md"
     name = f"{pathlib.Path(experiment).stem}{' --full' if full else ''}"
-    write_rows(path, name, rows_of(head, findings(folder)))
+    write_rows(path, name, rows_of(head, found))
     print(f"recorded in {path}")
   return 0
 
 
-def _spread_cpus(wanted: int, before: Sequence[Layout] | Any) -> None:
+def _spread_cpus(wanted: int, before: Iterable[Layout]) -> None:
   """One CPU device a core, before the backend starts: members of a tiny model cannot fill more than a core.
 
   before: the layouts of a sweep that goes on, which keeps to as many devices as it had.
@@ -180,8 +181,8 @@ def _told(layouts: Mapping[int, Layout]) -> str:
   return "; ".join(dict.fromkeys(ways)) or "one member after the other, verified by the host"
 
 
-def _conclude(folder: pathlib.Path, results: Mapping[str, Any]) -> None:
-  """Writes results.json and the report, and prints what was found."""
+def _conclude(folder: pathlib.Path, results: Mapping[str, Any]) -> list[Finding]:
+  """Writes results.json and the report; prints and returns what was found."""
   write_json(folder / files.RESULTS, results)
   found = findings(folder)
   held = [dataclasses.asdict(finding) for finding in found]
@@ -189,3 +190,4 @@ def _conclude(folder: pathlib.Path, results: Mapping[str, Any]) -> None:
   for finding in found:
     rich.print(f"{finding.check}: [bold]{finding.holds}[/]. {finding.measured}. {finding.reading}")
   print(f"report: {write_sweep_report(str(folder))}")
+  return found
