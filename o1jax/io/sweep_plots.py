@@ -43,7 +43,7 @@ LOGARITHMIC = ("kl_reverse", "grad_norm")
 MARKERS = "osD^vPX*"
 BINS = 60  # groups of neighbouring steps that a curve is averaged over
 PATH_POINTS = 40  # of a way through reward and distance
-DISTANCE = "distance to the first policy, √KL (√ nats a completion; a token where that alone was logged)"
+DISTANCE = "distance to the first policy, √KL"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +180,9 @@ def distance(members: Sequence[Member], drawn: Mapping[str, Style], metric: str)
   for arm, point in ends.items():
     edge = plots.BLACK if point in best else "white"
     ax.plot(*point, drawn[arm].marker, color=drawn[arm].colour, markersize=9, markeredgecolor=edge, zorder=4)
-  ax.set(xlabel=DISTANCE, ylabel=CURVES.get(metric, metric))
+  whole = any("kl_sequence" in m.curves for m in members)
+  unit = "√nats a completion" if whole else "√nats a token"
+  ax.set(xlabel=f"{DISTANCE} ({unit})", ylabel=CURVES.get(metric, metric))
   ax.set_xlim(left=0)
   edged = plt.Line2D([], [], color="white", marker="o", linestyle="", markeredgecolor=plots.BLACK,
                      label="no arm has more\nat less distance")  # fmt: skip
