@@ -78,7 +78,7 @@ class _SweepOptions:
   fused: Annotated[bool, tyro.conf.FlagConversionOff]
   vmapped: int  # members in one vmap: 1 is lax.map alone; 0: chosen by a short measurement at the start
   devices: int  # that members are spread over; 0: all accelerators, or one CPU device a core
-  chunk: int  # steps in one executable call, which divides diagnostics.every; 0: diagnostics.every, or 10
+  chunk: int  # steps in one executable call, which divides diagnostics.every; 0: at most 10
   full: Resume = False  # the longer form of the experiment
   resume: Resume = False  # go on where the sweep was stopped
 

@@ -38,7 +38,7 @@ from o1jax.sweep.members import Member, groups_of, kept_terms, members_of
 from o1jax.sweep.proxy import PROXIES
 from o1jax.train import Stopped, check_reward
 
-CHUNK = 10  # steps in a call where neither the sweep nor its diagnostics say
+CHUNK = 10  # steps in a call at most, where the sweep does not say
 
 
 def sweep(
@@ -127,8 +127,9 @@ def _by_host(config: SweepConfig, block: Block) -> bool:
 
 
 def _chunk(config: SweepConfig, block: Block) -> int:
-  """Steps in one executable call."""
-  return config.chunk or block.setup.config.diagnostics.every or CHUNK
+  """Steps in one executable call: few enough that measuring a layout stays short, and that diagnoses fall between two."""
+  every = block.setup.config.diagnostics.every or CHUNK
+  return config.chunk or max(n for n in range(1, CHUNK + 1) if every % n == 0)
 
 
 def _run(
