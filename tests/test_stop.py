@@ -44,10 +44,10 @@ import os, signal
 from o1jax import train
 rl_step = train.rl_step
 
-def stopping(*args):
+def stopping(*args, **given):
   if args[3] == 5:
     os.kill(os.getpid(), signal.SIGTERM)
-  return rl_step(*args)
+  return rl_step(*args, **given)
 
 train.rl_step = stopping
 """

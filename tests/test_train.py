@@ -115,10 +115,10 @@ def test_a_stopped_run_goes_on_bitwise(whole, tmp_path, monkeypatch, stop_at) ->
   for name in ("sft_step", "rl_step"):
     step_of = getattr(train_module, name)
 
-    def stopping(*args, step_of=step_of):
+    def stopping(*args, step_of=step_of, **given):
       if args[3] == stop_at:
         signal.raise_signal(signal.SIGTERM)
-      return step_of(*args)
+      return step_of(*args, **given)
 
     monkeypatch.setattr(train_module, name, stopping)
   assert train(config(str(tmp_path)), resume=False) == EXIT_PREEMPTED
