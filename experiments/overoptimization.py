@@ -22,12 +22,12 @@ PROXY = ProxyConfig("outcome", examples=1024, noise=0.1, steps=500, rows=32, lr=
 def get_config() -> TrainConfig:
   """One member, paid by the proxy of middling data."""
   fields = {"rl.proxy": PROXY, "rl.steps": 200}  # by then the exact accuracy has turned
-  diagnoses = {"diagnostics.every": 10, "diagnostics.samples": 2}
+  diagnoses = {"diagnostics.every": 10, "diagnostics.problems": 256}
   return xs("overoptimization", {**fields, **diagnoses})
 
 
 def sweep(full: bool) -> SweepConfig:
-  """Proxies of three sizes of data and three seeds; in full four times the steps and eight seeds."""
+  """Proxies of three sizes of data and four seeds; in full four times the steps and eight seeds."""
   arms = tuple(Arm(f"examples={n}", {"rl.proxy.examples": n}, strength=n) for n in EXAMPLES)
   few, many = arms[0].name, arms[-1].name
   claim = Claim(
@@ -41,8 +41,8 @@ def sweep(full: bool) -> SweepConfig:
       Check("fit_gao_bon", "bon", (many,)),
       Check("rising", "last/accuracy"),
       Check("rising", "bon/64"),
-      Check("declines", "accuracy", (few,)),
+      *(Check("declines", "held_out/pass@1", (name,)) for name in (few, many)),
     ),
   )
   base = replaced(get_config(), {"rl.steps": 800} if full else {})
-  return SweepConfig(base, arms, claim, seeds=tuple(range(8 if full else 3)))
+  return SweepConfig(base, arms, claim, seeds=tuple(range(8 if full else 4)))
