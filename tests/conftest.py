@@ -3,10 +3,12 @@
 The backend reads these settings once, when jax starts, so they are set before anything imports it.
 """
 
+import gc
 import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -22,6 +24,19 @@ os.environ["JAX_ENABLE_X64"] = "0"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".jax_cache"))
 # The suite compiles many small programs; by default jax keeps only those that took a second.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_freed():
+  """Lets go of a module's compiled programs when it is done.
+
+  XLA maps several pages of memory for each program on a CPU; a worker that keeps them all comes to the kernel's limit
+  of mappings (vm.max_map_count, 65,530 by default), where the next compilation is a segmentation fault.
+  """
+  yield
+  if jax := sys.modules.get("jax"):
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
