@@ -4,6 +4,7 @@ An experiment is a file with `get_config() -> TrainConfig`. The command line ove
 """
 
 from o1jax.config.base import ConfigError, replaced, require
+from o1jax.config.judge import JudgeConfig
 from o1jax.config.learning import AdvantageConfig, LossConfig, OptimConfig, RLConfig, SftConfig
 from o1jax.config.model import ModelConfig, RopeScaling
 from o1jax.config.presets import xs
@@ -34,6 +35,7 @@ __all__ = [
   "EvalConfig",
   "Gsm8kConfig",
   "ImportanceConfig",
+  "JudgeConfig",
   "KLConfig",
   "LogConfig",
   "LossConfig",
