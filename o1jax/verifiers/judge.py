@@ -174,6 +174,7 @@ def by_average(sample: Sample, score: Score) -> Score:
   """
 
   def average(prompts: Sequence[str]) -> list[Opinion]:
+    """The judge's prompts -> an opinion each."""
     drawn = sample(prompts)
     asked = [
       [f"{prompt}\n{_without_verdict(r.text)}\nVerification: {QUESTION}" for r in some if _whole(r)]

@@ -1,0 +1,53 @@
+"""What an HTTP judge's configuration refuses, and what it says where its packages are missing."""
+
+import builtins
+
+import pytest
+
+from o1jax.config import ConfigError, JudgeConfig
+from o1jax.verifiers.judge_http import Endpoint
+
+KEY = "sk-test-0123456789"
+
+
+@pytest.mark.parametrize(
+  ("options", "told"),
+  [
+    ({"model": ""}, "judge.model: must name a model"),
+    ({"base_url": "localhost:8000"}, "judge.base_url: must be an http(s) URL"),
+    ({"base_url": "http://"}, "judge.base_url: must be an http(s) URL"),
+    ({"base_url": "https://me:pw@host/v1"}, "judge.base_url: must not hold a user or password: "
+     "the configuration is written down"),
+    ({"api_key_env": KEY}, "judge.api_key_env: must be the name of an environment variable, never the key itself"),
+    ({"api_key_env": "NOT_SET_ANYWHERE"}, "judge.api_key_env: the environment has no NOT_SET_ANYWHERE"),
+    ({"concurrency": 0}, "judge.concurrency: must be positive"),
+    ({"timeout": 0.0}, "judge.timeout: must be positive"),
+    ({"max_retries": -1}, "judge.max_retries: must not be negative"),
+    ({"requests_per_minute": 0.0}, "judge.requests_per_minute: must be positive, or None"),
+    ({"threshold": 1.0}, "judge.threshold: must lie in [0, 1)"),
+    ({"top_logprobs": 21}, "judge.top_logprobs: must lie in 1..20"),
+    ({"temperature": 0.5}, 'judge.temperature: cannot act with votes=0, which reads P("Yes") of one token'),
+    ({"seed": 1}, 'judge.seed: cannot act with votes=0, which reads P("Yes") of one token'),
+    ({"votes": 2, "top_logprobs": 5}, "judge.top_logprobs: cannot act with votes, which are read from their text"),
+    ({"votes": 2, "temperature": 0.0}, "judge.temperature: is 0, greedy, so that 2 votes are all one"),
+  ],
+)  # fmt: skip
+def test_a_setting_that_cannot_work_is_named_and_no_key_is_repeated(options, told) -> None:
+  with pytest.raises(ConfigError) as caught:
+    Endpoint(JudgeConfig(**{"model": "m", **options}))
+  assert str(caught.value) == told
+
+
+@pytest.mark.parametrize("package", ["openai", "aiolimiter"])
+def test_without_the_extra_the_module_imports_and_an_endpoint_names_it(monkeypatch, package) -> None:
+  real = builtins.__import__
+
+  def lacking(name, *arguments, **named):
+    if name == package:
+      raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return real(name, *arguments, **named)
+
+  monkeypatch.setattr(builtins, "__import__", lacking)
+  with pytest.raises(ConfigError) as caught:
+    Endpoint(JudgeConfig(model="m", api_key_env=None))
+  assert str(caught.value) == f"judge: needs the package {package}: pip install 'o1jax[judge]'"
