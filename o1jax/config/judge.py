@@ -58,13 +58,18 @@ class JudgeConfig:
 
   def _validate_access(self, field: str) -> None:
     """What could send a key astray, or write it into a run's record. Nothing here repeats a value that may be one."""
-    url = urllib.parse.urlsplit(self.base_url)
-    require(
-      url.scheme in ("http", "https") and bool(url.hostname), f"{field}.base_url", "must be an http(s) URL"
-    )
-    bare = url.username is None and url.password is None
+    require(_is_http(self.base_url), f"{field}.base_url", "must be an http(s) URL")
+    bare = "@" not in urllib.parse.urlsplit(self.base_url).netloc
     require(bare, f"{field}.base_url", "must not hold a user or password: the configuration is written down")
     named = self.api_key_env is None or re.fullmatch(r"[A-Z_a-z][A-Z_a-z0-9]*", self.api_key_env) is not None
     require(
       named, f"{field}.api_key_env", "must be the name of an environment variable, never the key itself"
     )
+
+
+def _is_http(url: str) -> bool:
+  try:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+  except ValueError:  # a port that is none, half an address in brackets
+    return False

@@ -64,12 +64,7 @@ def completion(text, *, finish="stop", tops=None, usage=(10, 1)):
   logprobs = None if tops is None else {"content": [{**likely[0], "top_logprobs": likely}]}
   choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
   used = None if usage is None else {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
-  return {
-    "id": "x",
-    "object": "chat.completion",
-    "choices": [{**choice, "logprobs": logprobs}],
-    "usage": used,
-  }
+  return {"id": "x", "choices": [{**choice, "logprobs": logprobs}], "usage": used}
 
 
 def reply(handler, body, status=200, kind="application/json", **headers):
