@@ -34,6 +34,8 @@ from o1jax.verifiers.judge import (
   spells,
 )
 
+NO_KEY = "none"  # what is sent to an endpoint that asks for no key
+
 _LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
@@ -115,9 +117,9 @@ def _libraries() -> tuple[Any, Any]:
 
 
 def _key(cfg: JudgeConfig) -> str:
-  """The endpoint's key; a word that is none where it asks for none, lest the client look for one by itself."""
+  """The endpoint's key; NO_KEY where it asks for none, lest the client look for one by itself."""
   if cfg.api_key_env is None:
-    return "none"
+    return NO_KEY
   key = os.environ.get(cfg.api_key_env, "").strip()
   require(bool(key), "judge.api_key_env", f"the environment has no {cfg.api_key_env}")
   return key
@@ -257,11 +259,16 @@ class Endpoint:
   def _failed(self, kind: str, error: Exception) -> tuple[Reply, str]:
     """Counts a request that was given up, and logs the first of its kind; a key that a server repeats is left out."""
     self.costs += Costs(timeouts=int(kind == "timeout"), crashes=int(kind == "crashed"))
-    why = " ".join(f"{type(error).__name__}: {error}".replace(self._secret, "***").split())[:300]
+    why = " ".join(_without(f"{type(error).__name__}: {error}", self._secret).split())[:300]
     if type(error).__name__ not in self._told:
       self._told.add(type(error).__name__)
       _LOG.warning("judge %s: %s (%s); others of this kind are counted alone", self.cfg.base_url, why, kind)
     return Reply(error=kind), why
+
+
+def _without(text: str, secret: str) -> str:
+  """`text` with a key that a server repeats left out."""
+  return text if secret == NO_KEY else text.replace(secret, "***")
 
 
 async def _at_once() -> None:

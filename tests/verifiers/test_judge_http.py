@@ -262,8 +262,8 @@ def test_what_fails_for_good_costs_its_own_verdict_alone(server, act, requests, 
   ("act", "options", "requests"),
   [
     (hang, {"timeout": 0.1, "max_retries": 1}, 2),
-    (hang, {"deadline": 0.1}, 1),
-    (trickle, {"deadline": 0.3}, 1),  # each wait is short, all of them are not
+    (hang, {"deadline": 0.5}, 1),
+    (trickle, {"deadline": 0.5}, 1),  # each wait is short, all of them are not
   ],
 )
 def test_who_does_not_answer_in_time(server, act, options, requests) -> None:
