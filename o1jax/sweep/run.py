@@ -10,6 +10,7 @@ that only the host can verify run one after the other, through the loop of `trai
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import time
@@ -113,8 +114,8 @@ def _block(config: SweepConfig, group: Sequence[Member]) -> Block:
     chunk, every = _chunk(config, block), setup.config.diagnostics.every
     told = "must be 0 where steps are fused: a program has one response width"
     require(setup.config.rl.trim == 0, "rl.trim", told)
-    told = f"must be a multiple of the chunk of {chunk} steps, is {block.steps}"
-    require(block.steps % chunk == 0, "rl.steps", told)
+    told = f"must divide rl.steps={block.steps}, is {chunk}"
+    require(block.steps % chunk == 0, "chunk", told)
     told = f"must divide diagnostics.every={every}, which comes between two chunks, is {chunk}"
     require(every % chunk == 0, "chunk", told)
     candidates(config, len(group), [])  # raises where vmapped does not divide
@@ -126,10 +127,14 @@ def _by_host(config: SweepConfig, block: Block) -> bool:
   return block.setup.task.device is None or not config.fused
 
 
-def _chunk(config: SweepConfig, block: Block) -> int:
+def default_chunk(steps: int, every: int) -> int:
   """Steps in one executable call: few enough that measuring a layout stays short, and that diagnoses fall between two."""
-  every = block.setup.config.diagnostics.every or CHUNK
-  return config.chunk or max(n for n in range(1, CHUNK + 1) if every % n == 0)
+  unbroken = math.gcd(steps, every)
+  return max(n for n in range(1, CHUNK + 1) if unbroken % n == 0)
+
+
+def _chunk(config: SweepConfig, block: Block) -> int:
+  return config.chunk or default_chunk(block.steps, block.setup.config.diagnostics.every)
 
 
 def _run(
