@@ -97,7 +97,7 @@ def rl_step(
   cfg, task, model = setup.config.rl, setup.task, setup.model
   strengths = strengths_at(setup.config, stage, step)
   drawn = ev.step_groups(setup, state.params, step, cursor, strengths)
-  problems, rollout, graded = drawn.groups
+  rollout, graded = drawn.groups
   began = time.perf_counter()
   learned = ev.sizes_of(setup, drawn.groups)
   reward = put_rows(drawn.groups.reward(), setup.mesh)
@@ -122,7 +122,7 @@ def rl_step(
   metrics["time/update"] = time.perf_counter() - began
   processed = cfg.samples * sum(learned.prompts) + int(graded.length.sum())
   spent = Spent(flops, processed, cursor + cfg.prompts * (1 + rounds))
-  return state, metrics, spent, ev.rollout_rows(problems, graded)
+  return state, metrics, spent, ev.rollout_rows(graded)
 
 
 # The run

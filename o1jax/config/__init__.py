@@ -18,7 +18,7 @@ from o1jax.config.run import (
   TrainConfig,
 )
 from o1jax.config.sweep import Arm, Check, Claim, SweepConfig
-from o1jax.config.tasks import CountdownConfig, Gsm8kConfig, TaskConfig
+from o1jax.config.tasks import CountdownConfig, Gsm8kConfig, TaskConfig, TextConfig
 
 __all__ = [
   "AdvantageConfig",
@@ -47,6 +47,7 @@ __all__ = [
   "SftConfig",
   "SweepConfig",
   "TaskConfig",
+  "TextConfig",
   "TrainConfig",
   "replaced",
   "require",

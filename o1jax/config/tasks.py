@@ -48,6 +48,18 @@ class CountdownConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TextConfig:
+  """How a task of free text becomes tokens."""
+
+  tokenizer: str | None = None  # a SentencePiece model file; None: trained on what is learned from alone
+  vocab: int = 1024  # of a trained tokenizer
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    require(self.vocab >= 300, f"{field}.vocab", "must be at least 300: 256 bytes and some pieces")
+
+
+@dataclasses.dataclass(frozen=True)
 class Gsm8kConfig:
   """Grade-school maths (Cobbe et al. 2021), from the published JSONL files."""
 
@@ -59,13 +71,12 @@ class Gsm8kConfig:
   )  # of train.jsonl and test.jsonl, checked on a download; None: unchecked
   data_dir: str = "data"  # where the prepared array_record files go
   held_out: int = 256  # rows held out of a single file; with two files, the first of test.jsonl
-  tokenizer: str | None = None  # a SentencePiece model file; None: trained on the training split's text
-  vocab: int = 1024  # of a trained tokenizer
+  text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
-    require(self.vocab >= 300, f"{field}.vocab", "must be at least 300: 256 bytes and some pieces")
+    self.text.validate(f"{field}.text")
 
 
 TaskConfig = CountdownConfig | Gsm8kConfig

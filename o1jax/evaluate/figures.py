@@ -47,7 +47,9 @@ def figures(setup: Setup, graded: Graded, cfg: EvalConfig) -> dict[str, Any]:
   n, samples = graded.correct.shape
   rng = np.random.default_rng(0)
   low, high = stats.bootstrap_ci(graded.correct.mean(1), rng, cfg.bootstrap)
-  tries = np.asarray([[setup.task.count_tries(t) for t in row] for row in graded.texts])
+  tries = np.asarray(
+    [[setup.task.count_tries(p, t) for t in row] for p, row in zip(graded.problems, graded.texts)]
+  )
   k = min(8, samples)
   answers = [[v.parsed for v in row] for row in graded.verdicts]
   return {

@@ -32,7 +32,6 @@ class Clock:
 class Groups(NamedTuple):
   """P problems with G graded completions of each."""
 
-  problems: Sequence[Problem]
   rollout: Rollout
   graded: Graded
 
@@ -52,7 +51,9 @@ class StepGroups(NamedTuple):
 
 
 def sizes_of(setup: Setup, groups: Groups) -> Sizes:
-  return Sizes([len(setup.task.tokenizer.encode(p.prompt)) for p in groups.problems], groups.graded.length)
+  return Sizes(
+    [len(setup.task.tokenizer.encode(p.prompt)) for p in groups.graded.problems], groups.graded.length
+  )
 
 
 def step_groups(setup: Setup, params: Any, step: int, cursor: int, strengths: Strengths) -> StepGroups:
@@ -79,7 +80,7 @@ def step_groups(setup: Setup, params: Any, step: int, cursor: int, strengths: St
     groups = _filled(setup, groups, fresh)
   if cfg.advantage.kind != "remax":
     return StepGroups(groups, None, draws, None, clock)
-  best = sampled(groups.problems, key, samples=1, cfg=dataclasses.replace(sampling, draw=greedy))
+  best = sampled(groups.graded.problems, key, samples=1, cfg=dataclasses.replace(sampling, draw=greedy))
   reward = put_rows(best.reward()[:, 0], setup.mesh)
   return StepGroups(groups, reward, draws, sizes_of(setup, best), clock)
 
@@ -106,7 +107,7 @@ def _sampled(
   graded = grade(setup, problems, tokens, np.asarray(rollout.is_action).sum(1))
   clock.generate += drawn - began
   clock.verify += time.perf_counter() - drawn
-  return Groups(problems, rollout, graded)
+  return Groups(rollout, graded)
 
 
 def _filled(setup: Setup, kept: Groups, fresh: Groups) -> Groups:
@@ -120,4 +121,4 @@ def _filled(setup: Setup, kept: Groups, fresh: Groups) -> Groups:
   graded: dict[str, Any] = {name: pick(a, vars(fresh.graded)[name]) for name, a in vars(kept.graded).items()}
   graded |= {name: np.asarray(graded[name]) for name in ("reward", "correct", "length")}
   rollout = put_rows(fill(kept.rollout, fresh.rollout, chosen), setup.mesh)
-  return Groups(pick(kept.problems, fresh.problems), rollout, Graded(**graded))
+  return Groups(rollout, Graded(**graded))

@@ -34,7 +34,7 @@ class Setup:
 def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Setup:
   """Builds task, model and mesh (of `devices`, None: all). Raises ConfigError where they do not fit each other."""
   config.validate()
-  task = build_task(config.task, config.seed)
+  task = build_task(config.task)
   vocab = config.model.vocab or task.tokenizer.vocab_size
   require(
     vocab >= task.tokenizer.vocab_size,

@@ -30,32 +30,37 @@ class DeviceTask:
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-  """A data source, a prompt format and a verifier that belong together."""
+class Source:
+  """Problems, their prompts and their verifier: what there is of a task before it has a tokenizer."""
 
   name: str
   train: Sequence[Problem]  # never shares a canonical problem with `held_out`
   held_out: Sequence[Problem]
-  demonstrated: Sequence[
-    Problem
-  ]  # what the cold start imitates: `train`, and where the task widens it, more; none tested
+  # What the cold start imitates: `train`, and where the task widens it, more; none is tested.
+  demonstrated: Sequence[Problem]
   shifted: Mapping[
     str, Sequence[Problem]
   ]  # what is out of distribution in one respect, by its name; {}: none
-  tokenizer: Tokenizer
   verify: Verify
   demonstrate: (
     Callable[[Problem, np.random.Generator], str] | None
-  )  # a cold-start response, None: the task has none
+  )  # a cold-start response, None: there is none
   one_demonstration: bool  # whether `demonstrate` draws nothing, so that a problem always has the same one
+  count_tries: Callable[[Problem, str], int]  # tries in a response's text
+  coherent: Callable[[Problem, str], bool]  # whether a text is still of the task's form, right or wrong
+  data_hash: str  # of the problems, for the run's record
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(Source):
+  """A source with the tokens its responses are made of."""
+
+  tokenizer: Tokenizer
   stop_tokens: tuple[int, ...]  # drawing one ends a response (it stays in it, and is trained on)
   give_up_token: int | None  # the token by which a response gives up, None where the task knows none
   retry_token: int | None  # what takes the place of an early stop when a budget is forced
-  count_tries: Callable[[str], int]  # tries in a response's text
-  coherent: Callable[[str], bool]  # whether a response's text is still of the task's form, right or wrong
   device: DeviceTask | None  # None: responses are graded on the host alone
   rehashed: Mapping[str, int]  # what `rehash` says of all problems
-  data_hash: str  # of the problems, for the run's record
 
   def hash_of(self, problem: Problem) -> int:
     """u32: the problem's part of every sampling key; no two problems of the task share it."""

@@ -253,9 +253,8 @@ def make_device(tokenizer: Tokenizer, cfg: CountdownConfig, width: int) -> Devic
   )
 
 
-def build(cfg: CountdownConfig, seed: int) -> Task:
-  """The task. The split depends on `cfg.split_seed` alone; `seed` is taken for all tasks alike and not used here."""
-  del seed
+def build(cfg: CountdownConfig) -> Task:
+  """The task. The split depends on `cfg.split_seed` alone."""
   problems = all_problems(cfg)
   train, held_out = split(cfg, problems)
   others = shifted(cfg, problems)
@@ -273,8 +272,8 @@ def build(cfg: CountdownConfig, seed: int) -> Task:
     stop_tokens=(EOS,),
     give_up_token=tokenizer.token(f"▁{GIVE_UP}"),
     retry_token=tokenizer.token(f"▁{RETRY}"),
-    count_tries=count_tries,
-    coherent=coherent,
+    count_tries=lambda problem, text: count_tries(text),
+    coherent=lambda problem, text: coherent(text),
     device=make_device(tokenizer, cfg, cfg.count + bool(cfg.more_numbers)),
     rehashed=rehash([*problems, *others.get("more_numbers", ())]),
     data_hash=data_hash(held_out, train, others),

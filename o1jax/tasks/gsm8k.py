@@ -1,6 +1,6 @@
 """GSM8K: grade-school word problems with a worked solution that ends in `#### N` (Cobbe et al. 2021, section 2).
 
-    JSONL (question, answer) -> prepared splits -> Problems whose own solution verifies -> tokenizer -> Task
+    JSONL (question, answer) -> prepared splits -> Problems whose own solution verifies -> Source
 
 The calculator annotations of the published solutions (`48/2 = <<48/2=24>>24`) are taken out: no calculator answers
 them while sampling, and each repeats what the text around it says at the price of a quarter more tokens.
@@ -8,16 +8,15 @@ Left out: few-shot prompts, the calculator, a token to retry with (forced budget
 """
 
 import logging
-import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from o1jax.config import ConfigError, Gsm8kConfig, require
-from o1jax.io.data import JsonlData, Source, is_url, jsonl_splits, write_atomically
-from o1jax.io.tokenizer import EOS, Tokenizer, load_tokenizer, text_tokenizer_key, train_text_tokenizer
-from o1jax.tasks.base import Task, rehash
+from o1jax.io import data as io_data
+from o1jax.io.data import JsonlData, is_url, jsonl_splits
+from o1jax.tasks.base import Source
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.gsm8k import count_answers, verify
 
@@ -29,24 +28,21 @@ _ANNOTATION = re.compile(r"<<[^<>\n]*>>")
 _LOG = logging.getLogger(__name__)
 
 
-def build(cfg: Gsm8kConfig, seed: int) -> Task:
-  """The task, from prepared files below `cfg.data_dir`; the same for every `seed`.
+def source(cfg: Gsm8kConfig) -> Source:
+  """The problems, from prepared files below `cfg.data_dir`.
 
   Of a folder or URL with train.jsonl and test.jsonl, the first `cfg.held_out` rows of test.jsonl are held out; of one
   .jsonl file, its last ones. A training row that asks a held-out question again is left out, and their number logged.
-  Raises ConfigError naming the file and row of a bad row, `--task.path` of a source that cannot be had,
-  `task.held_out` where too few rows are left, and the tokenizer's file where it loses an answer.
+  Raises ConfigError naming the file and row of a bad row, `--task.path` of a source that cannot be had, and
+  `task.held_out` where too few rows are left.
   """
-  del seed  # nothing here is drawn
   data = load(cfg)
   train, held_out = _split(cfg, data)
-  tokenizer = _tokenizer(cfg, data.folder, train)
-  return Task(
-    name=NAME, train=train, held_out=held_out, demonstrated=train, shifted={}, tokenizer=tokenizer, verify=verify,
+  return Source(
+    name=NAME, train=train, held_out=held_out, demonstrated=train, shifted={}, verify=verify,
     demonstrate=demonstrate, one_demonstration=True,
-    stop_tokens=(EOS,), give_up_token=None, retry_token=None, count_tries=count_answers, coherent=lambda text: count_answers(text) == 1,
-    device=None,
-    rehashed=rehash([*train, *held_out]), data_hash=data.data_hash,
+    count_tries=lambda problem, text: count_answers(text), coherent=lambda problem, text: count_answers(text) == 1,
+    data_hash=data.data_hash,
   )  # fmt: skip
 
 
@@ -55,7 +51,7 @@ def load(cfg: Gsm8kConfig) -> JsonlData:
 
   Raises ConfigError as `jsonl_splits` does, and where `cfg.sha256` does not fit the source.
   """
-  return jsonl_splits(NAME, _sources(cfg), FIELDS, cfg.data_dir, option="--task.path")
+  return jsonl_splits(NAME, _files(cfg), FIELDS, cfg.data_dir, option="--task.path")
 
 
 def demonstrate(problem: Problem, rng: np.random.Generator) -> str:
@@ -64,22 +60,24 @@ def demonstrate(problem: Problem, rng: np.random.Generator) -> str:
   return problem.meta["solution"]
 
 
-def _sources(cfg: Gsm8kConfig) -> dict[str, Source]:
+def _files(cfg: Gsm8kConfig) -> dict[str, io_data.Source]:
   """Split -> file."""
   if cfg.path.endswith(".jsonl"):
     checked = is_url(cfg.path) and cfg.sha256 is not None
     require(not checked, "--task.sha256", f"holds two hashes, and {cfg.path} is one file: set it to None")
-    return {"train": Source(cfg.path)}
+    return {"train": io_data.Source(cfg.path)}
   hashes = cfg.sha256 if is_url(cfg.path) and cfg.sha256 is not None else (None, None)
   folder = cfg.path.rstrip("/")
-  return {split: Source(f"{folder}/{split}.jsonl", sha) for split, sha in zip(("train", "test"), hashes)}
+  return {
+    split: io_data.Source(f"{folder}/{split}.jsonl", sha) for split, sha in zip(("train", "test"), hashes)
+  }
 
 
 def _split(cfg: Gsm8kConfig, data: JsonlData) -> tuple[list[Problem], list[Problem]]:
   """(train, held out), with no question in both."""
-  sources = _sources(cfg)
+  files = _files(cfg)
   problems = {
-    split: list(_problems(sources[split].location, split, rows)) for split, rows in data.splits.items()
+    split: list(_problems(files[split].location, split, rows)) for split, rows in data.splits.items()
   }
   train = problems["train"]
   if "test" in problems:
@@ -126,23 +124,3 @@ def _problems(location: str, split: str, rows: Iterable[dict]) -> Iterator[Probl
       raise ConfigError(f"{where}: field 'answer': {gold[:80]!r} is not one number") from error
     require(verdict.correct, where, f"field 'answer': the solution does not verify against {gold!r}")
     yield problem
-
-
-def _tokenizer(cfg: Gsm8kConfig, folder: pathlib.Path, train: Sequence[Problem]) -> Tokenizer:
-  """The configured tokenizer, or one trained on the training split alone and kept beside the prepared data."""
-  if cfg.tokenizer is not None:
-    tokenizer = load_tokenizer(cfg.tokenizer)
-    _check_keeps_answers(cfg.tokenizer, tokenizer, train)
-    return tokenizer
-  text = [problem.prompt + problem.meta["solution"] for problem in train]
-  path = folder / f"tokenizer-{text_tokenizer_key(text, vocab_size=cfg.vocab)}.model"
-  if not path.is_file():
-    write_atomically(path, train_text_tokenizer(text, vocab_size=cfg.vocab).proto)
-  return load_tokenizer(str(path))
-
-
-def _check_keeps_answers(path: str, tokenizer: Tokenizer, problems: Sequence[Problem]) -> None:
-  """Raises ConfigError where a solution no longer verifies after a round trip through the tokenizer."""
-  solutions = [tokenizer.decode(tokenizer.encode(problem.meta["solution"])) for problem in problems]
-  for problem, verdict in zip(problems, verify(problems, solutions), strict=True):
-    require(verdict.correct, path, f"loses the answer of {problem.id} between encoding and decoding")

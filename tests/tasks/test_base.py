@@ -13,7 +13,7 @@ from o1jax.verifiers.base import Problem
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-  return build(CountdownConfig(count=2, max_number=6, held_out=16), seed=0)
+  return build(CountdownConfig(count=2, max_number=6, held_out=16))
 
 
 def problems(*names: str) -> list[Problem]:
