@@ -94,7 +94,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ),
   *not_negative("task.split_seed", "task.more_numbers"),
   ({**GSM8K, "task.held_out": 0}, "task.held_out: must be positive"),
-  ({**GSM8K, "task.vocab": 299}, "task.vocab: must be at least 300"),
+  ({**GSM8K, "task.text.vocab": 299}, "task.text.vocab: must be at least 300"),
   *positive("sft.optim.lr", "rl.optim.lr"),
   *not_negative("rl.optim.warmup", "rl.optim.clip_norm", "rl.optim.decay"),
   ({"rl.optim.b1": 1.0}, "rl.optim.b1: must lie in [0, 1)"),
