@@ -115,7 +115,7 @@ EXPERIMENTS = [
   ({"more": "eval=EvalConfig(budgets=8)"}, "keyword argument repeated"),
   ({"sft": "SftConfig(optim=OptimConfig(schedule='best'))"}, "sft.optim.schedule: wants one of"),
   ({"model": "None"}, "model: wants the fields of ModelConfig, has None"),
-  ({"task": "RLConfig()"}, "task.type: wants one of CountdownConfig, Gsm8kConfig"),
+  ({"task": "RLConfig()"}, "task.type: wants one of CountdownConfig, Gsm8kConfig, "),
   ({"model": MODEL.replace("width=16, ", "")}, "missing 1 required positional argument: 'width'"),
   ({"more": "seed=1 +"}, "SyntaxError"),
 ]

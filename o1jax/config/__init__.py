@@ -4,7 +4,9 @@ An experiment is a file with `get_config() -> TrainConfig`. The command line ove
 """
 
 from o1jax.config.base import ConfigError, replaced, require
+from o1jax.config.curriculum import CurriculumConfig
 from o1jax.config.learning import AdvantageConfig, LossConfig, OptimConfig, RLConfig, SftConfig
+from o1jax.config.mixture import MixtureConfig, Part
 from o1jax.config.model import ModelConfig, RopeScaling
 from o1jax.config.presets import xs
 from o1jax.config.proxy import ProxyConfig
@@ -15,10 +17,11 @@ from o1jax.config.run import (
   EvalConfig,
   LogConfig,
   MeshConfig,
+  TaskConfig,
   TrainConfig,
 )
 from o1jax.config.sweep import Arm, Check, Claim, SweepConfig
-from o1jax.config.tasks import CountdownConfig, Gsm8kConfig, TaskConfig, TextConfig
+from o1jax.config.tasks import CountdownConfig, Gsm8kConfig, SourceConfig, TextConfig
 
 __all__ = [
   "AdvantageConfig",
@@ -30,6 +33,7 @@ __all__ = [
   "CountdownConfig",
   "CovConfig",
   "CriticConfig",
+  "CurriculumConfig",
   "DiagnosticsConfig",
   "EvalConfig",
   "Gsm8kConfig",
@@ -38,13 +42,16 @@ __all__ = [
   "LogConfig",
   "LossConfig",
   "MeshConfig",
+  "MixtureConfig",
   "ModelConfig",
   "OptimConfig",
   "OverlongConfig",
+  "Part",
   "ProxyConfig",
   "RLConfig",
   "RopeScaling",
   "SftConfig",
+  "SourceConfig",
   "SweepConfig",
   "TaskConfig",
   "TextConfig",

@@ -79,4 +79,4 @@ class Gsm8kConfig:
     self.text.validate(f"{field}.text")
 
 
-TaskConfig = CountdownConfig | Gsm8kConfig
+SourceConfig = CountdownConfig | Gsm8kConfig  # what a mixture can have as a part

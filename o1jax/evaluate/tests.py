@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from o1jax.config import EvalConfig
-from o1jax.evaluate.samples import sample_and_grade
+from o1jax.evaluate.samples import Graded, sample_and_grade
 from o1jax.evaluate.setup import Setup
 from o1jax.rl.diagnostics import examine
 from o1jax.rl.stages import Stage, examined_passes, without_strengths
@@ -21,6 +21,20 @@ from o1jax.verifiers.base import Problem
 def text_metrics(texts: Sequence[str]) -> dict[str, float]:
   """What the words of completions say."""
   return {"repetition_rate": repetition_rate(texts), **reflection_rates(texts)}
+
+
+def rewards_by_source(task: Task, graded: Graded, mean: float) -> dict[str, float]:
+  """`rewards/<source>/mean`: of all completions their `mean`; of a mixture each source's, and `prompts/<source>`."""
+  if not task.shares:
+    return {f"rewards/{task.name}/mean": mean}
+  sources = np.asarray([problem.source for problem in graded.problems])
+  told: dict[str, float] = {}
+  for name in sorted(task.shares):
+    there = sources == name
+    told[f"prompts/{name}"] = float(there.sum())
+    if there.any():
+      told[f"rewards/{name}/mean"] = float(graded.reward[there].mean())
+  return told
 
 
 def test_figures(

@@ -27,7 +27,7 @@ from o1jax.rl.regularise import first_coefficients
 from o1jax.rl.sample import SampleConfig, still, stream_key
 from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
 from o1jax.sweep.members import Member, cold_start_key
-from o1jax.tasks.base import draw_order
+from o1jax.tasks.stream import draw_order
 from o1jax.types import PromptBatch, TrainState, divided
 from o1jax.verifiers.base import Problem
 

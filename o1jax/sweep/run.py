@@ -20,7 +20,7 @@ import jax
 import rich
 
 from o1jax import evaluate as ev
-from o1jax.config import ConfigError, SweepConfig, require
+from o1jax.config import ConfigError, CurriculumConfig, SweepConfig, require
 from o1jax.dist.hosts import Preemption
 from o1jax.io.log import write_json
 from o1jax.io.results import record as write_rows
@@ -112,6 +112,9 @@ def _block(config: SweepConfig, group: Sequence[Member]) -> Block:
     check_reward(setup)
   else:
     chunk, every = _chunk(config, block), setup.config.diagnostics.every
+    rl, why = setup.config.rl, "cannot act where steps are fused: the order of problems is fixed before"
+    require(rl.curriculum == CurriculumConfig(), "rl.curriculum", why)
+    require(rl.chunks == 1, "rl.chunks", "cannot act where steps are fused: no verdict comes from the host")
     told = "must be 0 where steps are fused: a program has one response width"
     require(setup.config.rl.trim == 0, "rl.trim", told)
     told = f"must divide rl.steps={block.steps}, is {chunk}"

@@ -42,7 +42,7 @@ def source(cfg: Gsm8kConfig) -> Source:
     name=NAME, train=train, held_out=held_out, demonstrated=train, shifted={}, verify=verify,
     demonstrate=demonstrate, one_demonstration=True,
     count_tries=lambda problem, text: count_answers(text), coherent=lambda problem, text: count_answers(text) == 1,
-    data_hash=data.data_hash,
+    data_hash=data.data_hash, shares={},
   )  # fmt: skip
 
 

@@ -7,23 +7,14 @@ import numpy as np
 
 from o1jax.config import TextConfig, require
 from o1jax.io.data import write_atomically
-from o1jax.io.tokenizer import EOS, Tokenizer, load_tokenizer, text_tokenizer_key, train_text_tokenizer
-from o1jax.tasks.base import Source, Task, rehash
+from o1jax.io.tokenizer import Tokenizer, load_tokenizer, text_tokenizer_key, train_text_tokenizer
+from o1jax.tasks.base import Source, Task, with_tokens
 from o1jax.verifiers.base import Problem
 
 
 def text_task(source: Source, cfg: TextConfig, data_dir: str) -> Task:
   """The task of `source`. Raises ConfigError naming the tokenizer's file where it loses a demonstration's answer."""
-  tokenizer = text_tokenizer(source, cfg, data_dir)
-  return Task(
-    **vars(source),
-    tokenizer=tokenizer,
-    stop_tokens=(EOS,),
-    give_up_token=None,
-    retry_token=None,
-    device=None,
-    rehashed=rehash([*source.train, *source.held_out]),
-  )
+  return with_tokens(source, text_tokenizer(source, cfg, data_dir))
 
 
 def text_tokenizer(source: Source, cfg: TextConfig, data_dir: str) -> Tokenizer:
