@@ -38,7 +38,8 @@ def extract(text: str) -> str:
   A block that nothing closes reaches to the end.
   """
   blocks: list[tuple[str, str]] = []
-  fence, language, lines = "", "", []
+  lines: list[str] = []
+  fence = language = ""
   for line in text.splitlines(keepends=True):
     mark = _FENCE.fullmatch(line.rstrip())
     if not fence and mark is not None:
@@ -86,12 +87,22 @@ def _order(problem: Problem, code: str) -> dict[str, Any]:
   setup = problem.meta.get("test_setup") or ""
   if entry_point is not None and not (isinstance(entry_point, str) and entry_point.isidentifier()):
     raise ValueError(f"problem {problem.id}: entry_point is no name: {entry_point!r}")
-  order = {"entry_point": entry_point, "helpers": [], "tests": "", "check": False, "scripts": None}
+  order: dict[str, Any] = {
+    "entry_point": entry_point,
+    "helpers": [],
+    "tests": "",
+    "check": False,
+    "scripts": None,
+  }
   if isinstance(tests, list) and tests and all(_is_script(test) for test in tests):
     return {**order, "alternatives": [[code]], "scripts": tests}
   rows = [tests] if isinstance(tests, str) else tests
-  if not (isinstance(rows, list) and rows and all(isinstance(row, str) for row in rows) and isinstance(setup, str)):
-    raise ValueError(f"problem {problem.id}: tests are neither text, nor a list of texts, nor of input and output")
+  if not (
+    isinstance(rows, list) and rows and all(isinstance(row, str) for row in rows) and isinstance(setup, str)
+  ):
+    raise ValueError(
+      f"problem {problem.id}: tests are neither text, nor a list of texts, nor of input and output"
+    )
   source = "\n".join([setup, *rows])
   if not defines_check(source):
     return {**order, "alternatives": [[code]], "tests": source}

@@ -15,10 +15,11 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from typing import Any, NoReturn
 
 from o1jax.verifiers.sandbox import frames, kernel
-from o1jax.verifiers.sandbox.program import BrokenSandbox
+from o1jax.verifiers.sandbox.program import NEARLY, BrokenSandbox
 from o1jax.verifiers.sandbox.trial import BrokenTests, judge
 from o1jax.verifiers.sandbox.zygote import PROGRAM_USER
 
@@ -31,7 +32,9 @@ import o1jax
 sys.path.pop(0)
 importlib.import_module(sys.argv[2]).main(int(sys.argv[3]))
 """
-_ORDINARY_USER = 1000  # whom the zygote and its programs are within their namespace, where root did not start them
+_ORDINARY_USER = (
+  1000  # whom the zygote and its programs are within their namespace, where root did not start them
+)
 _TESTER_BYTES = 4 << 30  # address space of a tester
 _PATIENCE = 2.0  # elapsed time of an item, in units of what its programs may take
 
@@ -56,7 +59,9 @@ def main(descriptor: int) -> NoReturn:
     os._exit(0)
   if order["end_with_parent"]:
     kernel.end_with_parent(signal.SIGKILL)
-  most = resource.getrlimit(resource.RLIMIT_CPU)[1]  # the caller's own limit is not for all its items together
+  most = resource.getrlimit(resource.RLIMIT_CPU)[
+    1
+  ]  # the caller's own limit is not for all its items together
   resource.setrlimit(resource.RLIMIT_CPU, (most, most))
   here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
   with there:
@@ -134,7 +139,8 @@ def _judged(order: dict[str, Any], zygote: socket.socket, caller: int) -> dict[s
   _, status, used = os.wait4(tester, 0)
   if verdict is not None:
     return verdict
-  late = said not in ready or used.ru_utime + used.ru_stime >= order["limits"]["cpu_seconds"]
+  busy = used.ru_utime + used.ru_stime >= NEARLY * order["limits"]["cpu_seconds"]
+  late = said not in ready or os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and busy
   return {"error": "timeout" if late else "crashed"}
 
 
@@ -150,6 +156,8 @@ def _be_tester(order: dict[str, Any], zygote: socket.socket, say: int) -> NoRetu
       said = {"broken_tests": str(error)}
     except BrokenSandbox as error:
       said = {"broken_sandbox": str(error)}
+    except BaseException as error:
+      said = {"broken_sandbox": "".join(traceback.format_exception(error))}
     frames.write(say, said)
   finally:
     os._exit(0)

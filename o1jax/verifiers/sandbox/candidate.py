@@ -28,7 +28,11 @@ REQUESTS, REPLIES = 3, 4  # file descriptors
 MODULE = "solution"  # the program's __name__, where it is no script
 FILE = "<program>"  # the program's name in its own tracebacks
 _NO_PROGRAM = (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError)
-_NOT_TOLD = ("AssertionError", "BaseExceptionGroup", "ExceptionGroup")  # an exception by its next base instead
+_NOT_TOLD = (
+  "AssertionError",
+  "BaseExceptionGroup",
+  "ExceptionGroup",
+)  # an exception by its next base instead
 _MAX_TEXT = 300  # characters of an exception's text
 
 
@@ -88,8 +92,9 @@ def _run_script(codes: Sequence[types.CodeType], module: types.ModuleType) -> No
   os.close(REQUESTS)
   os.close(REPLIES)
   sys.argv = [""]
-  sys.stdin = sys.__stdin__ = io.TextIOWrapper(open(0, "rb", closefd=False), "utf-8")
-  sys.stdout = sys.__stdout__ = io.TextIOWrapper(open(1, "wb", closefd=False), "utf-8")
+  given = io.TextIOWrapper(open(0, "rb", closefd=False), "utf-8")
+  printed = io.TextIOWrapper(open(1, "wb", closefd=False), "utf-8")
+  vars(sys).update(stdin=given, __stdin__=given, stdout=printed, __stdout__=printed)
   status = 0
   try:
     for code in codes:
@@ -108,7 +113,10 @@ def _run_script(codes: Sequence[types.CodeType], module: types.ModuleType) -> No
 
 
 def _serve(codes: Sequence[types.CodeType], module: types.ModuleType, message_bytes: int) -> NoReturn:
-  """Loads the program and answers calls. An exception that is no Exception ends the process, as it does a program."""
+  """Loads the program and answers calls.
+
+  Whatever else is raised ends the process: what is no Exception, as it would end a program, and an answer too long.
+  """
   namespace, read, write = module.__dict__, frames.read, frames.write
   try:
     for code in codes:
@@ -118,11 +126,7 @@ def _serve(codes: Sequence[types.CodeType], module: types.ModuleType, message_by
     os._exit(1)
   write(REPLIES, {"state": "loaded"})
   while (call := read(REQUESTS)) is not None:
-    reply = _answer(namespace, call)
-    try:
-      write(REPLIES, reply, message_bytes)
-    except ValueError as error:
-      write(REPLIES, {"id": call["id"], "heap": unchanged(call["heap"]), "uncrossable": str(error)})
+    write(REPLIES, _answer(namespace, call), message_bytes)
   os._exit(0)
 
 
@@ -150,7 +154,11 @@ def _answer(namespace: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
 def _function(namespace: dict[str, Any], name: str | None) -> Any:
   """What a call names: the last function that the program defines where it names none."""
   if name is None:
-    own = [kept for kept in namespace.values() if isinstance(kept, types.FunctionType) and kept.__module__ == MODULE]
+    own = [
+      kept
+      for kept in namespace.values()
+      if isinstance(kept, types.FunctionType) and kept.__module__ == MODULE
+    ]
     if not own:
       raise NameError("no function is defined")
     return own[-1]

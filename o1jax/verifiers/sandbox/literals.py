@@ -88,7 +88,9 @@ class Decoder:
     self.objects: list[Any] = []
     for place, entry in enumerate(heap):
       letter, cells = _checked(entry)
-      self.objects.append(self._same(known[place], letter) if place < len(known) else self._new(letter, cells))
+      self.objects.append(
+        self._same(known[place], letter) if place < len(known) else self._new(letter, cells)
+      )
     for found, (letter, cells) in zip(self.objects, heap, strict=True):
       if letter in _FILL:
         _FILL[letter](found, self.values(cells))

@@ -26,6 +26,9 @@ _EXCEPTIONS: dict[str, type[Exception]] = {
   for name, kind in vars(builtins).items()
   if isinstance(kind, type) and issubclass(kind, Exception) and kind not in (AssertionError, ExceptionGroup)
 }
+# A program cannot kill itself with SIGKILL: that is the kernel's limit of CPU time, which counts in ticks and not as
+# exactly as the time that is told afterwards; or, far from the limit, a machine without memory.
+NEARLY = 0.5
 _MAX_SETUP = 10_000  # bytes of the message before the program has run
 
 
@@ -60,7 +63,10 @@ class Program:
     told, status = os.pipe()
     self._told: int | None = told
     given = [requests, replies, stdin, stdout, control, status]
-    socket.send_fds(zygote, [json.dumps(limits).encode()], given)
+    try:
+      socket.send_fds(zygote, [json.dumps(limits).encode()], given)
+    except OSError as error:
+      raise BrokenSandbox(f"the zygote ended: {error}") from error
     for descriptor in given:
       os.close(descriptor)
 
@@ -148,9 +154,8 @@ class Program:
     status = self.finish()
     if status["signal"] == signal.SIGSYS:
       return "policy"
-    if status["late"] or status["cpu"] >= self._limits["cpu_seconds"]:
-      return "timeout"
-    return "crashed"
+    killed = status["signal"] == signal.SIGKILL and status["cpu"] >= NEARLY * self._limits["cpu_seconds"]
+    return "timeout" if status["late"] or killed else "crashed"
 
   def exit_error(self) -> str | None:
     """Waits for a script's own end: None where it exits with 0, else why not."""

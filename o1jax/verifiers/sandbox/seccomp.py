@@ -74,13 +74,24 @@ _BY_ARGUMENT = "clone:56:220 prctl:157:167 ioctl:16:29 socketpair:53:199"
 _CLONE_THREAD = 0x00010000
 _CLONE_NEW = 0x7E020080  # all namespaces: user, pid, net, ipc, uts, cgroup, mount, time
 _PRCTL_HARMLESS = (15, 16, 0x53564D41)  # a thread's name, set and get; a mapping's name
-_IOCTL_HARMLESS = (0x5401, 0x5413, 0x5421, 0x541B, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONBIO FIONREAD FIONCLEX FIOCLEX
+_IOCTL_HARMLESS = (
+  0x5401,
+  0x5413,
+  0x5421,
+  0x541B,
+  0x5450,
+  0x5451,
+)  # TCGETS TIOCGWINSZ FIONBIO FIONREAD FIONCLEX FIOCLEX
 _AF_UNIX = 1
 
 # Classic BPF (linux/bpf_common.h) and what a filter returns (linux/seccomp.h).
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
-_NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data; the argument's low word (little endian)
+_NUMBER, _ARCH, _FIRST_ARGUMENT = (
+  0,
+  4,
+  16,
+)  # offsets in struct seccomp_data; the argument's low word (little endian)
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, operand
@@ -96,9 +107,9 @@ def _answer(value: int) -> Instruction:
   return (_RETURN, 0, 0, value)
 
 
-def _argument_in(values: Sequence[int], otherwise: int) -> list[Instruction]:
-  """Allows a call whose first argument is one of `values`."""
-  rows: list[Instruction] = [(_LOAD, 0, 0, _FIRST_ARGUMENT)]
+def _argument_in(argument: int, values: Sequence[int], otherwise: int) -> list[Instruction]:
+  """Allows a call whose argument (the first is 0) is one of `values`, looked at as 32 bits."""
+  rows: list[Instruction] = [(_LOAD, 0, 0, _FIRST_ARGUMENT + 8 * argument)]
   for value in values:
     rows += [(_EQUAL, 0, 1, value), _answer(ALLOW)]
   return [*rows, _answer(otherwise)]
@@ -120,9 +131,9 @@ def program(machine: str) -> list[Instruction]:
   ]
   bodies = {
     "clone": thread,
-    "prctl": _argument_in(_PRCTL_HARMLESS, KILL),
-    "ioctl": _argument_in(_IOCTL_HARMLESS, ERROR | errno.ENOTTY),
-    "socketpair": _argument_in([_AF_UNIX], KILL),
+    "prctl": _argument_in(0, _PRCTL_HARMLESS, KILL),
+    "ioctl": _argument_in(1, _IOCTL_HARMLESS, ERROR | errno.ENOTTY),
+    "socketpair": _argument_in(0, [_AF_UNIX], KILL),
   }
   for name, number in numbers(_BY_ARGUMENT, machine).items():
     rows += [(_EQUAL, 0, len(bodies[name]), number), *bodies[name]]

@@ -30,7 +30,9 @@ class SandboxError(RuntimeError):
 class Limits:
   """What the programs of one item may use. All are kept by the kernel, but `output_bytes` and `message_bytes`."""
 
-  cpu_seconds: int = 5  # CPU time of all tests of an item, whole seconds; the tests themselves may use as much again
+  cpu_seconds: int = (
+    5  # CPU time of all tests of an item, whole seconds; the tests themselves may use as much again
+  )
   wall_seconds: float = 50.0  # elapsed time of the same; only to end programs that sleep, hence far above
   memory_bytes: int = 512 << 20  # address space of a program
   stack_bytes: int = 64 << 20  # of its main thread

@@ -11,11 +11,13 @@ it cannot be put to a process, whoever wrote the program. For the rest see `prog
 import ast
 import builtins
 import fcntl
+import importlib
 import math
 import os
 import random
 import socket
 import symtable
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -65,9 +67,11 @@ def _prepared(order: dict[str, Any], program: Program) -> Callable[[], None]:
       exec(_definitions(source), namespace)
     code = compile(order["tests"], "<tests>", "exec")
     names = free_names(order["tests"]) - set(namespace)
+    modules = unimported_modules(order["tests"], names)
+    namespace.update((name, importlib.import_module(name)) for name in modules)
   except Exception as error:
     raise BrokenTests(f"{type(error).__name__}: {error}") from error
-  target = order["entry_point"]
+  target, names = order["entry_point"], names - modules
   if not names and target is None and not order["check"]:
     names |= builtin_targets(order["tests"])
   for name in names | ({target} if target is not None else set()):
@@ -92,8 +96,16 @@ def _proxy(program: Program, name: str | None) -> Callable[..., Any]:
 
 def _definitions(source: str) -> Any:
   """What a prompt defines: its imports, functions, classes and constants."""
-  kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
-  body = [node for node in ast.parse(source).body if isinstance(node, kept)]
+  kept = (
+    ast.Import,
+    ast.ImportFrom,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.Assign,
+    ast.AnnAssign,
+  )
+  body: list[ast.stmt] = [node for node in ast.parse(source).body if isinstance(node, kept)]
   return compile(ast.Module(body, []), "<prompt>", "exec")
 
 
@@ -108,6 +120,15 @@ def free_names(source: str) -> set[str]:
     if symbol.is_referenced() and (table is top or symbol.is_global())
   }
   return read - bound - set(vars(builtins))
+
+
+def unimported_modules(source: str, names: set[str]) -> set[str]:
+  """Those of `names` that tests use as a module of the standard library, counting on the program to import it."""
+  tree = ast.parse(source)
+  bases = [node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+  dotted = {base for base in bases if isinstance(base, ast.Name)}
+  bare = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node not in dotted}
+  return (names & set(sys.stdlib_module_names) & {base.id for base in dotted}) - bare
 
 
 def _tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:

@@ -46,7 +46,19 @@ PROGRAM_USER = 65534  # whom programs run as where root starts them; within the 
 MAX_ORDER = 1 << 16  # bytes
 PRELOADED = (  # what programs import most, loaded once for all of them
   *("bisect", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools"),
-  *("hashlib", "heapq", "inspect", "itertools", "math", "operator", "re", "statistics", "string", "textwrap", "typing"),
+  *(
+    "hashlib",
+    "heapq",
+    "inspect",
+    "itertools",
+    "math",
+    "operator",
+    "re",
+    "statistics",
+    "string",
+    "textwrap",
+    "typing",
+  ),
 )
 _OLD_ROOT = "/.old"
 _NOT_FOR_PROGRAMS = ("site-packages", "dist-packages")
@@ -206,7 +218,12 @@ def _build_root(folders: list[str]) -> list[str]:
   kernel.detach(_OLD_ROOT)
   os.rmdir(_OLD_ROOT)
   os.makedirs("/tmp", exist_ok=True)
-  kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
+  kernel.mount(
+    "none",
+    "/",
+    None,
+    kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV,
+  )
   return mounted
 
 
@@ -219,7 +236,7 @@ def _probe(prepared: ctypes.Structure) -> None:
       seccomp.install(prepared)
       os.fork()
     except OSError as error:
-      os._exit(error.errno)
+      os._exit(error.errno or 1)
     os._exit(0)
   _, status = os.waitpid(child, 0)
   if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGSYS:
