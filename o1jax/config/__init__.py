@@ -21,11 +21,24 @@ from o1jax.config.run import (
   TrainConfig,
 )
 from o1jax.config.sweep import Arm, Check, Claim, SweepConfig
-from o1jax.config.tasks import CountdownConfig, Gsm8kConfig, SourceConfig, TextConfig
+from o1jax.config.tasks import CountdownConfig, SourceConfig
+from o1jax.config.text_tasks import (
+  ArithmeticConfig,
+  BugfixConfig,
+  Gsm8kConfig,
+  HumanevalConfig,
+  IfevalConfig,
+  MathConfig,
+  MbppConfig,
+  ReasoningGymConfig,
+  TextConfig,
+)
 
 __all__ = [
   "AdvantageConfig",
+  "ArithmeticConfig",
   "Arm",
+  "BugfixConfig",
   "Check",
   "CheckpointConfig",
   "Claim",
@@ -37,10 +50,14 @@ __all__ = [
   "DiagnosticsConfig",
   "EvalConfig",
   "Gsm8kConfig",
+  "HumanevalConfig",
+  "IfevalConfig",
   "ImportanceConfig",
   "KLConfig",
   "LogConfig",
   "LossConfig",
+  "MathConfig",
+  "MbppConfig",
   "MeshConfig",
   "MixtureConfig",
   "ModelConfig",
@@ -49,6 +66,7 @@ __all__ = [
   "Part",
   "ProxyConfig",
   "RLConfig",
+  "ReasoningGymConfig",
   "RopeScaling",
   "SftConfig",
   "SourceConfig",
