@@ -77,8 +77,11 @@ def _alternatives(code: str, prompt: str | None) -> list[list[str]]:
   if prompt is None:
     return [[code]]
   helpers = prompt if _compiles(prompt) else f"{prompt}    pass\n"
-  indented = textwrap.indent(textwrap.dedent(code), "    ")
-  return [[helpers, code], *([prompt + body] for body in (code, f"    {code}", indented))]
+  # A body may have lost its indent, or that of its first line: it is the one of the docstring's last line.
+  last = prompt.rstrip().rpartition("\n")[2]
+  indent = last[: len(last) - len(last.lstrip())] or "    "
+  indented = textwrap.indent(textwrap.dedent(code), indent)
+  return [[helpers, code], *([prompt + body] for body in (code, indent + code, indented))]
 
 
 def _order(problem: Problem, code: str) -> dict[str, Any]:

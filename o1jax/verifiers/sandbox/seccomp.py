@@ -69,7 +69,7 @@ KILLED = """
   vhangup:153:58 landlock_create_ruleset:444:444 landlock_add_rule:445:445 landlock_restrict_self:446:446
   lookup_dcookie:212:18 sendmsg:46:211 sendmmsg:307:269 recvmsg:47:212 recvmmsg:299:243 vmsplice:278:75
 """
-_BY_ARGUMENT = "clone:56:220 prctl:157:167 ioctl:16:29 socketpair:53:199"
+BY_ARGUMENT = "clone:56:220 prctl:157:167 ioctl:16:29 socketpair:53:199"
 
 _CLONE_THREAD = 0x00010000
 _CLONE_NEW = 0x7E020080  # all namespaces: user, pid, net, ipc, uts, cgroup, mount, time
@@ -135,7 +135,7 @@ def program(machine: str) -> list[Instruction]:
     "ioctl": _argument_in(1, _IOCTL_HARMLESS, ERROR | errno.ENOTTY),
     "socketpair": _argument_in(0, [_AF_UNIX], KILL),
   }
-  for name, number in numbers(_BY_ARGUMENT, machine).items():
+  for name, number in numbers(BY_ARGUMENT, machine).items():
     rows += [(_EQUAL, 0, len(bodies[name]), number), *bodies[name]]
   return [*rows, _answer(ERROR | errno.ENOSYS)]
 

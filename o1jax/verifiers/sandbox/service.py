@@ -58,6 +58,7 @@ class Bench:
     self._lock = threading.Lock()
     self._process: subprocess.Popen[bytes] | None = None
     self._socket: socket.socket | None = None
+    self._over = False
     self.report: dict[str, Any] = {}
 
   def ask(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +69,8 @@ class Bench:
         if "broken_sandbox" not in answer:
           return answer
         self._close()
+        if self._over:
+          raise SandboxError("this process is ending")
       raise SandboxError(f"the code sandbox failed twice: {answer['broken_sandbox']}")
 
   def layers(self) -> dict[str, Any]:
@@ -76,8 +79,11 @@ class Bench:
       self._open()
       return self.report
 
-  def close(self) -> None:
-    """Ends the bench and all below it."""
+  def end(self) -> None:
+    """Ends the bench and all below it for good, in the midst of an item too."""
+    self._over = True
+    if (link := self._socket) is not None:
+      link.shutdown(socket.SHUT_RDWR)
     with self._lock:
       self._close()
 
@@ -134,10 +140,9 @@ _BENCHES = {allowed: Bench(allowed) for allowed in (False, True)}
 
 
 @atexit.register
-def close() -> None:
-  """Ends this process's benches; the next call starts new ones."""
+def _end() -> None:
   for bench in _BENCHES.values():
-    bench.close()
+    bench.end()
 
 
 def _forget() -> None:

@@ -93,7 +93,7 @@ def main(descriptor: int) -> NoReturn:
     _tell(link, {"map": os.getpid()})
     missing = _hear(link)["missing"]
   except OSError as error:
-    missing = {"namespaces": str(error)}
+    missing = {"namespaces": error.strerror}
   if "namespaces" not in missing:
     _become_first(link)
   isolation = _isolate(separate, missing)
@@ -181,7 +181,7 @@ def _isolate(separate: bool, missing: dict[str, str]) -> Isolation:
       socket.sethostname("sandbox")
       home = os.pidfd_open(os.getpid())
     except OSError as error:
-      missing["namespaces"] = str(error)
+      missing["namespaces"] = error.strerror
   kernel.forbid_new_privileges()
   if home is not None:
     kernel.drop_bounding_set()
@@ -193,7 +193,7 @@ def _isolate(separate: bool, missing: dict[str, str]) -> Isolation:
     prepared = seccomp.prepare(seccomp.program(platform.machine()))
     _probe(prepared)
   except (OSError, KeyError) as error:
-    missing["seccomp"] = f"no table for {error}" if isinstance(error, KeyError) else str(error)
+    missing["seccomp"] = f"no table for {error}" if isinstance(error, KeyError) else error.strerror
     return Isolation(home, user, version, None, readable)
   return Isolation(home, user, version, prepared, readable)
 
