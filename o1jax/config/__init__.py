@@ -22,11 +22,24 @@ from o1jax.config.run import (
   TrainConfig,
 )
 from o1jax.config.sweep import Arm, Check, Claim, SweepConfig
-from o1jax.config.tasks import CountdownConfig, Gsm8kConfig, SourceConfig, TextConfig
+from o1jax.config.tasks import CountdownConfig, SourceConfig
+from o1jax.config.text_tasks import (
+  ArithmeticConfig,
+  BugfixConfig,
+  Gsm8kConfig,
+  HumanevalConfig,
+  IfevalConfig,
+  MathConfig,
+  MbppConfig,
+  ReasoningGymConfig,
+  TextConfig,
+)
 
 __all__ = [
   "AdvantageConfig",
+  "ArithmeticConfig",
   "Arm",
+  "BugfixConfig",
   "Check",
   "CheckpointConfig",
   "Claim",
@@ -38,11 +51,15 @@ __all__ = [
   "DiagnosticsConfig",
   "EvalConfig",
   "Gsm8kConfig",
+  "HumanevalConfig",
+  "IfevalConfig",
   "ImportanceConfig",
   "JudgeConfig",
   "KLConfig",
   "LogConfig",
   "LossConfig",
+  "MathConfig",
+  "MbppConfig",
   "MeshConfig",
   "MixtureConfig",
   "ModelConfig",
@@ -51,6 +68,7 @@ __all__ = [
   "Part",
   "ProxyConfig",
   "RLConfig",
+  "ReasoningGymConfig",
   "RopeScaling",
   "SftConfig",
   "SourceConfig",

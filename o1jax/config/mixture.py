@@ -3,7 +3,8 @@
 import dataclasses
 
 from o1jax.config.base import require
-from o1jax.config.tasks import SourceConfig, TextConfig
+from o1jax.config.tasks import SourceConfig
+from o1jax.config.text_tasks import TextConfig
 
 
 @dataclasses.dataclass(frozen=True)

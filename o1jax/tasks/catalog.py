@@ -2,14 +2,45 @@
 
 from typing import Any, Callable
 
-from o1jax.config import CountdownConfig, Gsm8kConfig, MixtureConfig, SourceConfig, TaskConfig
-from o1jax.tasks import countdown, gsm8k, mixture
+from o1jax.config import (
+  ArithmeticConfig,
+  BugfixConfig,
+  CountdownConfig,
+  Gsm8kConfig,
+  HumanevalConfig,
+  IfevalConfig,
+  MathConfig,
+  MbppConfig,
+  MixtureConfig,
+  ReasoningGymConfig,
+  SourceConfig,
+  TaskConfig,
+)
+from o1jax.tasks import (
+  arithmetic,
+  bugfix,
+  countdown,
+  gsm8k,
+  humaneval,
+  ifeval,
+  math,
+  mbpp,
+  mixture,
+  reasoning_gym,
+)
 from o1jax.tasks.base import Source, Task
 from o1jax.tasks.text import text_task
 
 SOURCES: dict[type, Callable[[Any], Source]] = {
   CountdownConfig: countdown.source,
   Gsm8kConfig: gsm8k.source,
+  MathConfig: math.source,
+  MbppConfig: mbpp.source,
+  HumanevalConfig: humaneval.source,
+  BugfixConfig: bugfix.source,
+  IfevalConfig: ifeval.source,
+  ArithmeticConfig: arithmetic.source,
+  ReasoningGymConfig: reasoning_gym.source,
 }
 
 
