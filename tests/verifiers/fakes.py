@@ -18,7 +18,7 @@ _LEAK: list[bytes] = []
 
 
 def _spin_in_c() -> None:
-  9**9**9  # noqa: B018
+  9**9**9
 
 
 def _die_once(path: str) -> None:

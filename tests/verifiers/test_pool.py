@@ -363,7 +363,9 @@ with Pool(["fake"], 3, catalog=catalog) as pool:
 def test_no_process_outlives_the_parent(tmp_path, number):
   program = PARENT.format(path=[str(ROOT), str(HERE)], pids=tmp_path / "pids")
   before = children()
-  parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+  parent = subprocess.Popen(
+    [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+  )
   assert parent.stdout is not None and int(parent.stdout.readline()) > 0
   assert wait_for(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text().endswith("\n"))
   below = children() - before
