@@ -1,4 +1,4 @@
-"""The command line: `o1jax train|sweep|eval|report|sample`.
+"""The command line: `o1jax train|sweep|eval|report|verify|sample`.
 
     arguments -> experiment or saved run -> overridden, checked configuration -> train, evaluate or report
 
@@ -173,6 +173,13 @@ def _report(arguments: list[str]) -> int:
   return 0
 
 
+def _verify(arguments: list[str]) -> int:
+  from o1jax.verifiers.grade import verify_stream
+  from o1jax.verifiers.jsonl import VerifyOptions
+
+  return verify_stream(_parse("o1jax verify", VerifyOptions, arguments))
+
+
 def _sample(arguments: list[str]) -> int:
   options = _parse("o1jax sample", _SampleOptions, arguments)
   require(options.samples > 0, "--samples", f"must be positive, is {options.samples}")
@@ -197,6 +204,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
   "sweep": _sweep,
   "eval": _eval,
   "report": _report,
+  "verify": _verify,
   "sample": _sample,
 }
 
@@ -213,6 +221,8 @@ commands:
   eval RUN [--eval.field VALUE ...]
                           evaluate a run's newest checkpoint on held-out problems
   report RUN              write a run's or a sweep's report.html and its pictures
+  verify --verifier NAME < IN.jsonl > OUT.jsonl
+                          grade completions, one JSON object a line
   sample RUN --prompt TEXT
                           sample completions of one prompt
 

@@ -18,7 +18,7 @@ import numpy as np
 import rich
 
 from o1jax import evaluate as ev
-from o1jax.config import ConfigError, TrainConfig, require
+from o1jax.config import TrainConfig, require
 from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
 from o1jax.dist.sharding import param_shardings, put_rows
 from o1jax.io.checkpoint import Checkpoints, check_params, latest_step
@@ -43,11 +43,11 @@ from o1jax.rl.stages import (
   strengths_at,
   without_strengths,
 )
-from o1jax.rl.step import improve
+from o1jax.rl.step import improve, look_back
 from o1jax.rl.tally import tally
 from o1jax.rl.update import learn
 from o1jax.scaling import compute, stats
-from o1jax.tasks.base import draw
+from o1jax.tasks.stream import curriculum_metrics, problems_from, remembered
 from o1jax.types import Experience, TrainState, resolve_stats
 
 # One step of each stage
@@ -56,22 +56,22 @@ from o1jax.types import Experience, TrainState, resolve_stats
 def demonstrations(setup: ev.Setup, cursor: int) -> tuple[Experience, int, list[int]]:
   """(packed rows to imitate, the cursor behind them, tokens of each demonstration)."""
   cfg, task = setup.config.sft, setup.task
-  if task.demonstrate is None:
-    raise ConfigError(f"sft.steps: task {task.name} has no demonstrations to imitate")
-  room, texts, at = cfg.rows * cfg.length, [], cursor
-  while room > 0:  # enough to fill the rows; what finds no room is the next step's
-    (problem,) = draw(task.demonstrated, setup.config.seed, at, 1)
+  room, texts = cfg.rows * cfg.length, []
+  assert task.demonstrate is not None  # there are demonstrations
+  came = problems_from(task.demonstrations(setup.config.seed), cursor)
+  for at, problem in enumerate(came, start=cursor):
+    if room <= 0:  # enough to fill the rows; what finds no room is the next step's
+      break
     response = task.demonstrate(problem, np.random.default_rng([setup.config.seed, at]))
-    texts.append((task.tokenizer.encode(problem.prompt), [*task.tokenizer.encode(response), EOS]))
+    texts.append((task.tokenizer.encode(task.ask(problem)), [*task.tokenizer.encode(response), EOS]))
     room -= sum(map(len, texts[-1]))
-    at += 1
   experience, packed = pack(texts, cfg.rows, cfg.length)
   return experience, cursor + packed, [len(p) + len(r) for p, r in texts[:packed]]
 
 
-def sft_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor: int) -> tuple:
+def sft_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, where: Progress) -> tuple:
   """(state, metrics, what it spent) after imitating one packed batch."""
-  experience, cursor, lengths = demonstrations(setup, cursor)
+  experience, cursor, lengths = demonstrations(setup, where.cursor)
   key = stream_key(setup.config.seed, "sft", step)
   strengths = strengths_at(setup.config, stage, step)
   batch = put_rows(experience, setup.mesh)
@@ -88,23 +88,28 @@ def sft_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor
 
 
 def rl_step(
-  setup: ev.Setup, stage: Stage, state: TrainState, step: int, cursor: int, *, first_params: Any
+  setup: ev.Setup, stage: Stage, state: TrainState, step: int, where: Progress, *, first_params: Any
 ) -> tuple:
   """(state, metrics, what it spent, rows for rollouts.jsonl) after one rollout and its update.
 
   `first_params`: the policy the stage began with, to which diagnostics measure.
   """
   cfg, task, model = setup.config.rl, setup.task, setup.model
-  strengths = strengths_at(setup.config, stage, step)
-  drawn = ev.step_groups(setup, state.params, step, cursor, strengths)
-  problems, rollout, graded = drawn.groups
+  strengths, compiled = strengths_at(setup.config, stage, step), without_strengths(cfg)
+  as_learned = lambda rollout: trim(
+    rollout, cfg.max_prompt + response_width(cfg, int(rollout.is_action.sum(1).max()))
+  )
+  meanwhile = lambda rollout: look_back(
+    state, as_learned(rollout), strengths, model=model, stage=stage, cfg=compiled
+  )
+  drawn = ev.step_groups(setup, state.params, step, where.cursor, where.seen, strengths, meanwhile)
+  rollout, graded = drawn.groups
   began = time.perf_counter()
   learned = ev.sizes_of(setup, drawn.groups)
   reward = put_rows(drawn.groups.reward(), setup.mesh)
   flops = step_flops(setup.config, stage, learned, drawn.draws, drawn.greedy)
   key = stream_key(setup.config.seed, "minibatch", step)
-  width = response_width(cfg, int(graded.length.max()))
-  seen = (trim(rollout, cfg.max_prompt + width), reward, drawn.greedy_reward, key, strengths)
+  seen = (as_learned(rollout), reward, drawn.greedy_reward, key, strengths)
   figures: dict[str, float] = {}
   every = setup.config.diagnostics.every
   if every and (step - 1 - stage.first) % every == 0:
@@ -114,15 +119,20 @@ def rl_step(
   rounds = len(drawn.draws) - 1
   if cfg.refill:
     told |= refill_stats(reward, rounds)
-  state, improved = improve(state, *seen, model=model, stage=stage, cfg=without_strengths(cfg))
+  state, improved = improve(state, *seen, model=model, stage=stage, cfg=compiled, before=drawn.before)
   metrics = {**resolve_stats({**improved, **told}), **figures}
   metrics |= ev.text_metrics([text for row in graded.texts for text in row])
-  metrics[f"rewards/{task.name}/mean"] = metrics.pop("rewards/task/mean")
+  metrics |= ev.rewards_by_source(task, graded, metrics.pop("rewards/task/mean"))
   metrics |= {"time/generate": drawn.clock.generate, "time/verify": drawn.clock.verify}
   metrics["time/update"] = time.perf_counter() - began
   processed = cfg.samples * sum(learned.prompts) + int(graded.length.sum())
-  spent = Spent(flops, processed, cursor + cfg.prompts * (1 + rounds))
-  return state, metrics, spent, ev.rollout_rows(problems, graded)
+  memory = where.seen
+  for some in drawn.graded:
+    memory = remembered(memory, some.problems, some.correct, cfg.curriculum)
+  passed_over = drawn.cursor - where.cursor - cfg.prompts * (1 + rounds)
+  metrics |= curriculum_metrics(memory, passed_over, cfg.curriculum)
+  spent = Spent(flops, processed, drawn.cursor, memory)
+  return state, metrics, spent, ev.rollout_rows(task, graded)
 
 
 # The run
@@ -172,7 +182,7 @@ class Run:
       while self.where.step < last:
         step, started = self.where.step + 1, time.perf_counter()
         self.log.profile(step, config.log.profile)
-        state, metrics, spent, *rows = one_step(self.setup, stage, state, step, self.where.cursor)
+        state, metrics, spent, *rows = one_step(self.setup, stage, state, step, self.where)
         self.state = state
         seconds = time.perf_counter() - started
         self.where = self.where.after(step, stage.name, spent, time.perf_counter() - began)
@@ -357,11 +367,12 @@ def more_sft(run: Run, params: Any, whole: float, cold: float) -> tuple[Any, int
   steps = max(1, round((whole - cold) / cold * config.sft.steps))
   stage = sft_stage(config, steps)
   state = fresh_state(run.setup, stage, params)
-  cursor = config.sft.steps * config.sft.rows * config.sft.length  # beyond the cold start's demonstrations
+  # Beyond the cold start's demonstrations.
+  where = Progress(cursor=config.sft.steps * config.sft.rows * config.sft.length)
   with progress(steps, "control: more cold start", config.log.progress) as tell:
     for step in range(1, steps + 1):
-      state, metrics, spent = sft_step(run.setup, stage, state, step, cursor)
-      cursor = spent.cursor
+      state, metrics, spent = sft_step(run.setup, stage, state, step, where)
+      where = dataclasses.replace(where, cursor=spent.cursor)
       tell(step, {"loss": metrics["nll"]})
       run.leave_if_asked()
   return state.params, steps

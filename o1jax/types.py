@@ -20,6 +20,9 @@ class PromptBatch:
   mask: jax.Array  # bool[P, Lp], true on prompt tokens
   problem_id: jax.Array  # u32[P], hash of task and problem id
   task_arrays: Any = None  # pytree with leading P for a device verifier, or None
+  earlier: jax.Array | None = (
+    None  # i32[P], how often each stands in chunks drawn before this one; None: it is the first
+  )
 
 
 @flax.struct.dataclass

@@ -39,7 +39,7 @@ def get_config():
   return TrainConfig(
     name="tiny", out={str(folder / "runs")!r}, task={task}, model={model}, sft={sft}, rl={rl},
     eval=EvalConfig(problems=1, final_problems=1, samples=1, control_samples=1, batch=8, max_tokens=16, bootstrap=50),
-    log=LogConfig(progress=False), {more}
+    diagnostics=DiagnosticsConfig(every=0), log=LogConfig(progress=False), {more}
   )
 """)
   return str(path)
@@ -115,7 +115,7 @@ EXPERIMENTS = [
   ({"more": "eval=EvalConfig(budgets=8)"}, "keyword argument repeated"),
   ({"sft": "SftConfig(optim=OptimConfig(schedule='best'))"}, "sft.optim.schedule: wants one of"),
   ({"model": "None"}, "model: wants the fields of ModelConfig, has None"),
-  ({"task": "RLConfig()"}, "task.type: wants one of CountdownConfig, Gsm8kConfig"),
+  ({"task": "RLConfig()"}, "task.type: wants one of CountdownConfig, Gsm8kConfig, "),
   ({"model": MODEL.replace("width=16, ", "")}, "missing 1 required positional argument: 'width'"),
   ({"more": "seed=1 +"}, "SyntaxError"),
 ]
@@ -140,8 +140,9 @@ def test_a_file_that_is_no_experiment_is_named(tmp_path, capfd) -> None:
 
 
 def gsm8k(folder: pathlib.Path, path: str, **fields) -> str:
-  options = {"path": path, "data_dir": str(folder / "prepared"), "held_out": 1, "vocab": 400, **fields}
-  return f"Gsm8kConfig({', '.join(f'{name}={value!r}' for name, value in options.items())})"
+  text = f"TextConfig(tokenizer={fields.pop('tokenizer', None)!r}, vocab=400)"
+  options = {"path": path, "data_dir": str(folder / "prepared"), "held_out": 1, **fields}
+  return f"Gsm8kConfig({', '.join(f'{name}={value!r}' for name, value in options.items())}, text={text})"
 
 
 FILES = {

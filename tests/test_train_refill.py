@@ -15,6 +15,7 @@ from o1jax.config import (
   CheckpointConfig,
   ConfigError,
   CountdownConfig,
+  CurriculumConfig,
   DiagnosticsConfig,
   EvalConfig,
   LogConfig,
@@ -27,7 +28,7 @@ from o1jax.evaluate import groups as groups_module
 from o1jax.io.checkpoint import Checkpoints, latest_step
 from o1jax.io.log import CLOCK_METRICS, read_metrics
 from o1jax.rl.stages import Progress, rl_stage, strengths_at
-from o1jax.tasks.base import draw
+from o1jax.tasks.stream import draw
 from o1jax.train import fresh_state, train
 
 P, G, STEPS, REFILL = 8, 2, 4, 2
@@ -106,7 +107,8 @@ def test_cursor_and_ledger_follow_the_rounds(whole) -> None:
   setup = ev.prepare(config(""))
   where, came = progress(folder, setup), int(P * (1 + rounds).sum())
   assert where.cursor == came and where.flops.extra_samples == extra[-1]
-  assert problems == [p.id for p in draw(setup.task.train, 0, 0, came)]
+  drawn, behind = draw(setup.task.stream(0, None), 0, came, CurriculumConfig(), {})
+  assert problems == [p.id for p in drawn] and behind == came
 
 
 def test_a_resumed_run_goes_on_bitwise(whole, tmp_path) -> None:
@@ -130,16 +132,17 @@ def test_remax_decodes_the_problems_that_are_kept(seen) -> None:
   with ev.in_mesh(setup):
     state = fresh_state(setup, stage, None)
     seen.clear()
-    drawn = ev.step_groups(setup, state.params, 1, 0, strengths_at(setup.config, stage, 1))
+    at_first = strengths_at(setup.config, stage, 1)
+    drawn = ev.step_groups(setup, state.params, 1, 0, {}, at_first, lambda rollout: pytest.fail("too early"))
   *rollouts, best = seen
-  kept = [problem.id for problem in drawn.groups.problems]
+  kept = [problem.id for problem in drawn.groups.graded.problems]
   assert best == kept and len(rollouts) == len(drawn.draws) > 1
   assert kept != rollouts[0] and set(kept) <= {name for rollout in rollouts for name in rollout}
   assert drawn.greedy_reward.shape == (P,) and drawn.greedy.lengths.shape == (P, 1)
   np.testing.assert_array_equal(drawn.greedy_reward, drawn.greedy.lengths[:, 0] % 2 == 0)
   # What each kept group says is of one and the same problem: its prompt, its tokens, its verdicts.
   rollout, graded = jax.device_get(drawn.groups.rollout), drawn.groups.graded
-  prompts = ev.batch_of(setup, drawn.groups.problems)
+  prompts = ev.batch_of(setup, drawn.groups.graded.problems)
   np.testing.assert_array_equal(rollout.tokens[:, :5], np.repeat(prompts.tokens, G, axis=0))
   np.testing.assert_array_equal(rollout.is_action.sum(1).reshape(P, G), graded.length)
   np.testing.assert_array_equal(graded.reward, graded.length % 2 == 0)

@@ -4,8 +4,10 @@ An experiment is a file with `get_config() -> TrainConfig`. The command line ove
 """
 
 from o1jax.config.base import ConfigError, replaced, require
+from o1jax.config.curriculum import CurriculumConfig
 from o1jax.config.judge import JudgeConfig
 from o1jax.config.learning import AdvantageConfig, LossConfig, OptimConfig, RLConfig, SftConfig
+from o1jax.config.mixture import MixtureConfig, Part
 from o1jax.config.model import ModelConfig, RopeScaling
 from o1jax.config.presets import xs
 from o1jax.config.proxy import ProxyConfig
@@ -16,14 +18,28 @@ from o1jax.config.run import (
   EvalConfig,
   LogConfig,
   MeshConfig,
+  TaskConfig,
   TrainConfig,
 )
 from o1jax.config.sweep import Arm, Check, Claim, SweepConfig
-from o1jax.config.tasks import CountdownConfig, Gsm8kConfig, TaskConfig
+from o1jax.config.tasks import CountdownConfig, SourceConfig
+from o1jax.config.text_tasks import (
+  ArithmeticConfig,
+  BugfixConfig,
+  Gsm8kConfig,
+  HumanevalConfig,
+  IfevalConfig,
+  MathConfig,
+  MbppConfig,
+  ReasoningGymConfig,
+  TextConfig,
+)
 
 __all__ = [
   "AdvantageConfig",
+  "ArithmeticConfig",
   "Arm",
+  "BugfixConfig",
   "Check",
   "CheckpointConfig",
   "Claim",
@@ -31,24 +47,34 @@ __all__ = [
   "CountdownConfig",
   "CovConfig",
   "CriticConfig",
+  "CurriculumConfig",
   "DiagnosticsConfig",
   "EvalConfig",
   "Gsm8kConfig",
+  "HumanevalConfig",
+  "IfevalConfig",
   "ImportanceConfig",
   "JudgeConfig",
   "KLConfig",
   "LogConfig",
   "LossConfig",
+  "MathConfig",
+  "MbppConfig",
   "MeshConfig",
+  "MixtureConfig",
   "ModelConfig",
   "OptimConfig",
   "OverlongConfig",
+  "Part",
   "ProxyConfig",
   "RLConfig",
+  "ReasoningGymConfig",
   "RopeScaling",
   "SftConfig",
+  "SourceConfig",
   "SweepConfig",
   "TaskConfig",
+  "TextConfig",
   "TrainConfig",
   "replaced",
   "require",

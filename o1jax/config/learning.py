@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from o1jax.config.base import require
+from o1jax.config.curriculum import CurriculumConfig
 from o1jax.config.proxy import ProxyConfig
 from o1jax.config.regularise import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
 
@@ -131,7 +132,12 @@ class RLConfig:
   critic: CriticConfig = CriticConfig()
   proxy: ProxyConfig = ProxyConfig()
   problems: int | None = None  # distinct training problems, the first of the task's; None: all
+  curriculum: CurriculumConfig = CurriculumConfig()
   refill: int = 0  # most rounds a step of P fresh problems for groups of equal rewards (DAPO); 0: none
+  chunks: int = 1  # parts in which a rollout is sampled: while one is, the host verifies those before it
+  overlap: bool = (
+    True  # verifies beside the device's work; False: the device waits, and every number is the same
+  )
   trim: int = 16  # responses are cut to a multiple of it before the update; 0: never, as a fused program must
   optim: OptimConfig = OptimConfig()
 
@@ -151,6 +157,9 @@ class RLConfig:
     require(rest == 0, f"{field}.minibatches", f"does not divide prompts={self.prompts}")
     split = group % self.micro_batches == 0
     require(split, f"{field}.micro_batches", f"does not divide the {group} prompts of a minibatch")
+    even = self.chunks > 0 and self.prompts % self.chunks == 0
+    require(even, f"{field}.chunks", f"must divide prompts={self.prompts}, is {self.chunks}")
+    self.curriculum.validate(f"{field}.curriculum")
     self.loss.validate(f"{field}.loss")
     self.advantage.validate(f"{field}.advantage")
     self.kl.validate(f"{field}.kl")

@@ -4,8 +4,11 @@ import dataclasses
 
 from o1jax.config.base import require
 from o1jax.config.learning import RLConfig, SftConfig
+from o1jax.config.mixture import MixtureConfig
 from o1jax.config.model import ModelConfig
-from o1jax.config.tasks import TaskConfig
+from o1jax.config.tasks import SourceConfig
+
+TaskConfig = SourceConfig | MixtureConfig
 
 
 @dataclasses.dataclass(frozen=True)

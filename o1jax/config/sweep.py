@@ -74,7 +74,7 @@ class SweepConfig:
   fused: bool = True
   vmapped: int = 0  # members in one vmap: 1 is lax.map alone; 0: chosen by a short measurement at the start
   devices: int = 0  # that members are spread over; 0: all accelerators, or one CPU device a core
-  chunk: int = 0  # steps in one executable call, which divides diagnostics.every; 0: at most 10
+  chunk: int = 0  # steps in one executable call, which divides rl.steps and diagnostics.every; 0: at most 10
 
   def validate(self) -> None:
     """Raises ConfigError naming the first field that cannot work."""

@@ -1,8 +1,18 @@
-"""Options of the tasks."""
+"""Options of countdown, and which tasks there are; those of free text stand in `text_tasks`."""
 
 import dataclasses
 
 from o1jax.config.base import require
+from o1jax.config.text_tasks import (
+  ArithmeticConfig,
+  BugfixConfig,
+  Gsm8kConfig,
+  HumanevalConfig,
+  IfevalConfig,
+  MathConfig,
+  MbppConfig,
+  ReasoningGymConfig,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,25 +57,14 @@ class CountdownConfig:
     require(self.split_seed >= 0, f"{field}.split_seed", "must not be negative")
 
 
-@dataclasses.dataclass(frozen=True)
-class Gsm8kConfig:
-  """Grade-school maths (Cobbe et al. 2021), from the published JSONL files."""
-
-  # A folder or URL that holds train.jsonl and test.jsonl, or one .jsonl file.
-  path: str = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data"
-  sha256: tuple[str, str] | None = (
-    "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
-    "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
-  )  # of train.jsonl and test.jsonl, checked on a download; None: unchecked
-  data_dir: str = "data"  # where the prepared array_record files go
-  held_out: int = 256  # rows held out of a single file; with two files, the first of test.jsonl
-  tokenizer: str | None = None  # a SentencePiece model file; None: trained on the training split's text
-  vocab: int = 1024  # of a trained tokenizer
-
-  def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
-    require(self.held_out >= 1, f"{field}.held_out", "must be positive")
-    require(self.vocab >= 300, f"{field}.vocab", "must be at least 300: 256 bytes and some pieces")
-
-
-TaskConfig = CountdownConfig | Gsm8kConfig
+SourceConfig = (  # what a mixture can have as a part
+  CountdownConfig
+  | Gsm8kConfig
+  | MathConfig
+  | MbppConfig
+  | HumanevalConfig
+  | BugfixConfig
+  | IfevalConfig
+  | ArithmeticConfig
+  | ReasoningGymConfig
+)

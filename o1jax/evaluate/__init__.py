@@ -23,7 +23,7 @@ from o1jax.evaluate.setup import (
   prepare,
   same_data,
 )
-from o1jax.evaluate.tests import diagnosed, test_figures, tested, tests_of, text_metrics
+from o1jax.evaluate.tests import diagnosed, rewards_by_source, test_figures, tested, tests_of, text_metrics
 
 __all__ = [
   "FREELY",
@@ -46,6 +46,7 @@ __all__ = [
   "params_like",
   "prepare",
   "responses",
+  "rewards_by_source",
   "rollout_rows",
   "same_data",
   "sample_and_grade",

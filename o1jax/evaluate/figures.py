@@ -47,7 +47,9 @@ def figures(setup: Setup, graded: Graded, cfg: EvalConfig) -> dict[str, Any]:
   n, samples = graded.correct.shape
   rng = np.random.default_rng(0)
   low, high = stats.bootstrap_ci(graded.correct.mean(1), rng, cfg.bootstrap)
-  tries = np.asarray([[setup.task.count_tries(t) for t in row] for row in graded.texts])
+  tries = np.asarray(
+    [[setup.task.count_tries(p, t) for t in row] for p, row in zip(graded.problems, graded.texts)]
+  )
   k = min(8, samples)
   answers = [[v.parsed for v in row] for row in graded.verdicts]
   return {
@@ -60,7 +62,15 @@ def figures(setup: Setup, graded: Graded, cfg: EvalConfig) -> dict[str, Any]:
     "success_per_try": float(graded.correct.sum() / max(tries.sum(), 1)),
     "problems": n,
     "samples": samples,
+    **_by_source(setup, graded),
   }
+
+
+def _by_source(setup: Setup, graded: Graded) -> dict[str, float]:
+  """`pass@1/<source>` of a mixture; {} of one task."""
+  sources = np.asarray([problem.source for problem in graded.problems])
+  there = [name for name in setup.task.shares if (sources == name).any()]
+  return {f"pass@1/{name}": float(graded.correct[sources == name].mean()) for name in there}
 
 
 def all_curves(

@@ -23,6 +23,7 @@ FREELY: Mapping[int, int] = types.MappingProxyType({})  # no token stands in for
 class Graded:
   """n problems x K samples."""
 
+  problems: Sequence[Problem]
   reward: np.ndarray  # f64[n, K]
   correct: np.ndarray  # bool[n, K]
   length: np.ndarray  # i64[n, K], response tokens
@@ -89,6 +90,7 @@ def grade(setup: Setup, problems: Sequence[Problem], tokens: list[list[int]], le
   shape = (len(problems), samples)
   rows = lambda items: [items[i : i + samples] for i in range(0, len(items), samples)]
   return Graded(
+    problems,
     np.asarray([v.reward for v in verdicts]).reshape(shape),
     np.asarray([v.correct for v in verdicts]).reshape(shape),
     lengths.reshape(shape),
@@ -110,15 +112,15 @@ def sample_and_grade(
   return grade(setup, problems, *draw_samples(setup, params, problems, cfg, sampling, step, swaps))
 
 
-def rollout_rows(problems: Sequence[Problem], graded: Graded) -> list[dict[str, Any]]:
+def rollout_rows(task: Task, graded: Graded) -> list[dict[str, Any]]:
   """All responses as lines of rollouts.jsonl: the first sample of each problem, then the second of each, ..."""
   return [
     {
-      "problem_id": p.id, "prompt": p.prompt, "completion": texts[g],
+      "problem_id": p.id, "prompt": task.ask(p), "completion": texts[g],
       "reward": v[g].reward, "correct": v[g].correct, "error": v[g].error,
     }
     for g in range(graded.reward.shape[1])
-    for p, texts, v in zip(problems, graded.texts, graded.verdicts)
+    for p, texts, v in zip(graded.problems, graded.texts, graded.verdicts)
   ]  # fmt: skip
 
 

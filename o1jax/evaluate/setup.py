@@ -1,5 +1,6 @@
 """What a run is made of before any parameter: checked configuration, task, model, mesh; and a saved run read back."""
 
+import collections
 import contextlib
 import dataclasses
 import pathlib
@@ -7,6 +8,7 @@ from typing import Any, Sequence
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from o1jax.config import EvalConfig, TrainConfig, require
 from o1jax.dist.mesh import make_mesh
@@ -34,7 +36,7 @@ class Setup:
 def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Setup:
   """Builds task, model and mesh (of `devices`, None: all). Raises ConfigError where they do not fit each other."""
   config.validate()
-  task = build_task(config.task, config.seed)
+  task = build_task(config.task)
   vocab = config.model.vocab or task.tokenizer.vocab_size
   require(
     vocab >= task.tokenizer.vocab_size,
@@ -53,7 +55,13 @@ def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) ->
   require(config.eval.top_k <= vocab, "eval.top_k", f"{config.eval.top_k} of only {vocab} tokens")
   mesh = make_mesh(config.mesh, devices)
   shards = batch_rows(mesh)
-  rows = {"rl.prompts": config.rl.prompts, "sft.rows": config.sft.rows, "eval.batch": config.eval.batch}
+  chunk = config.rl.prompts // config.rl.chunks
+  rows = {
+    "rl.prompts": config.rl.prompts,
+    "rl.prompts / rl.chunks": chunk,
+    "sft.rows": config.sft.rows,
+    "eval.batch": config.eval.batch,
+  }
   for field, count in rows.items():
     require(
       count % shards == 0, field, f"{count} does not divide over the mesh's {shards} shards of the batch"
@@ -72,13 +80,16 @@ def check_problems(setup: Setup) -> None:
     held_out(setup, config.eval.problems, "eval.problems")
   tested = held_out(setup, config.eval.final_problems, "eval.final_problems")
   few, have = config.rl.problems, len(task.train)
+  require(
+    few is None or not task.shares, "rl.problems", "cannot act in a mixture, whose sources come by weight"
+  )
   require(few is None or few <= have, "rl.problems", f"{few} of only {have} training problems")
   most = config.rl.prompts * (1 + config.rl.refill)
   fresh = config.rl.refill == 0 or most <= have
   require(fresh, "rl.refill", f"a step may come to {most} problems, there are only {have}")
   shifted = (problem for problems in task.shifted.values() for problem in problems)
   for problem in (*(task.train if config.rl.steps else ()), *tested, *shifted):
-    check_prompt(task.tokenizer.encode(problem.prompt), problem.id, config.rl.max_prompt)
+    check_prompt(task.tokenizer.encode(task.ask(problem)), problem.id, config.rl.max_prompt)
   if config.sft.steps:
     check_demonstrations(task, config.sft.length)
 
@@ -100,12 +111,17 @@ def params_like(setup: Setup, step: int) -> Any:
   return jax.tree.map(place, jax.eval_shape(nn.meta.unbox, boxed), param_shardings(boxed, setup.mesh))
 
 
-def batch_of(setup: Setup, problems: Sequence[Problem]) -> Any:
-  """A PromptBatch of `problems`, sharded by row."""
+def batch_of(setup: Setup, problems: Sequence[Problem], before: Sequence[Problem] = ()) -> Any:
+  """A PromptBatch of `problems`, sharded by row; `before` are those of the chunks drawn before it with the same key."""
   encode = setup.task.tokenizer.encode
-  prompts = [encode(p.prompt) for p in problems]
+  prompts = [encode(setup.task.ask(p)) for p in problems]
   keys, names = [setup.task.hash_of(p) for p in problems], [p.id for p in problems]
-  return put_rows(prompt_batch(prompts, keys, names, setup.config.rl.max_prompt), setup.mesh)
+  batch = prompt_batch(prompts, keys, names, setup.config.rl.max_prompt)
+  if before:
+    came = collections.Counter(setup.task.hash_of(p) for p in before)
+    earlier: Any = np.asarray([came[key] for key in keys], np.int32)
+    batch = dataclasses.replace(batch, earlier=earlier)
+  return put_rows(batch, setup.mesh)
 
 
 def held_out(setup: Setup, count: int, field: str) -> Sequence[Problem]:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from o1jax.config import EvalConfig
-from o1jax.evaluate.samples import sample_and_grade
+from o1jax.evaluate.samples import Graded, sample_and_grade
 from o1jax.evaluate.setup import Setup
 from o1jax.rl.diagnostics import examine
 from o1jax.rl.stages import Stage, examined_passes, without_strengths
@@ -23,15 +23,40 @@ def text_metrics(texts: Sequence[str]) -> dict[str, float]:
   return {"repetition_rate": repetition_rate(texts), **reflection_rates(texts)}
 
 
+def rewards_by_source(task: Task, graded: Graded, mean: float) -> dict[str, float]:
+  """`rewards/<source>/mean`: of all completions their `mean`; of a mixture each source's, and `prompts/<source>`."""
+  if not task.shares:
+    return {f"rewards/{task.name}/mean": mean}
+  sources = np.asarray([problem.source for problem in graded.problems])
+  told: dict[str, float] = {}
+  for name in sorted(task.shares):
+    there = sources == name
+    told[f"prompts/{name}"] = float(there.sum())
+    if there.any():
+      told[f"rewards/{name}/mean"] = float(graded.reward[there].mean())
+  return told
+
+
 def test_figures(
-  task: Task, kind: str, texts: Sequence[str], correct: np.ndarray, parsed: np.ndarray, length: np.ndarray
+  task: Task,
+  kind: str,
+  problems: Sequence[Problem],
+  texts: Sequence[str],
+  correct: np.ndarray,
+  parsed: np.ndarray,
+  length: np.ndarray,
 ) -> dict[str, float]:
-  """`<kind>/<figure>` of tested completions: accuracy, length, and what the texts are like; arrays [n * K]."""
+  """`<kind>/<figure>` of tested completions, K of each of n problems: accuracy, length, and what the texts are like.
+
+  texts: n * K, prompt-major, as the arrays [n * K].
+  """
+  samples = len(texts) // len(problems)
+  coherent = [task.coherent(problems[i // samples], text) for i, text in enumerate(texts)]
   told = {
     "pass@1": float(np.mean(correct)),
     "parsed": float(np.mean(parsed)),
     "mean_length": float(np.mean(length)),
-    "coherence": float(np.mean([task.coherent(text) for text in texts])),
+    "coherence": float(np.mean(coherent)),
     **text_metrics(texts),
   }
   return {f"{kind}/{name}": value for name, value in told.items()}
@@ -52,7 +77,7 @@ def tested(
     graded = sample_and_grade(setup, params, problems, cfg, step)
     parsed = np.asarray([[v.parsed is not None for v in row] for row in graded.verdicts])
     texts = [text for row in graded.texts for text in row]
-    figures |= test_figures(setup.task, kind, texts, graded.correct, parsed, graded.length)
+    figures |= test_figures(setup.task, kind, problems, texts, graded.correct, parsed, graded.length)
     by_problem[kind] = graded.correct.mean(1).tolist()
   return figures, by_problem
 

@@ -4,11 +4,13 @@
 
 The folder's name is the hash of what is in it, so that a changed file is never served from an older preparation; it
 is written beside, read back, compared and renamed, so that a folder that exists is whole.
-Rows keep the order of the file. Left out: nested fields, sharded downloads, streaming of files larger than memory.
+Rows keep the order of the file, which gzip may have packed. A field that is a list is kept as JSON text.
+Left out: sharded downloads, streaming of files larger than memory.
 """
 
 import contextlib
 import dataclasses
+import gzip
 import hashlib
 import http.client
 import io
@@ -17,7 +19,9 @@ import os
 import pathlib
 import shutil
 import tempfile
+import types
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
@@ -25,6 +29,11 @@ from o1jax.config import ConfigError
 
 LAYOUT = "1"  # part of the data hash: raise it when prepared folders change their meaning
 TIMEOUT = 30.0  # seconds without a byte after which a download counts as unreachable
+GZIP = b"\x1f\x8b"  # how a packed file begins
+
+# What a field holds, as Python spells it: one of `str`, `int`, `str | None`, `list[str]` and `list[dict]`.
+FieldType = type | types.GenericAlias | types.UnionType
+Fields = Mapping[str, FieldType]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +56,10 @@ class JsonlData:
 class Rows(Sequence[dict[str, Any]]):
   """The rows of one split, in the file's order, each read from disk when asked for."""
 
-  def __init__(self, records: Any, folder: pathlib.Path):
+  def __init__(self, records: Any, folder: pathlib.Path, fields: Fields):
     self._records = records  # a tfds data source
     self._folder = folder
+    self._kinds = {name: _KINDS[kind] for name, kind in fields.items()}
 
   def __len__(self) -> int:
     return len(self._records)
@@ -64,7 +74,7 @@ class Rows(Sequence[dict[str, Any]]):
       return [self[i] for i in range(*index.indices(len(self)))]
     row = range(len(self))[index]
     try:
-      return {name: _plain(value) for name, value in self._records[row].items()}
+      return {name: self._kinds[name].read(value) for name, value in self._records[row].items()}
     except RuntimeError as error:  # array_record checks its hashes
       raise ConfigError(
         f"{self._folder}: row {row + 1} cannot be read ({_line(error)}); delete the folder"
@@ -75,22 +85,32 @@ class Rows(Sequence[dict[str, Any]]):
 
 
 def jsonl_splits(
-  name: str, sources: Mapping[str, Source], fields: Mapping[str, type], data_dir: str, option: str
+  name: str, sources: Mapping[str, Source], fields: Fields, data_dir: str, option: str
 ) -> JsonlData:
   """Prepares the JSONL files of `sources` (split -> source) once, and opens them.
 
-  `name` is the data set's, in snake case; `fields` maps each field a row must have to `str` or `int` (64 bits), others
-  are left out; `option` is the command line's name for the location, and stands in errors about it.
+  `name` is the data set's, in snake case; `fields` maps each field a row must have to its type, others are left out.
+  An `int` has 64 bits; a field of `str | None` may be absent, and is None then; the dicts of `list[dict]` hold any JSON.
+  `option` is the command line's name for the location, and stands in errors about it.
   Raises ConfigError naming the file and row (from 1) of a malformed line, a missing field or a wrong type; the file
   that is empty, missing or of another SHA-256; the URL that cannot be reached; the folder that cannot be written.
   """
-  content = {split: _content(source, data_dir, option) for split, source in sources.items()}
+  content = {split: _text(source, data_dir, option) for split, source in sources.items()}
   data_hash = _data_hash(name, content, fields)
   folder = pathlib.Path(data_dir) / name / data_hash[:16]
   if not folder.is_dir():
     rows = {split: _parse(sources[split].location, content[split], fields) for split in sources}
     _prepare(name, rows, fields, folder)
-  return JsonlData(_open(folder, tuple(sources)), folder, data_hash)
+  return JsonlData(_open(folder, tuple(sources), fields), folder, data_hash)
+
+
+def jsonl_rows(source: Source, fields: Fields, data_dir: str, option: str) -> tuple[list[dict[str, Any]], str]:
+  """(rows, hex SHA-256 of the text) of one JSONL file that is read now and not prepared.
+
+  Arguments and errors are those of `jsonl_splits`.
+  """
+  content = _text(source, data_dir, option)
+  return _parse(source.location, content, fields), hashlib.sha256(content).hexdigest()
 
 
 def is_url(location: str) -> bool:
@@ -115,12 +135,23 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
     raise ConfigError(f"{path}: cannot be written: {_line(error)}") from error
 
 
-def _data_hash(name: str, content: Mapping[str, bytes], fields: Mapping[str, type]) -> str:
+def _data_hash(name: str, content: Mapping[str, bytes], fields: Fields) -> str:
   spec = {
-    "layout": LAYOUT, "name": name, "fields": {field: kind.__name__ for field, kind in sorted(fields.items())},
+    "layout": LAYOUT, "name": name, "fields": {field: _KINDS[kind].name for field, kind in sorted(fields.items())},
     "splits": {split: hashlib.sha256(text).hexdigest() for split, text in sorted(content.items())},
   }  # fmt: skip
   return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+
+
+def _text(source: Source, data_dir: str, option: str) -> bytes:
+  """The file's bytes, unpacked."""
+  content = _content(source, data_dir, option)
+  if not content.startswith(GZIP):
+    return content
+  try:
+    return gzip.decompress(content)
+  except (OSError, EOFError, zlib.error) as error:
+    raise ConfigError(f"{option}: {source.location} cannot be unpacked: {_line(error)}") from error
 
 
 def _content(source: Source, data_dir: str, option: str) -> bytes:
@@ -155,7 +186,7 @@ def _download(url: str, option: str) -> bytes:
     ) from error
 
 
-def _parse(location: str, content: bytes, fields: Mapping[str, type]) -> list[dict[str, Any]]:
+def _parse(location: str, content: bytes, fields: Fields) -> list[dict[str, Any]]:
   """Rows of a JSONL file, checked. Only a line feed ends a row; one at the end of the file starts no other."""
   lines = content.removesuffix(b"\n").split(b"\n") if content.strip() else []
   if not lines:
@@ -163,7 +194,7 @@ def _parse(location: str, content: bytes, fields: Mapping[str, type]) -> list[di
   return [_parse_row(f"{location} row {number}", line, fields) for number, line in enumerate(lines, start=1)]
 
 
-def _parse_row(where: str, line: bytes, fields: Mapping[str, type]) -> dict[str, Any]:
+def _parse_row(where: str, line: bytes, fields: Fields) -> dict[str, Any]:
   try:
     row = json.loads(line.decode())
   except (ValueError, RecursionError) as error:
@@ -171,32 +202,77 @@ def _parse_row(where: str, line: bytes, fields: Mapping[str, type]) -> dict[str,
   if not isinstance(row, dict):
     raise ConfigError(f"{where}: is {type(row).__name__}, not an object")
   for field, kind in fields.items():
-    if field not in row:
+    if field not in row and not _KINDS[kind].optional:
       raise ConfigError(f"{where}: has no field {field!r}")
-    if type(row[field]) is not kind:
-      raise ConfigError(f"{where}: field {field!r} is {type(row[field]).__name__}, not {kind.__name__}")
-    _CHECKS[kind](f"{where}: field {field!r}", row[field])
-  return {field: row[field] for field in fields}
+    _KINDS[kind].check(f"{where}: field {field!r}", row.get(field))
+  return {field: row.get(field) for field in fields}
 
 
-def _check_text(where: str, value: str) -> None:
+def _check_type(where: str, value: Any, kind: type) -> None:
+  if type(value) is not kind:
+    raise ConfigError(f"{where} is {type(value).__name__}, not {kind.__name__}")
+
+
+def _check_str(where: str, value: Any) -> None:
+  _check_type(where, value, str)
   try:
     value.encode()
   except UnicodeEncodeError as error:
     raise ConfigError(f"{where} holds half of a surrogate pair") from error
 
 
-def _check_int(where: str, value: int) -> None:
+def _check_int(where: str, value: Any) -> None:
+  _check_type(where, value, int)
   if not -(2**63) <= value < 2**63:
     raise ConfigError(f"{where} does not fit 64 bits")
 
 
-_CHECKS: dict[type, Callable[[str, Any], None]] = {str: _check_text, int: _check_int}
+def _check_optional(where: str, value: Any) -> None:
+  if value is not None:
+    _check_str(where, value)
 
 
-def _prepare(
-  name: str, rows: Mapping[str, list[dict]], fields: Mapping[str, type], folder: pathlib.Path
-) -> None:
+def _check_texts(where: str, value: Any) -> None:
+  _check_type(where, value, list)
+  for place, part in enumerate(value, start=1):
+    _check_str(f"{where} item {place}", part)
+
+
+def _check_objects(where: str, value: Any) -> None:
+  _check_type(where, value, list)
+  for place, part in enumerate(value, start=1):
+    _check_type(f"{where} item {place}", part, dict)
+    try:
+      _check_str(f"{where} item {place}", json.dumps(part, ensure_ascii=False, allow_nan=False))
+    except (ValueError, RecursionError) as error:
+      raise ConfigError(f"{where} item {place}: {_line(error)}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+  """A type of field: its name in hashes, its check of what JSON gave, and its way into a record and back."""
+
+  name: str
+  check: Callable[[str, Any], None]  # (how errors begin, value): raises ConfigError
+  write: Callable[[Any], str | int]
+  read: Callable[[Any], Any]
+  optional: bool = False
+
+
+def _from_json(record: bytes) -> Any:
+  return json.loads(record.decode())
+
+
+_KINDS: dict[FieldType, _Kind] = {
+  str: _Kind("str", _check_str, str, bytes.decode),
+  int: _Kind("int", _check_int, int, int),
+  str | None: _Kind("str | None", _check_optional, json.dumps, _from_json, optional=True),
+  list[str]: _Kind("list[str]", _check_texts, json.dumps, _from_json),
+  list[dict]: _Kind("list[dict]", _check_objects, json.dumps, _from_json),
+}
+
+
+def _prepare(name: str, rows: Mapping[str, list[dict]], fields: Fields, folder: pathlib.Path) -> None:
   """Writes `folder` by way of a temporary one beside it, and compares what it reads back with `rows`."""
   beside = None
   try:
@@ -205,7 +281,7 @@ def _prepare(
     builder = _builder(name, rows, fields, beside)
     with contextlib.redirect_stdout(io.StringIO()):  # it announces the temporary folder
       builder.download_and_prepare()
-    for split, read in _open(pathlib.Path(builder.data_dir), tuple(rows)).items():
+    for split, read in _open(pathlib.Path(builder.data_dir), tuple(rows), fields).items():
       if list(read) != rows[split]:
         raise ConfigError(f"{folder}: split {split!r} reads back otherwise than it was written")
     _rename(pathlib.Path(builder.data_dir), folder)
@@ -225,45 +301,41 @@ def _rename(source: pathlib.Path, target: pathlib.Path) -> None:
       raise
 
 
-def _builder(
-  name: str, rows: Mapping[str, list[dict]], fields: Mapping[str, type], data_dir: pathlib.Path
-) -> Any:
+def _builder(name: str, rows: Mapping[str, list[dict]], fields: Fields, data_dir: pathlib.Path) -> Any:
   """A tensorflow-datasets builder of `rows` (split -> rows)."""
   import numpy as np
   import tensorflow_datasets as tfds  # seconds to import, and a run on generated problems never needs it
 
-  kinds = {str: tfds.features.Text, int: lambda: tfds.features.Scalar(np.int64)}
+  number, text = tfds.features.Scalar(np.int64), tfds.features.Text()
+  features = {field: number if kind is int else text for field, kind in fields.items()}
+  write = {field: _KINDS[kind].write for field, kind in fields.items()}
 
   class Jsonl(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
-      features = tfds.features.FeaturesDict({field: kinds[kind]() for field, kind in fields.items()})
-      return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+      described = tfds.features.FeaturesDict(features)
+      return tfds.core.DatasetInfo(builder=self, features=described, disable_shuffling=True)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
       return {split: self._generate_examples(split) for split in rows}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-      return iter(enumerate(rows[split]))
+      return enumerate({field: write[field](value) for field, value in row.items()} for row in rows[split])
 
   Jsonl.name = name
   tfds.disable_progress_bar()
   return Jsonl(data_dir=data_dir, file_format="array_record")
 
 
-def _open(folder: pathlib.Path, splits: Sequence[str]) -> dict[str, Rows]:
+def _open(folder: pathlib.Path, splits: Sequence[str], fields: Fields) -> dict[str, Rows]:
   import tensorflow_datasets as tfds  # see _builder
 
   try:
     sources = tfds.builder_from_directory(folder).as_data_source()
-    return {split: Rows(sources[split], folder) for split in splits}
+    return {split: Rows(sources[split], folder, fields) for split in splits}
   except Exception as error:  # tfds has an exception of its own for each file that may be damaged
     raise ConfigError(f"{folder}: cannot be read ({_line(error)}); delete the folder") from error
-
-
-def _plain(value: Any) -> str | int:
-  return value.decode() if isinstance(value, bytes) else int(value)
 
 
 def _line(error: Exception) -> str:

@@ -143,8 +143,15 @@ def _encode(kind: Any, value: Any) -> Any:
     fields = {f.name: _encode(hints[f.name], vars(value)[f.name]) for f in dataclasses.fields(value)}
     return {TAG: type(value).__name__} | fields if len(_structs(kind)) > 1 else fields
   if isinstance(value, (tuple, list)):
-    return [_encode(Any, item) for item in value]
+    return [_encode(item, part) for item, part in zip(_item_kinds(kind, len(value)), value)]
   return value
+
+
+def _item_kinds(kind: Any, count: int) -> tuple[Any, ...]:
+  """The types of the `count` items of a tuple, or of a tuple that may be None."""
+  members = [member for member in (kind, *typing.get_args(kind)) if typing.get_origin(member) is tuple]
+  items = typing.get_args(members[0]) if members else (Any, ...)
+  return (items[0],) * count if items[-1] is Ellipsis else items
 
 
 def _decode(kind: Any, value: Any, field: str) -> Any:
@@ -192,9 +199,7 @@ def _decode_struct(kind: Any, value: Any, field: str) -> Any:
 
 def _decode_tuple(kind: Any, value: Any, field: str) -> tuple[Any, ...]:
   require(isinstance(value, (list, tuple)), field, f"wants {_spell(kind)}, has {value!r}")
-  items = typing.get_args(kind)
-  if items[-1] is Ellipsis:
-    items = (items[0],) * len(value)
+  items = _item_kinds(kind, len(value))
   require(len(items) == len(value), field, f"wants {len(items)} values, has {len(value)}")
   return tuple(_decode(item, part, f"{field}[{i}]") for i, (item, part) in enumerate(zip(items, value)))
 

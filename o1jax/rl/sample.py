@@ -87,12 +87,16 @@ class SampleConfig:
   member_axis: str | None = None  # mapped axis over which all stop together: one unbatched predicate
 
 
-def row_noise(key: jax.Array, problem_id: jax.Array, samples: int, length: int) -> jax.Array:
+def row_noise(
+  key: jax.Array, problem_id: jax.Array, samples: int, length: int, before: jax.Array | None = None
+) -> jax.Array:
   """f32[length, P * samples] uniforms; a row's depend on its problem, its sample and the position alone.
 
-  `sample` counts the occurrences of a problem in the batch, so that a problem drawn twice gets fresh noise.
+  `sample` counts the occurrences of a problem in the batch, and those `before` it (i32[P], None: none), so that a
+  problem drawn twice gets fresh noise.
   """
   earlier = jnp.tril(problem_id[:, None] == problem_id[None, :], -1).sum(-1)
+  earlier = earlier if before is None else earlier + before
   sample = (earlier[:, None] * samples + jnp.arange(samples)).astype(jnp.uint32)
   fold = jax.random.fold_in
   rows = jax.vmap(lambda i, s: jax.vmap(lambda g: fold(fold(key, i), g))(s))(problem_id, sample).reshape(-1)
@@ -202,7 +206,7 @@ def generate(
   hidden, keys = model.apply(params, batch.tokens, segment, position)
   prefix = Context(keys, segment, position)
   start = repeat(segment.sum(1))  # position of a row's first response token
-  noise = row_noise(key, batch.problem_id, samples, budget)
+  noise = row_noise(key, batch.problem_id, samples, budget, batch.earlier)
   forced_at = lambda t: None if forced is None else jax.lax.dynamic_index_in_dim(forced, t, 1, keepdims=False)
   stops = lambda token: functools.reduce(jnp.logical_or, (token == s for s in cfg.stop_tokens))
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
-from o1jax.config import OptimConfig, ProxyConfig, RLConfig, TrainConfig
+from o1jax.config import CurriculumConfig, OptimConfig, ProxyConfig, RLConfig, TrainConfig
 from o1jax.rl.batch import response_width
 from o1jax.rl.objective import needs, rl_terms, sft_terms
 from o1jax.rl.regularise import hold_back, rl_controllers, rl_penalties
@@ -38,7 +38,8 @@ class Spent(NamedTuple):
 
   flops: compute.Ledger
   tokens: int  # of prompts and responses
-  cursor: int  # of the stage's stream of problems, after the step
+  cursor: int  # position in the stage's stream of problems, after the step
+  seen: Mapping[str, Any] = {}  # what the curriculum remembers after the step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,10 @@ class Progress:
   """Where a run is: what its checkpoints hold besides the TrainState."""
 
   step: int = 0  # last finished step of the run
-  cursor: int = 0  # problems of this stage's stream that were used up
+  cursor: int = 0  # position in this stage's stream of problems
+  seen: Mapping[str, Any] = dataclasses.field(
+    default_factory=dict
+  )  # what the curriculum remembers, by problem
   tokens: int = 0  # of prompts and responses that were learned from
   flops: compute.Ledger = compute.Ledger()
   seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # in each stage, over all processes
@@ -63,6 +67,7 @@ class Progress:
     return Progress(
       step,
       spent.cursor,
+      spent.seen,
       self.tokens + spent.tokens,
       self.flops + spent.flops,
       {**self.seconds, stage: seconds},
@@ -189,7 +194,7 @@ def without_strengths(cfg: RLConfig) -> RLConfig:
   one = lambda value, stand_in: None if value is None else stand_in
   kl, loss, plain = cfg.kl, cfg.loss, OptimConfig()
   return dataclasses.replace(
-    cfg, entropy=0.0, l2_init=0.0, temperature=1.0, problems=None,
+    cfg, entropy=0.0, l2_init=0.0, temperature=1.0, problems=None, curriculum=CurriculumConfig(), chunks=1, overlap=True,
     kl=dataclasses.replace(
       kl, coef=0.0, schedule="constant", final_fraction=0.0, ema=one(kl.ema, 1.0), reset_every=one(kl.reset_every, 1)
     ),

@@ -170,7 +170,7 @@ def _told_by_tests(
   for kind, problems in ev.tests_of(setup.task, count).items():
     correct, parsed, tokens, valid = (a[j][: len(problems) * samples] for a in tests[kind])
     texts = [decode([t for t in row[keep] if t not in stops]) for row, keep in zip(tokens, valid)]
-    figures |= ev.test_figures(setup.task, kind, texts, correct, parsed, valid.sum(1))
+    figures |= ev.test_figures(setup.task, kind, problems, texts, correct, parsed, valid.sum(1))
     by_problem[kind] = correct.reshape(-1, samples).mean(1).tolist()
   return figures, by_problem
 

@@ -62,7 +62,7 @@ def _train(
   steps, name = setup.config.sft.steps, f"cold start, seed {setup.config.seed}"
   with progress(steps, name, setup.config.log.progress, every=SHOWN) as tell:
     while where.step < steps:
-      state, metrics, spent = sft_step(setup, stage, state, where.step + 1, where.cursor)
+      state, metrics, spent = sft_step(setup, stage, state, where.step + 1, where)
       where = where.after(where.step + 1, "sft", spent, 0.0)
       tell(where.step, {"loss": metrics["nll"]})
       if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():

@@ -16,7 +16,7 @@ from o1jax.dist.hosts import EXIT_NONFINITE, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import CLOCK_METRICS, RunLog
 from o1jax.rl.regularise import first_coefficients
-from o1jax.rl.stages import Stage, rl_stage
+from o1jax.rl.stages import Progress, Stage, rl_stage
 from o1jax.sweep.blocks import first_values, rl_lines, tail_means
 from o1jax.sweep.cold import Cold
 from o1jax.sweep.device import Block, member_setup
@@ -45,7 +45,7 @@ def tell_time(block: Block, colds: Mapping[str, Cold]) -> None:
   with ev.in_mesh(setup):
     for step in (1, 2):
       began = time.perf_counter()
-      state = rl_step(setup, stage, state, block.first + step, 0, first_params=first_params)[0]
+      state = rl_step(setup, stage, state, block.first + step, Progress(), first_params=first_params)[0]
       jax.block_until_ready(state)
   seconds = time.perf_counter() - began
   count = len(block.members)
@@ -126,5 +126,5 @@ def _diagnosed(run: Run, stage: Stage, state: TrainState, first_params: Any) -> 
     return {}
   each = dataclasses.replace(config, diagnostics=dataclasses.replace(config.diagnostics, every=1))
   setup, copied = dataclasses.replace(run.setup, config=each), jax.tree.map(jnp.copy, state)
-  step = rl_step(setup, stage, copied, run.where.step + 1, run.where.cursor, first_params=first_params)
+  step = rl_step(setup, stage, copied, run.where.step + 1, run.where, first_params=first_params)
   return {name: value for name, value in step[1].items() if name not in CLOCK_METRICS}

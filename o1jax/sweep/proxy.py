@@ -30,7 +30,7 @@ from o1jax.scaling.passk import best_of_n, sizes
 from o1jax.scaling.stats import area_under_roc
 from o1jax.sweep.device import Block, member_setup, padded, problem_rows
 from o1jax.sweep.members import Member, cold_start_key
-from o1jax.tasks.base import draw_order
+from o1jax.tasks.stream import draw_order
 from o1jax.types import Rollout, TrainState
 
 COLLECTED = 256  # completions that are drawn at a time for the proxy to learn from

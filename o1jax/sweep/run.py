@@ -10,6 +10,7 @@ that only the host can verify run one after the other, through the loop of `trai
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import time
@@ -19,7 +20,7 @@ import jax
 import rich
 
 from o1jax import evaluate as ev
-from o1jax.config import ConfigError, SweepConfig, require
+from o1jax.config import ConfigError, CurriculumConfig, SweepConfig, require
 from o1jax.dist.hosts import Preemption
 from o1jax.io.log import write_json
 from o1jax.io.results import record as write_rows
@@ -111,10 +112,13 @@ def _block(config: SweepConfig, group: Sequence[Member]) -> Block:
     check_reward(setup)
   else:
     chunk, every = _chunk(config, block), setup.config.diagnostics.every
+    rl, why = setup.config.rl, "cannot act where steps are fused: the order of problems is fixed before"
+    require(rl.curriculum == CurriculumConfig(), "rl.curriculum", why)
+    require(rl.chunks == 1, "rl.chunks", "cannot act where steps are fused: no verdict comes from the host")
     told = "must be 0 where steps are fused: a program has one response width"
     require(setup.config.rl.trim == 0, "rl.trim", told)
-    told = f"must be a multiple of the chunk of {chunk} steps, is {block.steps}"
-    require(block.steps % chunk == 0, "rl.steps", told)
+    told = f"must divide rl.steps={block.steps}, is {chunk}"
+    require(block.steps % chunk == 0, "chunk", told)
     told = f"must divide diagnostics.every={every}, which comes between two chunks, is {chunk}"
     require(every % chunk == 0, "chunk", told)
     candidates(config, len(group), [])  # raises where vmapped does not divide
@@ -126,10 +130,14 @@ def _by_host(config: SweepConfig, block: Block) -> bool:
   return block.setup.task.device is None or not config.fused
 
 
-def _chunk(config: SweepConfig, block: Block) -> int:
+def default_chunk(steps: int, every: int) -> int:
   """Steps in one executable call: few enough that measuring a layout stays short, and that diagnoses fall between two."""
-  every = block.setup.config.diagnostics.every or CHUNK
-  return config.chunk or max(n for n in range(1, CHUNK + 1) if every % n == 0)
+  unbroken = math.gcd(steps, every)
+  return max(n for n in range(1, CHUNK + 1) if unbroken % n == 0)
+
+
+def _chunk(config: SweepConfig, block: Block) -> int:
+  return config.chunk or default_chunk(block.steps, block.setup.config.diagnostics.every)
 
 
 def _run(

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import CountdownConfig, require
-from o1jax.io.tokenizer import EOS, Tokenizer, train_tokenizer
-from o1jax.tasks.base import DeviceTask, Task, rehash
+from o1jax.io.tokenizer import Tokenizer, train_tokenizer
+from o1jax.tasks.base import DeviceTask, Source, Task, with_tokens
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.countdown import (
   CLAIM,
@@ -253,31 +253,36 @@ def make_device(tokenizer: Tokenizer, cfg: CountdownConfig, width: int) -> Devic
   )
 
 
-def build(cfg: CountdownConfig, seed: int) -> Task:
-  """The task. The split depends on `cfg.split_seed` alone; `seed` is taken for all tasks alike and not used here."""
-  del seed
+def source(cfg: CountdownConfig) -> Source:
+  """The problems and what they are graded by. The split depends on `cfg.split_seed` alone."""
   problems = all_problems(cfg)
   train, held_out = split(cfg, problems)
   others = shifted(cfg, problems)
-  tokenizer = make_tokenizer(cfg)
-  return Task(
+  return Source(
     name="countdown",
     train=train,
     demonstrated=[*train, *(larger_targets(cfg, problems)[1] if cfg.wide_cold_start else ())],
     held_out=held_out,
     shifted=others,
-    tokenizer=tokenizer,
     verify=verify,
     demonstrate=lambda problem, rng: demonstrate(problem, rng, cfg),
     one_demonstration=False,
-    stop_tokens=(EOS,),
+    count_tries=lambda problem, text: count_tries(text),
+    coherent=lambda problem, text: coherent(text),
+    data_hash=data_hash(held_out, train, others),
+    shares={},
+  )
+
+
+def build(cfg: CountdownConfig) -> Task:
+  """The task, with tokens that a device verifier can read and budgets can be forced by."""
+  tokenizer = make_tokenizer(cfg)
+  return with_tokens(
+    source(cfg),
+    tokenizer,
     give_up_token=tokenizer.token(f"▁{GIVE_UP}"),
     retry_token=tokenizer.token(f"▁{RETRY}"),
-    count_tries=count_tries,
-    coherent=coherent,
     device=make_device(tokenizer, cfg, cfg.count + bool(cfg.more_numbers)),
-    rehashed=rehash([*problems, *others.get("more_numbers", ())]),
-    data_hash=data_hash(held_out, train, others),
   )
 
 

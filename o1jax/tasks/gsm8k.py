@@ -1,53 +1,56 @@
 """GSM8K: grade-school word problems with a worked solution that ends in `#### N` (Cobbe et al. 2021, section 2).
 
-    JSONL (question, answer) -> prepared splits -> Problems whose own solution verifies -> tokenizer -> Task
+    JSONL (question, answer) -> prepared splits -> rows whose own solution verifies -> Source
 
 The calculator annotations of the published solutions (`48/2 = <<48/2=24>>24`) are taken out: no calculator answers
 them while sampling, and each repeats what the text around it says at the price of a quarter more tokens.
 Left out: few-shot prompts, the calculator, a token to retry with (forced budgets need a task that knows one).
 """
 
-import logging
-import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from o1jax.config import ConfigError, Gsm8kConfig, require
-from o1jax.io.data import JsonlData, Source, is_url, jsonl_splits, write_atomically
-from o1jax.io.tokenizer import EOS, Tokenizer, load_tokenizer, text_tokenizer_key, train_text_tokenizer
-from o1jax.tasks.base import Task, rehash
+from o1jax.config import Gsm8kConfig, require
+from o1jax.io.data import JsonlData, jsonl_splits
+from o1jax.tasks.base import Source
+from o1jax.tasks.rows import (
+  Kind,
+  Row,
+  is_correct,
+  last_or_test,
+  letters_and_digits,
+  make_source,
+  split_files,
+  verified,
+)
 from o1jax.verifiers.base import Problem
-from o1jax.verifiers.gsm8k import count_answers, verify
+from o1jax.verifiers.gsm8k import count_answers, parse_answer, verify
 
 NAME = "gsm8k"
 FIELDS = {"question": str, "answer": str}
 MARK = "####"
 
 _ANNOTATION = re.compile(r"<<[^<>\n]*>>")
-_LOG = logging.getLogger(__name__)
 
 
-def build(cfg: Gsm8kConfig, seed: int) -> Task:
-  """The task, from prepared files below `cfg.data_dir`; the same for every `seed`.
+def source(cfg: Gsm8kConfig) -> Source:
+  """The problems, from prepared files below `cfg.data_dir`.
 
   Of a folder or URL with train.jsonl and test.jsonl, the first `cfg.held_out` rows of test.jsonl are held out; of one
-  .jsonl file, its last ones. A training row that asks a held-out question again is left out, and their number logged.
-  Raises ConfigError naming the file and row of a bad row, `--task.path` of a source that cannot be had,
-  `task.held_out` where too few rows are left, and the tokenizer's file where it loses an answer.
+  .jsonl file, its last ones. A training row that asks or repeats a held-out question is left out, and their number
+  logged. Raises ConfigError naming the file and row of a bad row, `--task.path` of a source that cannot be had, and
+  `task.held_out` where too few rows are left.
   """
-  del seed  # nothing here is drawn
-  data = load(cfg)
-  train, held_out = _split(cfg, data)
-  tokenizer = _tokenizer(cfg, data.folder, train)
-  return Task(
-    name=NAME, train=train, held_out=held_out, demonstrated=train, shifted={}, tokenizer=tokenizer, verify=verify,
-    demonstrate=demonstrate, one_demonstration=True,
-    stop_tokens=(EOS,), give_up_token=None, retry_token=None, count_tries=count_answers, coherent=lambda text: count_answers(text) == 1,
-    device=None,
-    rehashed=rehash([*train, *held_out]), data_hash=data.data_hash,
+  data, files = load(cfg), split_files(cfg.path, cfg.sha256)
+  kind = Kind(
+    NAME, verify, "gsm8k", is_correct, demonstrate, count_answers,
+    coherent=lambda problem, text: count_answers(text) == 1, key=letters_and_digits,
   )  # fmt: skip
+  rows = [row for split, some in data.splits.items() for row in _rows(files[split].location, split, some)]
+  train, held_out = last_or_test(verified(rows, kind, cfg.unverified, cfg.data_dir), cfg.held_out, cfg.path)
+  return make_source(kind, train, held_out, held_out, cfg.decontaminate, cfg.data_dir)
 
 
 def load(cfg: Gsm8kConfig) -> JsonlData:
@@ -55,7 +58,7 @@ def load(cfg: Gsm8kConfig) -> JsonlData:
 
   Raises ConfigError as `jsonl_splits` does, and where `cfg.sha256` does not fit the source.
   """
-  return jsonl_splits(NAME, _sources(cfg), FIELDS, cfg.data_dir, option="--task.path")
+  return jsonl_splits(NAME, split_files(cfg.path, cfg.sha256), FIELDS, cfg.data_dir, option="--task.path")
 
 
 def demonstrate(problem: Problem, rng: np.random.Generator) -> str:
@@ -64,48 +67,8 @@ def demonstrate(problem: Problem, rng: np.random.Generator) -> str:
   return problem.meta["solution"]
 
 
-def _sources(cfg: Gsm8kConfig) -> dict[str, Source]:
-  """Split -> file."""
-  if cfg.path.endswith(".jsonl"):
-    checked = is_url(cfg.path) and cfg.sha256 is not None
-    require(not checked, "--task.sha256", f"holds two hashes, and {cfg.path} is one file: set it to None")
-    return {"train": Source(cfg.path)}
-  hashes = cfg.sha256 if is_url(cfg.path) and cfg.sha256 is not None else (None, None)
-  folder = cfg.path.rstrip("/")
-  return {split: Source(f"{folder}/{split}.jsonl", sha) for split, sha in zip(("train", "test"), hashes)}
-
-
-def _split(cfg: Gsm8kConfig, data: JsonlData) -> tuple[list[Problem], list[Problem]]:
-  """(train, held out), with no question in both."""
-  sources = _sources(cfg)
-  problems = {
-    split: list(_problems(sources[split].location, split, rows)) for split, rows in data.splits.items()
-  }
-  train = problems["train"]
-  if "test" in problems:
-    held_out = problems["test"][: cfg.held_out]
-  else:
-    train, held_out = train[: -cfg.held_out], train[-cfg.held_out :]
-  rows = sum(len(rows) for rows in problems.values())
-  enough = len(held_out) == cfg.held_out and bool(train)
-  require(enough, "task.held_out", f"{cfg.held_out} rows cannot be held out of the {rows} in {cfg.path}")
-  asked = {_canonical(problem) for problem in held_out}
-  kept = [problem for problem in train if _canonical(problem) not in asked]
-  if len(kept) < len(train):
-    _LOG.warning(
-      "%s: %d training rows ask a held-out question and are left out", cfg.path, len(train) - len(kept)
-    )
-  require(bool(kept), "task.path", f"every training row of {cfg.path} asks a held-out question")
-  return kept, held_out
-
-
-def _canonical(problem: Problem) -> str:
-  """What two askings of one question share: letters and digits, without case."""
-  return "".join(letter for letter in problem.prompt.casefold() if letter.isalnum())
-
-
-def _problems(location: str, split: str, rows: Iterable[dict]) -> Iterator[Problem]:
-  """One problem a row, its gold solution verified against its gold answer. Raises ConfigError naming file and row."""
+def _rows(location: str, split: str, rows: Iterable[dict]) -> Iterator[Row]:
+  """One problem a row. Raises ConfigError naming file and row where it is none."""
   for number, row in enumerate(rows, start=1):
     where = f"{location} row {number}"
     question = row["question"].strip()
@@ -113,36 +76,8 @@ def _problems(location: str, split: str, rows: Iterable[dict]) -> Iterator[Probl
     solution = "\n".join(line.rstrip() for line in _ANNOTATION.sub("", row["answer"]).strip().split("\n"))
     gold = solution.rpartition(MARK)[2].strip()
     require(MARK in solution, where, f"field 'answer' has no {MARK!r} before its result")
-    problem = Problem(
-      id=f"{split}/{number}",
-      prompt=f"{question}\nAnswer:\n",
-      answer=gold,
-      source=NAME,
-      meta={"solution": solution},
-    )
-    try:
-      verdict = verify([problem], [solution])[0]
-    except ValueError as error:
-      raise ConfigError(f"{where}: field 'answer': {gold[:80]!r} is not one number") from error
-    require(verdict.correct, where, f"field 'answer': the solution does not verify against {gold!r}")
-    yield problem
-
-
-def _tokenizer(cfg: Gsm8kConfig, folder: pathlib.Path, train: Sequence[Problem]) -> Tokenizer:
-  """The configured tokenizer, or one trained on the training split alone and kept beside the prepared data."""
-  if cfg.tokenizer is not None:
-    tokenizer = load_tokenizer(cfg.tokenizer)
-    _check_keeps_answers(cfg.tokenizer, tokenizer, train)
-    return tokenizer
-  text = [problem.prompt + problem.meta["solution"] for problem in train]
-  path = folder / f"tokenizer-{text_tokenizer_key(text, vocab_size=cfg.vocab)}.model"
-  if not path.is_file():
-    write_atomically(path, train_text_tokenizer(text, vocab_size=cfg.vocab).proto)
-  return load_tokenizer(str(path))
-
-
-def _check_keeps_answers(path: str, tokenizer: Tokenizer, problems: Sequence[Problem]) -> None:
-  """Raises ConfigError where a solution no longer verifies after a round trip through the tokenizer."""
-  solutions = [tokenizer.decode(tokenizer.encode(problem.meta["solution"])) for problem in problems]
-  for problem, verdict in zip(problems, verify(problems, solutions), strict=True):
-    require(verdict.correct, path, f"loses the answer of {problem.id} between encoding and decoding")
+    values = parse_answer(gold)
+    single = values is not None and len(values) == 1
+    require(single, where, f"field 'answer': {gold[:80]!r} is not one number")
+    problem = Problem(f"{split}/{number}", f"{question}\nAnswer:\n", gold, NAME, {"solution": solution})
+    yield Row(where, question, problem, solution)

@@ -6,6 +6,7 @@ import pytest
 
 from o1jax.cli import main
 from o1jax.sweep import device
+from o1jax.sweep.run import default_chunk
 
 
 def said(capsys, *arguments: str) -> str:
@@ -55,8 +56,8 @@ OPTIONS = {
   "--vmapped 3": "vmapped: 3 does not divide the 4 members of a device",
   "--vmapped 2 --devices 4": "vmapped: 2 does not divide the 1 members of a device",
   "--devices 9": "devices: 9 of only 8",
-  "--chunk 3": "rl.steps: must be a multiple of the chunk of 3 steps, is 4",
-  "--rl.steps 5": "rl.steps: must be a multiple of the chunk of 2 steps, is 5",
+  "--chunk 3": "chunk: must divide rl.steps=4, is 3",
+  "--rl.steps 5": "chunk: must divide rl.steps=5, is 2",
   "--chunk 4": "chunk: must divide diagnostics.every=2, which comes between two chunks, is 4",
   "--rl.trim 16": "rl.trim: must be 0 where steps are fused",
   "--controls True": "controls: cannot act in a sweep",
@@ -72,6 +73,13 @@ OPTIONS = {
 @pytest.mark.parametrize("options", OPTIONS)
 def test_a_bad_option_is_named(tmp_path, experiment, capsys, options) -> None:
   assert refusal(capsys, tmp_path, experiment(tmp_path), *options.split()).startswith(OPTIONS[options])
+
+
+@pytest.mark.parametrize(
+  ("steps", "every", "chunk"), [(400, 10, 10), (400, 25, 5), (32, 0, 8), (32, 10, 2), (7, 0, 7), (13, 0, 1)]
+)
+def test_a_chunk_divides_the_steps_and_the_diagnoses(steps, every, chunk) -> None:
+  assert default_chunk(steps, every) == chunk
 
 
 CHANGES = {

@@ -13,7 +13,7 @@ from o1jax.verifiers.base import Problem
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-  return build(CountdownConfig(count=2, max_number=6, held_out=16), seed=0)
+  return build(CountdownConfig(count=2, max_number=6, held_out=16))
 
 
 def problems(*names: str) -> list[Problem]:
@@ -36,9 +36,9 @@ def test_problems_that_share_a_hash_get_keys_of_their_own(monkeypatch, task: Tas
   monkeypatch.setattr(base, "problem_hash", few)
   a, b, c = some = problems("a", "b", "c")
   changed = rehash(some)
-  assert changed == {"b": 11, "c": 12} == rehash(some)
+  assert changed == {"test/b": 11, "test/c": 12} == rehash(some)
   assert [dataclasses.replace(task, rehashed=changed).hash_of(p) for p in some] == [10, 11, 12]
-  assert rehash([c, b, a]) == {"b": 11, "a": 12}
+  assert rehash([c, b, a]) == {"test/b": 11, "test/a": 12}
 
 
 def test_a_real_collision_is_resolved_and_only_the_later_problem_changes() -> None:
@@ -46,8 +46,8 @@ def test_a_real_collision_is_resolved_and_only_the_later_problem_changes() -> No
   first, second, other = map(problem_hash, some)
   assert first == second != other
   (changed,) = rehash(some).items()
-  assert changed[0] == "127256" and changed[1] not in (first, other) and 0 <= changed[1] < 2**32
-  assert list(rehash(some[::-1])) == ["90407"]
+  assert changed[0] == "test/127256" and changed[1] not in (first, other) and 0 <= changed[1] < 2**32
+  assert list(rehash(some[::-1])) == ["test/90407"]
 
 
 def test_an_id_given_twice_is_named() -> None:

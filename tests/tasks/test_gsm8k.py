@@ -9,25 +9,32 @@ import shutil
 import numpy as np
 import pytest
 
-from o1jax.config import ConfigError, Gsm8kConfig
+from o1jax.config import ConfigError, Gsm8kConfig, TextConfig
 from o1jax.io.run_config import load_experiment
 from o1jax.io.tokenizer import EOS, train_text_tokenizer, train_tokenizer
 from o1jax.tasks import gsm8k
+from o1jax.tasks import text as text_module
 from o1jax.tasks.base import Task, check_demonstrations
+from o1jax.tasks.catalog import build_task
 
 ROWS = pathlib.Path(__file__).parent.parent / "data" / "gsm8k_rows.jsonl"
 EXPERIMENT = pathlib.Path(__file__).parent.parent.parent / "experiments" / "gsm8k_smoke.py"
 
 
 def config(path, tmp_path, **fields) -> Gsm8kConfig:
+  text = TextConfig(fields.pop("tokenizer", None), fields.pop("vocab", 400))
   return Gsm8kConfig(
-    path=str(path), data_dir=str(tmp_path / "prepared"), **{"held_out": 4, "vocab": 400, **fields}
+    path=str(path), data_dir=str(tmp_path / "prepared"), text=text, **{"held_out": 4, **fields}
   )
+
+
+def build(cfg: Gsm8kConfig) -> Task:
+  return build_task(cfg)
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory) -> Task:
-  return gsm8k.build(config(ROWS, tmp_path_factory.mktemp("gsm8k")), seed=0)
+  return build(config(ROWS, tmp_path_factory.mktemp("gsm8k")))
 
 
 def write(path: pathlib.Path, *answers: str, question: str = "How many?") -> pathlib.Path:
@@ -81,30 +88,30 @@ def test_the_tokenizer_gives_every_text_back(task):
 def test_steering(task):
   assert task.stop_tokens == (EOS,)
   assert task.give_up_token is None and task.retry_token is None
-  assert task.count_tries("#### 1\nWait.\n#### 2") == 2
+  assert task.count_tries(task.train[0], "#### 1\nWait.\n#### 2") == 2
 
 
 def test_two_builds_are_one(tmp_path):
-  first = gsm8k.build(config(ROWS, tmp_path), seed=0)
-  second = gsm8k.build(config(ROWS, tmp_path), seed=1)
+  first = build(config(ROWS, tmp_path))
+  second = build(config(ROWS, tmp_path))
   assert (first.train, first.held_out, first.tokenizer) == (second.train, second.held_out, second.tokenizer)
 
 
 def test_a_trained_tokenizer_is_kept_beside_the_data_and_knows_its_text_and_size(tmp_path, monkeypatch):
   cfg = config(ROWS, tmp_path)
-  built = gsm8k.build(cfg, seed=0)
-  kept = sorted(gsm8k.load(cfg).folder.glob("tokenizer-*.model"))
+  built = build(cfg)
+  kept = sorted((tmp_path / "prepared" / "tokenizers").glob("*.model"))
   assert [path.read_bytes() for path in kept] == [built.tokenizer.proto]
   with monkeypatch.context() as patch:
-    patch.delattr(gsm8k, "train_text_tokenizer")
-    assert gsm8k.build(cfg, seed=0).tokenizer == built.tokenizer
-  assert gsm8k.build(dataclasses.replace(cfg, held_out=3), seed=0).tokenizer != built.tokenizer
-  assert gsm8k.build(dataclasses.replace(cfg, vocab=330), seed=0).tokenizer.vocab_size == 330
+    patch.delattr(text_module, "train_text_tokenizer")
+    assert build(cfg).tokenizer == built.tokenizer
+  assert build(dataclasses.replace(cfg, held_out=3)).tokenizer != built.tokenizer
+  assert build(config(ROWS, tmp_path, vocab=330)).tokenizer.vocab_size == 330
 
 
 def test_held_out_text_is_not_in_the_tokenizer(tmp_path):
   path = write(tmp_path / "a.jsonl", "#### 1", "#### 2", "zyzzyva zyzzyva zyzzyva\n#### 3")
-  tokenizer = gsm8k.build(config(path, tmp_path, held_out=1, vocab=1000), seed=0).tokenizer
+  tokenizer = build(config(path, tmp_path, held_out=1, vocab=1000)).tokenizer
   assert len(tokenizer.encode("zyzzyva")) > len(tokenizer.encode("zyzzyv"))
   with pytest.raises(ConfigError, match="'z'"):
     tokenizer.token("z")
@@ -115,7 +122,7 @@ def test_a_folder_has_a_training_and_a_test_file(tmp_path):
   (tmp_path / "train.jsonl").write_text("".join(lines[:7]))
   (tmp_path / "test.jsonl").write_text("".join(lines[7:]))
   for path in (tmp_path, tmp_path.as_uri()):
-    built = gsm8k.build(config(path, tmp_path, sha256=None), seed=0)
+    built = build(config(path, tmp_path, sha256=None))
     assert len(built.train) == 7
     assert [problem.id for problem in built.held_out] == [f"test/{n}" for n in range(1, 5)]
 
@@ -132,7 +139,7 @@ def test_a_held_out_question_is_not_trained_on(tmp_path, caplog):
   with path.open("a") as file:
     file.write(json.dumps({"question": " how  MANY? 2", "answer": "#### 2"}) + "\n")
   with caplog.at_level(logging.WARNING):
-    built = gsm8k.build(config(path, tmp_path, held_out=1), seed=0)
+    built = build(config(path, tmp_path, held_out=1))
   assert [problem.id for problem in built.train] == ["train/1", "train/3"]
   assert "1 training rows ask a held-out question" in caplog.text
 
@@ -140,7 +147,7 @@ def test_a_held_out_question_is_not_trained_on(tmp_path, caplog):
 @pytest.mark.parametrize("held_out", [12, 13])
 def test_too_few_rows_are_an_error_that_names_the_field(tmp_path, held_out):
   with pytest.raises(ConfigError, match=rf"task\.held_out: {held_out} rows cannot be held out of the 12"):
-    gsm8k.build(config(ROWS, tmp_path, held_out=held_out), seed=0)
+    build(config(ROWS, tmp_path, held_out=held_out))
 
 
 BAD = {
@@ -156,7 +163,7 @@ BAD = {
 def test_a_bad_answer_names_its_file_and_row(tmp_path, answer):
   path = write(tmp_path / "a.jsonl", "#### 1", answer, "#### 3")
   with pytest.raises(ConfigError) as error:
-    gsm8k.build(config(path, tmp_path, held_out=1), seed=0)
+    build(config(path, tmp_path, held_out=1))
   assert str(error.value).startswith(f"{path} row 2: ") and BAD[answer] in str(error.value)
 
 
@@ -164,13 +171,13 @@ def test_an_empty_question_names_its_row(tmp_path):
   path = tmp_path / "a.jsonl"
   path.write_text(json.dumps({"question": " ", "answer": "#### 1"}) + "\n")
   with pytest.raises(ConfigError, match=r"a\.jsonl row 1: field 'question' is empty"):
-    gsm8k.build(config(path, tmp_path, held_out=1), seed=0)
+    build(config(path, tmp_path, held_out=1))
 
 
 def test_a_source_that_cannot_be_had_names_the_option(tmp_path):
   for path in (tmp_path / "nowhere", tmp_path / "nowhere.jsonl", "http://127.0.0.1:9/x"):
     with pytest.raises(ConfigError, match=r"^--task\.path: "):
-      gsm8k.build(config(path, tmp_path), seed=0)
+      build(config(path, tmp_path))
 
 
 def test_hashes_are_checked_on_a_download_alone(tmp_path):
@@ -189,9 +196,9 @@ def test_a_tokenizer_file_is_used_if_it_keeps_the_answers(tmp_path, task):
   good, bad = tmp_path / "good.model", tmp_path / "bad.model"
   good.write_bytes(train_text_tokenizer(text, vocab_size=350).proto)
   bad.write_bytes(train_tokenizer(["no digit to be seen"], vocab_size=50).proto)
-  assert gsm8k.build(config(ROWS, tmp_path, tokenizer=str(good)), seed=0).tokenizer.vocab_size == 350
+  assert build(config(ROWS, tmp_path, tokenizer=str(good))).tokenizer.vocab_size == 350
   with pytest.raises(ConfigError, match=r"bad\.model: loses the answer of train/1"):
-    gsm8k.build(config(ROWS, tmp_path, tokenizer=str(bad)), seed=0)
+    build(config(ROWS, tmp_path, tokenizer=str(bad)))
 
 
 def test_the_smoke_experiment_is_valid_and_its_limits_hold_these_rows(tmp_path):
@@ -199,7 +206,7 @@ def test_the_smoke_experiment_is_valid_and_its_limits_hold_these_rows(tmp_path):
   cfg.validate()
   assert cfg.task.path.startswith("https://") and cfg.task.sha256 is not None
   local = dataclasses.replace(cfg.task, path=str(ROWS), data_dir=str(tmp_path), held_out=4)
-  built = gsm8k.build(local, seed=cfg.seed)
+  built = build(local)
   for problem in [*built.train, *built.held_out]:
     prompt, solution = (
       len(built.tokenizer.encode(text)) for text in (problem.prompt, problem.meta["solution"])

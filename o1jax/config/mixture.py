@@ -1,0 +1,32 @@
+"""Options of a mixture of tasks."""
+
+import dataclasses
+
+from o1jax.config.base import require
+from o1jax.config.tasks import SourceConfig
+from o1jax.config.text_tasks import TextConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """One task of a mixture."""
+
+  task: SourceConfig  # its own `text` is not used: one tokenizer serves the mixture
+  weight: float = 1.0  # how often its problems come, against the others' weights
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureConfig:
+  """Problems of many tasks, in proportion to their weights."""
+
+  parts: tuple[Part, ...]
+  text: TextConfig = TextConfig()
+  data_dir: str = "data"  # where a trained tokenizer is kept
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    require(len(self.parts) > 1, f"{field}.parts", "must be two or more")
+    for i, part in enumerate(self.parts):
+      require(part.weight > 0, f"{field}.parts[{i}].weight", f"must be positive, is {part.weight}")
+      part.task.validate(f"{field}.parts[{i}].task")
+    self.text.validate(f"{field}.text")

@@ -1,0 +1,54 @@
+"""IFEval: prompts whose constraints a program can check (Zhou et al. 2023, arXiv 2311.07911).
+
+    JSONL (key, prompt, instruction_id_list, kwargs) -> prepared rows -> those that the verifier can grade by -> Source
+
+An evaluation set: all of it is held out, unless a number to hold out is asked for. The prompt is the published one as
+it stands. There are no reference responses, so that nothing can be imitated: a cold start needs another task.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from o1jax.config import IfevalConfig, require
+from o1jax.io.data import jsonl_splits
+from o1jax.tasks.base import Source
+from o1jax.tasks.pooled import pooled
+from o1jax.tasks.rows import Kind, Row, letters_and_digits, make_source, single_file, some_held_out, verified
+from o1jax.verifiers.base import Problem
+
+NAME = "ifeval"
+FIELDS = {"key": int, "prompt": str, "instruction_id_list": list[str], "kwargs": list[dict]}
+
+
+def source(cfg: IfevalConfig) -> Source:
+  """All problems held out, or `cfg.held_out` of them and the others to train on.
+
+  Raises ConfigError naming the file and row of a bad row, `--task.path` of a file that cannot be had, and
+  `task.held_out` where there are too few rows.
+  """
+  file = single_file(cfg.path, cfg.sha256)
+  data = jsonl_splits(NAME, {"rows": file}, FIELDS, cfg.data_dir, option="--task.path")
+  kind = Kind(
+    NAME, pooled("constraints", reading="strict"), "constraints strict",
+    accepts=lambda verdict: True,  # any: the empty response is graded, which shows that the instructions are known
+    demonstrate=None, count_tries=lambda text: int(bool(text.strip())),
+    coherent=lambda problem, text: bool(text.strip()), key=letters_and_digits,
+  )  # fmt: skip
+  rows = verified(list(_rows(cfg.path, data.splits["rows"])), kind, 0, cfg.data_dir)
+  train, held_out = some_held_out(rows, cfg.held_out, cfg.split_seed, cfg.path)
+  return make_source(kind, train, held_out, held_out, cfg.decontaminate, cfg.data_dir)
+
+
+def _rows(location: str, rows: Iterable[dict]) -> Iterator[Row]:
+  """One problem a row. Raises ConfigError naming file and row where it is none."""
+  known: set[int] = set()
+  for number, row in enumerate(rows, start=1):
+    where, key = f"{location} row {number}", row["key"]
+    require(key not in known, where, f"field 'key': there is a {key} before")
+    known.add(key)
+    require(bool(row["prompt"].strip()), where, "field 'prompt' is empty")
+    names, kwargs = row["instruction_id_list"], row["kwargs"]
+    matched = 0 < len(names) == len(kwargs)
+    told = f"fields 'instruction_id_list' and 'kwargs' have {len(names)} and {len(kwargs)} items"
+    require(matched, where, told)
+    meta = {"instruction_id_list": names, "kwargs": kwargs}
+    yield Row(where, row["prompt"], Problem(str(key), row["prompt"], "", NAME, meta), "")

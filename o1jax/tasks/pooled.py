@@ -1,0 +1,62 @@
+"""Verifiers that run in worker processes: one pool for all that this process asks for, made when it first asks.
+
+A verifier belongs there where an answer can make it slow, or is run as a program: maths, code, constraints, gym.
+"""
+
+import atexit
+import threading
+from collections.abc import Hashable, Sequence
+
+from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.pool import Pool, cores
+
+
+class _Shared:
+  """The pool, and the names that it has to serve."""
+
+  def __init__(self) -> None:
+    self._lock = threading.Lock()
+    self._names: list[str] = []
+    self._pool: Pool | None = None
+
+  def serve(self, name: str) -> None:
+    """Has the pool serve `name` too; one that was made without it is given up for a new one when it is next asked."""
+    with self._lock:
+      if name not in self._names:
+        self._names.append(name)
+        self._close()
+
+  def pool(self) -> Pool:
+    """The pool, made now where there is none."""
+    with self._lock:
+      if self._pool is None:
+        self._pool = Pool(self._names, workers=cores())
+      return self._pool
+
+  def close(self) -> None:
+    """Ends the pool's processes; asked again, there will be a new one."""
+    with self._lock:
+      self._close()
+
+  def _close(self) -> None:
+    if self._pool is not None:
+      self._pool.close()
+    self._pool = None
+
+
+_SHARED = _Shared()
+atexit.register(_SHARED.close)
+close = _SHARED.close  # ends the worker processes now rather than with this process
+
+
+def pooled(name: str, **settings: Hashable) -> Verify:
+  """The verifier `name` of the pool's catalog under `settings`, which its `make_verify` takes.
+
+  No process is started before something is verified.
+  """
+  _SHARED.serve(name)
+
+  def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+    return _SHARED.pool().verify(name, problems, completions, settings)
+
+  return verify

@@ -1,0 +1,195 @@
+"""The order in which a run meets its training problems: shares of a mixture, epochs, a curriculum by pass rate.
+
+    position -> part of the mixture, by its share -> the part's next problem, a permutation an epoch -> taken or passed over
+
+A stream has no state of its own: its seed and a position fix what stands there, and a step takes problems from its
+position on. What a curriculum passes over moves the position on like what is taken. The curriculum remembers what the
+groups of each problem came to; a run keeps that beside its position.
+Left out: shares that change during a run.
+"""
+
+import dataclasses
+import functools
+import itertools
+from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
+
+import numpy as np
+
+from o1jax.config import ConfigError, CurriculumConfig
+from o1jax.verifiers.base import Problem
+
+BLOCK = 256  # positions over which a mixture's parts come in proportion, unless a part is so rare that it takes more
+
+
+class Record(NamedTuple):
+  """What the groups of a problem came to."""
+
+  groups: int
+  streak: int  # groups in a row of which all completions were correct; negative: of which none was
+  rate: float  # running mean of the share that was correct
+
+
+Seen = Mapping[str, Sequence]  # by `name_of`; the fields of a Record, in a list as JSON has it
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+  """The parts of a task's training problems, their shares (positive, summing to 1) and the seed of their order."""
+
+  parts: tuple[Sequence[Problem], ...]
+  shares: tuple[float, ...]
+  seed: int
+
+
+def name_of(problem: Problem) -> str:
+  return f"{problem.source}/{problem.id}"
+
+
+# Order
+
+
+@functools.lru_cache(maxsize=32)
+def _permutation(key: tuple[int, ...], size: int) -> np.ndarray:
+  return np.random.default_rng(key).permutation(size)
+
+
+def draw_order(size: int, seed: int, start: int, count: int) -> np.ndarray:
+  """i64[count]: which of `size` problems stand at start .. start + count - 1 of a stream of one part."""
+  return np.asarray([_permutation((seed, i // size), size)[i % size] for i in range(start, start + count)])
+
+
+def problems_from(stream: Stream, start: int) -> Iterator[Problem]:
+  """The problems at `start`, `start` + 1, ... of the stream, without end: each of a part once in an epoch of the part."""
+  if len(stream.parts) == 1:
+    (part,) = stream.parts
+    yield from (
+      part[_permutation((stream.seed, i // len(part)), len(part))[i % len(part)]]
+      for i in itertools.count(start)
+    )
+  for which, number in _places(stream, start):
+    part = stream.parts[which]
+    order = _permutation((stream.seed, which, number // len(part)), len(part))
+    yield part[order[number % len(part)]]
+
+
+def _places(stream: Stream, start: int) -> Iterator[tuple[int, int]]:
+  """(part, problems of it that stand before) of each position of a mixture from `start` on."""
+  size = max(BLOCK, int(np.ceil(2 / min(stream.shares))))
+  for block in itertools.count(start // size):
+    parts, before = _composed(stream, size, block)
+    for place in range(max(start - block * size, 0), size):
+      which = int(parts[place])
+      yield which, int(before[which]) + int(np.count_nonzero(parts[:place] == which))
+
+
+def _composed(stream: Stream, size: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+  """(part at each of `size` positions of a block, problems of each part before the block), i64.
+
+  It is the cumulative shares that are rounded: at a block's end no part is a whole problem off its share.
+  """
+  bounds = np.concatenate([[0.0], np.cumsum(stream.shares)])
+  bounds[-1] = 1.0
+  before, behind = (np.diff(np.floor(bounds * size * b + 0.5)).astype(int) for b in (block, block + 1))
+  parts = np.repeat(np.arange(len(stream.parts)), behind - before)
+  return np.random.default_rng([stream.seed, size, block]).permutation(parts), before
+
+
+# Curriculum
+
+
+def evenly(record: Record, cfg: CurriculumConfig) -> float:
+  """Every problem is taken."""
+  del record, cfg
+  return 1.0
+
+
+def by_pass_rate(record: Record, cfg: CurriculumConfig) -> float:
+  """4 p (1 - p) at running pass rate p, at least `cfg.floor`: proportional to the variance of a binary reward, and so to
+  what a group baseline leaves to learn from."""
+  assert cfg.floor is not None  # validated with the kind
+  return max(cfg.floor, 4 * record.rate * (1 - record.rate))
+
+
+TAKEN: dict[str, Callable[[Record, CurriculumConfig], float]] = {"none": evenly, "pass_rate": by_pass_rate}
+
+
+def remembers(cfg: CurriculumConfig) -> bool:
+  """Whether what was seen of a problem has a say in whether it is taken."""
+  return cfg.kind != "none" or bool(cfg.drop_solved or cfg.drop_unsolved)
+
+
+def is_solved(record: Record, cfg: CurriculumConfig) -> bool:
+  """Whether a problem was solved by all its completions so many groups in a row that it is dropped."""
+  return 0 < cfg.drop_solved <= record.streak
+
+
+def is_unsolved(record: Record, cfg: CurriculumConfig) -> bool:
+  """Whether a problem was solved by no completion so many groups in a row that it is dropped."""
+  return 0 < cfg.drop_unsolved <= -record.streak
+
+
+def draw(
+  stream: Stream, start: int, count: int, cfg: CurriculumConfig, seen: Seen
+) -> tuple[list[Problem], int]:
+  """(the next `count` problems that are taken from position `start` on, the position behind the last of them).
+
+  A problem that was never seen is taken; one that was, with the probability that the curriculum gives it, by a number
+  that the seed and the position fix. Raises ConfigError where every problem is dropped.
+  """
+  taken: list[Problem] = []
+  position, missed = start, 0
+  most = sum(map(len, stream.parts))
+  for problem in problems_from(stream, start):
+    if len(taken) == count:
+      break
+    known = seen.get(name_of(problem))
+    accept = known is None or _is_taken(Record(*known), stream.seed, position, cfg)
+    taken += [problem] if accept else []
+    position, missed = position + 1, 0 if accept else missed + 1
+    if missed and missed % most == 0:
+      _check_left(stream, cfg, seen)
+  return taken, position
+
+
+def _is_taken(record: Record, seed: int, position: int, cfg: CurriculumConfig) -> bool:
+  if is_solved(record, cfg) or is_unsolved(record, cfg):
+    return False
+  chance = TAKEN[cfg.kind](record, cfg)
+  return chance >= 1 or np.random.default_rng([seed, position, 0]).random() < chance
+
+
+def _check_left(stream: Stream, cfg: CurriculumConfig, seen: Seen) -> None:
+  records = (seen.get(name_of(problem)) for part in stream.parts for problem in part)
+  dropped = lambda record: is_solved(record, cfg) or is_unsolved(record, cfg)
+  if all(known is not None and dropped(Record(*known)) for known in records):
+    raise ConfigError("rl.curriculum: every training problem is dropped as always or never solved")
+
+
+def remembered(
+  seen: Seen, problems: Sequence[Problem], correct: np.ndarray, cfg: CurriculumConfig
+) -> dict[str, Sequence]:
+  """`seen` after one more group of each problem, correct bool[n, K]; {} where nothing has to be remembered."""
+  if not remembers(cfg):
+    return {}
+  after: dict[str, Sequence] = dict(seen)
+  for problem, row in zip(problems, correct, strict=True):
+    name, share = name_of(problem), float(np.mean(row))
+    old = Record(*after.get(name, (0, 0, share)))
+    up, down = max(old.streak, 0) + 1, min(old.streak, 0) - 1
+    streak = up if share == 1 else down if share == 0 else 0
+    rate = old.rate + (1.0 if cfg.rate is None else cfg.rate) * (share - old.rate)
+    after[name] = list(Record(old.groups + 1, streak, rate))
+  return after
+
+
+def curriculum_metrics(seen: Seen, passed_over: int, cfg: CurriculumConfig) -> dict[str, float]:
+  """`curriculum/<name>`: positions a step passed over, problems seen so far and dropped so far; {} without a memory."""
+  if not remembers(cfg):
+    return {}
+  told = {
+    "passed_over": passed_over,
+    "seen": len(seen),
+    "dropped_solved": sum(is_solved(Record(*known), cfg) for known in seen.values()),
+    "dropped_unsolved": sum(is_unsolved(Record(*known), cfg) for known in seen.values()),
+  }
+  return {f"curriculum/{name}": float(value) for name, value in told.items()}

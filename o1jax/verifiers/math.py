@@ -1,0 +1,120 @@
+r"""Answers of MATH and AIME style: final answers read off a completion, and compared with the gold one by math-verify.
+
+    completion -> behind its thoughts -> first extractor that finds an answer -> one distinct answer -> the gold one?
+
+What each part does, and what it leaves out, stands in `math_extract` (where answers are stated), `math_text` and
+`math_read` (what they say), `math_equal` (when two are the same).
+
+Several different answers are a hedge, and wrong: two boxes, `3 or 4`, another value behind the box. The same value
+twice is one answer, and so is a chain `x = 2/4 = 1/2`. Two boxes 1 and 2 are the list 1, 2 where the gold answer is a
+list. A box in the thoughts, before `</think>`, is no final answer; elsewhere an intermediate box counts as one.
+
+Left out: whether an answer is simplified (`\sqrt{4}` is 2, and `3 + 4` is 7: the form is for the prompt to ask for),
+sums, integrals and limits, which are only compared as text, numbers in words.
+"""
+
+from collections.abc import Sequence
+
+import sympy
+
+from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.math_equal import IncomparableError, same
+from o1jax.verifiers.math_extract import DECLARED, DEFAULT_ORDER, EXTRACTORS, MAX_STATED, Stated, boxed, final_part
+from o1jax.verifiers.math_read import Answer, Formula, Words, read
+from o1jax.verifiers.math_text import UnreadableError
+
+_UNPARSABLE = Verdict(reward=0.0, correct=False, parsed=None, error="unparsable")
+_HEDGE = Verdict(reward=0.0, correct=False, parsed=None, error="wrong")
+
+
+def make_verify(extractors: Sequence[str] = DEFAULT_ORDER) -> Verify:
+  """The verifier that asks the named extractors in this order, and takes the first that finds an answer.
+
+  Raises ValueError where there are none, or one has no such name.
+  """
+  order = tuple(extractors)
+  unknown = [name for name in order if name not in EXTRACTORS]
+  if unknown or not order:
+    raise ValueError(f"extractors: {unknown or 'none'}, of {list(EXTRACTORS)}")
+
+  def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+    """Judges completions[i] against problems[i].answer, 1.0 or 0.0; see the module.
+
+    `parsed` is a number in lowest terms, other answers as they are written but for their dress.
+    Raises ValueError where the lengths differ, or naming the problem whose gold answer cannot be read.
+    """
+    return [_verdict(problem, text, order) for problem, text in zip(problems, completions, strict=True)]
+
+  return verify
+
+
+verify = make_verify()
+
+
+def count_answers(text: str) -> int:
+  """Final answers that a response states, counting each time that one is stated."""
+  return len(_stated(final_part(text), DEFAULT_ORDER)[0])
+
+
+def _verdict(problem: Problem, completion: str, order: Sequence[str]) -> Verdict:
+  gold = _gold(problem)
+  declared, behind = _stated(final_part(completion), order)
+  if not declared or len(declared) > MAX_STATED:
+    return _UNPARSABLE
+  try:
+    answers = list(dict.fromkeys([read(stated.text) for stated in declared] + _values(behind)))
+    if not all(_alike(answers[-1], other) for other in answers[:-1]):
+      correct = _is_list(gold) and same(gold, read(", ".join(answer.text for answer in answers)))
+      return _HEDGE if not correct else Verdict(1.0, True, gold.shown())
+    correct = all(same(gold, answer) for answer in answers)
+  except (UnreadableError, IncomparableError):
+    return _UNPARSABLE
+  if not correct and answers[-1].form is None:
+    return _UNPARSABLE
+  return Verdict(float(correct), correct, answers[-1].shown(), None if correct else "wrong")
+
+
+def _gold(problem: Problem) -> Answer:
+  """The gold answer; what stands in its boxes, as a list, where it has any."""
+  boxes = boxed(problem.answer)
+  try:
+    return read(", ".join(box.text for box in boxes) if boxes else problem.answer)
+  except UnreadableError as error:
+    raise ValueError(f"problem {problem.id}: the gold answer {problem.answer[:80]!r} {error}") from error
+
+
+def _stated(text: str, order: Sequence[str]) -> tuple[list[Stated], list[Stated]]:
+  """(what the first extractor that finds anything finds, what the others declare to be final behind that)."""
+  for place, name in enumerate(order):
+    found = EXTRACTORS[name](text)
+    if not found:
+      continue
+    others = [other for other in order[place + 1 :] if other in DECLARED and name in DECLARED]
+    behind = [stated for other in others for stated in EXTRACTORS[other](text) if stated.start >= found[-1].end]
+    return found, behind
+  return [], []
+
+
+def _values(behind: Sequence[Stated]) -> list[Answer]:
+  """Those that are formulas: `The answer is positive.` behind a box is a remark."""
+  answers = []
+  for stated in behind:
+    try:
+      answer = read(stated.text)
+    except UnreadableError:
+      continue
+    answers += [answer] if isinstance(answer.form, Formula) else []
+  return answers
+
+
+def _alike(a: Answer, b: Answer) -> bool:
+  return same(a, b) or same(b, a)
+
+
+def _is_list(gold: Answer) -> bool:
+  match gold.form:
+    case Words(items):
+      return len(items) > 1
+    case Formula(sympy.FiniteSet() as values, _):
+      return len(values) > 1
+  return False

@@ -1,0 +1,164 @@
+r"""Where a completion states its final answers: `\boxed{...}`, `#### ...`, "the answer is ...", its last expression.
+
+Each extractor gives all that it finds, in order, as raw text; what the text means is for `math_read` to say. All take
+time linear in the completion, however it is built: no more than MAX_LENGTH characters are looked at per answer.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+MAX_LENGTH = 400  # characters of one answer
+MAX_STATED = 64  # answers of one extractor that are looked at
+
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s?(?P<brace>\{)?")
+_HASHES = re.compile(r"#{4,}")
+_LINE_OR_HASHES = re.compile(r"[\r\n]|#{4}")
+_PHRASE = re.compile(
+  r"(?P<final>\bfinal\s{1,4})?\banswers?(?:\s(?:to|for|of)\s[^.:\n]{1,80}?)?[\s*_]{0,6}(?:\b(?:is|are)\b|=|:)[\s*_:]{0,8}",
+  re.IGNORECASE,
+)
+_HEADING = re.compile(r"^[#*_\s]{0,8}final\s{1,4}answers?[*_:\s]{0,8}$", re.IGNORECASE | re.MULTILINE)
+# Where a statement in words ends. A point inside a number or inside a.m. is not followed by a space and a capital.
+_SENTENCE_END = re.compile(
+  r"[\r\n]|[.!](?=\s*[*_\"')]{0,4}(?:\s+[A-Z\\$]|\s*$|[\r\n]))|[,;]?\s(?:because|since|which|where|so)\b"
+)
+_MATHS = re.compile(
+  r"\$\$(?P<dollars>.{1,400}?)\$\$|(?<!\\)\$(?P<dollar>[^$\n]{1,400}?)(?<!\\)\$"
+  r"|\\\((?P<round>.{1,400}?)\\\)|\\\[(?P<square>.{1,400}?)\\\]",
+  re.DOTALL,
+)
+_JOINED = re.compile(r"\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*", re.IGNORECASE)
+# The words of a line that an expression of numbers is made of, a unit behind it included.
+_OPERAND = re.compile(r"[-+(\u2212$€£]{0,4}\.?[0-9][-0-9.,/*^+()×·÷%°:=;\u2212]*")
+_OPERATOR = re.compile(r"[-+*/×·÷=\u2212]|or|and", re.IGNORECASE)
+_UNIT = re.compile(r"%|°|percent|degrees|dollars|cents|units", re.IGNORECASE)
+_NAME = re.compile(r"[(]?[^\W\d_][)]?|.*[)}\]|]")  # what a sign behind it joins to the next number
+_THOUGHT_END = "</think>"
+
+
+class Stated(NamedTuple):
+  """One final answer as it was written."""
+
+  text: str
+  start: int  # its place in the completion: [start, end)
+  end: int
+
+
+def final_part(completion: str) -> str:
+  """What stands behind the thoughts: the completion from its last `</think>` on, all of it where there is none."""
+  return completion.rpartition(_THOUGHT_END)[2]
+
+
+def balanced(text: str) -> str | None:
+  r"""`text` up to the brace that closes what stands before it; None where none does. `\{` and `\}` count for nothing."""
+  depth, escaped = 1, False
+  for index, letter in enumerate(text):
+    if not escaped:
+      depth += (letter == "{") - (letter == "}")
+    if depth == 0:
+      return text[:index]
+    escaped = letter == "\\" and not escaped
+  return None
+
+
+def boxed(text: str) -> list[Stated]:
+  r"""The inside of each outermost `\boxed{}` or `\fbox{}`; the empty text, no answer, for one that never closes."""
+  return list(itertools.islice(_boxes(text), MAX_STATED + 1))
+
+
+def _boxes(text: str) -> Iterator[Stated]:
+  position = 0
+  while (mark := _BOX.search(text, position)) is not None:
+    position = mark.end()
+    inside = balanced(text[position : position + MAX_LENGTH + 1]) if mark["brace"] else None
+    if inside is not None:
+      position += len(inside) + 1
+    yield Stated(inside or "", mark.start(), position)
+
+
+def hashes(text: str) -> list[Stated]:
+  """The rest of each line behind `####`."""
+  found = []
+  for mark in itertools.islice(_HASHES.finditer(text), MAX_STATED + 1):
+    line = _LINE_OR_HASHES.split(text[mark.end() : mark.end() + MAX_LENGTH + 1], maxsplit=1)[0]
+    found.append(Stated(line.strip(), mark.start(), mark.end() + len(line)))
+  return found
+
+
+def phrase(text: str) -> list[Stated]:
+  """What stands behind "the answer is", "Answer:" and their like, to the end of the sentence or line.
+
+  Where something is called the final answer, the others are working.
+  """
+  marks = list(itertools.islice(_PHRASE.finditer(text), MAX_STATED + 1))
+  headings = list(itertools.islice(_HEADING.finditer(text), MAX_STATED + 1))
+  final = [mark for mark in marks if mark["final"]]
+  chosen = sorted((final or [] if headings else final or marks) + headings, key=lambda mark: mark.end())
+  found: list[Stated] = []
+  for mark in chosen:
+    if not found or mark.end() > found[-1].end:
+      stated = _statement(text, mark.end())
+      found += [stated] if stated.text else []
+  return found
+
+
+def _statement(text: str, start: int) -> Stated:
+  """The sentence from `start` on, without the maths in it being taken for its end."""
+  window = text[start : start + MAX_LENGTH + 1]
+  skipped = len(window) - len(window.lstrip())
+  spans = [match.span() for match in _MATHS.finditer(window)]
+  for end in _SENTENCE_END.finditer(window, skipped):
+    if not any(first <= end.start() < last for first, last in spans):
+      return Stated(window[skipped : end.start()].strip(), start, start + end.start())
+  return Stated(window[skipped:].strip(), start, start + len(window))
+
+
+def expression(text: str) -> list[Stated]:
+  """The last maths between delimiters that no number follows, with what `or`, `and` or a comma joins to it; else the
+  number that ends the last line. One answer at most.
+  """
+  tail_start = max(0, len(text) - 4 * MAX_LENGTH)
+  tail = text[tail_start:]
+  segments = list(_MATHS.finditer(tail))
+  if segments and not re.search(r"[0-9]", tail[segments[-1].end() :]):
+    first = len(segments) - 1
+    while first > 0 and _JOINED.fullmatch(tail, segments[first - 1].end(), segments[first].start()):
+      first -= 1
+    parts = [next(filter(None, segment.groups())) for segment in segments[first:]]
+    start, end = segments[first].start(), segments[-1].end()
+    return [Stated(", ".join(parts), tail_start + start, tail_start + end)]
+  line = tail.rstrip().rpartition("\n")[2][-MAX_LENGTH:]
+  number = _last_number(line.rstrip(" .*!").split())
+  return [Stated(number, len(text) - len(line), len(text))] if number else []
+
+
+def _last_number(words: list[str]) -> str:
+  """The words at the end that are an expression of numbers, joined; "" where there are none.
+
+  A sign that joins the first of them to a name makes it none: `x - 3` and `x -3` are not -3.
+  """
+  first = len(words)
+  if first and _UNIT.fullmatch(words[-1]):
+    first -= 1
+  while first > 0 and (_OPERAND.fullmatch(words[first - 1]) or _OPERATOR.fullmatch(words[first - 1])):
+    first -= 1
+  joins = first > 0 and _NAME.fullmatch(words[first - 1]) is not None
+  if words[first : first + 1] == ["="]:
+    first, joins = first + 1, False
+  run = words[first:]
+  if not any(map(_OPERAND.fullmatch, run)) or _OPERATOR.fullmatch(run[0]) or joins and run[0][0] in "-+\u2212":
+    return ""
+  return " ".join(run)
+
+
+Extractor = Callable[[str], list[Stated]]
+EXTRACTORS: dict[str, Extractor] = {
+  "boxed": boxed,
+  "hashes": hashes,
+  "phrase": phrase,
+  "expression": expression,
+}
+DEFAULT_ORDER = ("boxed", "hashes", "phrase", "expression")
+DECLARED = ("boxed", "hashes", "phrase")  # what they find claims to be final; a last expression just stands there

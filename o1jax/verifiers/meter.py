@@ -1,0 +1,63 @@
+"""What `o1jax verify` shows on standard error while it grades: a bar where somebody looks, and complaints always."""
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+
+class Meter(NamedTuple):
+  """How to tell of progress, and of a line that cannot be graded."""
+
+  advance: Callable[[int, int, int], None]  # (bytes of input dealt with, lines graded, of them correct), each in addition
+  complain: Callable[[str], None]
+
+
+def _complain(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def make_meter(title: str, source: int, wanted: bool) -> Iterator[Meter]:
+  """A meter with a bar where standard error is a terminal or it is `wanted`. `source` is the input's descriptor.
+
+  The bar fills with the bytes of a regular file; of a pipe, whose length nobody knows, it shows the rate alone.
+  """
+  if not (wanted or sys.stderr.isatty()):
+    yield Meter(lambda size, graded, correct: None, _complain)
+    return
+  from rich import progress
+  from rich.console import Console
+
+  console = Console(stderr=True)
+  columns = (
+    progress.TextColumn(title),
+    progress.BarColumn(),
+    progress.TaskProgressColumn(),
+    progress.TextColumn("{task.fields[graded]:,} graded, {task.fields[share]:.1%} correct"),
+    progress.TimeElapsedColumn(),
+    progress.TimeRemainingColumn(),
+  )
+  counts = [0, 0]
+  with progress.Progress(*columns, console=console) as bar:
+    task = bar.add_task(title, total=_bytes_left(source), graded=0, share=0.0)
+
+    def advance(size: int, graded: int, correct: int) -> None:
+      counts[0] += graded
+      counts[1] += correct
+      bar.update(task, advance=size, graded=counts[0], share=counts[1] / max(1, counts[0]))
+
+    def complain(line: str) -> None:
+      bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    yield Meter(advance, complain)
+
+
+def _bytes_left(source: int) -> int | None:
+  """Bytes from where a regular file is read to its end; None of what is no regular file."""
+  told = os.fstat(source)
+  if not stat.S_ISREG(told.st_mode):
+    return None
+  return max(0, told.st_size - os.lseek(source, 0, os.SEEK_CUR))

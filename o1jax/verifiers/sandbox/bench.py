@@ -1,0 +1,163 @@
+"""The trusted side: keeps a zygote, and forks a tester for each item, so that no test sees what another left behind.
+
+    {"alternatives", "entry_point", "helpers", "tests", "check", "scripts", "limits"}
+      -> {"error"} | {"broken_tests"} | {"broken_sandbox"}
+
+Ends when the caller's end of the socket closes, at once; the kernel ends everything below with it.
+"""
+
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from o1jax.verifiers.sandbox import frames, kernel
+from o1jax.verifiers.sandbox.program import NEARLY, BrokenSandbox
+from o1jax.verifiers.sandbox.trial import BrokenTests, judge
+from o1jax.verifiers.sandbox.zygote import PROGRAM_USER
+
+# What `python -c` runs: `main` of a module of the package that lies in argv[1], with the descriptor argv[3]. Nothing
+# else is found there: `o1jax` itself imports nothing, and its modules are looked up by its own path.
+START = """
+import importlib, sys
+sys.path.insert(0, sys.argv[1])
+import o1jax
+sys.path.pop(0)
+importlib.import_module(sys.argv[2]).main(int(sys.argv[3]))
+"""
+_ORDINARY_USER = (
+  1000  # whom the zygote and its programs are within their namespace, where root did not start them
+)
+_TESTER_BYTES = 4 << 30  # address space of a tester
+_PATIENCE = 2.0  # elapsed time of an item, in units of what its programs may take
+
+
+def start(package: str, module: str, descriptor: int, *options: str) -> subprocess.Popen[bytes]:
+  """Starts an interpreter in a bare environment that runs a module of the package at a path."""
+  kept = {key: os.environ[key] for key in ("LD_LIBRARY_PATH", "PATH") if key in os.environ}
+  return subprocess.Popen(
+    [sys.executable, "-P", "-s", "-X", "utf8", *options, "-c", START, package, module, str(descriptor)],
+    env={**kept, "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"},  # sets of str have one order everywhere
+    stdin=subprocess.DEVNULL,
+    stdout=subprocess.DEVNULL,
+    pass_fds=[descriptor],
+    start_new_session=True,
+  )
+
+
+def main(descriptor: int) -> NoReturn:
+  """Serves the caller at the other end of a socket."""
+  order = frames.read(descriptor)
+  if order is None:
+    os._exit(0)
+  if order["end_with_parent"]:
+    kernel.end_with_parent(signal.SIGKILL)
+  most = resource.getrlimit(resource.RLIMIT_CPU)[
+    1
+  ]  # the caller's own limit is not for all its items together
+  resource.setrlimit(resource.RLIMIT_CPU, (most, most))
+  here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+  with there:
+    process = start(order["package"], "o1jax.verifiers.sandbox.zygote", there.fileno(), "-S")
+  frames.write(descriptor, _report(here))
+  gc.collect()
+  gc.freeze()
+  while (order := frames.read(descriptor)) is not None:
+    frames.write(descriptor, _judged(order, here, descriptor))
+  process.kill()
+  os._exit(0)
+
+
+def _report(zygote: socket.socket) -> dict[str, Any]:
+  """What a zygote says of its layers; gives its user namespace the users meanwhile."""
+  report = _heard(zygote)
+  if "map" in report:
+    zygote.send(json.dumps({"missing": _map_users(report["map"])}).encode())
+    report = _heard(zygote)
+  return report
+
+
+def _heard(zygote: socket.socket) -> dict[str, Any]:
+  message = zygote.recv(1 << 16)
+  return json.loads(message) if message else {"missing": {"namespaces": "the zygote ended as it started"}}
+
+
+def _map_users(process: int) -> dict[str, str]:
+  """Gives a process's new user namespace its users; what could not be done, by name."""
+  user, group = os.geteuid(), os.getegid()
+  alone = (f"{_ORDINARY_USER} {user} 1", f"{_ORDINARY_USER} {group} 1")
+  if user == 0:
+    rows = f"0 0 1\n{PROGRAM_USER} {PROGRAM_USER} 1"
+    try:
+      _write_maps(process, rows, rows)
+      return {}
+    except OSError as error:
+      return {"user": f"no second user: {error.strerror}"} | _tried_maps(process, *alone)
+  return _tried_maps(process, *alone)
+
+
+def _tried_maps(process: int, users: str, groups: str) -> dict[str, str]:
+  try:
+    with open(f"/proc/{process}/setgroups", "w") as file:
+      file.write("deny")
+    _write_maps(process, users, groups)
+    return {}
+  except OSError as error:
+    return {"namespaces": f"uid_map: {error.strerror}"}
+
+
+def _write_maps(process: int, users: str, groups: str) -> None:
+  for name, rows in (("uid_map", users), ("gid_map", groups)):
+    with open(f"/proc/{process}/{name}", "w") as file:
+      file.write(rows)
+
+
+def _judged(order: dict[str, Any], zygote: socket.socket, caller: int) -> dict[str, Any]:
+  """What a tester of its own says of an item, or what its end says where it says nothing."""
+  said, say = os.pipe()
+  tester = os.fork()
+  if tester == 0:
+    _be_tester(order, zygote, say)
+  os.close(say)
+  poll = select.poll()
+  poll.register(said, select.POLLIN)
+  poll.register(caller, select.POLLIN)  # it asks for nothing while it waits: this is its end
+  ready = dict(poll.poll(order["limits"]["wall_seconds"] * _PATIENCE * 1000))
+  if caller in ready:
+    os._exit(0)
+  if said not in ready:
+    os.kill(tester, signal.SIGKILL)
+  verdict = frames.read(said)
+  os.close(said)
+  _, status, used = os.wait4(tester, 0)
+  if verdict is not None:
+    return verdict
+  busy = used.ru_utime + used.ru_stime >= NEARLY * order["limits"]["cpu_seconds"]
+  late = said not in ready or os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and busy
+  return {"error": "timeout" if late else "crashed"}
+
+
+def _be_tester(order: dict[str, Any], zygote: socket.socket, say: int) -> NoReturn:
+  try:
+    kernel.end_with_parent(signal.SIGKILL)
+    kernel.limit(resource.RLIMIT_CPU, order["limits"]["cpu_seconds"])
+    kernel.limit(resource.RLIMIT_AS, _TESTER_BYTES)
+    kernel.limit(resource.RLIMIT_CORE, 0)
+    try:
+      said = {"error": judge(order, zygote)}
+    except BrokenTests as error:
+      said = {"broken_tests": str(error)}
+    except BrokenSandbox as error:
+      said = {"broken_sandbox": str(error)}
+    except BaseException as error:
+      said = {"broken_sandbox": "".join(traceback.format_exception(error))}
+    frames.write(say, said)
+  finally:
+    os._exit(0)

@@ -1,0 +1,235 @@
+"""Literals as JSON: what crosses between the tester and the candidate's process, by exact type.
+
+    values -> Encoder -> cells and a heap (plain JSON) -> Decoder -> the same values
+
+None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset. A cell is a JSON scalar, or a list
+that says what no scalar can: [n] points into the heap, ["i", hex] is a long int, ["b", hex] bytes, ["c", re, im] a
+complex, ["u", hex] a str with lone surrogates. The heap holds containers as [kind, [cell, ...]], so that one object
+in two places stays one object, a list may hold itself, and no reader recurses, however deep values nest.
+
+Whoever answers a call sends the heap it was called with back, with what has changed in it, in front of the containers
+of its answer. So the caller's lists, dicts and sets are updated in place, also where one holds another.
+
+What is read is never evaluated, and each deviation from the format is a ValueError.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+MAX_DEPTH = 200  # containers within one another
+_SMALL = 1 << 53  # ints below travel as JSON numbers
+_KEPT = "k"  # a container of the call that has not changed: the caller has it
+
+
+class Uncrossable(ValueError):
+  """A value that is no literal, or nests too deep; the text says what it is."""
+
+
+class Encoder:
+  """Turns values into cells, and their containers into entries of `heap`.
+
+  `Encoder(objects, heap)` answers a call: its heap begins with the call's containers, decoded from `heap`.
+  """
+
+  def __init__(self, objects: Sequence[Any] = (), heap: Sequence[Any] = ()):
+    self.objects = list(objects)  # what each entry was made of; holds it, so that its id stays its own
+    self.heap = unchanged(heap)
+    self._place = {id(value): place for place, value in enumerate(objects)}
+    for place, (value, before) in enumerate(zip(objects, heap, strict=True)):
+      if type(value) in _CHANGEABLE:
+        now = self._entry(value, type(value), 0)
+        if json.dumps(now) != json.dumps(before):
+          self.heap[place] = now
+
+  def cell(self, value: Any, depth: int = 0) -> Any:
+    """The cell of one value, which stands in `depth` containers. Raises Uncrossable."""
+    kind = type(value)
+    if kind in _SCALARS:
+      return _SCALARS[kind](value)
+    if kind in _LETTERS:
+      return [self._container(value, kind, depth)]
+    base = _literal_base(kind)
+    return _SCALARS[base](_PLAIN[base](value)) if base in _PLAIN else [self._container(value, base, depth)]
+
+  def _container(self, value: Any, base: type, depth: int) -> int:
+    """Its place in the heap: before its content where that may point back to it, else behind."""
+    if id(value) in self._place:
+      return self._place[id(value)]
+    if depth >= MAX_DEPTH:
+      raise Uncrossable(f"containers more than {MAX_DEPTH} deep")
+    if base not in _CHANGEABLE:
+      entry = self._entry(value, base, depth)
+      self._keep(value, entry)
+      return len(self.heap) - 1
+    place = len(self.heap)
+    self._keep(value, None)
+    self.heap[place] = self._entry(value, base, depth)
+    return place
+
+  def _keep(self, value: Any, entry: Any) -> None:
+    self._place[id(value)] = len(self.heap)
+    self.objects.append(value)
+    self.heap.append(entry)
+
+  def _entry(self, value: Any, base: type, depth: int) -> list[Any]:
+    return [_LETTERS[base], [self.cell(part, depth + 1) for part in _PARTS[base](value)]]
+
+
+class Decoder:
+  """Reads a heap. `known` are the objects of the call that it answers, which are updated in place.
+
+  Raises ValueError where the heap is not of this format.
+  """
+
+  def __init__(self, heap: Any, known: Sequence[Any] = ()):
+    if type(heap) is not list or len(heap) < len(known):
+      raise ValueError("no heap")
+    self.objects: list[Any] = []
+    for place, entry in enumerate(heap):
+      letter, cells = _checked(entry)
+      self.objects.append(
+        self._same(known[place], letter) if place < len(known) else self._new(letter, cells)
+      )
+    for found, (letter, cells) in zip(self.objects, heap, strict=True):
+      if letter in _FILL:
+        _FILL[letter](found, self.values(cells))
+
+  def value(self, cell: Any) -> Any:
+    """The value of one cell."""
+    if type(cell) is not list:
+      return _scalar(cell)
+    if len(cell) == 1 and type(cell[0]) is int and 0 <= cell[0] < len(self.objects):
+      return self.objects[cell[0]]
+    if len(cell) > 1 and type(cell[0]) is str and cell[0] in _TAGS:
+      return _TAGS[cell[0]](cell[1:])
+    raise ValueError("no cell")
+
+  def values(self, cells: Iterable[Any]) -> list[Any]:
+    """The values of some cells."""
+    return [self.value(cell) for cell in cells]
+
+  def _same(self, known: Any, letter: str) -> Any:
+    if letter != _KEPT and (type(known) not in _CHANGEABLE or letter != _LETTERS[type(known)]):
+      raise ValueError("a container of the call came back as another one")
+    return known
+
+  def _new(self, letter: str, cells: list[Any]) -> Any:
+    if letter in _EMPTY:
+      return _EMPTY[letter]()
+    if letter in _WHOLE:
+      return _hashed(_WHOLE[letter], self.values(cells))
+    raise ValueError("no container")
+
+
+def unchanged(heap: Sequence[Any]) -> list[Any]:
+  """The heap of an answer to a call with `heap`, where nothing of it has changed."""
+  return [[_KEPT, []] for _ in heap]
+
+
+def _checked(entry: Any) -> tuple[str, list[Any]]:
+  if type(entry) is not list or len(entry) != 2 or type(entry[0]) is not str or type(entry[1]) is not list:
+    raise ValueError("no entry of a heap")
+  return entry[0], entry[1]
+
+
+def _scalar(cell: Any) -> Any:
+  if cell is None or type(cell) in (bool, int, float, str):
+    return cell
+  raise ValueError("no cell")
+
+
+def _hashed(make: Callable[[Any], Any], parts: Any) -> Any:
+  """`make(parts)`, where a part that cannot be hashed is a deviation from the format."""
+  try:
+    return make(parts)
+  except TypeError as error:
+    raise ValueError(str(error)) from None
+
+
+def _fill_list(found: list, values: list[Any]) -> None:
+  found[:] = values
+
+
+def _fill_dict(found: dict, values: list[Any]) -> None:
+  found.clear()
+  _hashed(found.update, zip(values[::2], values[1::2], strict=True))
+
+
+def _fill_set(found: set, values: list[Any]) -> None:
+  found.clear()
+  _hashed(found.update, values)
+
+
+def _literal_base(kind: type) -> type:
+  """The literal that a class derives from: a Counter crosses as a dict, an IntEnum as an int."""
+  for base in kind.__mro__:
+    if base in _LETTERS or base in _PLAIN:
+      return base
+  raise Uncrossable(f"a value of type {kind.__name__}")
+
+
+def _itself(value: Any) -> Any:
+  return value
+
+
+def _int(value: int) -> Any:
+  return value if -_SMALL < value < _SMALL else ["i", hex(value)]
+
+
+def _str(value: str) -> Any:
+  try:
+    value.encode()
+  except UnicodeEncodeError:
+    return ["u", value.encode("utf-8", "surrogatepass").hex()]
+  return value
+
+
+def _read_text(parts: list[Any]) -> str:
+  (text,) = parts
+  if type(text) is not str:
+    raise ValueError("no hexadecimal digits")
+  return text
+
+
+def _read_complex(parts: list[Any]) -> complex:
+  real, imaginary = parts
+  if type(real) is not float or type(imaginary) is not float:
+    raise ValueError("no complex number")
+  return complex(real, imaginary)
+
+
+_SCALARS: dict[type, Callable[[Any], Any]] = {
+  type(None): _itself,
+  bool: _itself,
+  int: _int,
+  float: _itself,
+  complex: lambda value: ["c", value.real, value.imag],
+  str: _str,
+  bytes: lambda value: ["b", value.hex()],
+}
+_PLAIN: dict[type, Callable[[Any], Any]] = {  # a subclass's instance as its base's, whatever it overrides
+  int: int.__index__,
+  float: float.__float__,
+  complex: complex.__complex__,
+  str: str.__str__,
+  bytes: bytes.__bytes__,
+}
+_LETTERS: dict[type, str] = {list: "l", tuple: "t", dict: "d", set: "s", frozenset: "f"}
+_CHANGEABLE = (list, dict, set)
+_PARTS: dict[type, Callable[[Any], Iterable[Any]]] = {
+  list: list.__iter__,
+  tuple: tuple.__iter__,
+  dict: lambda value: [part for item in dict.items(value) for part in item],
+  set: set.__iter__,
+  frozenset: frozenset.__iter__,
+}
+_EMPTY: dict[str, Callable[[], Any]] = {"l": list, "d": dict, "s": set}
+_FILL: dict[str, Callable[[Any, list[Any]], None]] = {"l": _fill_list, "d": _fill_dict, "s": _fill_set}
+_WHOLE: dict[str, Callable[[Any], Any]] = {"t": tuple, "f": frozenset}
+_TAGS: dict[str, Callable[[list[Any]], Any]] = {
+  "i": lambda parts: int(_read_text(parts), 16),
+  "b": lambda parts: bytes.fromhex(_read_text(parts)),
+  "u": lambda parts: bytes.fromhex(_read_text(parts)).decode("utf-8", "surrogatepass"),
+  "c": _read_complex,
+}

@@ -1,0 +1,178 @@
+"""A candidate's program as the tester sees it: a process at the other end of pipes, which answers calls or prints.
+
+How a program that cannot go on is judged:
+
+    killed for a forbidden system call          policy
+    CPU time or elapsed time used up            timeout
+    no program: it does not compile             unparsable
+    dead, out of memory, does not load, prints or answers too much, speaks no valid message    crashed
+
+Nothing that the program says is believed beyond the value or the exception that it stands for.
+"""
+
+import builtins
+import json
+import os
+import signal
+import socket
+from typing import Any
+
+from o1jax.verifiers.sandbox import frames
+from o1jax.verifiers.sandbox.literals import Decoder, Encoder, Uncrossable
+
+# What a program may have raised; an AssertionError would look like a failed test.
+_EXCEPTIONS: dict[str, type[Exception]] = {
+  name: kind
+  for name, kind in vars(builtins).items()
+  if isinstance(kind, type) and issubclass(kind, Exception) and kind not in (AssertionError, ExceptionGroup)
+}
+# A program cannot kill itself with SIGKILL: that is the kernel's limit of CPU time, which counts in ticks and not as
+# exactly as the time that is told afterwards; or, far from the limit, a machine without memory.
+NEARLY = 0.5
+_MAX_SETUP = 10_000  # bytes of the message before the program has run
+
+
+class Ended(BaseException):
+  """The program cannot go on: `Program.error` says why. No `except Exception` of a test stops it."""
+
+
+class BrokenSandbox(BaseException):
+  """The sandbox itself failed, and has to be started anew."""
+
+
+class NoLiteral:
+  """Stands for an answer that cannot cross. The item is lost; the test goes on so that it may show to need it."""
+
+
+class Program:
+  """One process with a program. `error`, once set, stays, so that a test that swallows `Ended` changes nothing.
+
+  `limits` are those of `service.Limits` as a dict, with what is left of CPU and elapsed time.
+  """
+
+  def __init__(self, zygote: socket.socket, limits: dict[str, Any], stdin: int, stdout: int):
+    self.error: str | None = None
+    self.answered_no_literal = False
+    self._limits = limits
+    self._calls = 0
+    self._status: dict[str, Any] | None = None
+    requests, self._requests = os.pipe()
+    self._replies, replies = os.pipe()
+    control, hold = os.pipe()  # the program lives no longer than `hold` is open
+    self._open = [hold, self._requests, self._replies]
+    told, status = os.pipe()
+    self._told: int | None = told
+    given = [requests, replies, stdin, stdout, control, status]
+    try:
+      socket.send_fds(zygote, [json.dumps(limits).encode()], given)
+    except OSError as error:
+      raise BrokenSandbox(f"the zygote ended: {error}") from error
+    for descriptor in given:
+      os.close(descriptor)
+
+  def load(self, alternatives: list[list[str]], entry_point: str | None, script: bool) -> None:
+    """Sends the program, and waits until it is loaded, or compiled where it is a script. Raises Ended."""
+    self._send({"alternatives": alternatives, "entry_point": entry_point, "script": script})
+    reply = self._receive(_MAX_SETUP)
+    if reply.get("state") == "setup":
+      raise BrokenSandbox(reply["why"])
+    if reply.get("state") != "ready":
+      raise self._end("unparsable")
+    if not script and self._receive(_MAX_SETUP).get("state") != "loaded":
+      raise self._end("crashed")
+
+  def call(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What the program's function gives, or raises, as literals; lists, dicts and sets of the arguments are updated."""
+    if self.error is not None:
+      raise Ended
+    self._calls += 1
+    encoder = Encoder()
+    try:
+      cells = [encoder.cell(value) for value in args]
+      named = {key: encoder.cell(value) for key, value in kwargs.items()}
+    except Uncrossable:
+      raise self._end("policy") from None
+    number = self._calls
+    self._send({"id": number, "call": name, "args": cells, "kwargs": named, "heap": encoder.heap})
+    reply = self._receive(self._limits["message_bytes"])
+    try:
+      if reply.get("id") != number:
+        raise ValueError("an answer to another call")
+      answer = self._answer(reply, Decoder(reply.get("heap"), encoder.objects))
+    except ValueError:
+      raise self._end("crashed") from None
+    if isinstance(answer, Exception):
+      raise answer
+    return answer
+
+  def _answer(self, reply: dict[str, Any], decoder: Decoder) -> Any:
+    """The value of an answer, or the exception that it tells of. Raises ValueError where it is not well formed."""
+    if "raise" in reply:
+      return self._exception(reply["raise"], reply.get("text"))
+    if "uncrossable" in reply:
+      self.answered_no_literal = True
+      return NoLiteral()
+    if "value" not in reply:
+      raise ValueError("no answer")
+    return decoder.value(reply["value"])
+
+  def _exception(self, name: Any, text: Any) -> Exception:
+    if type(name) is not str or name not in _EXCEPTIONS or type(text) is not str:
+      raise ValueError("no exception")
+    if name == "MemoryError":
+      raise self._end("crashed")
+    kind = _EXCEPTIONS[name]
+    try:
+      return kind(text)
+    except TypeError:  # a UnicodeError wants five arguments
+      return kind.__new__(kind)
+
+  def _send(self, message: dict[str, Any]) -> None:
+    try:
+      frames.write(self._requests, message, self._limits["message_bytes"])
+    except ValueError:
+      raise self._end("policy") from None
+    except BrokenPipeError:
+      raise self._end(self._fate()) from None
+
+  def _receive(self, limit: int) -> dict[str, Any]:
+    try:
+      message = frames.read(self._replies, limit)
+    except ValueError:
+      raise self._end("crashed") from None
+    if message is None:
+      raise self._end(self._fate())
+    return message
+
+  def _end(self, error: str) -> Ended:
+    self.error = self.error or error
+    self.finish()
+    return Ended()
+
+  def _fate(self) -> str:
+    """Why a program that no longer answers does not; one that only closed its pipes is ended."""
+    status = self.finish()
+    if status["signal"] == signal.SIGSYS:
+      return "policy"
+    killed = status["signal"] == signal.SIGKILL and status["cpu"] >= NEARLY * self._limits["cpu_seconds"]
+    return "timeout" if status["late"] or killed else "crashed"
+
+  def exit_error(self) -> str | None:
+    """Waits for a script's own end: None where it exits with 0, else why not."""
+    status = self._read_status()
+    return None if status["signal"] == 0 and status["code"] == 0 else self._fate()
+
+  def finish(self) -> dict[str, Any]:
+    """Ends the program if it has not ended, waits until nothing is left of it, and says how it ended."""
+    while self._open:
+      os.close(self._open.pop())
+    return self._read_status()
+
+  def _read_status(self) -> dict[str, Any]:
+    if self._status is None and self._told is not None:
+      self._status = frames.read(self._told)
+      os.close(self._told)
+      self._told = None
+    if self._status is None:
+      raise BrokenSandbox("the zygote ended")
+    return self._status
