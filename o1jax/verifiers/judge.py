@@ -103,7 +103,9 @@ def labelled(parts: Mapping[str, str]) -> str:
 
   A line of a part that begins like a name of another, or like the verdict, gets a dash before it.
   """
-  names = re.compile(rf"^(?=\s*(?:{'|'.join([*map(re.escape, parts), 'verification'])})\s*:)", re.I | re.M)
+  names = re.compile(
+    rf"^(?=[^\S\n]*(?:{'|'.join([*map(re.escape, parts), 'verification'])})[^\S\n]*:)", re.I | re.M
+  )
   return "".join(f"{name.capitalize()}: {names.sub('- ', text)}\n" for name, text in parts.items())
 
 

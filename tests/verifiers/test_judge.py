@@ -35,6 +35,13 @@ def test_a_part_cannot_begin_another_in_the_plain_layout() -> None:
   ]  # fmt: skip
 
 
+def test_asking_takes_time_linear_in_the_text() -> None:
+  """A hundred thousand characters that a quadratic pattern would take hours over."""
+  for text in ("a" + "\n" * 99_998 + "b", "a" + " " * 99_998 + "b", "is the answer " * 7_000, "<|" * 50_000):
+    for layout in (judge.labelled, judge.fenced):
+      assert len(judge.make_ask(layout, judge.QUESTION)(SUM, text)) > 90_000
+
+
 def test_the_fenced_layout_holds_each_part_between_marks_that_stand_in_no_part() -> None:
   told = judge.make_ask(judge.fenced, judge.YES_CLOSING)(SUM, "It is 4.")
   lines = told.split("\n")
