@@ -103,7 +103,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"rl.curriculum.rate": 0.5}, "rl.curriculum.rate: goes with kind=pass_rate"),
   (
     {"rl.curriculum.kind": "pass_rate", "rl.curriculum.rate": 0.5, "rl.curriculum.floor": 0.0},
-    "rl.curriculum.floor: must lie in (0, 1], is 0.0",
+    "rl.curriculum.floor: must lie in [0.01, 1], is 0.0",
   ),
   *not_negative("rl.curriculum.drop_solved", "rl.curriculum.drop_unsolved"),
   ({"rl.chunks": 0}, "rl.chunks: must divide prompts=32, is 0"),
