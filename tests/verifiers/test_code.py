@@ -202,6 +202,7 @@ def test_without_an_entry_point_the_last_function_is_meant():
     (["assert f([P(1, 2)]) == 1"], "class P:\n  def __init__(self, *a): pass\ndef f(x): return 1", "policy"),
     (["s = S()\ns.push(1)\nassert s.pop() == 1"], "class S(list):\n  push = list.append", "wrong"),
     (["s = S()\ns.push(1)\nassert s.pop() == 1"], "class S:\n  def push(self, x): pass", "policy"),
+    (["import collections\nassert f(collections.Counter('aab')) == 2"], "def f(x): return x['a']", "policy"),
     (["assert f(iter([1])) == 1"], "def f(x): return 1", "policy"),
     # the standard library, and nothing else
     (

@@ -18,7 +18,7 @@ import socket
 from typing import Any
 
 from o1jax.verifiers.sandbox import frames
-from o1jax.verifiers.sandbox.literals import Decoder, Encoder, Uncrossable
+from o1jax.verifiers.sandbox.literals import Decoder, Encoder, Uncrossable, exact
 
 # What a program may have raised; an AssertionError would look like a failed test.
 _EXCEPTIONS: dict[str, type[Exception]] = {
@@ -97,7 +97,7 @@ class Program:
     if self.error is not None:
       raise Ended
     self.calls += 1
-    encoder = Encoder()
+    encoder = Encoder(exact)
     try:
       cells = [encoder.cell(value) for value in args]
       named = {key: encoder.cell(value) for key, value in kwargs.items()}

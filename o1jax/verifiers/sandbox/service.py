@@ -191,9 +191,13 @@ def describe(allow_unsandboxed_code: bool = False) -> str:
   present = {
     "namespaces": "user, mount, pid, net, ipc and uts namespaces, a read-only root of its own",
     "seccomp": "seccomp",
-    "landlock": f"landlock {report.get('landlock')}",
-    "user": "a user of its own" if report.get("user") else "the caller's user",
+    "landlock": f"landlock {report['landlock']}",
   }
   layers = [text for name, text in present.items() if name not in missing]
+  layers += [
+    "a user of its own" if report["user"] else "the caller's user",
+    "resource limits",
+    "no capabilities",
+  ]
   lacking = "".join(f"; MISSING {name}: {why}" for name, why in missing.items())
-  return f"code sandbox: {', '.join([*layers, 'resource limits, no capabilities'])}{lacking}"
+  return f"code sandbox: {', '.join(layers)}{lacking}"
