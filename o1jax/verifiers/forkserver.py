@@ -52,7 +52,9 @@ class ForkServer:
 
   def __init__(self, modules: Sequence[str], memory_bytes: int):
     ours, theirs = socket.socketpair()
-    program = _PROGRAM.format(path=sys.path, fd=theirs.fileno(), modules=list(modules), memory_bytes=memory_bytes)
+    program = _PROGRAM.format(
+      path=sys.path, fd=theirs.fileno(), modules=list(modules), memory_bytes=memory_bytes
+    )
     with theirs:
       self._process = subprocess.Popen(
         [sys.executable, "-c", program], env={**os.environ, **_ENVIRONMENT}, pass_fds=[theirs.fileno()],
