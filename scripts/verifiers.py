@@ -105,8 +105,8 @@ def _left() -> dict[str, int]:
   """What this process holds: resident bytes, open files, processes below it."""
   with open("/proc/self/statm") as file:
     resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-  listed = subprocess.run(["ps", "-eo", "ppid"], capture_output=True, text=True, check=True).stdout.split()
-  children = listed.count(str(os.getpid())) - 1  # but ps
+  threads = pathlib.Path("/proc/self/task").iterdir()
+  children = sum(len((thread / "children").read_text().split()) for thread in threads)
   return {"resident_bytes": resident, "open_files": len(os.listdir("/proc/self/fd")), "processes": children}
 
 
@@ -119,9 +119,11 @@ def leaks(workers: int) -> dict[str, Any]:
 
   before = _left()
   with Pool(["gsm8k"], workers, own=PoolLimits(recycle_items=1_000, cached=1_000)) as pool:
+    pool.verify("gsm8k", *_items("gsm8k", LEAK_ITEMS, 8))
     for start in range(0, LEAK_ITEMS, LEAK_BATCH):
       pending = pool.submit("gsm8k", *_items("gsm8k", start, LEAK_BATCH))
-      os.kill(pool.pids()[0], signal.SIGKILL)
+      for pid in pool.pids()[:1]:
+        os.kill(pid, signal.SIGKILL)
       pending.result()
       if start == 0:
         during = _left()

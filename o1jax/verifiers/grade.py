@@ -101,6 +101,8 @@ def verify_stream(options: VerifyOptions) -> int:
   """
   _check(options)
   name: str = options.verifier
+  for stream, title in ((sys.stdin, "standard input"), (sys.stdout, "standard output")):
+    require(stream is not None, title, "is closed")
   settings = _settings(options)
   limits = {name: _limits(options)} if options.cpu_limit is not None else {}
   source = sys.stdin.fileno()
@@ -114,17 +116,22 @@ def verify_stream(options: VerifyOptions) -> int:
       source, lambda problems, completions: pool.submit(name, problems, completions, settings), name
     )
     stack.callback(reader.close)
-    writer = Writer(sys.stdout.fileno())
     try:
-      return _write_all(reader, writer, signals, meter)
-    except Stopped:
-      writer.flush()
-      return EXIT_SIGNAL + (signals.number or 0)
+      return _write_all(reader, Writer(sys.stdout.fileno()), signals, meter)
     except BrokenPipeError:
       return EXIT_SIGNAL + signal.SIGPIPE
 
 
 def _write_all(reader: Reader, writer: Writer, signals: Signals, meter: Meter) -> int:
+  """Writes verdicts until the input's end or a signal; the exit code of `verify_stream`."""
+  try:
+    return _write_each(reader, writer, signals, meter)
+  except Stopped:
+    writer.flush()
+    return EXIT_SIGNAL + (signals.number or 0)
+
+
+def _write_each(reader: Reader, writer: Writer, signals: Signals, meter: Meter) -> int:
   """Writes the verdict of each line once it is next, until the input's end; 0, or 2 where a line could not be graded."""
   code = 0
   while True:

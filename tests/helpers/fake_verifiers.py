@@ -118,6 +118,8 @@ def make_verify(factor: float = 1.0, broken: bool = False):
     word, _, rest = completions[0].partition(" ")
     if word == "pid":
       return [Verdict(1.0, True, str(os.getpid()))]
+    if word == "hash":
+      return [Verdict(1.0, True, str(hash(rest)))]
     if word == "saw":
       return [Verdict(1.0, True, repr(problems[0]))]
     if word == "contract":

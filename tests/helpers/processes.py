@@ -1,7 +1,6 @@
 """What is known of other processes, for tests that nothing outlives its parent."""
 
 import pathlib
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 
@@ -9,10 +8,10 @@ DEADLINE = 60.0  # seconds within which what must happen does
 
 
 def below(pid: int) -> set[int]:
-  """Processes below one, whoever their parent is; `ps` itself is none of them."""
-  listed = subprocess.run(["ps", "-eo", "pid,ppid,comm"], capture_output=True, text=True, check=True)
-  rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()[1:]]
-  pairs = [(int(child), int(parent)) for child, parent, name in rows if name != "ps"]
+  """Processes below one, whoever their parent is."""
+  pairs = [
+    (int(path.name), _parent_of(path)) for path in pathlib.Path("/proc").iterdir() if path.name.isdigit()
+  ]
   found = {pid}
   while more := {child for child, parent in pairs if parent in found} - found:
     found |= more
@@ -20,8 +19,8 @@ def below(pid: int) -> set[int]:
 
 
 def parent(pid: int) -> int:
-  """The process above one."""
-  return int(_stat(pid)[1])
+  """The process above one; 0 where it is gone."""
+  return _parent_of(pathlib.Path(f"/proc/{pid}"))
 
 
 def gone(pids: Iterable[int]) -> bool:
@@ -37,13 +36,19 @@ def wait_for(condition: Callable[[], bool]) -> bool:
   return condition()
 
 
-def _stat(pid: int) -> list[str]:
-  """The fields of a process behind its name: its state, its parent, ..."""
-  return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+def _stat(path: pathlib.Path) -> list[str] | None:
+  """The fields of a process behind its name: its state, its parent, ...; None where it is gone."""
+  try:
+    return (path / "stat").read_text().rpartition(")")[2].split()
+  except (FileNotFoundError, ProcessLookupError):
+    return None
+
+
+def _parent_of(path: pathlib.Path) -> int:
+  told = _stat(path)
+  return int(told[1]) if told else 0
 
 
 def _alive(pid: int) -> bool:
-  try:
-    return _stat(pid)[0] != "Z"
-  except (FileNotFoundError, ProcessLookupError):
-    return False
+  told = _stat(pathlib.Path(f"/proc/{pid}"))
+  return told is not None and told[0] != "Z"

@@ -50,7 +50,7 @@ def test_a_sleeper_is_over_its_idle_limit_and_a_worker_that_computes_is_not(pool
 
 
 def test_a_slow_item_holds_up_none_of_two_hundred(pool):
-  slow = pool.submit("sleepy", [PROBLEM], ["burn 3"])
+  slow = pool.submit("sleepy", [PROBLEM], ["burn 1.5"])
   assert ask(pool, *numbered(200)) == [expected(i) for i in range(200)]
   assert slow._left == 1
   assert slow.result()[0].error == "wrong"
@@ -62,6 +62,11 @@ def test_order_and_batch_change_nothing(pool):
   shuffled = random.Random(1).sample(deeds, len(deeds))
   with Pool(["fake"], 3, catalog=CATALOG) as other:
     assert [ask(other, deed)[0] for deed in shuffled] == [whole[deed] for deed in shuffled]
+
+
+def test_strings_hash_the_same_way_in_each_pool(pool):
+  with Pool(["fake"], 1, catalog=CATALOG) as other:
+    assert ask(other, "hash some text") == ask(pool, "hash some text")
 
 
 def test_many_batches_from_many_threads(pool):
