@@ -142,7 +142,9 @@ class IfevalConfig:
   """Prompts with constraints that a program can check (Zhou et al. 2023): an evaluation set, all of it held out."""
 
   path: str = f"{_GOOGLE}/instruction_following_eval/data/input_data.jsonl"  # a JSONL file or its URL
-  sha256: str | None = "0ca6d445a430b5dfe2a9657492fa058ff83fce61c7ed1a3b5f74c3a746d2160b"  # checked on a download
+  sha256: str | None = (
+    "0ca6d445a430b5dfe2a9657492fa058ff83fce61c7ed1a3b5f74c3a746d2160b"  # checked on a download
+  )
   data_dir: str = "data"  # where the prepared array_record files go
   held_out: int | None = None  # problems held out; the others are trained on. None: all are held out
   split_seed: int = 0  # which problems are held out, where not all are

@@ -58,9 +58,7 @@ def load(cfg: Gsm8kConfig) -> JsonlData:
 
   Raises ConfigError as `jsonl_splits` does, and where `cfg.sha256` does not fit the source.
   """
-  return jsonl_splits(
-    NAME, split_files(cfg.path, cfg.sha256), FIELDS, cfg.data_dir, option="--task.path"
-  )
+  return jsonl_splits(NAME, split_files(cfg.path, cfg.sha256), FIELDS, cfg.data_dir, option="--task.path")
 
 
 def demonstrate(problem: Problem, rng: np.random.Generator) -> str:

@@ -96,7 +96,12 @@ def main() -> None:
     for split, wanted in order["splits"].items():
       for made in distinct(name, order["options"], wanted["seed"], wanted["count"], known):
         entry = made["entry"]
-        row = {"split": split, "place": made["place"], "question": entry["question"], "answer": entry["answer"]}
+        row = {
+          "split": split,
+          "place": made["place"],
+          "question": entry["question"],
+          "answer": entry["answer"],
+        }
         print(json.dumps(row | {"entry": json.dumps(plain(entry))}))
   except (Refused, TypeError) as error:
     print(error, file=sys.stderr)

@@ -69,7 +69,9 @@ def _rows(location: str, rows: Iterable[dict]) -> Iterator[Row]:
     known.add(name)
     require(entry_point.isidentifier(), where, f"field 'entry_point': {entry_point[:80]!r} is no name")
     solution = tidy(prompt + row["canonical_solution"])
-    require(parses(solution), where, "field 'canonical_solution' does not complete 'prompt' to a Python program")
+    require(
+      parses(solution), where, "field 'canonical_solution' does not complete 'prompt' to a Python program"
+    )
     require(parses(row["test"]), where, "field 'test' is no Python program")
     meta = {"tests": row["test"], "entry_point": entry_point, "solution": solution}
     yield Row(where, prompt, Problem(name, prompt, "", NAME, meta), fenced(solution))

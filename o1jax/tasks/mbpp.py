@@ -87,7 +87,10 @@ def _rows(location: str, rows: Iterable[dict]) -> Iterator[Row]:
 
 def _row(where: str, row: dict) -> Row:
   text, code = row["text"].strip(), tidy(row["code"])
-  tests, setup = [test.replace("\r\n", "\n").strip() for test in row["test_list"]], tidy(row["test_setup_code"])
+  tests, setup = (
+    [test.replace("\r\n", "\n").strip() for test in row["test_list"]],
+    tidy(row["test_setup_code"]),
+  )
   require(bool(text), where, "field 'text' is empty")
   require(bool(tests) and all(tests), where, "field 'test_list' has no test, or an empty one")
   for field, source in {"code": code, "test_setup_code": setup, "test_list": "\n".join(tests)}.items():

@@ -187,7 +187,9 @@ def make_source(
   """
   others, hashes = _evaluation_sets(decontaminate, data_dir)
   kept = _apart(kind, train, held_out, {OWN: [row.asks for row in own], **others})
-  require(bool(kept) or not train, "task.path", f"every training problem of {kind.name} is held out or tested")
+  require(
+    bool(kept) or not train, "task.path", f"every training problem of {kind.name} is held out or tested"
+  )
   splits = {"train": [row.problem for row in kept], "held_out": [row.problem for row in held_out]}
   return Source(
     name=kind.name, **splits, demonstrated=splits["train"] if kind.demonstrate else [], shifted={},
@@ -254,7 +256,9 @@ def _apart(
   for tested, places in found.items():
     if places:
       first, other = next(iter(places.items()))
-      told = "%s: %d training rows share %d words in a row with %s and are left out; the first: %s, with text %d"
+      told = (
+        "%s: %d training rows share %d words in a row with %s and are left out; the first: %s, with text %d"
+      )
       size = run_size(evaluation[tested])
       _LOG.warning(told, kind.name, len(places), size, tested, kept[first].where, other + 1)
   dropped = {place for places in found.values() for place in places}
