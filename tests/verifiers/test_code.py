@@ -138,6 +138,11 @@ def test_tests_may_call_the_function_by_its_name():
   assert error("  return sorted([*a, *b])\n", tests, prompt, entry_point="add") is None
 
 
+def test_tests_that_call_check_themselves():
+  assert error("  return a + b\n", f"{CHECK}\ncheck(add)\n", ADD, entry_point="add") is None
+  assert error("  return a - b\n", f"{CHECK}\ncheck(add)\n", ADD, entry_point="add") == "wrong"
+
+
 def test_without_an_entry_point_the_last_function_is_meant():
   assert error("def help(a): return a\ndef add(a, b): return a + b", CHECK) is None
   assert error("def add(a, b): return a + b\ndef other(): pass", CHECK) == "wrong"
@@ -195,6 +200,9 @@ def test_without_an_entry_point_the_last_function_is_meant():
       "policy",
     ),
     (["assert f([P(1, 2)]) == 1"], "class P:\n  def __init__(self, *a): pass\ndef f(x): return 1", "policy"),
+    (["s = S()\ns.push(1)\nassert s.pop() == 1"], "class S(list):\n  push = list.append", "wrong"),
+    (["s = S()\ns.push(1)\nassert s.pop() == 1"], "class S:\n  def push(self, x): pass", "policy"),
+    (["import collections\nassert f(collections.Counter('aab')) == 2"], "def f(x): return x['a']", "policy"),
     (["assert f(iter([1])) == 1"], "def f(x): return 1", "policy"),
     # the standard library, and nothing else
     (

@@ -7,22 +7,30 @@ import math
 
 import pytest
 
-from o1jax.verifiers.sandbox.literals import MAX_DEPTH, Decoder, Encoder, Uncrossable, unchanged
+from o1jax.verifiers.sandbox.literals import (
+  MAX_DEPTH,
+  Decoder,
+  Encoder,
+  Uncrossable,
+  derived,
+  exact,
+  unchanged,
+)
 
 
-def crossed(value):
-  encoder = Encoder()
+def crossed(value, base=derived):
+  encoder = Encoder(base)
   cell, heap = json.loads(json.dumps([encoder.cell(value), encoder.heap]))
   return Decoder(heap).value(cell)
 
 
 def called(function, *arguments):
   """What a function of another process gives; `arguments` are changed as it changes them."""
-  encoder = Encoder()
+  encoder = Encoder(exact)
   cells = [encoder.cell(argument) for argument in arguments]
   there = Decoder(json.loads(json.dumps(encoder.heap)))
   value = function(*there.values(cells))
-  answer = Encoder(there.objects, encoder.heap)
+  answer = Encoder(derived, there.objects, encoder.heap)
   cell, heap = json.loads(json.dumps([answer.cell(value), answer.heap]))
   return Decoder(heap, encoder.objects).value(cell)
 
@@ -117,6 +125,8 @@ class Odd(int):
 def test_a_subclass_crosses_as_its_literal(value, plain):
   back = crossed(value)
   assert type(back) is type(plain) and repr(back) == repr(plain)
+  with pytest.raises(Uncrossable, match="of type"):  # but not where the tests pass it on
+    crossed(value, exact)
 
 
 def _generator():

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from o1jax.verifiers.sandbox import frames
-from o1jax.verifiers.sandbox.literals import Decoder, Encoder, Uncrossable, unchanged
+from o1jax.verifiers.sandbox.literals import Decoder, Encoder, Uncrossable, derived, unchanged
 
 REQUESTS, REPLIES = 3, 4  # file descriptors
 MODULE = "solution"  # the program's __name__, where it is no script
@@ -143,7 +143,7 @@ def _answer(namespace: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
   else:
     outcome = {}
   try:
-    encoder = Encoder(decoder.objects, call["heap"])
+    encoder = Encoder(derived, decoder.objects, call["heap"])
     if not outcome:
       outcome = {"value": encoder.cell(value)}
     return {"id": call["id"], "heap": encoder.heap, **outcome}

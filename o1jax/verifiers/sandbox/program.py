@@ -18,7 +18,7 @@ import socket
 from typing import Any
 
 from o1jax.verifiers.sandbox import frames
-from o1jax.verifiers.sandbox.literals import Decoder, Encoder, Uncrossable
+from o1jax.verifiers.sandbox.literals import Decoder, Encoder, Uncrossable, exact
 
 # What a program may have raised; an AssertionError would look like a failed test.
 _EXCEPTIONS: dict[str, type[Exception]] = {
@@ -41,11 +41,22 @@ class BrokenSandbox(BaseException):
 
 
 class NoLiteral:
-  """Stands for an answer that cannot cross. The item is lost; the test goes on so that it may show to need it."""
+  """Stands for an answer that cannot cross. The item is lost; the test goes on, for it may show that it needs objects.
+
+  It does where it passes one on, or looks into it: then no program can be put to this test.
+  """
+
+  def __init__(self, program: "Program"):
+    self.__dict__["_program"] = program
+
+  def __getattr__(self, name: str) -> Any:
+    raise self.__dict__["_program"].end("policy")
 
 
 class Program:
   """One process with a program. `error`, once set, stays, so that a test that swallows `Ended` changes nothing.
+
+  `calls` counts those that the tests have made; `answered_no_literal` says whether any answer could not cross.
 
   `limits` are those of `service.Limits` as a dict, with what is left of CPU and elapsed time.
   """
@@ -54,7 +65,7 @@ class Program:
     self.error: str | None = None
     self.answered_no_literal = False
     self._limits = limits
-    self._calls = 0
+    self.calls = 0
     self._status: dict[str, Any] | None = None
     requests, self._requests = os.pipe()
     self._replies, replies = os.pipe()
@@ -77,22 +88,22 @@ class Program:
     if reply.get("state") == "setup":
       raise BrokenSandbox(reply["why"])
     if reply.get("state") != "ready":
-      raise self._end("unparsable")
+      raise self.end("unparsable")
     if not script and self._receive(_MAX_SETUP).get("state") != "loaded":
-      raise self._end("crashed")
+      raise self.end("crashed")
 
   def call(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What the program's function gives, or raises, as literals; lists, dicts and sets of the arguments are updated."""
     if self.error is not None:
       raise Ended
-    self._calls += 1
-    encoder = Encoder()
+    self.calls += 1
+    encoder = Encoder(exact)
     try:
       cells = [encoder.cell(value) for value in args]
       named = {key: encoder.cell(value) for key, value in kwargs.items()}
     except Uncrossable:
-      raise self._end("policy") from None
-    number = self._calls
+      raise self.end("policy") from None
+    number = self.calls
     self._send({"id": number, "call": name, "args": cells, "kwargs": named, "heap": encoder.heap})
     reply = self._receive(self._limits["message_bytes"])
     try:
@@ -100,7 +111,7 @@ class Program:
         raise ValueError("an answer to another call")
       answer = self._answer(reply, Decoder(reply.get("heap"), encoder.objects))
     except ValueError:
-      raise self._end("crashed") from None
+      raise self.end("crashed") from None
     if isinstance(answer, Exception):
       raise answer
     return answer
@@ -111,7 +122,7 @@ class Program:
       return self._exception(reply["raise"], reply.get("text"))
     if "uncrossable" in reply:
       self.answered_no_literal = True
-      return NoLiteral()
+      return NoLiteral(self)
     if "value" not in reply:
       raise ValueError("no answer")
     return decoder.value(reply["value"])
@@ -120,7 +131,7 @@ class Program:
     if type(name) is not str or name not in _EXCEPTIONS or type(text) is not str:
       raise ValueError("no exception")
     if name == "MemoryError":
-      raise self._end("crashed")
+      raise self.end("crashed")
     kind = _EXCEPTIONS[name]
     try:
       return kind(text)
@@ -131,20 +142,21 @@ class Program:
     try:
       frames.write(self._requests, message, self._limits["message_bytes"])
     except ValueError:
-      raise self._end("policy") from None
+      raise self.end("policy") from None
     except BrokenPipeError:
-      raise self._end(self._fate()) from None
+      raise self.end(self._fate()) from None
 
   def _receive(self, limit: int) -> dict[str, Any]:
     try:
       message = frames.read(self._replies, limit)
     except ValueError:
-      raise self._end("crashed") from None
+      raise self.end("crashed") from None
     if message is None:
-      raise self._end(self._fate())
+      raise self.end(self._fate())
     return message
 
-  def _end(self, error: str) -> Ended:
+  def end(self, error: str) -> Ended:
+    """Ends the program; `error` is the item's, if it has none yet. What it gives is to be raised."""
     self.error = self.error or error
     self.finish()
     return Ended()

@@ -21,6 +21,16 @@ _PACKAGE = str(pathlib.Path(__file__).parents[3])
 _BENCH = "o1jax.verifiers.sandbox.bench"
 ESSENTIAL = ("namespaces", "seccomp")  # layers without which no program is run
 
+# What a sandbox is checked with as it starts: an extension module, a module that is not loaded in advance, a thread.
+_HONEST = """
+import array, colorsys, threading
+def f(x):
+  threading.Thread(target=print).start()
+  return x + 1
+"""
+_FORBIDDEN = "import os\nos.fork()\n"
+_CHECKED = {"entry_point": "f", "helpers": [], "tests": "assert f(1) == 2", "check": False, "scripts": None}
+
 
 class SandboxError(RuntimeError):
   """This machine cannot run programs safely, or the sandbox failed twice."""
@@ -120,6 +130,19 @@ class Bench:
         "To run untrusted code bare, say allow_unsandboxed_code=True"
       )
     self.report = report
+    self._check(filtered="seccomp" not in lacking)
+
+  def _check(self, filtered: bool) -> None:
+    """Sees an honest program pass, and a forbidden one be stopped where system calls are filtered."""
+    for program, error in [(_HONEST, None), (_FORBIDDEN, "policy")][: 2 if filtered else 1]:
+      answer = self._exchange(
+        {**_CHECKED, "alternatives": [[program]], "limits": dataclasses.asdict(Limits())}
+      )
+      if answer != {"error": error}:
+        self._close()
+        raise SandboxError(
+          f"the code sandbox does not work here: {answer} of a program that should give {error}"
+        )
 
   def _close(self) -> None:
     if self._socket is not None:
@@ -168,9 +191,13 @@ def describe(allow_unsandboxed_code: bool = False) -> str:
   present = {
     "namespaces": "user, mount, pid, net, ipc and uts namespaces, a read-only root of its own",
     "seccomp": "seccomp",
-    "landlock": f"landlock {report.get('landlock')}",
-    "user": "a user of its own" if report.get("user") else "the caller's user",
+    "landlock": f"landlock {report['landlock']}",
   }
   layers = [text for name, text in present.items() if name not in missing]
+  layers += [
+    "a user of its own" if report["user"] else "the caller's user",
+    "resource limits",
+    "no capabilities",
+  ]
   lacking = "".join(f"; MISSING {name}: {why}" for name, why in missing.items())
-  return f"code sandbox: {', '.join([*layers, 'resource limits, no capabilities'])}{lacking}"
+  return f"code sandbox: {', '.join(layers)}{lacking}"

@@ -14,6 +14,7 @@ Descriptors of an order: requests, replies, standard input, standard output, con
 ends the program.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -22,6 +23,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import resource
 import select
 import shutil
@@ -63,6 +65,8 @@ PRELOADED = (  # what programs import most, loaded once for all of them
 _OLD_ROOT = "/.old"
 _NOT_FOR_PROGRAMS = ("site-packages", "dist-packages")
 _NO_EXTENSIONS = ("_tkinter", "_test", "xx", "_xx")  # extension modules whose libraries no program needs
+_KERNEL = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+_COUNTS_BY_NAMESPACE = (5, 14)  # from this kernel on RLIMIT_NPROC counts what is in the same user namespace
 _FIRST_FREE = 100  # descriptors from here on, while 0 to 4 are put in place
 
 
@@ -87,13 +91,16 @@ def main(descriptor: int) -> NoReturn:
   site.setquit()  # `exit` and `quit`, which programs call
   separate = os.geteuid() == 0
   if separate:
-    os.setgroups([])
+    with contextlib.suppress(
+      PermissionError
+    ):  # the root of a user namespace may be denied it, and has none to drop
+      os.setgroups([])
   try:
     kernel.unshare(NAMESPACES)
     _tell(link, {"map": os.getpid()})
     missing = _hear(link)["missing"]
   except OSError as error:
-    missing = {"namespaces": error.strerror}
+    missing = {"namespaces": str(error.strerror)}
   if "namespaces" not in missing:
     _become_first(link)
   isolation = _isolate(separate, missing)
@@ -181,7 +188,7 @@ def _isolate(separate: bool, missing: dict[str, str]) -> Isolation:
       socket.sethostname("sandbox")
       home = os.pidfd_open(os.getpid())
     except OSError as error:
-      missing["namespaces"] = error.strerror
+      missing["namespaces"] = str(error.strerror)
   kernel.forbid_new_privileges()
   if home is not None:
     kernel.drop_bounding_set()
@@ -193,7 +200,7 @@ def _isolate(separate: bool, missing: dict[str, str]) -> Isolation:
     prepared = seccomp.prepare(seccomp.program(platform.machine()))
     _probe(prepared)
   except (OSError, KeyError) as error:
-    missing["seccomp"] = f"no table for {error}" if isinstance(error, KeyError) else error.strerror
+    missing["seccomp"] = f"no table for {error}" if isinstance(error, KeyError) else str(error.strerror)
     return Isolation(home, user, version, None, readable)
   return Isolation(home, user, version, prepared, readable)
 
@@ -331,7 +338,9 @@ def _lock_down(order: dict[str, Any], folder: str, isolation: Isolation) -> None
     resource.RLIMIT_MEMLOCK: 0,
     resource.RLIMIT_MSGQUEUE: 0,
   }
-  if isolation.home is not None:  # elsewhere it counts all the user's processes
+  if (
+    isolation.home is not None and _KERNEL >= _COUNTS_BY_NAMESPACE
+  ):  # else it counts all the user's processes
     limits[resource.RLIMIT_NPROC] = order["threads"] + 1
   for which, value in limits.items():
     kernel.limit(which, value)
