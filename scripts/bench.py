@@ -3,6 +3,7 @@
     python scripts/bench.py                      # sizes S and M, float32 and bfloat16
     python scripts/bench.py --sizes S --dtypes float32 --repeats 9
     python scripts/bench.py --population         # a sweep as one program against its members one after the other
+    python scripts/bench.py --verifiers gsm8k    # verdicts a second; without names: gsm8k, math and code
 
 Each line comes from a process of its own, so that peak memory and time to first step are that line's. Times are
 medians after a warm-up. `matmul_gflops` is the machine's best square float32 product, measured in the same process;
@@ -128,6 +129,11 @@ def parse() -> argparse.Namespace:
     "--population", action="store_true", help="measure sweeps instead: XS, and the quickstart's size"
   )
   parser.add_argument(
+    "--verifiers", nargs="*", default=None, choices=["gsm8k", "math", "code"],
+    help="measure verifiers instead: all, or those named",
+  )  # fmt: skip
+  parser.add_argument("--workers", type=int, default=2, help="processes of the verifiers' pool")
+  parser.add_argument(
     "--began", type=float, default=None, help=argparse.SUPPRESS
   )  # set in the measuring process
   return parser.parse_args()
@@ -145,6 +151,10 @@ def main() -> int:
     import population
 
     return population.main([("XS", 24, 400), ("quickstart", 4, 32)], args.repeats)
+  if args.verifiers is not None:
+    import verifiers
+
+    return verifiers.main(args.verifiers or ("gsm8k", "math", "code"), args.workers, args.repeats)
   env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
   for size in args.sizes:
     for dtype in args.dtypes:

@@ -22,7 +22,8 @@ class Entry:
   """One verifier."""
 
   module: str  # has verify(problems, completions), and make_verify(**settings) where it takes settings
-  reads: tuple[str, ...]  # fields of the problem: `prompt`, `answer`, all others keys of `meta`, which may be absent
+  # What it reads of a problem: `prompt` and `answer` are fields of it, all others keys of `meta`, which may be absent.
+  reads: tuple[str, ...]
   limits: VerifierLimits
 
 
@@ -30,7 +31,9 @@ CATALOG: Mapping[str, Entry] = {
   "math": Entry("o1jax.verifiers.math", ("answer",), VerifierLimits(5.0, 50.0)),
   "gsm8k": Entry("o1jax.verifiers.gsm8k", ("answer",), VerifierLimits(2.0, 20.0)),
   # The sandbox keeps its own, smaller limits: these are for the case that it fails to.
-  "code": Entry("o1jax.verifiers.code", ("prompt", "tests", "test_setup", "entry_point"), VerifierLimits(60.0, 600.0)),
+  "code": Entry(
+    "o1jax.verifiers.code", ("prompt", "tests", "test_setup", "entry_point"), VerifierLimits(60.0, 600.0)
+  ),
   "constraints": Entry(
     "o1jax.verifiers.constraints", ("prompt", "instruction_id_list", "kwargs"), VerifierLimits(10.0, 100.0)
   ),

@@ -122,6 +122,10 @@ class Dispatcher:
     self._queue.extend(items)
     self._nudge()
 
+  def pids(self) -> list[int]:
+    """Pids of the workers that have said that they are there."""
+    return [worker.pid for worker in list(self._workers.values()) if worker.pid is not None]
+
   def close(self) -> None:
     """Ends every process at once, whatever it is at, and waits until they are gone."""
     self._closing = True
@@ -199,7 +203,7 @@ class Dispatcher:
   def _count_barren(self) -> None:
     self._barren += 1
     if self._barren > MAX_BARREN:
-      raise PoolError(f"{self._barren} of its processes died one after the other, with nothing graded in between")
+      raise PoolError(f"{self._barren} processes died one after the other, with nothing graded in between")
 
   # Workers.
 

@@ -52,7 +52,9 @@ class ForkServer:
 
   def __init__(self, modules: Sequence[str], memory_bytes: int):
     ours, theirs = socket.socketpair()
-    program = _PROGRAM.format(path=sys.path, fd=theirs.fileno(), modules=list(modules), memory_bytes=memory_bytes)
+    program = _PROGRAM.format(
+      path=sys.path, fd=theirs.fileno(), modules=list(modules), memory_bytes=memory_bytes
+    )
     with theirs:
       self._process = subprocess.Popen(
         [sys.executable, "-c", program], env={**os.environ, **_ENVIRONMENT}, pass_fds=[theirs.fileno()],
@@ -117,7 +119,7 @@ class _Server:
       sock.setblocking(False)
     signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    self._parent = os.pidfd_open(os.getppid()) if sys.platform == "linux" else None
+    self._parent = _parent_fd()
 
   def run(self) -> None:
     """Serves until the control socket or the parent process ends, then leaves nothing behind."""
@@ -210,6 +212,14 @@ class _Server:
       for pid in children:
         os.waitpid(pid, 0)
       self._pids.clear()
+
+
+def _parent_fd() -> int | None:
+  """Becomes readable when the parent process ends; None where the kernel has no such thing, and the socket must do."""
+  try:
+    return os.pidfd_open(os.getppid()) if sys.platform == "linux" else None
+  except OSError:
+    return None
 
 
 def _children() -> list[int]:

@@ -6,7 +6,6 @@ What is written is whole lines, in order, however the command ends; then no work
 """
 
 import contextlib
-import dataclasses
 import json
 import math
 import os
@@ -101,8 +100,9 @@ def verify_stream(options: VerifyOptions) -> int:
   cannot work, and PoolError where the verifier cannot be loaded.
   """
   _check(options)
-  name = options.verifier
-  entry = CATALOG[name]
+  name: str = options.verifier
+  for stream, title in ((sys.stdin, "standard input"), (sys.stdout, "standard output")):
+    require(stream is not None, title, "is closed")
   settings = _settings(options)
   limits = {name: _limits(options)} if options.cpu_limit is not None else {}
   source = sys.stdin.fileno()
@@ -112,19 +112,26 @@ def verify_stream(options: VerifyOptions) -> int:
     signals = stack.enter_context(Signals())
     meter = stack.enter_context(make_meter(name, source, options.progress))
     pool = stack.enter_context(Pool([name], options.workers or cores(), limits=limits))
-    reader = Reader(source, lambda problems, completions: pool.submit(name, problems, completions, settings), name)
+    reader = Reader(
+      source, lambda problems, completions: pool.submit(name, problems, completions, settings), name
+    )
     stack.callback(reader.close)
-    writer = Writer(sys.stdout.fileno())
     try:
-      return _write_all(reader, writer, signals, meter)
-    except Stopped:
-      writer.flush()
-      return EXIT_SIGNAL + (signals.number or 0)
+      return _write_all(reader, Writer(sys.stdout.fileno()), signals, meter)
     except BrokenPipeError:
       return EXIT_SIGNAL + signal.SIGPIPE
 
 
 def _write_all(reader: Reader, writer: Writer, signals: Signals, meter: Meter) -> int:
+  """Writes verdicts until the input's end or a signal; the exit code of `verify_stream`."""
+  try:
+    return _write_each(reader, writer, signals, meter)
+  except Stopped:
+    writer.flush()
+    return EXIT_SIGNAL + (signals.number or 0)
+
+
+def _write_each(reader: Reader, writer: Writer, signals: Signals, meter: Meter) -> int:
   """Writes the verdict of each line once it is next, until the input's end; 0, or 2 where a line could not be graded."""
   code = 0
   while True:
@@ -146,7 +153,9 @@ def _write_all(reader: Reader, writer: Writer, signals: Signals, meter: Meter) -
       reader.window.give_back(1, line.size)
 
 
-def _write_verdict(line: Line, pending: Pending, writer: Writer, signals: Signals, meter: Meter) -> str | None:
+def _write_verdict(
+  line: Line, pending: Pending, writer: Writer, signals: Signals, meter: Meter
+) -> str | None:
   """Writes one verdict, or returns what is wrong with the line's problem."""
   if not pending.known(line.place):
     writer.flush()
@@ -154,18 +163,17 @@ def _write_verdict(line: Line, pending: Pending, writer: Writer, signals: Signal
     graded = pending.graded(line.place)
   if graded.verdict is None:
     return graded.told
-  reward, correct, parsed, error = dataclasses.astuple(graded.verdict)
-  told = {"reward": reward, "correct": correct, "parsed": parsed, "error": error, "seconds": round(graded.seconds, 6)}
+  told = {**vars(graded.verdict), "seconds": round(graded.seconds, 6)}
   writer.put(f'{{"id": {line.id}, {json.dumps(told)[1:]}\n'.encode())
-  meter.advance(line.size, 1, int(correct))
+  meter.advance(line.size, 1, int(graded.verdict.correct))
   return None
 
 
 def _check(options: VerifyOptions) -> None:
   """Raises ConfigError naming an option that cannot work, or that the verifier does not read."""
-  limit = options.cpu_limit
+  possible = options.cpu_limit is None or 0 < options.cpu_limit < MAX_CPU_SECONDS
   require(options.workers >= 0, "--workers", "must not be negative; 0 is one for each core")
-  require(limit is None or 0 < limit < MAX_CPU_SECONDS, "--cpu_limit", f"must lie between 0 and {MAX_CPU_SECONDS}")
+  require(possible, "--cpu_limit", f"must lie between 0 and {MAX_CPU_SECONDS}")
   for option, verifier in SETTINGS.items():
     foreign = vars(options)[option] and options.verifier != verifier
     require(not foreign, f"--{option}", f"is an option of {verifier}; {options.verifier} does not read it")

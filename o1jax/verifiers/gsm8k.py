@@ -107,6 +107,8 @@ def count_answers(text: str) -> int:
 def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
   """Judges completions[i] against problems[i].answer: reward 1.0 where its one marked value equals the gold one.
 
+  The answer is a number, or a solution with the number behind its last `####`, as the data set has it.
+
   `parsed` is the value in lowest terms ("18", "-3", "1/2"), so that equal answers are equal strings.
   Raises ValueError where the lengths differ or a gold answer is not one number.
   """
@@ -114,7 +116,7 @@ def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verd
 
 
 def _verdict(problem: Problem, text: str) -> Verdict:
-  gold = parse_answer(problem.answer)
+  gold = parse_answer(problem.answer.rpartition("####")[2])
   if gold is None or len(gold) != 1:
     raise ValueError(f"problem {problem.id}: the gold answer {problem.answer[:80]!r} is not one number")
   values = extract(text)

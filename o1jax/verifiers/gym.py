@@ -42,9 +42,9 @@ _THOUGHTS = "</think>"
 _OPEN, _CLOSE = "<answer>", "</answer>"
 
 _WORDS = (
-  "sqrt exp log ln sin cos tan cot sec csc asin acos atan sinh cosh tanh asinh acosh atanh erf Abs pi oo Rational".split()
+  "sqrt|exp|log|ln|sin|cos|tan|cot|sec|csc|asin|acos|atan|sinh|cosh|tanh|asinh|acosh|atanh|erf|Abs|pi|oo"
 )
-_FORMULA = re.compile(rf"(?:(?:{'|'.join(_WORDS)}|[A-Za-z])(?![A-Za-z0-9_])|\d+\.?\d*|\.\d+|[-+*/^(),!\s])*")
+_FORMULA = re.compile(rf"(?:(?:{_WORDS}|[A-Za-z])(?![A-Za-z0-9_])|\d+\.?\d*|\.\d+|[-+*/^(),!\s])*")
 _COMPLEX = re.compile(r"[-+.\d\seEiIjJ()]*")
 _INTEGERS = re.compile(r"(?:0[xX][0-9a-fA-F]+|\d+|<<|>>|[-+*()&|^~\s])*")
 
@@ -154,7 +154,7 @@ def _score(problem: str, name: str, answer: str, entry: dict[str, Any]) -> float
     score(str(entry["answer"]), entry)
   except Exception as error:
     told = f"{type(error).__name__}: {error}"
-    raise ValueError(f"problem {problem}: the scorer of {name} fails on its entry's own answer: {told}") from error
+    raise ValueError(f"problem {problem}: {name}'s scorer fails on the entry's own answer: {told}") from error
   return None
 
 

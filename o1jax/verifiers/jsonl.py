@@ -20,7 +20,8 @@ from typing import Any, Literal, NamedTuple
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.pool import Pending
 
-WINDOW_LINES, WINDOW_BYTES = 2_048, 64 << 20  # read and not yet written: at most so many lines, and bytes or one line
+WINDOW_LINES = 2_048  # read and not yet written, at most
+WINDOW_BYTES = 64 << 20  # of them, at most, where it is not one line alone
 BATCH = 64  # lines handed to the pool at once
 READ = 1 << 16  # bytes asked for at once
 MAX_NUMBER = 10**9  # of countdown: its verifier reads nine digits

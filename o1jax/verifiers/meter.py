@@ -11,7 +11,8 @@ from typing import NamedTuple
 class Meter(NamedTuple):
   """How to tell of progress, and of a line that cannot be graded."""
 
-  advance: Callable[[int, int, int], None]  # (bytes of input dealt with, lines graded, of them correct), each in addition
+  # (bytes of input dealt with, lines graded, correct ones among them), each in addition to what was told before
+  advance: Callable[[int, int, int], None]
   complain: Callable[[str], None]
 
 

@@ -13,7 +13,6 @@ load, order, batch and thread have no part in it. (An item that needs just its C
 import collections
 import logging
 import os
-import pickle
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from types import MappingProxyType
@@ -185,6 +184,10 @@ class Pool:
     for place, graded in known:
       pending.put(place, graded)
     return pending
+
+  def pids(self) -> list[int]:
+    """The worker processes that are there."""
+    return self._dispatcher.pids()
 
   def stats(self) -> PoolStats:
     """What the pool has done so far."""

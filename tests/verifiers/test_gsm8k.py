@@ -25,6 +25,9 @@ TABLE = [
   ("18", "####", "unparsable"),
   ("18", "####\n18", "unparsable"),
   ("18", "### 18", "unparsable"),
+  # a gold answer as the data set has it
+  ("48/2 = <<48/2=24>>24\n#### 24", "#### 24", None),
+  ("#### 1,024", "#### 1024", None),
   # one value in many spellings
   ("18", "#### 18.00", None),
   ("18.00", "#### 18", None),

@@ -1,10 +1,10 @@
-"""Verifiers that misbehave on demand, for the pool's tests: the completion says how.
+"""Verifiers that misbehave on demand, for the pool's tests, and short ways to ask them.
 
-Loaded by worker processes. Each item of a table is one word, or a word and a number; `verify` answers "ok N" with the
-reward 1 / (1 + N).
+The completion says what a worker is to do: a word of DEEDS and its argument. `ok N` is graded 1 / (1 + N).
 """
 
 import ctypes
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,13 +12,40 @@ import sys
 import threading
 import time
 
-from o1jax.verifiers.base import Verdict
+from o1jax.verifiers.base import Problem, Verdict
+from o1jax.verifiers.catalog import Entry, VerifierLimits
+
+CATALOG = {
+  "fake": Entry("fake_verifiers", ("answer", "extra"), VerifierLimits(0.3, 60.0)),
+  "sleepy": Entry("fake_verifiers", ("answer",), VerifierLimits(60.0, 0.3)),
+  "missing": Entry("o1jax.verifiers.no_such_module", ("answer",), VerifierLimits(1.0, 10.0)),
+  "gsm8k": Entry("o1jax.verifiers.gsm8k", ("answer",), VerifierLimits(2.0, 20.0)),
+}
+PROBLEM = Problem("p", "", "good", "test")
+OK = Verdict(1.0, True, "0")
+TIMEOUT, CRASHED = (Verdict(0.0, False, None, error) for error in ("timeout", "crashed"))
+
+
+def ask(pool, *completions: str, name: str = "fake", **settings) -> list[Verdict]:
+  """Verdicts of a pool on completions of one problem."""
+  return pool.verify(name, [PROBLEM] * len(completions), completions, settings)
+
+
+def numbered(count: int) -> list[str]:
+  """Completions that are graded at once, each in its own way."""
+  return [f"ok {i}" for i in range(count)]
+
+
+def expected(i: int) -> Verdict:
+  """The verdict on `ok i`."""
+  return Verdict(1 / (1 + i), i == 0, str(i), None if i == 0 else "wrong")
+
 
 _LEAK: list[bytes] = []
 
 
 def _spin_in_c() -> None:
-  9**9**9  # noqa: B018
+  9**9**9
 
 
 def _die_once(path: str) -> None:
@@ -91,6 +118,8 @@ def make_verify(factor: float = 1.0, broken: bool = False):
     word, _, rest = completions[0].partition(" ")
     if word == "pid":
       return [Verdict(1.0, True, str(os.getpid()))]
+    if word == "hash":
+      return [Verdict(1.0, True, str(hash(rest)))]
     if word == "saw":
       return [Verdict(1.0, True, repr(problems[0]))]
     if word == "contract":
@@ -98,7 +127,8 @@ def make_verify(factor: float = 1.0, broken: bool = False):
     if word == "long":
       return [Verdict(1.0, True, "y" * int(rest))]
     if word == "ok":
-      return [Verdict(factor / (1 + int(rest)), rest == "0", rest, None if rest == "0" else "wrong")]
+      told = expected(int(rest))
+      return [dataclasses.replace(told, reward=factor * told.reward)]
     DEEDS[word](rest)
     return [Verdict(0.0, False, completions[0], "wrong")]
 
