@@ -49,45 +49,56 @@ _STARTERS = (
 # Ordinary words, which are no names, so that `x. The` is two sentences and `J. Bach` is not. The first are written
 # with a capital inside sentences too, in titles; the others rarely are, and begin a sentence after `p.m.` and `...`.
 _IN_TITLES = """
-  a about across actually add after again against air all alone also although am among an and another
-  answer any are around art as asks at avoid background basically be because been before begins below
-  benefits best big book books both bring business but buy buys by can care certain chapter child children
-  city clearly close come comes company could country customers cut data day development did do down
-  during each earth eat education end ends energy error even evening every everyone everything face facts
-  fall false family father feel few find finds fire first five food for found four friends from game games
-  generally get gets give go goal good got government great had half hand has have he health heart heat
-  help hey high his history home hope house how however ideas identify if in includes information
-  introduction is it its job just keep key know knowing knows last later law leave left less let license
-  life light like live long look looks love low made make makes man management many market may maybe
-  meanwhile men methods might money month more most move much music must my name near never new next night
-  nine no nobody not now obviously of off offer offers often old on once one only open or other others our
-  out outside over part past pay people perhaps place plan point power price products purpose quality
-  quickly read really reason reasons research return returns run safety said say says school science
-  second see sees sell service set several she short should show shows since six small some something song
-  spring start starts stop story student students studies study summary summer sun support sure system
-  take takes tell tells than that the their then there these they thing third this those three time to
-  today too total toward town training two types under until up use used users usually value visit voice
-  want was water we week well what when where while who whose why will winter with woman women word work
-  works world would write year you
+  a about across actually add additional after again against air all alone also although am among an and
+  another answer any are around art as asks at avoid background basically be beauty because been before
+  begins below benefits best big book books both bring building business but buy buys by can care cars cat
+  certain chapter child children city class clearly close come comes company could country current
+  customers cut data day death development did do dog down dream dreams during each earth eat economic
+  education effect end ends energy environmental equipment error establishing even evening every everyone
+  everything face facts fall false family father feel few financial find finding finds fire first five
+  food for found four freedom friends from future game games general generally get gets getting give go
+  goal good got government great had half hand has have having he health heart heat help hey high his
+  history home hope house how however ideas identify if impact in includes increasing information
+  introduction is it its job just keep key king know knowing knows last late later law learning leave left
+  less let license life light like live long look looks love low machine machines made magic main major
+  make makes making man management many market materials may maybe meanwhile men methods might minor money
+  month more most mountain move movie movies much music must my name near never new next night nine no
+  nobody not notes now obviously of off offer offers often old on once one only open or other others our
+  out outside over part past pay peace people perhaps place plan point power press price primary products
+  professional purpose quality queen quickly raises read reading really reason reasons reducing related
+  requirement research return returns role room run safety said say says school science sea second see
+  sees sell service set several she short should show shows since six small social some something song
+  spring stars start starts steps stop story strategies strategy street student students studies study
+  summary summer sun support sure system take takes technical techniques tell tells than that the their
+  then there these they thing third this those three time to today too tools total toward town training
+  tree two types under understanding until up use used users usually value visit voice want war was water
+  we week well what when where while who whose why will winter with woman women word work works world
+  would write year you
 """
 _ORDINARY = """
-  above adding adds advantages advice afterwards along already always amount anyone ask attention
-  attributes begin behind being believe beneath better between beyond body boy build builds calculate call
-  came carefully certainly check choose choosing combining compare compiled conclusion consider contains
-  contents copyright cost create creates customer date define describe determine disadvantages discuss
-  does done drink eight either enough ensure essentially eventually example exception experience explain
-  eyes fact features feels fewer finally finish follow follows friend furthermore gave girl given gives
-  goals goes helps hence her here hold idea include including indeed inside instead into keeps knowledge
-  learn least licensed likewise list loves method mind mine mix moon moreover morning mother multiply
-  nature need neither nor note nothing number objective objectives okay onto optional otherwise overall
-  person play plays please points probably problem process product provide provides put question reads
-  redistribution remember result results right same saw season section seem send serve seven similarly
-  simply sit skills slowly so solution solve solving someone sometimes songs soon sorry soul specifically
-  stand step still stories subtracting such suddenly surely taking teacher team ten thank thanks therefore
-  things think thinks though through throughout thus tip tips title together tomorrow took towards true
-  try trying turn type ultimately unfortunately unless upon user uses using values version very wait walk
-  wants warning welcome went were whereas which whom within without words working writes written yes
-  yesterday yet your
+  above accepts adding adds advantages advice afterwards allowed along already always amount analysis
+  animal animals anyone application applications approach approaches array ask attention attributes basis
+  begin behind being believe beneath better between beyond birds birth body boy build builds calculate
+  call came car carefully cause causes certainly challenges check choose choosing classes combining
+  compare compiled conclusion concrete consider contains content contents copyright cost create creates
+  creating cultural custom customer date default define definition describe determine developing different
+  directions disadvantages discuss discussion does done door drink early effective effects eight either
+  elementary encouraging enough ensure essentially evaluation eventually example examples exception
+  existing experience explain explanation explanations eyes fact features feels fewer finally finish
+  follow follows friend furthermore gave girl given gives goals goes helps hence her here highest hold
+  idea implementation implies importance improving include including indeed ingredients inside instead
+  instructions into keeps knowledge learn least licensed likewise linear list loves maintaining managing
+  mental method mind mine mix moon moreover morning mother multiple multiply nature need neither nor note
+  nothing number objective objectives okay onto optional otherwise overall path person personal physical
+  play plays please points political preparation presentation probably problem process product promoting
+  provide provides put question reads recommendation recommendations redistribution remember requirements
+  result results returned right same saw season section seem send serve setting seven similarly simply sit
+  skills slowly so solution solve solving someone sometimes songs soon sorry soul specific specifically
+  stand step still stories subtracting successful such suddenly surely taking teacher team technique ten
+  testing thank thanks therefore things think thinks though through throughout thus tip tips title
+  together tomorrow took towards trees true truth try trying turn type ultimately unfortunately unless
+  upon user uses using values various version very wait walk wants warning welcome went were whereas which
+  whom within without words working writes writing written yes yesterday yet your
 """
 
 # Punkt's marks of where a word was seen.
