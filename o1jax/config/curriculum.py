@@ -12,7 +12,9 @@ class CurriculumConfig:
 
   # "pass_rate": a problem that was seen before is taken with probability max(floor, 4 p (1 - p)), p its running pass rate
   kind: Literal["none", "pass_rate"] = "none"
-  floor: float | None = None  # pass_rate: the least probability, in [0.01, 1], so that a step finds its problems soon
+  floor: float | None = (
+    None  # pass_rate: the least probability, in [0.01, 1], so that a step finds its problems soon
+  )
   rate: float | None = None  # pass_rate: weight of the newest group in the running pass rate, in [0.01, 1]
   drop_solved: int = 0  # groups in a row, all correct, after which a problem comes no more; 0: never
   drop_unsolved: int = 0  # groups in a row, none correct, after which a problem comes no more; 0: never

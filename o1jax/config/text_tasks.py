@@ -30,7 +30,9 @@ class TextConfig:
   # How a problem is put to the model: the name of a shipped template (none, lines, plain, qwen3, llama3, gemma, ...), or of one
   # of a file of your own, as FILE.toml:NAME. What stands in `tasks/templates.toml` says which there are.
   template: str = "none"
-  instruction: str = "none"  # what the prompt says before the problem: likewise a shipped one's name, or FILE.toml:NAME
+  instruction: str = (
+    "none"  # what the prompt says before the problem: likewise a shipped one's name, or FILE.toml:NAME
+  )
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
@@ -146,7 +148,9 @@ class IfevalConfig:
   """Prompts with constraints that a program can check (Zhou et al. 2023): an evaluation set, all of it held out."""
 
   path: str = f"{_GOOGLE}/instruction_following_eval/data/input_data.jsonl"  # a JSONL file or its URL
-  sha256: str | None = "0ca6d445a430b5dfe2a9657492fa058ff83fce61c7ed1a3b5f74c3a746d2160b"  # checked on a download
+  sha256: str | None = (
+    "0ca6d445a430b5dfe2a9657492fa058ff83fce61c7ed1a3b5f74c3a746d2160b"  # checked on a download
+  )
   data_dir: str = "data"  # where the prepared array_record files go
   held_out: int | None = None  # problems held out; the others are trained on. None: all are held out
   split_seed: int = 0  # which problems are held out, where not all are

@@ -84,6 +84,10 @@ def check_problems(setup: Setup) -> None:
     few is None or not task.shares, "rl.problems", "cannot act in a mixture, whose sources come by weight"
   )
   require(few is None or few <= have, "rl.problems", f"{few} of only {have} training problems")
+  learns = have > 0 or not config.rl.steps
+  require(
+    learns, "task.held_out", f"all problems of {task.name} are held out, and rl.steps={config.rl.steps}"
+  )
   most = config.rl.prompts * (1 + config.rl.refill)
   fresh = config.rl.refill == 0 or most <= have
   require(fresh, "rl.refill", f"a step may come to {most} problems, there are only {have}")

@@ -104,7 +104,9 @@ def jsonl_splits(
   return JsonlData(_open(folder, tuple(sources), fields), folder, data_hash)
 
 
-def jsonl_rows(source: Source, fields: Fields, data_dir: str, option: str) -> tuple[list[dict[str, Any]], str]:
+def jsonl_rows(
+  source: Source, fields: Fields, data_dir: str, option: str
+) -> tuple[list[dict[str, Any]], str]:
   """(rows, hex SHA-256 of the text) of one JSONL file that is read now and not prepared.
 
   Arguments and errors are those of `jsonl_splits`.

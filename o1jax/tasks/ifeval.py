@@ -28,7 +28,7 @@ def source(cfg: IfevalConfig) -> Source:
   file = single_file(cfg.path, cfg.sha256)
   data = jsonl_splits(NAME, {"rows": file}, FIELDS, cfg.data_dir, option="--task.path")
   kind = Kind(
-    NAME, pooled("constraints", reading="strict"), "constraints strict",
+    NAME, pooled("constraints"), "constraints",
     accepts=lambda verdict: True,  # any: the empty response is graded, which shows that the instructions are known
     demonstrate=None, count_tries=lambda text: int(bool(text.strip())),
     coherent=lambda problem, text: bool(text.strip()), key=letters_and_digits,

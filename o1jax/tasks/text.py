@@ -78,6 +78,8 @@ def text_tokenizer(source: Source, ask: Ask, cfg: TextConfig, data_dir: str) -> 
     _check_keeps_answers(cfg.tokenizer, tokenizer, source)
     return tokenizer
   text = list(_learned_text(source, ask))
+  told = f"task {source.name} has no training problems, whose text one could be trained on: name a model file"
+  require(bool(text), "task.text.tokenizer", told)
   key = text_tokenizer_key(text, vocab_size=cfg.vocab)
   path = pathlib.Path(data_dir) / "tokenizers" / f"{key}.model"
   if not path.is_file():

@@ -1,6 +1,7 @@
 """JSONL files become array_record once, whole or not at all, and every bad row is named."""
 
 import functools
+import gzip
 import hashlib
 import http.server
 import json
@@ -13,7 +14,7 @@ import pytest
 
 from o1jax.config import ConfigError
 from o1jax.io import data
-from o1jax.io.data import Source, jsonl_splits, write_atomically
+from o1jax.io.data import Source, jsonl_rows, jsonl_splits, write_atomically
 
 FIELDS = {"text": str, "n": int}
 ROWS = [{"text": "zero\x00", "n": 0}, {"text": "é\u2028\n", "n": -5}, {"text": "", "n": 2**63 - 1}]
@@ -93,6 +94,69 @@ def test_tensorflow_is_not_imported(tmp_path):
   )
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
   assert done.stdout == "False True\n"
+
+
+NESTED = {"tests": list[str], "kwargs": list[dict], "hint": str | None}
+NESTED_ROWS = [
+  {
+    "tests": ["é", "", "a\x00b"],
+    "kwargs": [{}, {"n": 1.5, "deep": [None, {"x": [True, 10**30]}]}],
+    "hint": "yes",
+  },
+  {"tests": [], "kwargs": [], "hint": None},
+]
+
+
+def test_lists_of_text_and_of_objects_come_back_exactly(tmp_path):
+  given = [NESTED_ROWS[0], {name: value for name, value in NESTED_ROWS[1].items() if name != "hint"}]
+  source = {"train": Source(write(tmp_path / "a.jsonl", given))}
+  for _ in range(2):  # as prepared, and as read from disk
+    assert (
+      list(jsonl_splits("rows", source, NESTED, str(tmp_path / "d"), option="path").splits["train"])
+      == NESTED_ROWS
+    )
+
+
+NESTED_BAD = {
+  "field 'tests' is str, not list": {"tests": "a"},
+  "field 'tests' item 2 is int, not str": {"tests": ["a", 1]},
+  "field 'tests' item 1 holds half of a surrogate pair": {"tests": ["\ud800"]},
+  "field 'kwargs' is dict, not list": {"kwargs": {}},
+  "field 'kwargs' item 1 is NoneType, not dict": {"kwargs": [None]},
+  "field 'kwargs' item 2: ValueError": {"kwargs": [{}, {"x": float("nan")}]},
+  "field 'kwargs' item 1 holds half of a surrogate pair": {"kwargs": [{"x": ["\ud800"]}]},
+  "field 'hint' is int, not str": {"hint": 1},
+}
+
+
+@pytest.mark.parametrize("told", NESTED_BAD)
+def test_a_bad_list_is_named(tmp_path, told):
+  source = {
+    "train": Source(write(tmp_path / "a.jsonl", [NESTED_ROWS[0], {**NESTED_ROWS[0], **NESTED_BAD[told]}]))
+  }
+  with pytest.raises(ConfigError) as error:
+    jsonl_splits("rows", source, NESTED, str(tmp_path / "d"), option="path")
+  assert f"a.jsonl row 2: {told}" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_packed_file_is_the_file_that_it_packs(tmp_path):
+  plain = pathlib.Path(write(tmp_path / "a.jsonl", ROWS))
+  packed = tmp_path / "a.jsonl.gz"
+  packed.write_bytes(gzip.compress(plain.read_bytes()))
+  assert list(prepare(str(packed), tmp_path / "d").splits["train"]) == ROWS
+  assert prepare(str(packed), tmp_path / "d").data_hash == prepare(str(plain), tmp_path / "e").data_hash
+  packed.write_bytes(packed.read_bytes()[:-9])
+  with pytest.raises(ConfigError, match=r"^--task\.path: .*a\.jsonl\.gz cannot be unpacked: EOFError"):
+    prepare(str(packed), tmp_path / "d")
+
+
+def test_rows_of_a_file_that_is_not_prepared(tmp_path):
+  path = pathlib.Path(write(tmp_path / "a.jsonl", ROWS))
+  rows, told = jsonl_rows(Source(str(path)), {"text": str}, str(tmp_path / "d"), "--task.decontaminate")
+  assert rows == [{"text": row["text"]} for row in ROWS]
+  assert told == hashlib.sha256(path.read_bytes()).hexdigest() and not (tmp_path / "d").exists()
+  with pytest.raises(ConfigError, match=r"^--task\.decontaminate: .*b\.jsonl cannot be read"):
+    jsonl_rows(Source(str(tmp_path / "b.jsonl")), {"text": str}, str(tmp_path), "--task.decontaminate")
 
 
 BAD = {

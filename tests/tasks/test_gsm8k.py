@@ -155,7 +155,7 @@ BAD = {
   "#### words": "'words' is not one number",
   "####": "'' is not one number",
   "#### 1 or 2": "'1 or 2' is not one number",
-  "#### 1\n#### 2": "the solution does not verify against '2'",
+  "#### 1\n#### 2": "its reference does not verify: wrong",
 }
 
 

@@ -1,0 +1,124 @@
+"""Buggy programs made of MBPP-style rows, judged in the sandbox."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from o1jax.config import BugfixConfig, ConfigError
+from o1jax.tasks import bugfix, mbpp
+from o1jax.tasks.mutants import Mutant, normal
+from o1jax.tasks.programs import fenced
+from o1jax.tasks.rows import Row
+from o1jax.verifiers.base import Problem, Verdict
+
+ROWS = pathlib.Path(__file__).parents[1] / "data" / "mbpp_rows.jsonl"
+
+pytestmark = pytest.mark.usefixtures("in_process")
+
+
+def config(data_dir, **fields) -> BugfixConfig:
+  return BugfixConfig(str(ROWS), data_dir=str(data_dir), **{"held_out": 4, "unverified": 0, **fields})
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+  """A folder in which the buggy programs are made once for all tests."""
+  from o1jax.verifiers import code
+
+  folder = tmp_path_factory.mktemp("bugfix")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(mbpp, "pooled", lambda name: code.verify)
+    bugfix.source(config(folder))
+  return folder
+
+
+@pytest.fixture
+def made(prepared):
+  return bugfix.source(config(prepared))
+
+
+def test_buggy_programs_fail_some_tests_and_pass_the_others(made):
+  problems = [*made.train, *made.held_out]
+  buggy = [fenced(problem.meta["buggy"]) for problem in problems]
+  assert [verdict.error for verdict in made.verify(problems, buggy)] == ["wrong"] * len(problems)
+  for problem in problems:
+    told = problem.prompt.partition("\n```\n")[2].removesuffix("\nAnswer:\n").split("\n")
+    for test in problem.meta["tests"]:
+      alone = Problem("", "", "", "bugfix", {**problem.meta, "tests": [test]})
+      assert made.verify([alone], [fenced(problem.meta["buggy"])])[0].correct == (test not in told)
+
+
+def test_the_reference_repairs_them(made):
+  problems = [*made.train, *made.held_out]
+  texts = [made.demonstrate(problem, np.random.default_rng(0)) for problem in problems]
+  assert [verdict.error for verdict in made.verify(problems, texts)] == [None] * len(problems)
+  assert all(made.count_tries(p, t) == 1 and made.coherent(p, t) for p, t in zip(problems, texts))
+
+
+def test_a_prompt_holds_the_buggy_program_and_the_tests_that_it_fails(made):
+  problem = made.train[0]
+  head, _, rest = problem.prompt.partition("```python\n")
+  assert head == "This program fails the tests below it. Correct it.\n"
+  assert rest.startswith(problem.meta["buggy"] + "\n```\nassert ") and rest.endswith("\nAnswer:\n")
+  assert normal(problem.meta["buggy"]) == problem.meta["buggy"] != problem.meta["solution"]
+
+
+def test_splits_are_those_of_the_rows(made):
+  rows = lambda some: {problem.id.partition("/")[0] for problem in some}
+  assert rows(made.train) <= {"601", "602", "603", "604"} and len(made.train) >= 6
+  assert rows(made.held_out) <= {"11", "12", "13"} and len(made.held_out) == 4
+  ids = [problem.id for problem in (*made.train, *made.held_out)]
+  assert len(ids) == len(set(ids)) and {name.partition("/")[2] for name in ids} == {"1", "2"}
+
+
+def test_what_was_made_is_read_back_and_no_program_is_run(prepared, made, monkeypatch):
+  def refuse(problems, texts):
+    raise AssertionError("something was verified")
+
+  monkeypatch.setattr(mbpp, "pooled", lambda name: refuse)
+  again = bugfix.source(config(prepared))
+  assert (again.train, again.held_out, again.data_hash) == (made.train, made.held_out, made.data_hash)
+
+
+def test_another_folder_holds_the_same_and_another_seed_other_bugs(tmp_path, made):
+  assert bugfix.source(config(tmp_path)).data_hash == made.data_hash
+  assert bugfix.source(config(tmp_path, split_seed=1)).data_hash != made.data_hash
+
+
+def test_too_few_buggy_programs_are_an_error_that_names_the_field(prepared):
+  with pytest.raises(
+    ConfigError, match=r"^task\.held_out: only [3-6] buggy programs can be made of the test split"
+  ):
+    bugfix.source(config(prepared, held_out=7))
+
+
+def row(*tests: str) -> Row:
+  meta = {"tests": list(tests), "test_setup": "", "entry_point": None, "solution": "def f(x):\n  return x"}
+  return Row("file row 1", "text", Problem("601", "", "", "mbpp", meta), None)
+
+
+def judged(told):
+  """A verifier that says of a test what `told` holds."""
+
+  def verify(problems, texts):
+    errors = [told[problem.meta["tests"][0]] for problem in problems]
+    return [Verdict(float(error is None), error is None, None, error) for error in errors]
+
+  return verify
+
+
+FAILING = {
+  "some": ({"a": None, "b": "wrong"}, ["b"]),
+  "all": ({"a": "wrong", "b": "wrong"}, ["a", "b"]),
+  "none": ({"a": None, "b": None}, []),
+  "one in time's end": ({"a": "wrong", "b": "timeout"}, []),
+  "one in a crash": ({"a": "crashed", "b": None}, []),
+  "one refused": ({"a": "wrong", "b": "policy"}, []),
+}
+
+
+@pytest.mark.parametrize("which", FAILING)
+def test_only_wrong_answers_make_a_bug(which):
+  told, wanted = FAILING[which]
+  assert bugfix.failing_tests(judged(told), [row("a", "b")], [Mutant("kind", "x = 1")]) == [wanted]

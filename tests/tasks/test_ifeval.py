@@ -1,0 +1,63 @@
+"""IFEval-style rows as a task."""
+
+import json
+import pathlib
+
+import pytest
+
+from o1jax.config import ConfigError, IfevalConfig
+from o1jax.tasks import ifeval
+
+ROWS = pathlib.Path(__file__).parents[1] / "data" / "ifeval_rows.jsonl"
+
+pytestmark = pytest.mark.usefixtures("in_process")
+
+
+def build(tmp_path, path=ROWS, **fields):
+  return ifeval.source(IfevalConfig(str(path), data_dir=str(tmp_path / "d"), **fields))
+
+
+def test_all_is_held_out_unless_a_number_is_asked_for(tmp_path):
+  made = build(tmp_path)
+  assert list(made.train) == [] and [problem.id for problem in made.held_out] == ["1", "2", "3", "4"]
+  assert made.demonstrate is None
+  part = build(tmp_path, held_out=2)
+  assert (len(part.train), len(part.held_out), list(part.demonstrated)) == (2, 2, [])
+  assert not {problem.id for problem in part.train} & {problem.id for problem in part.held_out}
+  assert part.data_hash != made.data_hash == build(tmp_path).data_hash
+
+
+def test_responses_are_judged_by_the_constraints(tmp_path):
+  made = build(tmp_path)
+  problems = [made.held_out[1], made.held_out[1], made.held_out[3]]
+  verdicts = made.verify(
+    problems, ["The sea is full of salt.", "The sea is wide.", "Soft, and the stone is green"]
+  )
+  assert [verdict.correct for verdict in verdicts] == [True, False, True]
+  assert made.held_out[0].meta["kwargs"] == [{}, {"relation": "at least", "num_words": 20}]
+  assert [made.count_tries(problems[0], text) for text in ("", " \n", "a")] == [0, 0, 1]
+  assert [made.coherent(problems[0], text) for text in ("", " \n", "a")] == [False, False, True]
+
+
+BAD = {
+  "field 'key': there is a 1 before": {"key": 1},
+  "field 'prompt' is empty": {"prompt": "\n"},
+  "fields 'instruction_id_list' and 'kwargs' have 1 and 2 items": {"kwargs": [{}, {}]},
+  "fields 'instruction_id_list' and 'kwargs' have 0 and 0 items": {"kwargs": [], "instruction_id_list": []},
+  "field 'kwargs' item 1 is NoneType, not dict": {"kwargs": [None]},
+  "nothing can be graded by it: problem 4": {"instruction_id_list": ["startend:middle_checker"]},
+  "nothing can be graded by it: problem 4: instruction 'startend:end_checker'": {
+    "kwargs": [{"end_phrase": 3}]
+  },
+}
+
+
+@pytest.mark.parametrize("told", BAD)
+def test_a_bad_row_is_named(tmp_path, told):
+  rows = [json.loads(line) for line in ROWS.read_text().splitlines()]
+  rows[3].update(BAD[told])
+  path = tmp_path / "a.jsonl"
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  with pytest.raises(ConfigError) as error:
+    build(tmp_path, path)
+  assert str(error.value).startswith(f"{path} row 4: ") and told in str(error.value)
