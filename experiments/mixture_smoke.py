@@ -4,7 +4,7 @@ Claim: none about reasoning. A decoder of 0.2M parameters trained for a minute s
 is that tasks whose verifiers are a parser, a computer algebra, a sandbox and a library of scorers train as one, by weight,
 with their host verifiers at work beside the device.
 Source: Lambert, the PSYOP essay: "a large swath of prompts where a verifiable answer is present".
-Command: o1jax train experiments/mixture_smoke.py [--log.profile 45 46]
+Command: o1jax train experiments/mixture_smoke.py [--log.profile 155 156]
 Expected: about two minutes on 2 cores, no download. `prompts/<task>` follows the weights, `rewards/<task>/mean` is each task's own,
 and with `--rl.overlap False` every number but the clock's is the same. A profile of two steps shows the
 spans `verify` beside the device's work.
@@ -51,7 +51,7 @@ def get_config() -> TrainConfig:
     name="mixture_smoke",
     model=ModelConfig(width=64, layers=2, heads=4, kv_heads=2, head_dim=16, mlp=192),
     task=MixtureConfig(parts, TextConfig(vocab=512)),
-    sft=SftConfig(steps=40, rows=8, length=512, optim=OptimConfig(lr=3e-3, warmup=5, schedule="cosine")),
+    sft=SftConfig(steps=150, rows=8, length=512, optim=OptimConfig(lr=3e-3, warmup=5, schedule="cosine")),
     rl=RLConfig(
       steps=12, prompts=16, samples=4, max_prompt=320, max_tokens=96, chunks=2, kl=KLConfig(0.01),
       curriculum=CurriculumConfig("pass_rate", floor=0.2, rate=0.5),
