@@ -102,7 +102,7 @@ def equal(gold: Any, answer: Any) -> bool:
   if _relations(gold) or _relations(answer):
     return _same_relation(gold, answer)
   if isinstance(gold, sympy.FiniteSet) or isinstance(answer, sympy.FiniteSet):
-    return _cover(_elements(gold), _elements(answer), equal)
+    return _cover(_elements(gold), _elements(answer), _same_element)
   gold_items, answer_items = _ordered(gold), _ordered(answer)
   if gold_items is not None and answer_items is not None:
     return len(gold_items) == len(answer_items) and all(map(equal, gold_items, answer_items))
@@ -112,9 +112,16 @@ def equal(gold: Any, answer: Any) -> bool:
   return alike and same_value(gold, answer)
 
 
+def _same_element(gold: Any, answer: Any) -> bool:
+  """Elements of lists. Names are not to be left out here: `x = 1, y = 2` is not 1, 2."""
+  return bool(_relations(gold)) == bool(_relations(answer)) and equal(gold, answer)
+
+
 def _cover(gold: Sequence[Any], answer: Sequence[Any], match: Callable[[Any, Any], bool]) -> bool:
   """Whether each of the one has its like among the others, and the other way round."""
-  return all(any(match(g, a) for a in answer) for g in gold) and all(any(match(g, a) for g in gold) for a in answer)
+  return all(any(match(g, a) for a in answer) for g in gold) and all(
+    any(match(g, a) for g in gold) for a in answer
+  )
 
 
 def _elements(value: Any) -> list[Any]:
@@ -126,7 +133,9 @@ def _elements(value: Any) -> list[Any]:
   if len(labels) != 1 or None in labels:
     return list(value.args)
   values = [element if name is None else name[1] for name, element in zip(named, value.args)]
-  return [inner for outer in values for inner in (outer.args if isinstance(outer, sympy.FiniteSet) else [outer])]
+  return [
+    inner for outer in values for inner in (outer.args if isinstance(outer, sympy.FiniteSet) else [outer])
+  ]
 
 
 def _ordered(value: Any) -> Sequence[Any] | None:
@@ -183,29 +192,33 @@ def _same_relation(gold: Any, answer: Any) -> bool:
 
 
 def _same_equation(gold: Any, answer: Any) -> bool:
-  """Equations, or one with a value. `all` of no links is true, so that a value counts as an equation here."""
+  """Two equations, or one with a value. A gold `x = 5` asks for a solution: `2x = 10` is none."""
   gold_named = _named(gold) if _relations(gold) else (None, gold)
   named = _named(answer) if _relations(answer) else (None, answer)
-  if gold_named is None or named is None:
-    return _same_curve(gold, answer)
+  solved = (
+    gold_named is not None and isinstance(gold_named[0], sympy.Symbol) and not gold_named[1].free_symbols
+  )
+  if (
+    gold_named is None
+    or named is None
+    or _relations(gold)
+    and _relations(answer)
+    and gold_named[0] != named[0]
+  ):
+    return not solved and _same_curve(gold, answer)
   (gold_name, gold_value), (name, value) = gold_named, named
   if not _relations(answer):
     return not isinstance(gold_name, sympy.Add) and equal(gold_value, value)
-  if not _relations(gold):
-    full = getattr(gold, "free_symbols", None) and not isinstance(name, (sympy.Symbol, AppliedUndef, type(None)))
-    return not full and equal(gold_value, value)
-  if gold_name == name:
-    return equal(gold_value, value)
-  solved = isinstance(gold_name, sympy.Symbol) and not gold_value.free_symbols
-  return not solved and _same_curve(gold, answer)
+  if not _relations(gold) and gold.free_symbols:  # `y = 2x + 1` for 2x + 1, but not `x + y = 2x + 1`
+    return isinstance(name, (sympy.Symbol, AppliedUndef)) and equal(gold_value, value)
+  return equal(gold_value, value)
 
 
 def _same_curve(gold: Any, answer: Any) -> bool:
   """Whether the sides' differences of two equations have a constant ratio: `y = 2x + 1` and `2x - y + 1 = 0`."""
   if not isinstance(gold, Eq) or not isinstance(answer, Eq):
     return False
-  ratio = _ratio(gold, answer)
-  return ratio is not None
+  return _ratio(gold, answer) is not None
 
 
 def _same_inequality(gold: Relational, answer: Relational) -> bool:
@@ -218,7 +231,9 @@ def _same_inequality(gold: Relational, answer: Relational) -> bool:
   ratio = _ratio(gold, answer)
   if ratio is None or any(unequal):
     return ratio is not None
-  turned = isinstance(gold, up) and isinstance(answer, down) or isinstance(gold, down) and isinstance(answer, up)
+  turned = (
+    isinstance(gold, up) and isinstance(answer, down) or isinstance(gold, down) and isinstance(answer, up)
+  )
   return bool(ratio < 0) if turned else bool(ratio > 0)
 
 
@@ -228,14 +243,21 @@ def _ratio(gold: Relational, answer: Relational) -> Any:
     ratio = sympy.simplify((gold.lhs - gold.rhs) / (answer.lhs - answer.rhs))
   except (TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError):
     return None  # sides that are no numbers, such as sets
-  return ratio if ratio.is_number and ratio.is_extended_real and ratio.is_finite and ratio.is_nonzero else None
+  return (
+    ratio if ratio.is_number and ratio.is_extended_real and ratio.is_finite and ratio.is_nonzero else None
+  )
 
 
 def _same_set(gold: Any, answer: Any) -> bool:
   """Inequalities and a set of numbers. A gold `(1, 2)` may be a point: no inequality says the same."""
   other = answer if _relations(gold) else gold
   point = other is gold and _ordered(gold) is not None
-  return isinstance(other, sympy.Set) and not isinstance(other, sympy.FiniteSet) and not point and _verified(gold, answer)
+  return (
+    isinstance(other, sympy.Set)
+    and not isinstance(other, sympy.FiniteSet)
+    and not point
+    and _verified(gold, answer)
+  )
 
 
 # --- numbers, expressions, matrices, sets
