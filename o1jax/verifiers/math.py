@@ -106,14 +106,19 @@ def _stated(text: str, order: Sequence[str]) -> tuple[list[Stated], list[Stated]
 
 
 def _values(behind: Sequence[Stated]) -> list[Answer]:
-  """Those that are formulas: `The answer is positive.` behind a box is a remark."""
+  """Those that are no remarks: `The answer is positive.` behind a box is one, `The answer is B.` is not."""
   answers = []
   for stated in behind:
     try:
       answer = read(stated.text)
     except UnreadableError:
       continue
-    answers += [answer] if isinstance(answer.form, Formula) else []
+    remark = (
+      answer.form is None
+      or isinstance(answer.form, Words)
+      and any(len(item) > 1 for item in answer.form.items)
+    )
+    answers += [] if remark else [answer]
   return answers
 
 

@@ -102,7 +102,7 @@ def equal(gold: Any, answer: Any) -> bool:
   if _relations(gold) or _relations(answer):
     return _same_relation(gold, answer)
   if isinstance(gold, sympy.FiniteSet) or isinstance(answer, sympy.FiniteSet):
-    return _cover(_elements(gold), _elements(answer), equal)
+    return _cover(_elements(gold), _elements(answer), _same_element)
   gold_items, answer_items = _ordered(gold), _ordered(answer)
   if gold_items is not None and answer_items is not None:
     return len(gold_items) == len(answer_items) and all(map(equal, gold_items, answer_items))
@@ -110,6 +110,11 @@ def equal(gold: Any, answer: Any) -> bool:
     return False
   alike = any(isinstance(gold, kind) and isinstance(answer, kind) for kind in _KINDS)
   return alike and same_value(gold, answer)
+
+
+def _same_element(gold: Any, answer: Any) -> bool:
+  """Elements of lists. Names are not to be left out here: `x = 1, y = 2` is not 1, 2."""
+  return bool(_relations(gold)) == bool(_relations(answer)) and equal(gold, answer)
 
 
 def _cover(gold: Sequence[Any], answer: Sequence[Any], match: Callable[[Any, Any], bool]) -> bool:
@@ -187,31 +192,33 @@ def _same_relation(gold: Any, answer: Any) -> bool:
 
 
 def _same_equation(gold: Any, answer: Any) -> bool:
-  """Equations, or one with a value. `all` of no links is true, so that a value counts as an equation here."""
+  """Two equations, or one with a value. A gold `x = 5` asks for a solution: `2x = 10` is none."""
   gold_named = _named(gold) if _relations(gold) else (None, gold)
   named = _named(answer) if _relations(answer) else (None, answer)
-  if gold_named is None or named is None:
-    return _same_curve(gold, answer)
+  solved = (
+    gold_named is not None and isinstance(gold_named[0], sympy.Symbol) and not gold_named[1].free_symbols
+  )
+  if (
+    gold_named is None
+    or named is None
+    or _relations(gold)
+    and _relations(answer)
+    and gold_named[0] != named[0]
+  ):
+    return not solved and _same_curve(gold, answer)
   (gold_name, gold_value), (name, value) = gold_named, named
   if not _relations(answer):
     return not isinstance(gold_name, sympy.Add) and equal(gold_value, value)
-  if not _relations(gold):
-    full = getattr(gold, "free_symbols", None) and not isinstance(
-      name, (sympy.Symbol, AppliedUndef, type(None))
-    )
-    return not full and equal(gold_value, value)
-  if gold_name == name:
-    return equal(gold_value, value)
-  solved = isinstance(gold_name, sympy.Symbol) and not gold_value.free_symbols
-  return not solved and _same_curve(gold, answer)
+  if not _relations(gold) and gold.free_symbols:  # `y = 2x + 1` for 2x + 1, but not `x + y = 2x + 1`
+    return isinstance(name, (sympy.Symbol, AppliedUndef)) and equal(gold_value, value)
+  return equal(gold_value, value)
 
 
 def _same_curve(gold: Any, answer: Any) -> bool:
   """Whether the sides' differences of two equations have a constant ratio: `y = 2x + 1` and `2x - y + 1 = 0`."""
   if not isinstance(gold, Eq) or not isinstance(answer, Eq):
     return False
-  ratio = _ratio(gold, answer)
-  return ratio is not None
+  return _ratio(gold, answer) is not None
 
 
 def _same_inequality(gold: Relational, answer: Relational) -> bool:

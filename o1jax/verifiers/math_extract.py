@@ -35,6 +35,7 @@ _OPERAND = re.compile(r"[-+(\u2212$€£]{0,4}\.?[0-9][-0-9.,/*^+()×·÷%°:=;\
 _OPERATOR = re.compile(r"[-+*/×·÷=\u2212]|or|and", re.IGNORECASE)
 _UNIT = re.compile(r"%|°|percent|degrees|dollars|cents|units", re.IGNORECASE)
 _NAME = re.compile(r"[(]?[^\W\d_][)]?|.*[)}\]|]")  # what a sign behind it joins to the next number
+_EVIDENT = re.compile(r"[0-9$\\=]|^\W*[A-J]\W*$")
 _THOUGHT_END = "</think>"
 
 
@@ -83,14 +84,20 @@ def hashes(text: str) -> list[Stated]:
   found = []
   for mark in itertools.islice(_HASHES.finditer(text), MAX_STATED + 1):
     line = _LINE_OR_HASHES.split(text[mark.end() : mark.end() + MAX_LENGTH + 1], maxsplit=1)[0]
-    found.append(Stated(line.strip(), mark.start(), mark.end() + len(line)))
+    found.append(Stated(_whole(line), mark.start(), mark.end() + len(line)))
   return found
+
+
+def _whole(text: str) -> str:
+  """Without space around it; what was cut off at MAX_LENGTH + 1 stays longer than an answer may be."""
+  return text if len(text) > MAX_LENGTH else text.strip()
 
 
 def phrase(text: str) -> list[Stated]:
   """What stands behind "the answer is", "Answer:" and their like, to the end of the sentence or line.
 
-  Where something is called the final answer, the others are working.
+  Where something is called the final answer, the others are working; where one holds maths or is an option's letter,
+  those that do not are remarks ("the answer is positive").
   """
   marks = list(itertools.islice(_PHRASE.finditer(text), MAX_STATED + 1))
   headings = list(itertools.islice(_HEADING.finditer(text), MAX_STATED + 1))
@@ -101,7 +108,7 @@ def phrase(text: str) -> list[Stated]:
     if not found or mark.end() > found[-1].end:
       stated = _statement(text, mark.end())
       found += [stated] if stated.text else []
-  return found
+  return [stated for stated in found if _EVIDENT.search(stated.text)] or found
 
 
 def _statement(text: str, start: int) -> Stated:
@@ -111,8 +118,8 @@ def _statement(text: str, start: int) -> Stated:
   spans = [match.span() for match in _MATHS.finditer(window)]
   for end in _SENTENCE_END.finditer(window, skipped):
     if not any(first <= end.start() < last for first, last in spans):
-      return Stated(window[skipped : end.start()].strip(), start, start + end.start())
-  return Stated(window[skipped:].strip(), start, start + len(window))
+      return Stated(_whole(window[skipped : end.start()]), start, start + end.start())
+  return Stated(_whole(window[skipped:]), start, start + len(window))
 
 
 def expression(text: str) -> list[Stated]:
@@ -129,7 +136,9 @@ def expression(text: str) -> list[Stated]:
     parts = [next(filter(None, segment.groups())) for segment in segments[first:]]
     start, end = segments[first].start(), segments[-1].end()
     return [Stated(", ".join(parts), tail_start + start, tail_start + end)]
-  line = tail.rstrip().rpartition("\n")[2][-MAX_LENGTH:]
+  line = tail.rstrip().rpartition("\n")[2]
+  if len(line) > MAX_LENGTH:
+    line = line[-MAX_LENGTH:].partition(" ")[2]  # without the word that was cut
   number = _last_number(line.rstrip(" .*!").split())
   return [Stated(number, len(text) - len(line), len(text))] if number else []
 

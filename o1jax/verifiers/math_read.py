@@ -94,6 +94,7 @@ _BASED = re.compile(
   r"\(?(?P<digits>[0-9A-F]*[0-9][0-9A-F]*)\)?\s?_\s?(?:\{\s?(?P<base>[0-9]{1,2})\s?\}|(?P<one>[0-9]))"
 )
 
+_IDLE_SPACE = re.compile(r" (?![^\W_])|(?<![^\W_])(?<!,) |(?<=,) (?![0-9])")
 _TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
 _JOINING_TEXT = re.compile(r"\\text\s?\{(\s*,?\s*(?:and|or)\s*)\}", re.IGNORECASE)
 _AROUND_TEXT = re.compile(r"[\s,;:.&0-9'\-]*")
@@ -122,6 +123,9 @@ _ALL = frozenset({"all real numbers", "all reals", "all real x", "real numbers",
 def read(raw: str) -> Answer:
   """What an answer says. Raises UnreadableError where it says nothing, whatever it may be compared with."""
   text = clean(raw)
+  clock = _clock(_spelt(text))
+  if clock is not None:
+    return Answer(_key(_spelt(text).casefold()), None, clock)
   bare = _PERCENT.sub("", text)
   head, unit = split_unit(bare)
   key = _key(head)
@@ -130,19 +134,24 @@ def read(raw: str) -> Answer:
   return Answer(key, unit, _form(head, percent=bare != text))
 
 
+def _spelt(text: str) -> str:
+  r"""The text without `\text`."""
+  return re.sub(r"\s+", " ", _TEXT.sub(r"\1", text)).strip()
+
+
 def _key(text: str) -> str:
-  """The text without the spaces that part no two letters or digits."""
-  return re.sub(r"(?<![^\W_]) | (?![^\W_])", "", text.strip())
+  """The text without the spaces that part no letters or digits, and no `1, 234` that is a list."""
+  return _IDLE_SPACE.sub("", text.strip())
 
 
 def _form(text: str, percent: bool) -> Form | None:
   """The first form that the text has."""
   text = _JOINING_TEXT.sub(r" \1 ", text)
-  plain = re.sub(r"\s+", " ", _TEXT.sub(r"\1", text)).strip()
+  plain = _spelt(text)
   number = quick_number(text)
   if number is not None:
     return Formula(number, percent)
-  return _clock(plain) or _ratio(plain) or _based(text) or _words(text, plain) or _formula(text, percent)
+  return _ratio(plain) or _based(text) or _words(text, plain) or _formula(text, percent)
 
 
 def quick_number(text: str) -> sympy.Rational | None:

@@ -28,8 +28,9 @@ _FONTS = r"text(?:bf|it|rm|tt|sf|normal)|math(?:rm|bf|it|sf|tt)|mbox|hbox|emph|b
 _DRESS = tuple(
   (re.compile(pattern), plain)
   for pattern, plain in (
-    (r"\\(?:quad|qquad|thinspace|enspace)(?![a-zA-Z])|\\[;: ]|~", " "),
-    (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits)(?![a-zA-Z])\.?|\\!", ""),
+    (r"\\(?:quad|qquad|thinspace|enspace)(?![a-zA-Z])|(?<!\\)\\[;: ]|~", " "),
+    (r"(?<![0-9\\])\\,|(?<!\\)\\,(?![0-9])", " "),
+    (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits)(?![a-zA-Z])\.?|(?<!\\)\\!", ""),
     (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
     (rf"\\(?:{_FONTS})\s?\{{", r"\\text{"),
     (r"\\varnothing(?![a-zA-Z])", r"\\emptyset "),
@@ -44,6 +45,7 @@ _DRESS = tuple(
 _DELIMITERS = re.compile(r"(?<!\\)\\[()\[\]]|\$")
 CURRENCY_SIGN = "\u20ac"  # what any sign of a currency becomes: they are told apart by nobody's gold answers
 _ANY_CURRENCY = re.compile(r"\\\$|[€£¥₹]")
+_FULL_STOP = re.compile(r"(?<![.,;])[.,;][ *`]*$")  # an ellipsis is none
 _CONTENT = re.compile(r"\w|\\\{\s*\\\}")
 
 
@@ -77,7 +79,7 @@ def clean(text: str) -> str:
 def _stripped(text: str) -> str:
   """Delimiters off, and what may stand around an answer: stars of Markdown, a full stop."""
   text = re.sub(r"\s+", " ", _DELIMITERS.sub("", text))
-  return text.strip(" *`").rstrip(" .,;*`")
+  return _FULL_STOP.sub("", text.strip(" *`")).strip(" *`")
 
 
 def _check_nesting(text: str) -> None:
@@ -123,6 +125,7 @@ _REWRITES = tuple(
     (r"\\sqrt\s*([0-9a-zA-Z])(?![0-9.])", r"\\sqrt{\1}"),
     (r"\^\s*([0-9]*\.[0-9]+)", r"^{\1}"),
     (r"(?<=[0-9])[eE]([+-]?[0-9]{1,4})(?![0-9.])", r"\\cdot 10^{\1}"),
+    (r"\\log_([0-9])(?![0-9])", r"\\log_{\1}"),
     (r"<=", r"\\le "),
     (r">=", r"\\ge "),
     (r"!=", r"\\ne "),
@@ -139,7 +142,9 @@ _PRODUCTS = tuple(
     (r"((?:\\frac|\\binom)\{[^{}]*\}\{[^{}]*\})\s*(?=[0-9(]|\\(?:frac|binom))", r"\1\\cdot "),
   )
 )
-_MISREAD = re.compile(r"[0-9]\s*\{|[0-9)]\s*_|\\sqrt\s*[0-9]|[.'\"?@#:`%~]")
+_MISREAD = re.compile(
+  r"\^\s*(?:[^\s{}^\\]|\{[^{}]*\})\s*\^|[0-9][eE][-+]?[0-9]|[0-9]\s*\{|[0-9)]\s*_|\\sqrt\s*[0-9]|[.'\"?@#:`%~]"
+)
 _COMMANDS = frozenset(
   r"""frac sqrt cdot times div pm mp cup cap setminus backslash infty le leq leqslant ge geq geqslant lt gt ne neq in
   notin emptyset mathbb log ln exp sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh lfloor rfloor lceil rceil
@@ -149,8 +154,10 @@ _COMMANDS = frozenset(
 )
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)(?!\{[pbv]?matrix\})")
-# The parser computes these at once, whatever their size.
-_AT_ONCE = re.compile(r"\\binom(?!\{[0-9a-z]{1,4}\}\{[0-9a-z]{1,4}\})|\\Gamma\s*\(")
+# The parser computes these at once, whatever their size: binomials, and the ends of an interval to order them.
+_AT_ONCE = re.compile(
+  r"\\binom(?!\{[0-9a-z]{1,4}\}\{[0-9a-z]{1,4}\})|\\Gamma\s*\(|\^\s*\{?[-+]?[0-9]{5}|\^\s*\{[-+0-9\s]*\^|!\s*[!)]"
+)
 
 
 def latex(text: str) -> str | None:
