@@ -92,9 +92,8 @@ def main(descriptor: int) -> NoReturn:
   site.setquit()  # `exit` and `quit`, which programs call
   separate = os.geteuid() == 0
   if separate:
-    with contextlib.suppress(
-      PermissionError
-    ):  # the root of a user namespace may be denied it, and has none to drop
+    # The root of a user namespace may be denied it, and then has no groups to drop.
+    with contextlib.suppress(PermissionError):
       os.setgroups([])
   try:
     kernel.unshare(NAMESPACES)
