@@ -6,8 +6,8 @@
   - a string that defines `check(candidate)` (Chen et al. 2021, HumanEval). The prompt is code too, or holds it in its
     last fenced block: the completion may go on with it, or be a whole function; what the prompt defines is there for
     both the program and the tests;
-  - assertions, as a list of strings or one string (Austin et al. 2021, MBPP), behind `meta["test_setup"]` if there is one.
-    The prompt is not looked at;
+  - assertions, as a list of strings or one string (Austin et al. 2021, MBPP), behind
+    `meta["test_setup"]` if there is one. The prompt is not looked at;
   - a list of {"input", "output"}: the program reads standard input and prints; lines are compared as text, without
     trailing whitespace and empty lines at the end.
 `meta["entry_point"]`, where there is one, names the function under test.
@@ -25,6 +25,7 @@ from typing import Any
 
 from o1jax.verifiers.base import Problem, Verdict, Verify
 from o1jax.verifiers.sandbox import service
+from o1jax.verifiers.sandbox.names import left_to_the_program
 from o1jax.verifiers.sandbox.service import Limits
 
 MAX_TEXT = 200_000  # characters; a longer completion is unparsable
@@ -107,12 +108,19 @@ def _order(problem: Problem, code: str) -> dict[str, Any]:
       f"problem {problem.id}: tests are neither text, nor a list of texts, nor of input and output"
     )
   source = "\n".join([setup, *rows])
-  if not defines_check(source):
-    return {**order, "alternatives": [[code]], "tests": source}
+  check = defines_check(source)
+  try:
+    names, modules = left_to_the_program(source, known=check or entry_point is not None)
+  except (SyntaxError, ValueError) as error:
+    raise ValueError(
+      f"problem {problem.id}: its tests cannot be run: {type(error).__name__}: {error}"
+    ) from error
+  order = {**order, "tests": source, "check": check, "names": names, "modules": modules}
+  if not check:
+    return {**order, "alternatives": [[code]]}
   prompt = prompt_code(problem.prompt)
   helpers = [] if prompt is None else [_alternatives(code, prompt)[0][0]]
-  alternatives = _alternatives(code, prompt)
-  return {**order, "alternatives": alternatives, "helpers": helpers, "tests": source, "check": True}
+  return {**order, "alternatives": _alternatives(code, prompt), "helpers": helpers}
 
 
 def _is_script(test: Any) -> bool:

@@ -111,9 +111,9 @@ def judged(problem: Problem, source: str) -> str | None:
 
 
 def test_there_are_enough_of_them():
-  everything = [*programs("hostile_functions.txt"), *programs("hostile_scripts.txt")]
-  assert len(everything) + len(CALLS) + len(NUMBERS) >= 120
-  assert len({program.id for program in everything}) == len(everything)
+  functions, scripts = programs("hostile_functions.txt"), programs("hostile_scripts.txt")
+  assert len(functions) + len(scripts) + len(CALLS) + len(NUMBERS) >= 120
+  assert all(len({row.id for row in rows}) == len(rows) for rows in (functions, scripts))
 
 
 @pytest.mark.parametrize(("source", "error"), programs("hostile_functions.txt"))

@@ -1,6 +1,6 @@
 """The trusted side: keeps a zygote, and forks a tester for each item, so that no test sees what another left behind.
 
-    {"alternatives", "entry_point", "helpers", "tests", "check", "scripts", "limits"}
+    {"alternatives", "entry_point", "helpers", "tests", "check", "names", "modules", "scripts", "limits"}
       -> {"error"} | {"broken_tests"} | {"broken_sandbox"}
 
 Ends when the caller's end of the socket closes, at once; the kernel ends everything below with it.

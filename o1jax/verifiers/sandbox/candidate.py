@@ -48,8 +48,6 @@ def run(message_bytes: int) -> NoReturn:
   if not codes:
     os._exit(0)
   module = types.ModuleType("__main__" if order["script"] else MODULE)
-  for name in [name for name in sys.modules if name.partition(".")[0] == "o1jax"]:
-    del sys.modules[name]
   sys.modules["__main__"] = sys.modules[module.__name__] = module
   if order["script"]:
     _run_script(codes, module)

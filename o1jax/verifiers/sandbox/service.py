@@ -29,7 +29,10 @@ def f(x):
   return x + 1
 """
 _FORBIDDEN = "import os\nos.fork()\n"
-_CHECKED = {"entry_point": "f", "helpers": [], "tests": "assert f(1) == 2", "check": False, "scripts": None}
+_CHECKED = {
+  **{"entry_point": "f", "helpers": [], "scripts": None},
+  **{"tests": "assert f(1) == 2", "check": False, "names": ["f"], "modules": []},
+}
 
 
 class SandboxError(RuntimeError):

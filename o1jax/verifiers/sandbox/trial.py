@@ -9,18 +9,15 @@ it cannot be put to a process, whoever wrote the program. For the rest see `prog
 """
 
 import ast
-import builtins
 import fcntl
 import importlib
 import math
 import os
 import random
 import socket
-import symtable
-import sys
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from o1jax.verifiers.sandbox.program import Ended, Program
@@ -71,16 +68,12 @@ def _prepared(order: dict[str, Any], program: Program) -> tuple[types.CodeType, 
   try:
     for source in order["helpers"]:
       exec(_definitions(source), namespace)
+    namespace.update((name, importlib.import_module(name)) for name in order["modules"])
     code = compile(order["tests"], "<tests>", "exec")
-    names = free_names(order["tests"]) - set(namespace)
-    modules = unimported_modules(order["tests"], names)
-    namespace.update((name, importlib.import_module(name)) for name in modules)
   except Exception as error:
     raise BrokenTests(f"{type(error).__name__}: {error}") from error
-  target, names = order["entry_point"], names - modules
-  if not names and target is None and not order["check"]:
-    names |= builtin_targets(order["tests"])
-  for name in names | ({target} if target is not None else set()):
+  target = order["entry_point"]
+  for name in {*order["names"]}.difference(namespace).union([] if target is None else [target]):
     namespace[name] = _proxy(program, name)
   return code, namespace
 
@@ -106,55 +99,6 @@ def _definitions(source: str) -> Any:
   )
   body: list[ast.stmt] = [node for node in ast.parse(source).body if isinstance(node, kept)]
   return compile(ast.Module(body, []), "<prompt>", "exec")
-
-
-def free_names(source: str) -> set[str]:
-  """Names that a program reads as globals and nowhere binds, builtins apart."""
-  top = symtable.symtable(source, "<tests>", "exec")
-  bound = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
-  read = {
-    symbol.get_name()
-    for table in _tables(top)
-    for symbol in table.get_symbols()
-    if symbol.is_referenced() and (table is top or symbol.is_global())
-  }
-  return read - bound - set(vars(builtins))
-
-
-def unimported_modules(source: str, names: set[str]) -> set[str]:
-  """Those of `names` that tests use as a module of the standard library, counting on the program to import it."""
-  tree = ast.parse(source)
-  bases = [node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-  dotted = {base for base in bases if isinstance(base, ast.Name)}
-  bare = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node not in dotted}
-  return (names & set(sys.stdlib_module_names) & {base.id for base in dotted}) - bare
-
-
-def _tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
-  yield table
-  for child in table.get_children():
-    yield from _tables(child)
-
-
-def builtin_targets(source: str) -> set[str]:
-  """The builtin's name under which tests that name nothing else test a function, as in `assert sum(10, 15) == 6`.
-
-  It is what every assertion calls first; no name where they differ.
-  """
-  tests = [node.test for node in ast.parse(source).body if isinstance(node, ast.Assert)]
-  called = {_first_called(test) for test in tests}
-  return {name for name in called if name is not None} if len(called) == 1 else set()
-
-
-def _first_called(test: ast.expr) -> str | None:
-  while not isinstance(test, ast.Call):
-    if isinstance(test, ast.Compare):
-      test = test.left
-    elif isinstance(test, ast.UnaryOp):
-      test = test.operand
-    else:
-      return None
-  return test.func.id if isinstance(test.func, ast.Name) else None
 
 
 def _judge_scripts(order: dict[str, Any], zygote: socket.socket) -> str | None:

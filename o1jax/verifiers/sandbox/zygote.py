@@ -62,6 +62,7 @@ PRELOADED = (  # what programs import most, loaded once for all of them
     "typing",
   ),
 )
+_HOME = "/tmp"  # of programs: a file system of their own is there
 _OLD_ROOT = "/.old"
 _NOT_FOR_PROGRAMS = ("site-packages", "dist-packages")
 _NO_EXTENSIONS = ("_tkinter", "_test", "xx", "_xx")  # extension modules whose libraries no program needs
@@ -91,9 +92,8 @@ def main(descriptor: int) -> NoReturn:
   site.setquit()  # `exit` and `quit`, which programs call
   separate = os.geteuid() == 0
   if separate:
-    with contextlib.suppress(
-      PermissionError
-    ):  # the root of a user namespace may be denied it, and has none to drop
+    # The root of a user namespace may be denied it, and then has no groups to drop.
+    with contextlib.suppress(PermissionError):
       os.setgroups([])
   try:
     kernel.unshare(NAMESPACES)
@@ -105,6 +105,11 @@ def main(descriptor: int) -> NoReturn:
     _become_first(link)
   isolation = _isolate(separate, missing)
   _tell(link, {"missing": missing, "landlock": isolation.landlock, "user": isolation.user is not None})
+  os.environ.clear()
+  os.environ.update(HOME=_HOME, TMPDIR=_HOME)
+  for name in [name for name in sys.modules if name.partition(".")[0] == "o1jax"]:
+    del sys.modules[name]  # no business of programs'
+  # What is done here once is not done for each program, nor the memory that it touches copied for each.
   gc.collect()
   gc.freeze()
   gc.disable()
@@ -253,7 +258,7 @@ def _probe(prepared: ctypes.Structure) -> None:
 
 def _run(order: dict[str, Any], descriptors: list[int], isolation: Isolation) -> dict[str, Any]:
   """Runs one program to its end; what became of it. Leaves the last of `descriptors` open, the status."""
-  folder = "/tmp" if isolation.home is not None else tempfile.mkdtemp()
+  folder = _HOME if isolation.home is not None else tempfile.mkdtemp()
   try:
     if isolation.home is not None:
       kernel.unshare(kernel.CLONE_NEWPID)
@@ -326,8 +331,8 @@ def _lock_down(order: dict[str, Any], folder: str, isolation: Isolation) -> None
     size = f"size={order['file_bytes']},nr_inodes={order['files'] + 1},mode=1777"
     kernel.mount("tmpfs", folder, "tmpfs", flags, size)
   os.chdir(folder)
-  os.environ.clear()
-  os.environ.update(HOME=folder, TMPDIR=folder)
+  if folder != _HOME:
+    os.environ.update(HOME=folder, TMPDIR=folder)
   limits = {
     resource.RLIMIT_CORE: 0,
     resource.RLIMIT_CPU: order["cpu_seconds"],
