@@ -150,7 +150,7 @@ def number_sentences(text: str, prompt: str, *, num_sentences: Count, relation: 
 
 
 def number_paragraphs(text: str, prompt: str, *, num_paragraphs: Count) -> bool:
-  """Exactly that many paragraphs, divided by `***`. A blank one does not count at an end, and fails between."""
+  """Exactly that many paragraphs, divided by `***`. A blank one at an end does not count, between it fails."""
   first, *others = re.split(r"\s?\*\*\*\s?", text)
   inner, last = others[:-1], others[-1:]
   blank_ends = sum(not part.strip() for part in (first, *last))
@@ -261,13 +261,13 @@ def title(text: str, prompt: str) -> bool:
 
 
 def _titled(line: str) -> bool:
-  r"""Whether what `<<[^\n]+>>` finds in a line, from the first `<<` to the last `>>`, is more than brackets."""
+  r"""Whether what `<<[^\n]+>>` finds in a line, from first `<<` to last `>>`, is more than brackets."""
   start, end = line.find("<<"), line.rfind(">>")
   return 0 <= start <= end - 3 and bool(line[start : end + 2].lstrip("<").rstrip(">").strip())
 
 
 def two_responses(text: str, prompt: str) -> bool:
-  """Exactly two different texts divided by `******`. A blank one does not count at an end, and fails between."""
+  """Exactly two different texts divided by `******`. A blank one at an end does not count, between it fails."""
   parts = [part.strip() for part in text.split("******")]
   filled = [part for part in parts if part]
   return all(parts[1:-1]) and len(filled) == 2 and filled[0] != filled[1]

@@ -13,9 +13,10 @@ docstrings of other packages 7 have, 0.08%; held to the bounds of IFEval's 52 in
 make 463,736 verdicts, of which 16 differ, and none of the counts of words in capitals does. What differs is
 an ordinary word that is not listed, or an abbreviation, after an ellipsis, a lone letter or an abbreviation.
 
-Punkt's patterns are those of NLTK up to 3.9.1, by which published accuracies were computed. Later releases
-take a typographic quote after a full stop for the end of a sentence, which made a difference to 1 in 540
-prompts of IFEval.
+Punkt's patterns are those of NLTK 3.8.1 and 3.9.1, of the time when the published accuracies were computed:
+the same sentences in 9,540 texts. 3.10 takes a typographic quote after a full stop for the end of a sentence,
+which makes a difference to 1 in 540 prompts of IFEval. The words are those of the release installed, which cuts
+`DON'T` and `'A` apart more often: 2 of 4,540 texts have another count of words in capitals than under 3.8.1.
 """
 
 import re
@@ -47,12 +48,12 @@ _ABBREVIATIONS = (_TITLES, _DATES, _FIRMS, _STATES, _COUNTRIES, _OTHERS, _LETTER
 # Capitalised, these begin a new sentence even after an abbreviation or an ellipsis.
 _STARTERS = (
   "according although among but despite even he however i if in indeed instead it many meanwhile moreover"
-  " most nevertheless nonetheless nor separately similarly since so some the there these they this though thus"
-  " under when while yet both"
+  " most nevertheless nonetheless nor separately similarly since so some the there these they this though"
+  " thus under when while yet both"
 )
 
 # Ordinary words, which are no names, so that `x. The` is two sentences and `J. Bach` is not. The first have a
-# capital inside sentences too, in titles; the others rarely have, and begin a sentence after `p.m.` and `...`.
+# capital inside sentences too, in titles; the others rarely have: they begin a sentence after `p.m.` and `...`.
 _IN_TITLES = """
   a about across actually add additional after again against air all alone also although am among an and
   another answer any are around art as asks at avoid background basically be beauty because been before
