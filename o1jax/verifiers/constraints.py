@@ -1,12 +1,15 @@
-"""Instructions that a program can check, judged as IFEval judges them (Zhou et al. 2023, arXiv 2311.07911, section 2).
+"""Instructions that a program can check, judged as IFEval judges them (Zhou et al. 2023, arXiv 2311.07911).
 
-    response -> its variants under a reading -> each instruction's check on each -> followed in any -> all followed?
+    response -> its variants under a reading -> each instruction's check on each -> followed in any -> all
+    followed?
 
-The strict reading takes the response as it is written. The loose one also tries it without its first line, its last,
-or both, which often hold a greeting or a farewell, and each of these without asterisks. A blank variant follows
-nothing. Judged both ways per instruction and per prompt, these are the paper's four accuracies.
+The strict reading takes the response as it is written. The loose one also tries it without its first line,
+its last, or both, which often hold a greeting or a farewell, and each of these without asterisks. A blank
+variant follows nothing. Judged both ways per instruction and per prompt, these are the paper's four
+accuracies.
 
-The checks are in `instructions`, where others are added; what they read of English is in `sentences` and `language`.
+The checks are in `instructions`, where others are added; what they read of English is in `sentences` and
+`language`.
 """
 
 import functools
@@ -40,9 +43,9 @@ READINGS: dict[str, Callable[[str], tuple[str, ...]]] = {"strict": as_written, "
 def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
   """Judges completions[i] against problems[i]: reward 1.0 where all instructions are followed, strictly read.
 
-  `parsed` is a JSON text, {"strict": [true, false], "loose": [true, true]}, with one entry an instruction; None, with
-  the error "unparsable", of a response longer than MAX_LENGTH or with JSON nested too deep. Raises ValueError where
-  the lengths differ, or as `bind` does.
+  `parsed` is a JSON text, {"strict": [true, false], "loose": [true, true]}, with one entry an instruction;
+  None, with the error "unparsable", of a response longer than MAX_LENGTH or with JSON nested too deep. Raises
+  ValueError where the lengths differ, or as `bind` does.
   """
   return _verify("strict", problems, completions)
 
@@ -57,8 +60,8 @@ def make_verify(reading: str) -> Verify:
 def bind(problem: Problem) -> list[Check]:
   """The checks of a problem's instructions, in order, with its prompt and their arguments filled in.
 
-  Reads `meta["instruction_id_list"]` and `meta["kwargs"]`, one mapping of arguments an instruction. Raises ValueError
-  naming the problem, and the instruction that does not exist or whose arguments do not fit.
+  Reads `meta["instruction_id_list"]` and `meta["kwargs"]`, one mapping of arguments an instruction. Raises
+  ValueError naming the problem, and the instruction that does not exist or whose arguments do not fit.
   """
   names, rows = problem.meta.get("instruction_id_list"), problem.meta.get("kwargs")
   if not isinstance(names, list) or not isinstance(rows, list) or not 0 < len(names) == len(rows):
@@ -70,8 +73,8 @@ def bind(problem: Problem) -> list[Check]:
 def accuracies(problems: Sequence[Problem], verdicts: Sequence[Verdict]) -> dict[str, float]:
   """Shares of prompts and of instructions that are followed, under either reading: `prompt/strict` and so on.
 
-  A verdict that tells nothing (a timeout, say) stands for a response that follows nothing. Raises ValueError where
-  there is none, or the lengths differ.
+  A verdict that tells nothing (a timeout, say) stands for a response that follows nothing. Raises ValueError
+  where there is none, or the lengths differ.
   """
   if not verdicts:
     raise ValueError("there are no verdicts to sum up")

@@ -1,13 +1,14 @@
-r"""The 25 instructions of IFEval whose following a program can check (Zhou et al. 2023, arXiv 2311.07911, table 1).
+r"""The 25 instructions of IFEval, which a program can check (Zhou et al. 2023, arXiv 2311.07911, table 1).
 
-Each check is a pure function (text, prompt, **arguments) -> bool of one response that is not blank. The rules are
-those of the published checkers, quirks included, since published accuracies hold for them alone. Where a published
-pattern can take quadratic time, a linear one that accepts the same texts stands here.
+Each check is a pure function (text, prompt, **arguments) -> bool of one response that is not blank. The rules
+are those of the published checkers, quirks included, since published accuracies hold for them alone. Where a
+published pattern can take quadratic time, a linear one that accepts the same texts stands here.
 
 To add one: write its function, whose annotations say what its arguments have to be, and give it a line in
 INSTRUCTIONS. A new kind of argument is a NewType and a line in ARGUMENTS.
 
-Left out: the published checkers draw an argument that is missing or impossible at random; here it is an error.
+Left out: the published checkers draw an argument that is missing or impossible at random; here it is an
+error.
 """
 
 import inspect
@@ -92,7 +93,7 @@ ARGUMENTS: dict[Any, Callable[[Any], Any]] = {
 
 
 def read_arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-  """The arguments of the instruction `name`, checked; those that are None are another instruction's, and are dropped.
+  """The arguments of the instruction `name`, checked; those that are None, another's, are dropped.
 
   Raises ValueError where there is no such instruction, or one is missing, unknown or not what it has to be.
   """
@@ -117,7 +118,7 @@ def read_arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def existence(text: str, prompt: str, *, keywords: Patterns) -> bool:
-  """Each keyword occurs, in any case, inside of other words too. Keywords are regular expressions, as published."""
+  """Each keyword, read as a regular expression, occurs in any case, inside of other words too."""
   return all(re.search(keyword, text, re.IGNORECASE) is not None for keyword in keywords)
 
 
@@ -149,7 +150,7 @@ def number_sentences(text: str, prompt: str, *, num_sentences: Count, relation: 
 
 
 def number_paragraphs(text: str, prompt: str, *, num_paragraphs: Count) -> bool:
-  """Exactly that many paragraphs, divided by `***`. A blank one is not counted first or last, and fails between."""
+  """Exactly that many paragraphs, divided by `***`. A blank one at an end does not count, between it fails."""
   first, *others = re.split(r"\s?\*\*\*\s?", text)
   inner, last = others[:-1], others[-1:]
   blank_ends = sum(not part.strip() for part in (first, *last))
@@ -166,8 +167,9 @@ def nth_paragraph_first_word(
 ) -> bool:
   r"""Exactly that many paragraphs that are not blank, divided by "\n\n", and the nth begins with the word.
 
-  The nth is counted among all paragraphs, blank ones included, though it has to be within the number of the others.
-  Its first word is what stands before the first of .,?!'" once quotes before it are taken off, in any case.
+  The nth is counted among all paragraphs, blank ones included, though it has to be within the number of the
+  others. Its first word is what stands before the first of .,?!'" once quotes before it are taken off, in any
+  case.
   """
   paragraphs = text.split("\n\n")
   filled = sum(bool(paragraph.strip()) for paragraph in paragraphs)
@@ -205,7 +207,8 @@ _POSTSCRIPTS = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
 def number_bullet_lists(text: str, prompt: str, *, num_bullets: Count) -> bool:
   """Exactly that many lines that begin with `*` or `-` after white space.
 
-  As published, `**` begins none, `---` does, and a `*` that is alone on its line is one with the line below it.
+  As published, `**` begins none, `---` does, and a `*` that is alone on its line is one with the line below
+  it.
   """
   stars = re.findall(r"^[^\S\n]*\*[^*].*$", text, re.MULTILINE)
   dashes = re.findall(r"^[^\S\n]*-", text, re.MULTILINE)
@@ -218,7 +221,7 @@ def constrained_response(text: str, prompt: str) -> bool:
 
 
 def number_highlighted_sections(text: str, prompt: str, *, num_highlights: Count) -> bool:
-  """At least that many `*...*` and `**...**` within a line that are not blank inside; `**a**` counts once, as the latter.
+  """At least that many `*...*` and `**...**` within a line that are not blank inside; `**a**` counts once.
 
   Both are looked for in the whole text, so that a star can close one and belong to another.
   """
@@ -229,21 +232,21 @@ def number_highlighted_sections(text: str, prompt: str, *, num_highlights: Count
 
 
 def multiple_sections(text: str, prompt: str, *, section_spliter: Pattern, num_sections: Count) -> bool:
-  r"""At least that many headings, each the word and a number, one white space or none between (`Section\s?\d+`)."""
+  r"""At least that many headings, the word and a number with a white space between or none: `Day\s?\d+`."""
   return len(re.split(rf"\s?{section_spliter.strip()}\s?\d+\s?", text)) - 1 >= num_sections
 
 
 def json_format(text: str, prompt: str) -> bool:
   """The text is one JSON value, a bare string or number too, at most within a fence of ``` or ```json.
 
-  Raises RecursionError where brackets nest deeper than MAX_NESTING.
+  Raises RecursionError where it begins with a bracket, and brackets nest deeper than MAX_NESTING.
   """
   text = text.strip()
   for fence in ("```json", "```Json", "```JSON", "```"):
     text = text.removeprefix(fence)
   text = text.removesuffix("```").strip()
   steps = ((letter in "[{") - (letter in "]}") for letter in text)
-  if max(itertools.accumulate(steps), default=0) > MAX_NESTING:
+  if text.startswith(("[", "{")) and max(itertools.accumulate(steps)) > MAX_NESTING:
     raise RecursionError(f"JSON nested deeper than {MAX_NESTING}")
   try:
     json.loads(text)
@@ -258,13 +261,13 @@ def title(text: str, prompt: str) -> bool:
 
 
 def _titled(line: str) -> bool:
-  """Whether what `<<[^\n]+>>` finds in a line, from its first `<<` to its last `>>`, is more than brackets."""
+  r"""Whether what `<<[^\n]+>>` finds in a line, from first `<<` to last `>>`, is more than brackets."""
   start, end = line.find("<<"), line.rfind(">>")
   return 0 <= start <= end - 3 and bool(line[start : end + 2].lstrip("<").rstrip(">").strip())
 
 
 def two_responses(text: str, prompt: str) -> bool:
-  """Exactly two different texts divided by `******`. A blank one is passed over first or last, and fails between."""
+  """Exactly two different texts divided by `******`. A blank one at an end does not count, between it fails."""
   parts = [part.strip() for part in text.split("******")]
   filled = [part for part in parts if part]
   return all(parts[1:-1]) and len(filled) == 2 and filled[0] != filled[1]
@@ -289,7 +292,7 @@ def quotation(text: str, prompt: str) -> bool:
 def capital_word_frequency(
   text: str, prompt: str, *, capital_frequency: Count, capital_relation: Relation
 ) -> bool:
-  """That many tokens in capitals, `I`, `A` and `U.S.` among them; a hyphenated word is one token, `IT'S` are two."""
+  """That many tokens in capitals, `I` and `U.S.` among them; a hyphenated word is one, `IT'S` are two."""
   return RELATIONS[capital_relation](sum(word.isupper() for word in words(text)), capital_frequency)
 
 

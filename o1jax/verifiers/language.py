@@ -1,7 +1,7 @@
 """Which language a text is written in, by langdetect 1.0.9, with its sampling made repeatable.
 
-langdetect (after Shuyo 2010, "Language Detection Library for Java") tries letter n-grams in a random order and breaks
-off early, so that without a seed a short text is now one language, now another.
+langdetect (after Shuyo 2010, "Language Detection Library for Java") tries letter n-grams in a random order
+and breaks off early, so that without a seed a short text is now one language, now another.
 """
 
 import os
@@ -28,7 +28,7 @@ _FACTORY = _load()  # at import, a quarter of a second: a fork server's workers 
 
 
 def detect(text: str) -> str | None:
-  """ISO 639-1 code of the likeliest language; "unknown" where none is likely, None where nothing can be read off.
+  """ISO 639-1 code of the likeliest language; "unknown" where none is, None of a text with nothing to tell by.
 
   Web and mail addresses are passed over, and all but the first 10,000 characters.
   """

@@ -1,16 +1,22 @@
-r"""English sentences and words, cut as the checkers of IFEval cut them: with NLTK, and without its trained data.
+"""English sentences and words, cut as IFEval's checkers cut them: with NLTK, and without its trained data.
 
     text -> candidate ends (. ? !) -> Punkt's rules with the parameters below -> sentences -> Treebank words
 
 Library: NLTK, its `PunktSentenceTokenizer` (Kiss & Strunk 2006, "Unsupervised Multilingual Sentence Boundary
-Detection") and its `NLTKWordTokenizer`. What NLTK downloads are Punkt's trained parameters for English; in their place
-stand the short lists of this file, chosen to agree with that model where it is peculiar too: `e.g.`, `i.e.`, `etc.`,
-`No.` and `Capt.` end a sentence there, so they are no abbreviations here.
+Detection") and its `NLTKWordTokenizer`. What NLTK downloads are Punkt's trained parameters for English; in
+their place stand the lists of this file, chosen to agree with that model where it is peculiar too: `e.g.`,
+`i.e.`, `etc.`, `No.` and `Capt.` end a sentence there, so they are no abbreviations here.
 
-MEASURED
+How far they differ, as measured: of 24,297 texts by which the lists were chosen (GSM8K, MBPP, prompts of
+IFEval, read-mes, docstrings) 5 have another number of sentences than under the trained parameters. Of 8,918
+docstrings of other packages 7 have, 0.08%; held to the bounds of IFEval's 52 instructions on sentences they
+make 463,736 verdicts, of which 16 differ, and none of the counts of words in capitals does. What differs is
+an ordinary word that is not listed, or an abbreviation, after an ellipsis, a lone letter or an abbreviation.
 
-Punkt's patterns are those of NLTK up to 3.9.1, by which the published figures were computed. Later releases take a
-typographic quote after a full stop for the end of a sentence.
+Punkt's patterns are those of NLTK 3.8.1 and 3.9.1, of the time when the published accuracies were computed:
+the same sentences in 9,540 texts. 3.10 takes a typographic quote after a full stop for the end of a sentence,
+which makes a difference to 1 in 540 prompts of IFEval. The words are those of the release installed, which cuts
+`DON'T` and `'A` apart more often: 2 of 4,540 texts have another count of words in capitals than under 3.8.1.
 """
 
 import re
@@ -34,20 +40,20 @@ _OTHERS = "vs ave ft mg ok ph.d m.b.a"
 # These letters never end a sentence; the others may, before an ordinary word.
 _LETTERS = "c d e f g h k l m n p r s t v w"
 _INITIALS = (
-  "a.a a.c a.d a.h a.s a.t b.f b.v c.v d.h d.w e.f e.h e.l e.m f.g f.j g.d g.f g.k h.c h.f h.m j.b j.c j.j j.k j.p"
-  " j.r l.f l.p m.j r.a r.h r.i r.j r.k r.t s.g s.s t.j w.c w.r w.w"
+  "a.a a.c a.d a.h a.s a.t b.f b.v c.v d.h d.w e.f e.h e.l e.m f.g f.j g.d g.f g.k h.c h.f h.m j.b j.c j.j"
+  " j.k j.p j.r l.f l.p m.j r.a r.h r.i r.j r.k r.t s.g s.s t.j w.c w.r w.w"
 )
 _ABBREVIATIONS = (_TITLES, _DATES, _FIRMS, _STATES, _COUNTRIES, _OTHERS, _LETTERS, _INITIALS)
 
 # Capitalised, these begin a new sentence even after an abbreviation or an ellipsis.
 _STARTERS = (
-  "according although among but despite even he however i if in indeed instead it many meanwhile moreover most"
-  " nevertheless nonetheless nor separately similarly since so some the there these they this though thus under when"
-  " while yet both"
+  "according although among but despite even he however i if in indeed instead it many meanwhile moreover"
+  " most nevertheless nonetheless nor separately similarly since so some the there these they this though"
+  " thus under when while yet both"
 )
 
-# Ordinary words, which are no names, so that `x. The` is two sentences and `J. Bach` is not. The first are written
-# with a capital inside sentences too, in titles; the others rarely are, and begin a sentence after `p.m.` and `...`.
+# Ordinary words, which are no names, so that `x. The` is two sentences and `J. Bach` is not. The first have a
+# capital inside sentences too, in titles; the others rarely have: they begin a sentence after `p.m.` and `...`.
 _IN_TITLES = """
   a about across actually add additional after again against air all alone also although am among an and
   another answer any are around art as asks at avoid background basically be beauty because been before
@@ -139,7 +145,7 @@ _WORDS = NLTKWordTokenizer()
 
 
 def sentences(text: str) -> list[str]:
-  """The sentences of a text, in order; what has no letter counts too, as the `1.` of a list that goes on `1. Eggs`."""
+  """The sentences of a text, in order; what has no letter counts too, as the `1.` of `1. Eggs` does."""
   return _PUNKT.tokenize(text)
 
 

@@ -1,4 +1,4 @@
-"""Arguments that fit and do not, and linear patterns against the published ones that can take quadratic time."""
+"""Arguments that fit and do not, and linear patterns against the published ones that can be quadratic."""
 
 import random
 import re

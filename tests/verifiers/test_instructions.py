@@ -8,7 +8,7 @@ LEAST, LESS = "at least", "less than"
 ENGLISH = "the boy walked to the old house by the river and sat down with his mother and his friends"
 GERMAN = "der junge ging zu dem alten haus am fluss und setzte sich zu seiner mutter und seinen freunden"
 
-# instruction -> rows of (arguments, followed, broken): texts that keep to it under these arguments, and texts that do not.
+# instruction -> rows of (arguments, texts that keep to it under these, texts that do not).
 TABLE = {
   "change_case:capital_word_frequency": [
     (

@@ -1,0 +1,79 @@
+"""Sentences as Punkt's trained English model counts them, by parameters of our own."""
+
+import random
+import re
+
+import pytest
+from nltk.tokenize import punkt
+
+from o1jax.verifiers import sentences as module
+from o1jax.verifiers.sentences import sentences, words
+
+# What the trained model makes of them, as it was looked up there; parted by |.
+TABLE = [
+  "One. |Two! |Three?",
+  "Mr. Day met Dr. Fox at 5 p.m. in the U.S. with J. K. Bach.",
+  "We left at 5 p.m. |The U.S. is big.",
+  "He came, e.g. |by train, i.e. |late, etc. |No. |5 it was.",
+  "Capt. |Ahab sailed.",
+  "Solve for x. |The answer is y. |Then stop.",
+  "Vitamin C. The rest.",
+  "1. |Eggs\n2. |Ham and so on",
+  "1. eggs\n2. ham",
+  "Well... |But no... Ann stays... and so on.",
+  "He said (so it was.) |Then: \"Go!\" |'No.' |End",
+  "He said “Go.” Then he left.",
+  "Wait!!! |What?! |Oh",
+  "It is 3.14 or 1.000.000. |Yes",
+  "See example.org or a.b.c.",
+  "One.\r\n|Two.\r\n\r\n|Three.",
+  "No full stop\n\nA new paragraph",
+  "Go.Stay.",
+  "日本。日本。",
+]
+
+
+@pytest.mark.parametrize("marked", TABLE)
+def test_table(marked):
+  found = sentences(marked.replace("|", ""))
+  assert found == [part.strip() for part in marked.split("|")]
+
+
+def test_words_are_cut_within_sentences():
+  assert words('I don\'t. "A-B," U.S.A. (NO)') == [
+    *("I", "do", "n't", ".", "``", "A-B", ",", "''", "U.S.A.", "(", "NO", ")"),
+  ]
+
+
+def test_only_the_quotes_differ_from_the_patterns_of_the_library():
+  ours = module._PUNKT
+  theirs = punkt.PunktSentenceTokenizer(ours._params)
+  rng = random.Random(0)
+  pieces = [
+    *".?!,;:()[]{}\"'*-@#&` \n\t",
+    "...",
+    "--",
+    ". . .",
+    "Mr.",
+    "The",
+    "bach",
+    "J.",
+    "3.1",
+    "1.",
+    "e.g.",
+    "p.m.",
+  ]
+  for _ in range(3000):
+    text = "".join(rng.choice(pieces) for _ in range(rng.randrange(1, 30)))
+    assert ours.tokenize(text) == theirs.tokenize(text), repr(text)
+
+
+def test_marks_are_those_of_the_library():
+  assert (module._CAPITAL_INSIDE, module._SMALL_INSIDE) == (punkt._ORTHO_MID_UC, punkt._ORTHO_MID_LC)
+
+
+def test_lists_hold_each_word_once_and_in_small_letters():
+  for text in (" ".join(module._ABBREVIATIONS), module._STARTERS, module._IN_TITLES + module._ORDINARY):
+    listed = text.split()
+    assert len(set(listed)) == len(listed)
+    assert all(re.fullmatch(r"[a-z]+(?:\.[a-z]+)*", word) for word in listed)
