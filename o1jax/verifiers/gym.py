@@ -8,6 +8,7 @@ some for a long text that holds the right one: that is the library's choice.
 Where that choice would hand the reward to a trick, it is not followed:
   - scorers hand the answer to `eval`, or to sympy's parser, which evaluates Python. A completion is not to run as code:
     `eval` reads literals alone here, and where sympy would read the answer, only a formula gets that far;
+    That formula may not state the integral it was asked for, which the scorer would differentiate back;
   - complex_arithmetic gives `nan` full marks: only finite numbers are read;
   - game_of_life_halting gives every answer full marks, and coin_flip every leading part of the right one: both are
     graded here, as text and as a number.
@@ -57,7 +58,12 @@ _SHAPES: dict[str, re.Pattern[str]] = {
   "puzzle24": _FORMULA,
   "simple_integration": _FORMULA,
 }
-_READ_TOO = ("integrand",)  # of an entry's metadata: sympy reads it as it reads the answer
+# What sympy reads of an entry as it reads the answer.
+_READ_TOO: dict[str, Callable[[dict[str, Any]], Any]] = {
+  "intermediate_integration": lambda entry: entry["metadata"].get("integrand"),
+  "polynomial_multiplication": lambda entry: entry["answer"],
+  "simple_integration": lambda entry: entry["metadata"].get("integrand"),
+}
 _OUTPUT = "output"  # of the metadata: a board as tuples, which JSON makes lists
 _BOARDS = ("arc_agi", "rearc")
 _COIN_TOLERANCE = 1e-3  # of the probability itself
@@ -169,10 +175,9 @@ def _checked_entry(problem: str, name: str, entry: Any) -> dict[str, Any]:
   given = metadata.get("source_dataset", name)
   if given != name:
     raise ValueError(f"problem {problem}: its entry is of the dataset {given!r}, not {name!r}")
-  read = [str(entry["answer"]), *(metadata[field] for field in _READ_TOO if field in metadata)]
-  for text in read:
-    if not isinstance(text, str) or not _has_shape(name, text):
-      raise ValueError(f"problem {problem}: its entry holds {str(text)[:80]!r}, which {name} does not read")
+  read = _READ_TOO[name](entry) if name in _READ_TOO else ""
+  if not isinstance(read, str) or not _has_shape(name, read):
+    raise ValueError(f"problem {problem}: its entry holds {str(read)[:80]!r}, which {name} does not read")
   if name in _BOARDS and isinstance(metadata.get(_OUTPUT), list):
     return {**entry, "metadata": {**metadata, _OUTPUT: tuple(map(tuple, metadata[_OUTPUT]))}}
   return entry

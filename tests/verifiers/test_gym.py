@@ -83,6 +83,9 @@ def test_a_formula_is_read():
     "simple_integration", "x**2 + sin(x) + C", "<answer>sin(x) + x**2 + 3</answer>", **integral
   ).correct
   assert judge("simple_integration", "x**2 + sin(x) + C", "x**2", **integral).error == "wrong"
+  restated = "Integral(2*x + cos(x), x)"
+  assert judge("simple_integration", "x**2 + sin(x) + C", restated, **integral).error == "unparsable"
+  assert judge("simple_integration", f"{restated} + C", "x**2 + sin(x)", **integral).correct
   assert judge("countdown", "(3+4)*2", "2*(4 + 3)", numbers=[2, 3, 4], target=14).correct
   assert not judge("countdown", "(3+4)*2", "14", numbers=[2, 3, 4], target=14).correct
 
@@ -153,7 +156,10 @@ def test_what_is_a_formula(text, fits):
       {"dataset": "coin_flip", "entry": {"answer": "1", "metadata": {"source_dataset": "dice"}}},
       "of the dataset 'dice'",
     ),
-    ({"dataset": "puzzle24", "entry": {"answer": "exit()", "metadata": {}}}, "which puzzle24 does not read"),
+    (
+      {"dataset": "polynomial_multiplication", "entry": {"answer": "exit()", "metadata": {}}},
+      "which polynomial_multiplication does not read",
+    ),
     (
       {"dataset": "simple_integration", "entry": {"answer": "x", "metadata": {"integrand": "exit()"}}},
       "which simple_integration does not read",
@@ -171,11 +177,13 @@ def test_every_dataset_pays_for_its_own_answer_and_for_no_junk(name):
   import reasoning_gym
 
   junk = "0 1 zzz nan inf -1 [] {} () None True False yes no x".split()
-  for entry in reasoning_gym.create_dataset(name, seed=3, size=3):
+  for entry in reasoning_gym.create_dataset(name, seed=3, size=8):
     travelled = json.loads(json.dumps(entry))
     for given in (entry, travelled):
       asked = Problem("p", "", "", "gym", {"dataset": name, "entry": given})
-      if entry["answer"] is not None:  # some have many answers, and name none
+      if (
+        entry["answer"] is not None and "Integral" not in entry["answer"]
+      ):  # some have many answers, and name none
         assert verify([asked], [f"<answer>{entry['answer']}</answer>"])[0].correct
       told = verify([asked] * len(junk), junk)
       assert all(0.0 <= verdict.reward <= 1.0 for verdict in told)
