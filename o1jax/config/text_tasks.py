@@ -45,8 +45,8 @@ class Gsm8kConfig:
   )  # of train.jsonl and test.jsonl, checked on a download; None: unchecked
   data_dir: str = "data"  # where the prepared array_record files go
   held_out: int = 256  # rows held out of a single file; with two files, the first of test.jsonl
-  unverified: int = 0
-  decontaminate: tuple[str, ...] = ()
+  unverified: int = 0  # rows whose reference may fail its verifier: they are left out and named
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
@@ -68,8 +68,10 @@ class MathConfig:
   )  # of train.jsonl and test.jsonl, checked on a download; None: unchecked
   data_dir: str = "data"  # where the prepared array_record files go
   held_out: int = 256  # rows held out of a single file; with two files, the first of test.jsonl
-  unverified: int = 625  # one published solution in twenty
-  decontaminate: tuple[str, ...] = ()
+  unverified: int = (
+    625  # rows whose solution may fail its verifier, one in twenty: they are left out and named
+  )
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
@@ -86,10 +88,10 @@ class MbppConfig:
   sha256: str | None = _MBPP_SHA256  # checked on a download; None: unchecked
   data_dir: str = "data"  # where the prepared array_record files go
   held_out: int = 256  # the first of the test split
-  unverified: int = (
-    20  # three references' tests need objects, which the sandbox refuses; Pythons differ in others
-  )
-  decontaminate: tuple[str, ...] = ()
+  # Rows whose reference may fail its tests: they are left out and named. The tests of three published rows need objects,
+  # which the sandbox refuses; another Python may differ in others.
+  unverified: int = 20
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
@@ -107,8 +109,8 @@ class HumanevalConfig:
   data_dir: str = "data"  # where the prepared array_record files go
   held_out: int | None = None  # problems held out; the others are trained on. None: all are held out
   split_seed: int = 0  # which problems are held out, where not all are
-  unverified: int = 0
-  decontaminate: tuple[str, ...] = ()
+  unverified: int = 0  # rows whose reference may fail its verifier: they are left out and named
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
@@ -127,10 +129,10 @@ class BugfixConfig:
   bugs: int = 2  # buggy programs made of one row at most
   held_out: int = 256  # problems held out, made of the first rows of the test split
   split_seed: int = 0  # which bugs are tried
-  unverified: int = (
-    20  # three references' tests need objects, which the sandbox refuses; Pythons differ in others
-  )
-  decontaminate: tuple[str, ...] = ()
+  # Rows whose reference may fail its tests: they are left out and named. The tests of three published rows need objects,
+  # which the sandbox refuses; another Python may differ in others.
+  unverified: int = 20
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
@@ -152,7 +154,7 @@ class IfevalConfig:
   data_dir: str = "data"  # where the prepared array_record files go
   held_out: int | None = None  # problems held out; the others are trained on. None: all are held out
   split_seed: int = 0  # which problems are held out, where not all are
-  decontaminate: tuple[str, ...] = ()
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
@@ -198,9 +200,11 @@ class ReasoningGymConfig:
   size: int = 1024  # problems to train on
   held_out: int = 128  # problems kept from training, from other seeds
   split_seed: int = 0  # which problems there are
-  unverified: int = 128  # some datasets have entries that their own scorer cannot read
+  unverified: int = (
+    128  # entries that their own scorer may not read, as some datasets have: they are left out and named
+  )
   data_dir: str = "data"  # where the prepared array_record files go
-  decontaminate: tuple[str, ...] = ()
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:

@@ -71,7 +71,7 @@ def _made(cfg: ReasoningGymConfig) -> dict[str, pathlib.Path]:
   }
   options = {option: json.loads(value) for option, value in cfg.options}
   order = {"dataset": cfg.dataset, "options": options, "splits": splits}
-  code = [pathlib.Path(module.__file__).read_text(encoding="utf-8") for module in (gym_entries, plain)]
+  code = [pathlib.Path(str(module.__file__)).read_text(encoding="utf-8") for module in (gym_entries, plain)]
   key = content_hash([order, importlib.metadata.version("reasoning-gym"), code])[:16]
   paths = {split: pathlib.Path(cfg.data_dir) / NAME / "made" / key / f"{split}.jsonl" for split in SPLITS}
   if not all(path.is_file() for path in paths.values()):
