@@ -14,12 +14,12 @@ RESET = {"rl.kl.coef": 0.01, "rl.kl.reference": "reset"}
 
 def get_config() -> TrainConfig:
   """The longest of the XS runs, at a learning rate that makes trouble soon."""
-  return xs("long_run", {"rl.steps": 1600, "rl.optim.lr": 3e-4, "diagnostics.every": 80})
+  return xs("long_run", {"rl.steps": 1200, "rl.optim.lr": 3e-4, "diagnostics.every": 60})
 
 
 def sweep(full: bool) -> SweepConfig:
   """Four ways to hold on and three seeds; in full four times the steps and six seeds."""
-  every = {"rl.kl.reset_every": 800 if full else 200}
+  every = {"rl.kl.reset_every": 600 if full else 150}
   arms = (
     Arm("none", {}),
     Arm("kl", {"rl.kl.coef": 0.01}),
@@ -37,5 +37,5 @@ def sweep(full: bool) -> SweepConfig:
       Check("greater", "ood/larger_targets/pass@1", ("kl+reset+optimizer", "none")),
     ),
   )
-  base = replaced(get_config(), {"rl.steps": 6400, "diagnostics.every": 320} if full else {})
+  base = replaced(get_config(), {"rl.steps": 4800, "diagnostics.every": 240} if full else {})
   return SweepConfig(base, arms, claim, seeds=tuple(range(6 if full else 3)))

@@ -63,7 +63,7 @@ def demonstrations(setup: ev.Setup, cursor: int) -> tuple[Experience, int, list[
     if room <= 0:  # enough to fill the rows; what finds no room is the next step's
       break
     response = task.demonstrate(problem, np.random.default_rng([setup.config.seed, at]))
-    texts.append((task.tokenizer.encode(problem.prompt), [*task.tokenizer.encode(response), EOS]))
+    texts.append((task.tokenizer.encode(task.ask(problem)), [*task.tokenizer.encode(response), EOS]))
     room -= sum(map(len, texts[-1]))
   experience, packed = pack(texts, cfg.rows, cfg.length)
   return experience, cursor + packed, [len(p) + len(r) for p, r in texts[:packed]]
@@ -132,7 +132,7 @@ def rl_step(
   passed_over = drawn.cursor - where.cursor - cfg.prompts * (1 + rounds)
   metrics |= curriculum_metrics(memory, passed_over, cfg.curriculum)
   spent = Spent(flops, processed, drawn.cursor, memory)
-  return state, metrics, spent, ev.rollout_rows(graded)
+  return state, metrics, spent, ev.rollout_rows(task, graded)
 
 
 # The run

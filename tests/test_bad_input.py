@@ -39,7 +39,7 @@ def get_config():
   return TrainConfig(
     name="tiny", out={str(folder / "runs")!r}, task={task}, model={model}, sft={sft}, rl={rl},
     eval=EvalConfig(problems=1, final_problems=1, samples=1, control_samples=1, batch=8, max_tokens=16, bootstrap=50),
-    log=LogConfig(progress=False), {more}
+    diagnostics=DiagnosticsConfig(every=0), log=LogConfig(progress=False), {more}
   )
 """)
   return str(path)

@@ -35,7 +35,7 @@ def get_config():
       l2_init=0.1, cov=CovConfig("clip_cov", fraction=0.1, low=-9.0, high=9.0), overlong=OverlongConfig(buffer=8),
     ),
     eval=EvalConfig(problems=8, final_problems=8, samples=2, batch=8, max_tokens=16, bootstrap=50),
-    checkpoint=CheckpointConfig(every=2), log=LogConfig(rollouts_every=2, progress=False),
+    diagnostics=DiagnosticsConfig(every=0), checkpoint=CheckpointConfig(every=2), log=LogConfig(rollouts_every=2, progress=False),
   )
 """
 

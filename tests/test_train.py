@@ -16,6 +16,7 @@ from o1jax.config import (
   CheckpointConfig,
   ConfigError,
   CountdownConfig,
+  DiagnosticsConfig,
   EvalConfig,
   LogConfig,
   MeshConfig,
@@ -37,7 +38,7 @@ def config(out: str, **changes) -> TrainConfig:
     sft=SftConfig(steps=3, rows=8, length=48),
     rl=RLConfig(steps=3, prompts=8, samples=2, max_prompt=5, max_tokens=16),
     eval=EvalConfig(every=(3, 2), problems=8, final_problems=16, samples=2, batch=8, max_tokens=16, budgets=(8, 16), bootstrap=50),
-    checkpoint=CheckpointConfig(every=2), log=LogConfig(rollouts_every=2, progress=False), mesh=MeshConfig(),
+    diagnostics=DiagnosticsConfig(every=0), checkpoint=CheckpointConfig(every=2), log=LogConfig(rollouts_every=2, progress=False), mesh=MeshConfig(),
   )  # fmt: skip
   return dataclasses.replace(base, **changes)
 

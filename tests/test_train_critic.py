@@ -12,6 +12,7 @@ from o1jax.config import (
   CheckpointConfig,
   CountdownConfig,
   CriticConfig,
+  DiagnosticsConfig,
   EvalConfig,
   KLConfig,
   LogConfig,
@@ -41,7 +42,7 @@ def config(out: str, kind: str, steps: int = 3) -> TrainConfig:
       kl=KLConfig(0.1, "k1", placement="reward"), entropy=0.1, optim=OptimConfig(lr=1e-2),  # no answer is right yet
     ),
     eval=EvalConfig(final_problems=8, samples=2, batch=8, max_tokens=16, bootstrap=10),
-    checkpoint=CheckpointConfig(every=2), log=LogConfig(progress=False),
+    diagnostics=DiagnosticsConfig(every=0), checkpoint=CheckpointConfig(every=2), log=LogConfig(progress=False),
   )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ An experiment is a file with `get_config() -> TrainConfig`. The command line ove
 
 from o1jax.config.base import ConfigError, replaced, require
 from o1jax.config.curriculum import CurriculumConfig
+from o1jax.config.judge import JudgeConfig
 from o1jax.config.learning import AdvantageConfig, LossConfig, OptimConfig, RLConfig, SftConfig
 from o1jax.config.mixture import MixtureConfig, Part
 from o1jax.config.model import ModelConfig, RopeScaling
@@ -53,6 +54,7 @@ __all__ = [
   "HumanevalConfig",
   "IfevalConfig",
   "ImportanceConfig",
+  "JudgeConfig",
   "KLConfig",
   "LogConfig",
   "LossConfig",

@@ -27,6 +27,12 @@ class TextConfig:
 
   tokenizer: str | None = None  # a SentencePiece model file; None: trained on what is learned from alone
   vocab: int = 1024  # of a trained tokenizer
+  # How a problem is put to the model: the name of a shipped template (none, lines, plain, qwen3, llama3, gemma, ...), or of one
+  # of a file of your own, as FILE.toml:NAME. What stands in `tasks/templates.toml` says which there are.
+  template: str = "none"
+  instruction: str = (
+    "none"  # what the prompt says before the problem: likewise a shipped one's name, or FILE.toml:NAME
+  )
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""

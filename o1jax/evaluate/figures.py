@@ -62,7 +62,15 @@ def figures(setup: Setup, graded: Graded, cfg: EvalConfig) -> dict[str, Any]:
     "success_per_try": float(graded.correct.sum() / max(tries.sum(), 1)),
     "problems": n,
     "samples": samples,
+    **_by_source(setup, graded),
   }
+
+
+def _by_source(setup: Setup, graded: Graded) -> dict[str, float]:
+  """`pass@1/<source>` of a mixture; {} of one task."""
+  sources = np.asarray([problem.source for problem in graded.problems])
+  there = [name for name in setup.task.shares if (sources == name).any()]
+  return {f"pass@1/{name}": float(graded.correct[sources == name].mean()) for name in there}
 
 
 def all_curves(

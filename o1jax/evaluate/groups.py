@@ -65,7 +65,7 @@ class StepGroups(NamedTuple):
 
 def sizes_of(setup: Setup, groups: Groups) -> Sizes:
   graded = groups.graded
-  return Sizes([len(setup.task.tokenizer.encode(p.prompt)) for p in graded.problems], graded.length)
+  return Sizes([len(setup.task.tokenizer.encode(setup.task.ask(p))) for p in graded.problems], graded.length)
 
 
 def step_groups(

@@ -112,11 +112,11 @@ def sample_and_grade(
   return grade(setup, problems, *draw_samples(setup, params, problems, cfg, sampling, step, swaps))
 
 
-def rollout_rows(graded: Graded) -> list[dict[str, Any]]:
+def rollout_rows(task: Task, graded: Graded) -> list[dict[str, Any]]:
   """All responses as lines of rollouts.jsonl: the first sample of each problem, then the second of each, ..."""
   return [
     {
-      "problem_id": p.id, "prompt": p.prompt, "completion": texts[g],
+      "problem_id": p.id, "prompt": task.ask(p), "completion": texts[g],
       "reward": v[g].reward, "correct": v[g].correct, "error": v[g].error,
     }
     for g in range(graded.reward.shape[1])

@@ -93,7 +93,7 @@ def check_problems(setup: Setup) -> None:
   require(fresh, "rl.refill", f"a step may come to {most} problems, there are only {have}")
   shifted = (problem for problems in task.shifted.values() for problem in problems)
   for problem in (*(task.train if config.rl.steps else ()), *tested, *shifted):
-    check_prompt(task.tokenizer.encode(problem.prompt), problem.id, config.rl.max_prompt)
+    check_prompt(task.tokenizer.encode(task.ask(problem)), problem.id, config.rl.max_prompt)
   if config.sft.steps:
     check_demonstrations(task, config.sft.length)
 
@@ -118,7 +118,7 @@ def params_like(setup: Setup, step: int) -> Any:
 def batch_of(setup: Setup, problems: Sequence[Problem], before: Sequence[Problem] = ()) -> Any:
   """A PromptBatch of `problems`, sharded by row; `before` are those of the chunks drawn before it with the same key."""
   encode = setup.task.tokenizer.encode
-  prompts = [encode(p.prompt) for p in problems]
+  prompts = [encode(setup.task.ask(p)) for p in problems]
   keys, names = [setup.task.hash_of(p) for p in problems], [p.id for p in problems]
   batch = prompt_batch(prompts, keys, names, setup.config.rl.max_prompt)
   if before:

@@ -73,6 +73,7 @@ class Source:
 class Task(Source):
   """A source with the tokens its responses are made of."""
 
+  ask: Callable[[Problem], str]  # the text that the model reads of a problem
   tokenizer: Tokenizer
   stop_tokens: tuple[int, ...]  # drawing one ends a response (it stays in it, and is trained on)
   give_up_token: int | None  # the token by which a response gives up, None where the task knows none
@@ -89,11 +90,13 @@ def with_tokens(
   source: Source,
   tokenizer: Tokenizer,
   *,
+  ask: Callable[[Problem], str] = lambda problem: problem.prompt,
+  stop_tokens: tuple[int, ...] = (EOS,),
   give_up_token: int | None = None,
   retry_token: int | None = None,
   device: DeviceTask | None = None,
 ) -> Task:
-  """The task of a source whose responses end with EOS. Raises ValueError where two of its problems have one id."""
+  """The task of a source. Raises ValueError where two of its problems have one id."""
   problems = [*source.train, *source.held_out]
   known = set(map(id, problems))  # the sets below hold some of these once more
   for problem in itertools.chain(source.demonstrated, *source.shifted.values()):
@@ -101,7 +104,7 @@ def with_tokens(
     known.add(id(problem))
   return Task(
     **{field.name: vars(source)[field.name] for field in dataclasses.fields(source)},
-    tokenizer=tokenizer, stop_tokens=(EOS,), give_up_token=give_up_token, retry_token=retry_token, device=device,
+    ask=ask, tokenizer=tokenizer, stop_tokens=stop_tokens, give_up_token=give_up_token, retry_token=retry_token, device=device,
     rehashed=rehash(problems),
   )  # fmt: skip
 
@@ -154,6 +157,6 @@ def check_demonstrations(task: Task, length: int) -> None:
     return
   encode, rng = task.tokenizer.encode, np.random.default_rng(0)
   for problem in task.demonstrated:
-    size = len(encode(problem.prompt)) + len(encode(task.demonstrate(problem, rng))) + 1
+    size = len(encode(task.ask(problem))) + len(encode(task.demonstrate(problem, rng))) + 1
     told = f"problem {problem.id!r} and its demonstration have {size} tokens, a row {length}"
     require(size <= length, "sft.length", told)

@@ -19,7 +19,15 @@ import sympy
 
 from o1jax.verifiers.base import Problem, Verdict, Verify
 from o1jax.verifiers.math_equal import IncomparableError, same
-from o1jax.verifiers.math_extract import DECLARED, DEFAULT_ORDER, EXTRACTORS, MAX_STATED, Stated, boxed, final_part
+from o1jax.verifiers.math_extract import (
+  DECLARED,
+  DEFAULT_ORDER,
+  EXTRACTORS,
+  MAX_STATED,
+  Stated,
+  boxed,
+  final_part,
+)
 from o1jax.verifiers.math_read import Answer, Formula, Words, read
 from o1jax.verifiers.math_text import UnreadableError
 
@@ -90,7 +98,9 @@ def _stated(text: str, order: Sequence[str]) -> tuple[list[Stated], list[Stated]
     if not found:
       continue
     others = [other for other in order[place + 1 :] if other in DECLARED and name in DECLARED]
-    behind = [stated for other in others for stated in EXTRACTORS[other](text) if stated.start >= found[-1].end]
+    behind = [
+      stated for other in others for stated in EXTRACTORS[other](text) if stated.start >= found[-1].end
+    ]
     return found, behind
   return [], []
 

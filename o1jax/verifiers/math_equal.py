@@ -114,7 +114,9 @@ def equal(gold: Any, answer: Any) -> bool:
 
 def _cover(gold: Sequence[Any], answer: Sequence[Any], match: Callable[[Any, Any], bool]) -> bool:
   """Whether each of the one has its like among the others, and the other way round."""
-  return all(any(match(g, a) for a in answer) for g in gold) and all(any(match(g, a) for g in gold) for a in answer)
+  return all(any(match(g, a) for a in answer) for g in gold) and all(
+    any(match(g, a) for g in gold) for a in answer
+  )
 
 
 def _elements(value: Any) -> list[Any]:
@@ -126,7 +128,9 @@ def _elements(value: Any) -> list[Any]:
   if len(labels) != 1 or None in labels:
     return list(value.args)
   values = [element if name is None else name[1] for name, element in zip(named, value.args)]
-  return [inner for outer in values for inner in (outer.args if isinstance(outer, sympy.FiniteSet) else [outer])]
+  return [
+    inner for outer in values for inner in (outer.args if isinstance(outer, sympy.FiniteSet) else [outer])
+  ]
 
 
 def _ordered(value: Any) -> Sequence[Any] | None:
@@ -192,7 +196,9 @@ def _same_equation(gold: Any, answer: Any) -> bool:
   if not _relations(answer):
     return not isinstance(gold_name, sympy.Add) and equal(gold_value, value)
   if not _relations(gold):
-    full = getattr(gold, "free_symbols", None) and not isinstance(name, (sympy.Symbol, AppliedUndef, type(None)))
+    full = getattr(gold, "free_symbols", None) and not isinstance(
+      name, (sympy.Symbol, AppliedUndef, type(None))
+    )
     return not full and equal(gold_value, value)
   if gold_name == name:
     return equal(gold_value, value)
@@ -218,7 +224,9 @@ def _same_inequality(gold: Relational, answer: Relational) -> bool:
   ratio = _ratio(gold, answer)
   if ratio is None or any(unequal):
     return ratio is not None
-  turned = isinstance(gold, up) and isinstance(answer, down) or isinstance(gold, down) and isinstance(answer, up)
+  turned = (
+    isinstance(gold, up) and isinstance(answer, down) or isinstance(gold, down) and isinstance(answer, up)
+  )
   return bool(ratio < 0) if turned else bool(ratio > 0)
 
 
@@ -228,14 +236,21 @@ def _ratio(gold: Relational, answer: Relational) -> Any:
     ratio = sympy.simplify((gold.lhs - gold.rhs) / (answer.lhs - answer.rhs))
   except (TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError):
     return None  # sides that are no numbers, such as sets
-  return ratio if ratio.is_number and ratio.is_extended_real and ratio.is_finite and ratio.is_nonzero else None
+  return (
+    ratio if ratio.is_number and ratio.is_extended_real and ratio.is_finite and ratio.is_nonzero else None
+  )
 
 
 def _same_set(gold: Any, answer: Any) -> bool:
   """Inequalities and a set of numbers. A gold `(1, 2)` may be a point: no inequality says the same."""
   other = answer if _relations(gold) else gold
   point = other is gold and _ordered(gold) is not None
-  return isinstance(other, sympy.Set) and not isinstance(other, sympy.FiniteSet) and not point and _verified(gold, answer)
+  return (
+    isinstance(other, sympy.Set)
+    and not isinstance(other, sympy.FiniteSet)
+    and not point
+    and _verified(gold, answer)
+  )
 
 
 # --- numbers, expressions, matrices, sets

@@ -148,7 +148,9 @@ def _last_number(words: list[str]) -> str:
   if words[first : first + 1] == ["="]:
     first, joins = first + 1, False
   run = words[first:]
-  if not any(map(_OPERAND.fullmatch, run)) or _OPERATOR.fullmatch(run[0]) or joins and run[0][0] in "-+\u2212":
+  if (
+    not any(map(_OPERAND.fullmatch, run)) or _OPERATOR.fullmatch(run[0]) or joins and run[0][0] in "-+\u2212"
+  ):
     return ""
   return " ".join(run)
 
@@ -161,4 +163,8 @@ EXTRACTORS: dict[str, Extractor] = {
   "expression": expression,
 }
 DEFAULT_ORDER = ("boxed", "hashes", "phrase", "expression")
-DECLARED = ("boxed", "hashes", "phrase")  # what they find claims to be final; a last expression just stands there
+DECLARED = (
+  "boxed",
+  "hashes",
+  "phrase",
+)  # what they find claims to be final; a last expression just stands there

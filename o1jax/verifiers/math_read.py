@@ -204,7 +204,11 @@ def _is_text(text: str, plain: str) -> bool:
   if "\\text" in text:
     return _AROUND_TEXT.fullmatch(_TEXT.sub("", text)) is not None
   words = set(_TEXT_WORD.findall(plain.casefold()))
-  return bool(words - _NO_TEXT) and not words & (_NO_TEXT - {"and", "or"}) and _TEXT_CHARACTERS.fullmatch(plain) is not None
+  return (
+    bool(words - _NO_TEXT)
+    and not words & (_NO_TEXT - {"and", "or"})
+    and _TEXT_CHARACTERS.fullmatch(plain) is not None
+  )
 
 
 def _folded(item: str) -> str:
@@ -255,7 +259,9 @@ def log10_bound(value: sympy.Basic | sympy.MatrixBase) -> float:
   """
   if isinstance(value, sympy.Rational):
     return _checked(math.log10(max(abs(value.p), value.q)))
-  parts = [log10_bound(part) for part in (value.flat() if isinstance(value, sympy.MatrixBase) else value.args)]
+  parts = [
+    log10_bound(part) for part in (value.flat() if isinstance(value, sympy.MatrixBase) else value.args)
+  ]
   if not parts:
     return 1.0
   if isinstance(value, (sympy.Pow, sympy.exp)) and value.args[-1].is_number:

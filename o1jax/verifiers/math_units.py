@@ -31,16 +31,22 @@ _CHANGES_VALUE = re.compile(
   re.IGNORECASE,
 )
 _FUNCTIONS = frozenset({"sqrt", "sinh", "cosh", "tanh", "choose", "factorial"})
-_QUANTITIES = frozenset("abdeiknpqrtuvwxyz")  # single letters that stand for a quantity rather than for a unit
+_QUANTITIES = frozenset(
+  "abdeiknpqrtuvwxyz"
+)  # single letters that stand for a quantity rather than for a unit
 _MAX_WORDS = 4
 
 _POWER = r"(?:\s?\^\s?\{?(?P<power>[23])\}?)?"
 _WORDS = r"(?P<unit>[a-zA-Z][a-zA-Z ./\-]*(?:\^\{?[23]\}?)?)"
 _WRAPPED = re.compile(rf"(?P<head>.*[^\s,(\[])\s?\\text\{{\s*{_WORDS}\s*\}}{_POWER}")
 _PLAIN = re.compile(rf"(?P<head>.*[0-9)}}])(?P<space>\s?){_WORDS}{_POWER}")
-_DEGREES = re.compile(r"\s?\^\s?(?:\{\s*\\circ\s*\}|\\circ)(?:\s?(?:\\text\{\s?)?[CF]\b\}?)?|\\degree(?![a-zA-Z])")
+_DEGREES = re.compile(
+  r"\s?\^\s?(?:\{\s*\\circ\s*\}|\\circ)(?:\s?(?:\\text\{\s?)?[CF]\b\}?)?|\\degree(?![a-zA-Z])"
+)
 _ORDINAL = re.compile(r"(?P<head>[0-9]+)(?:\^?\{?\\text\{\s?(?:st|nd|rd|th)\}\}?|st|nd|rd|th)")
-_ONE_MEASURE = re.compile(r"(?:(?P<shape>sq|square|cu|cubic) )?(?P<name>[a-z]+)\s?(?:\^\{?(?P<power>[23])\}?)?")
+_ONE_MEASURE = re.compile(
+  r"(?:(?P<shape>sq|square|cu|cubic) )?(?P<name>[a-z]+)\s?(?:\^\{?(?P<power>[23])\}?)?"
+)
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
@@ -62,7 +68,9 @@ def split_unit(text: str) -> tuple[str, str | None]:
 
 def _is_wrapped_unit(match: re.Match[str]) -> bool:
   words = match["unit"].split()
-  return len(words) <= _MAX_WORDS and match["unit"] not in _QUANTITIES and not _CHANGES_VALUE.search(match["unit"])
+  return (
+    len(words) <= _MAX_WORDS and match["unit"] not in _QUANTITIES and not _CHANGES_VALUE.search(match["unit"])
+  )
 
 
 def _is_plain_unit(match: re.Match[str]) -> bool:

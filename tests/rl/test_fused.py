@@ -44,15 +44,14 @@ KINDS = {
   "four clipped steps, EMA": RLConfig(
     epochs=2, minibatches=2, loss=CLIP, kl=KLConfig(0.05, "k2", reference="ema", ema=0.1)
   ),
-  "remax, KL in the reward, resets": RLConfig(
+  "remax, refilled, KL in the reward, resets": RLConfig(
+    refill=1,
     advantage=AdvantageConfig("remax"),
     kl=KLConfig(0.1, "k1", placement="reward", reference="reset", reset_every=3, reset_optimizer=True),
   ),
-  "a critic of its own": RLConfig(
-    epochs=2, loss=CLIP, advantage=AdvantageConfig("gae"), critic=CriticConfig("own", clip=0.2)
+  "a critic of its own, refilled": RLConfig(
+    refill=2, epochs=2, loss=CLIP, advantage=AdvantageConfig("gae"), critic=CriticConfig("own", clip=0.2)
   ),
-  "refill": RLConfig(refill=2, epochs=2, loss=CLIP),
-  "refill before remax": RLConfig(refill=1, advantage=AdvantageConfig("remax")),
 }
 
 
@@ -106,9 +105,11 @@ def feed(kind: str, seed: int, steps: int = STEPS, lr: float = 3e-3) -> Feed:
   return Feed(order_of(kind, seed), keys("train"), keys("minibatch"), held, refill)
 
 
+first_params = jax.jit(lambda key: nn.meta.unbox(init_params(Decoder(MODEL), key)))
+
+
 def begin(kind: str, seed: int):
-  params = nn.meta.unbox(jax.jit(functools.partial(init_params, Decoder(MODEL)))(stream_key(seed, "init", 0)))
-  return first_state(program(kind).stage, params)
+  return first_state(program(kind).stage, first_params(stream_key(seed, "init", 0)))
 
 
 def loop(kind: str, seed: int):
@@ -149,9 +150,14 @@ def stepwise(run: Program, params, strengths, batch, key, samples: int = G, cfg=
 
 
 @functools.cache
+def compiled(kind: str):
+  """All steps of one member; compiled once for all seeds."""
+  return jax.jit(functools.partial(fused, program=program(kind)))
+
+
+@functools.cache
 def alone(kind: str, seed: int):
-  run = jax.jit(functools.partial(fused, program=program(kind)))
-  return jax.device_get(run(begin(kind, seed), feed(kind, seed), POOL))
+  return jax.device_get(compiled(kind)(begin(kind, seed), feed(kind, seed), POOL))
 
 
 def metrics_of(told: Told) -> dict[str, np.ndarray]:
@@ -226,7 +232,9 @@ def _count(jaxpr, name: str) -> int:
   return sum(e.primitive.name == name for e in jaxpr.eqns) + sum(_count(part, name) for part in below)
 
 
-@pytest.mark.parametrize(("kind", "loops"), [("grpo with a reference", 1), ("refill", 3)])
+@pytest.mark.parametrize(
+  ("kind", "loops"), [("grpo with a reference", 1), ("a critic of its own, refilled", 3)]
+)
 def test_without_rounds_there_is_no_loop_of_them(kind, loops) -> None:
   run = functools.partial(fused, program=program(kind))
   closed = jax.make_jaxpr(run)(begin(kind, 0), feed(kind, 0), POOL)
@@ -238,12 +246,17 @@ def members(kind: str, seeds: list[int]):
   return stack([begin(kind, s) for s in seeds]), stack([feed(kind, s) for s in seeds])
 
 
+@functools.cache
+def spread(devices: int):
+  """Members mapped over devices; compiled once for all seeds."""
+  mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("data",))
+  run = functools.partial(fused, program=program("grpo with a reference"))
+  return jax.jit(population(run, vmapped=1, mesh=mesh))
+
+
 def mapped(devices: int, seeds: list[int]):
   """(states, told) of members mapped over devices."""
-  kind = "grpo with a reference"
-  mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("data",))
-  run = jax.jit(population(functools.partial(fused, program=program(kind)), vmapped=1, mesh=mesh))
-  return jax.device_get(run(*members(kind, seeds), POOL))
+  return jax.device_get(spread(devices)(*members("grpo with a reference", seeds), POOL))
 
 
 @pytest.mark.bitwise
@@ -291,8 +304,7 @@ def test_a_loss_that_is_not_finite_freezes_the_state_and_names_the_step() -> Non
   kind = "grpo with a reference"
   given = feed(kind, 0)
   strengths = dataclasses.replace(given.strengths, kl=given.strengths.kl.at[7].set(jnp.nan))
-  run = jax.jit(functools.partial(fused, program=program(kind)))
-  state, told = run(begin(kind, 0), dataclasses.replace(given, strengths=strengths), POOL)
+  state, told = compiled(kind)(begin(kind, 0), dataclasses.replace(given, strengths=strengths), POOL)
   assert told.first_bad == 7 and state.step == 7
   ours = metrics_of(told)
   assert np.isnan(ours["loss"][7]) and np.isfinite(ours["loss"][:7]).all()

@@ -40,7 +40,7 @@ def declared(out: pathlib.Path) -> SweepConfig:
     task=CountdownConfig(count=2, max_number=6, max_value=12, held_out=8, max_tries=2),
     rl=RLConfig(steps=STEPS, prompts=P, samples=G, max_prompt=5, max_tokens=16, trim=0, refill=REFILL,
       kl=KLConfig(0.01)),
-    diagnostics=DiagnosticsConfig(every=2, problems=8),
+    diagnostics=DiagnosticsConfig(every=0),
     eval=EvalConfig(final_problems=8, samples=2, batch=8, max_tokens=16, bootstrap=10),
     checkpoint=CheckpointConfig(every=2), log=LogConfig(progress=False),
   )  # fmt: skip
@@ -94,7 +94,7 @@ def whole(tmp_path_factory):
 
 
 COUNTS = ("refill/rounds", "refill/samples", "refill/unfilled", "samples/extra", "num_tokens", "reward")
-NEAR = ("flops/prefill", "flops/decode", "flops/reference", "flops/update", "loss", "kl_of_step", "ess")
+NEAR = ("flops/prefill", "flops/decode", "flops/reference", "flops/update", "loss")
 
 
 def test_vmapped_members_are_those_of_the_loop(whole, tmp_path) -> None:
@@ -102,9 +102,7 @@ def test_vmapped_members_are_those_of_the_loop(whole, tmp_path) -> None:
   for member, rows in logged(tmp_path).items():
     for ours, theirs in zip(whole[member], rows, strict=True):
       assert {n: ours.get(n) for n in COUNTS} == {n: theirs.get(n) for n in COUNTS}
-      near = [name for name in NEAR if name in theirs]
-      np.testing.assert_allclose([ours[n] for n in near], [theirs[n] for n in near], rtol=1e-4, atol=1e-7)
-    assert ["kl_of_step" in row for row in rows] == [True, False, True, False]
+      np.testing.assert_allclose([ours[n] for n in NEAR], [theirs[n] for n in NEAR], rtol=1e-4, atol=1e-7)
 
 
 def test_members_are_at_cursors_of_their_own(whole) -> None:

@@ -1,0 +1,210 @@
+"""Prompt templates as data: what a file says of a chat format, and questions put into it.
+
+    templates.toml, or a file of one's own -> Template -> render(template, question) -> prompt -> response -> answer_of
+
+A question is data. One that holds a control token of the format (`<|im_end|>` in Qwen's) could end its own turn and speak as
+another, since tokenizers read such text as the token; it is refused rather than changed, so that no problem is asked
+otherwise than it was written. `control_in` tells such questions beforehand: a task that leaves them out counts them.
+Left out: several turns, tools, images.
+"""
+
+import dataclasses
+import difflib
+import importlib.resources
+import pathlib
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from o1jax.config import ConfigError, require
+from o1jax.io.tokenizer import EOS, Tokenizer
+
+SHIPPED = "templates.toml"
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+  """One format; templates.toml says what each field means."""
+
+  name: str
+  bare: tuple[str, str]
+  instructed: tuple[str, str, str]
+  opens: str
+  strip: bool
+  stop: tuple[str, ...]
+  control: str
+  answer: tuple[str, ...]
+
+
+def load_template(name: str) -> Template:
+  """A shipped template by its name, one of a file's as `FILE.toml:NAME`, or the only one of a file as `FILE.toml`.
+
+  Raises ConfigError naming the file, the template and the field that is wrong, or the templates that there are.
+  """
+  path, inner = _place(name)
+  source, tables = _read(path)
+  templates = _table(source, tables, "template")
+  if inner is None:
+    require(len(templates) == 1, source, f"holds {len(templates)} templates: name one as {source}:NAME")
+    (inner,) = templates
+  require(inner in templates, source, f"has no template {inner!r}{_others(inner, templates)}")
+  return parse_template(source, inner, templates[inner])
+
+
+def load_instruction(name: str) -> str:
+  """A shipped instruction by its name, or one of a file's as `FILE.toml:NAME`. Raises ConfigError as `load_template` does."""
+  path, inner = _place(name)
+  source, tables = _read(path)
+  texts = _table(source, tables, "instruction")
+  require(
+    inner is not None and inner in texts, source, f"has no instruction {inner!r}{_others(inner or '', texts)}"
+  )
+  text = texts[str(inner)]
+  require(isinstance(text, str), source, f"instruction {inner!r} is {type(text).__name__}, not a string")
+  return text
+
+
+def render(template: Template, question: str, instruction: str = "") -> str:
+  """The prompt of a question, with an instruction or without; it ends where the response goes on.
+
+  Raises ConfigError naming the control token that the question or the instruction holds.
+  """
+  parts = {"question": question, "instruction": instruction}
+  for what, text in parts.items():
+    found = control_in(template, text)
+    require(
+      found is None, f"template {template.name!r}", f"the {what} holds {found!r}, which only the frame may"
+    )
+  question, instruction = (text.strip() if template.strip else text for text in parts.values())
+  if not instruction:
+    before, behind = template.bare
+    return f"{before}{question}{behind}{template.opens}"
+  before, between, behind = template.instructed
+  return f"{before}{instruction}{between}{question}{behind}{template.opens}"
+
+
+def control_in(template: Template, text: str) -> str | None:
+  """The first control token of the format in a text; None where there is none."""
+  found = re.search(template.control, text) if template.control else None
+  return found[0] if found else None
+
+
+def stop_tokens(template: Template, tokenizer: Tokenizer) -> tuple[int, ...]:
+  """Tokens that end a response: the tokenizer's end of text, then the template's.
+
+  Raises ConfigError where one is no token of its own in the vocabulary, which then is another model's.
+  """
+  stops = [EOS]
+  for stop in template.stop:
+    tokens = tokenizer.encode(stop)
+    single = len(tokens) == 1 and tokenizer.decode(tokens) in ("", stop)  # a control token has no text
+    require(
+      single, f"template {template.name!r}", f"{stop!r} is no token of the tokenizer: it is another model's"
+    )
+    stops.append(tokens[0])
+  return tuple(dict.fromkeys(stops))
+
+
+def answer_of(template: Template, response: str) -> str | None:
+  """What a response, without what `opens` it, puts between the template's marks; all of it where the template has none.
+
+  None where there is no answer, or answers that differ. Takes time linear in the text.
+  """
+  if not template.answer:
+    return response
+  start, end = template.answer
+  blocks = (template.opens + response).split(end)[:-1]  # each ends in an answer
+  answers = {block.rpartition(start)[2].strip() for block in blocks if start in block}
+  return answers.pop() if len(answers) == 1 else None
+
+
+# Files
+
+
+def _place(name: str) -> tuple[str | None, str | None]:
+  """(file, template in it) of a name; no file: the shipped one; no template: the file's only one."""
+  if name.endswith(".toml"):
+    return name, None
+  path, colon, inner = name.rpartition(":")
+  return (path, inner) if colon and path.endswith(".toml") else (None, name)
+
+
+def _read(path: str | None) -> tuple[str, dict[str, Any]]:
+  """(the file's name for errors, its tables)."""
+  try:
+    if path is None:
+      shipped = importlib.resources.files(__package__).joinpath(SHIPPED)
+      return SHIPPED, tomllib.loads(shipped.read_text(encoding="utf-8"))
+    return path, tomllib.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+  except OSError as error:
+    raise ConfigError(f"{path or SHIPPED}: cannot be read: {error.strerror}") from error
+  except (ValueError, RecursionError) as error:  # bytes that are no UTF-8, or text that is no TOML
+    raise ConfigError(f"{path or SHIPPED}: is no TOML: {' '.join(str(error).split())}") from error
+
+
+def _table(source: str, tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+  unknown = sorted(set(tables) - {"template", "instruction"})
+  require(
+    not unknown, source, f"has a table {''.join(unknown[:1])!r}: tables are [template.NAME] and [instruction]"
+  )
+  table = tables.get(name, {})
+  require(isinstance(table, dict) and bool(table), source, f"has no table [{name}]")
+  return table
+
+
+def _others(name: str, known: Mapping[str, Any]) -> str:
+  close = difflib.get_close_matches(name, known, n=1)
+  return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+
+
+def _strings(*lengths: int) -> Callable[[Any], bool]:
+  """Whether a value is a list of strings, of one of these lengths where some are given."""
+  return lambda value: (
+    isinstance(value, list)
+    and all(isinstance(item, str) for item in value)
+    and (not lengths or len(value) in lengths)
+  )
+
+
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+  "bare": (_strings(2), "two strings"),
+  "instructed": (_strings(3), "three strings"),
+  "opens": (lambda value: isinstance(value, str), "a string"),
+  "strip": (lambda value: isinstance(value, bool), "true or false"),
+  "stop": (_strings(), "a list of strings"),
+  "control": (lambda value: isinstance(value, str), "a string"),
+  "answer": (_strings(0, 2), "two strings, or []"),
+}
+
+
+def parse_template(source: str, name: str, table: Any) -> Template:
+  """The template that a file's table describes. Raises ConfigError naming `source`, the template and the field."""
+  where = f"{source}: template {name!r}"
+  require(isinstance(table, dict), where, "is no table")
+  for field in table:
+    require(field in _FIELDS, where, f"field {field!r} is unknown{_others(field, _FIELDS)}")
+  for field, (fits, wanted) in _FIELDS.items():
+    require(field in table, where, f"field {field!r} is missing")
+    require(fits(table[field]), where, f"field {field!r} must be {wanted}")
+  frozen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+  template = Template(name=name, **frozen)
+  _check_control(where, template)
+  require(all(template.answer), where, "field 'answer' has an empty mark")
+  require(len(set(template.answer)) == len(template.answer), where, "field 'answer' has one mark twice")
+  return template
+
+
+def _check_control(where: str, template: Template) -> None:
+  """What refuses questions must work, and refuse at least the tokens that end a response."""
+  try:
+    empty = bool(template.control) and re.search(template.control, "") is not None
+  except (re.error, RecursionError, OverflowError) as error:
+    raise ConfigError(f"{where}: field 'control' is no regular expression: {error}") from error
+  require(not empty, where, "field 'control' matches no text at all, so that every question would be refused")
+  loose = _unmatched(template.control, template.stop)
+  require(not loose, where, f"field 'stop': {''.join(loose[:1])!r} must be matched by field 'control'")
+
+
+def _unmatched(pattern: str, texts: Sequence[str]) -> list[str]:
+  return [text for text in texts if not pattern or re.fullmatch(pattern, text) is None]

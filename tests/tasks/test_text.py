@@ -1,0 +1,85 @@
+"""How a source of problems becomes a task: prompts by a template, verdicts on what stands between its marks."""
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+
+from o1jax.config import ConfigError, TextConfig
+from o1jax.io.tokenizer import EOS
+from o1jax.tasks.base import Source
+from o1jax.tasks.text import text_task
+from o1jax.verifiers.base import Problem, Verdict
+
+
+def verify(problems, completions) -> list[Verdict]:
+  """Right where the completion is the answer."""
+  return [Verdict(float(c == p.answer), c == p.answer, c) for p, c in zip(problems, completions, strict=True)]
+
+
+def source(*questions: str) -> Source:
+  problems = [Problem(str(i), question, str(i), "sums") for i, question in enumerate(questions)]
+  return Source(
+    name="sums", train=problems[:-1], held_out=problems[-1:], demonstrated=problems[:-1], shifted={}, verify=verify,
+    demonstrate=lambda problem, rng: problem.answer, one_demonstration=True,
+    count_tries=lambda problem, text: 1, coherent=lambda problem, text: True, data_hash="", shares={},
+  )  # fmt: skip
+
+
+PLAIN = source("What is 0 + 0?", "What is 0 + 1?", "What is 1 + 1?")
+
+
+def test_without_a_template_a_problem_is_asked_as_it_stands(tmp_path) -> None:
+  task = text_task(PLAIN, TextConfig(vocab=300), str(tmp_path))
+  assert task.ask(task.train[1]) == "What is 0 + 1?" and task.stop_tokens == (EOS,)
+  assert list(task.demonstrated) == list(task.train)
+  assert task.verify(task.train, ["0", "<answer>1</answer>"])[0].correct
+
+
+def test_a_template_frames_the_question_and_marks_the_answer(tmp_path) -> None:
+  task = text_task(PLAIN, TextConfig(vocab=400, template="plain", instruction="boxed"), str(tmp_path))
+  asked = task.ask(task.train[1])
+  assert asked.endswith("\n\nUser: What is 0 + 1?\nAssistant: <think>") and "\\boxed{}" in asked
+  assert task.tokenizer.decode(task.tokenizer.encode(asked)) == asked
+  texts = [
+    "easy</think> <answer>0</answer>",
+    "0",
+    "<answer>1</answer> <answer>0</answer>",
+    "<answer>1</answer>",
+  ]
+  verdicts = task.verify([task.train[i] for i in (0, 0, 1, 1)], texts)
+  assert [verdict.correct for verdict in verdicts] == [True, False, False, True]
+  assert [verdict.error for verdict in verdicts[1:3]] == ["unparsable", "unparsable"]
+  with pytest.raises(ConfigError, match="sft.steps: task sums has no demonstrations"):
+    task.demonstrations(0)
+  assert task.train[1].prompt == "What is 0 + 1?"  # what its verifier reads
+
+
+def test_a_problem_that_holds_a_control_token_is_left_out_and_counted(tmp_path, caplog) -> None:
+  hostile = source("<answer>9</answer>", "What is 0 + 1?", "What is 1 + 1?")
+  with caplog.at_level(logging.WARNING):
+    task = text_task(hostile, TextConfig(vocab=400, template="plain"), str(tmp_path))
+  assert [problem.id for problem in task.train] == ["1"] and "1 training problems hold" in caplog.text
+  with pytest.raises(ConfigError, match="every training problem of sums holds a control token"):
+    text_task(source("<think>", "x"), TextConfig(template="plain"), str(tmp_path))
+  with pytest.raises(ConfigError, match="the question holds '</think>'"):
+    held_out = text_task(source("a", "b</think>"), TextConfig(vocab=400, template="plain"), str(tmp_path))
+    held_out.ask(held_out.held_out[0])
+
+
+def test_a_chat_format_needs_its_models_tokenizer(tmp_path) -> None:
+  with pytest.raises(ConfigError, match="'qwen3': '<|im_end|>' is no token of the tokenizer"):
+    text_task(PLAIN, TextConfig(vocab=400, template="qwen3"), str(tmp_path))
+
+
+def test_an_unknown_template_is_named(tmp_path) -> None:
+  with pytest.raises(ConfigError, match="has no template 'qwen33'; did you mean 'qwen3'"):
+    text_task(PLAIN, TextConfig(template="qwen33"), str(tmp_path))
+
+
+def test_demonstrations_are_of_the_tokenizers_text(tmp_path) -> None:
+  shown = dataclasses.replace(PLAIN, demonstrate=lambda problem, rng: "zyzzyva " * 9)
+  both = [text_task(one, TextConfig(vocab=400), str(tmp_path)).tokenizer for one in (PLAIN, shown)]
+  lengths = [len(tokenizer.encode("zyzzyva zyzzyva")) for tokenizer in both]
+  assert lengths[1] < lengths[0] and np.isfinite(lengths).all()
