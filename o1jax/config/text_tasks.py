@@ -51,14 +51,14 @@ class Gsm8kConfig:
   )  # of train.jsonl and test.jsonl, checked on a download; None: unchecked
   data_dir: str = "data"  # where the prepared array_record files go
   held_out: int = 256  # rows held out of a single file; with two files, the first of test.jsonl
-  unverified: int = 0
-  decontaminate: tuple[str, ...] = ()
+  unverified: int = 0  # rows whose reference may fail its verifier: they are left out and named
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
-    _check_text_task(self, field)
+    _validate_text_task(self, field)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +74,16 @@ class MathConfig:
   )  # of train.jsonl and test.jsonl, checked on a download; None: unchecked
   data_dir: str = "data"  # where the prepared array_record files go
   held_out: int = 256  # rows held out of a single file; with two files, the first of test.jsonl
-  unverified: int = 625  # one published solution in twenty
-  decontaminate: tuple[str, ...] = ()
+  unverified: int = (
+    625  # rows whose solution may fail its verifier, one in twenty: they are left out and named
+  )
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
-    _check_text_task(self, field)
+    _validate_text_task(self, field)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,14 +94,16 @@ class MbppConfig:
   sha256: str | None = _MBPP_SHA256  # checked on a download; None: unchecked
   data_dir: str = "data"  # where the prepared array_record files go
   held_out: int = 256  # the first of the test split
-  unverified: int = 50  # references whose tests the sandbox refuses, or that fail them
-  decontaminate: tuple[str, ...] = ()
+  # Rows whose reference may fail its tests: they are left out and named. The tests of three published rows need objects,
+  # which the sandbox refuses; another Python may differ in others.
+  unverified: int = 20
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
-    _check_text_task(self, field)
+    _validate_text_task(self, field)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,14 +115,14 @@ class HumanevalConfig:
   data_dir: str = "data"  # where the prepared array_record files go
   held_out: int | None = None  # problems held out; the others are trained on. None: all are held out
   split_seed: int = 0  # which problems are held out, where not all are
-  unverified: int = 0
-  decontaminate: tuple[str, ...] = ()
+  unverified: int = 0  # rows whose reference may fail its verifier: they are left out and named
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
-    _check_evaluation_set(self, field)
-    _check_text_task(self, field)
+    _validate_evaluation_set(self, field)
+    _validate_text_task(self, field)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +135,10 @@ class BugfixConfig:
   bugs: int = 2  # buggy programs made of one row at most
   held_out: int = 256  # problems held out, made of the first rows of the test split
   split_seed: int = 0  # which bugs are tried
-  unverified: int = 50  # references whose tests the sandbox refuses, or that fail them
-  decontaminate: tuple[str, ...] = ()
+  # Rows whose reference may fail its tests: they are left out and named. The tests of three published rows need objects,
+  # which the sandbox refuses; another Python may differ in others.
+  unverified: int = 20
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
@@ -140,7 +146,7 @@ class BugfixConfig:
     require(self.bugs >= 1, f"{field}.bugs", "must be positive")
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
     require(self.split_seed >= 0, f"{field}.split_seed", "must not be negative")
-    _check_text_task(self, field)
+    _validate_text_task(self, field)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,13 +160,13 @@ class IfevalConfig:
   data_dir: str = "data"  # where the prepared array_record files go
   held_out: int | None = None  # problems held out; the others are trained on. None: all are held out
   split_seed: int = 0  # which problems are held out, where not all are
-  decontaminate: tuple[str, ...] = ()
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
-    _check_evaluation_set(self, field)
-    _check_decontaminate(self.decontaminate, field)
+    _validate_evaluation_set(self, field)
+    _validate_decontaminate(self.decontaminate, field)
     self.text.validate(f"{field}.text")
 
 
@@ -200,9 +206,11 @@ class ReasoningGymConfig:
   size: int = 1024  # problems to train on
   held_out: int = 128  # problems kept from training, from other seeds
   split_seed: int = 0  # which problems there are
-  unverified: int = 0
+  unverified: int = (
+    128  # entries that their own scorer may not read, as some datasets have: they are left out and named
+  )
   data_dir: str = "data"  # where the prepared array_record files go
-  decontaminate: tuple[str, ...] = ()
+  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
   text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
@@ -218,7 +226,7 @@ class ReasoningGymConfig:
       require(within, f"{field}.{name}", f"must lie in 1..{MAX_GYM_SIZE:,}, is {vars(self)[name]}")
     within = 0 <= self.split_seed <= MAX_GYM_SEED
     require(within, f"{field}.split_seed", f"must lie in 0..{MAX_GYM_SEED}, is {self.split_seed}")
-    _check_text_task(self, field)
+    _validate_text_task(self, field)
 
 
 def _is_json(text: str) -> bool:
@@ -229,7 +237,7 @@ def _is_json(text: str) -> bool:
   return True
 
 
-def _check_decontaminate(names: tuple[str, ...], field: str) -> None:
+def _validate_decontaminate(names: tuple[str, ...], field: str) -> None:
   for name in names:
     location, mark, column = name.rpartition("#")
     whole = bool(mark and location and column)
@@ -237,16 +245,16 @@ def _check_decontaminate(names: tuple[str, ...], field: str) -> None:
   require(len(set(names)) == len(names), f"{field}.decontaminate", "names an evaluation set twice")
 
 
-def _check_text_task(
+def _validate_text_task(
   cfg: Gsm8kConfig | MathConfig | MbppConfig | HumanevalConfig | BugfixConfig | ReasoningGymConfig, field: str
 ) -> None:
   """What holds for every task with references that are verified."""
   require(cfg.unverified >= 0, f"{field}.unverified", "must not be negative")
-  _check_decontaminate(cfg.decontaminate, field)
+  _validate_decontaminate(cfg.decontaminate, field)
   cfg.text.validate(f"{field}.text")
 
 
-def _check_evaluation_set(cfg: HumanevalConfig | IfevalConfig, field: str) -> None:
+def _validate_evaluation_set(cfg: HumanevalConfig | IfevalConfig, field: str) -> None:
   """What holds for every task that is there to be evaluated on."""
   require(cfg.held_out is None or cfg.held_out >= 1, f"{field}.held_out", "must be positive, or None for all")
   require(cfg.split_seed >= 0, f"{field}.split_seed", "must not be negative")

@@ -74,7 +74,13 @@ def draw_pairs(op: str, least: int, below: int, count: int, rng: random.Random, 
   there = before(below) - before(least)
   told = f"only {there} problems `a {op} b` have such operands, {count} are wanted"
   require(count <= there, f"task.{field}", told)
-  return [pair(place) for place in rng.sample(range(before(least), before(below)), count)]
+  places = range(before(least), before(below))
+  if 2 * count > there:
+    return [pair(place) for place in rng.sample(places, count)]
+  drawn: dict[int, None] = {}  # by rejection, since `sample` knows no range beyond 64 bits
+  while len(drawn) < count:
+    drawn[rng.randrange(places.start, places.stop)] = None
+  return [pair(place) for place in drawn]
 
 
 def unordered_pair(place: int) -> Pair:

@@ -10,6 +10,7 @@ Making them runs many programs, so that it is done once: what was made is kept b
 of the rows, the options and the code that it hangs on, and is read back as any other data.
 """
 
+import dataclasses
 import json
 import logging
 import pathlib
@@ -23,6 +24,7 @@ from o1jax.io import data as io_data
 from o1jax.io.data import jsonl_splits, write_atomically
 from o1jax.tasks import mbpp, mutants
 from o1jax.tasks.base import Source
+from o1jax.tasks.pooled import pooled
 from o1jax.tasks.programs import count_blocks, fenced, is_program
 from o1jax.tasks.rows import (
   Kind,
@@ -34,11 +36,15 @@ from o1jax.tasks.rows import (
   verifiers_hash,
 )
 from o1jax.verifiers.base import Problem, Verify
+from o1jax.verifiers.sandbox.service import Limits
 
 NAME = "bugfix"
 FIELDS = {"task_id": str, "number": int, "kind": str, "buggy": str, "failing": list[str]}
 TRIES = 8  # mutants of a row that are tried beyond those that are wanted
 BATCH = 64  # rows that are tried at once
+CPU_SECONDS = (
+  1  # of all tests of a mutant: many have loops that do not end, and a correct program takes milliseconds
+)
 _LOG = logging.getLogger(__name__)
 
 
@@ -50,7 +56,8 @@ def source(cfg: BugfixConfig) -> Source:
     NAME, mbpp.kind().verify, "code", is_correct, demonstrate, count_blocks,
     coherent=lambda problem, text: is_program(text), key=letters_and_digits,
   )  # fmt: skip
-  files = {split: io_data.Source(str(path)) for split, path in _made(cfg, kind.verify, rows).items()}
+  quick = pooled("code", limits=Limits(cpu_seconds=CPU_SECONDS), allow_unsandboxed_code=False)
+  files = {split: io_data.Source(str(path)) for split, path in _made(cfg, quick, rows).items()}
   data = jsonl_splits(NAME, files, FIELDS, cfg.data_dir, option="--task.data-dir")
   known = {row.problem.id: row for some in rows.values() for row in some}
   train, held_out = (list(_rows(known, data.splits[split])) for split in ("train", "test"))
@@ -125,17 +132,20 @@ def _of_batch(verify: Verify, rows: Sequence[Row], bugs: int, seed: int) -> list
 
 def failing_tests(verify: Verify, rows: Sequence[Row], tried: Sequence[mutants.Mutant]) -> list[list[str]]:
   """The tests of each row that its mutant fails; [] where it fails none, or one in another way than a wrong answer."""
-  problems: list[Problem] = []
-  texts: list[str] = []
-  for row, mutant in zip(rows, tried, strict=True):
-    meta = row.problem.meta
-    problems += [Problem(row.problem.id, "", "", NAME, {**meta, "tests": [test]}) for test in meta["tests"]]
-    texts += [fenced(mutant.code)] * len(meta["tests"])
-  errors = iter([verdict.error for verdict in verify(problems, texts)])
-  out: list[list[str]] = []
-  for row in rows:
-    tests = row.problem.meta["tests"]
-    told = dict(zip(tests, [next(errors) for _ in tests], strict=True))
-    sound = set(told.values()) <= {None, "wrong"}
-    out.append([test for test, error in told.items() if error] if sound else [])
+  programs = [fenced(mutant.code) for mutant in tried]
+  verdicts = verify([row.problem for row in rows], programs)
+  bad = [place for place, verdict in enumerate(verdicts) if verdict.error == "wrong"]
+  each = [(place, test) for place in bad for test in rows[place].problem.meta["tests"]]
+  alone = [_with_tests(rows[place].problem, [test]) for place, test in each]
+  told = verify(alone, [programs[place] for place, _ in each])
+  out: list[list[str]] = [[] for _ in rows]
+  for (place, test), verdict in zip(each, told, strict=True):
+    out[place] += [test] if verdict.error == "wrong" else []
+  for (place, _), verdict in zip(each, told, strict=True):
+    if verdict.error not in (None, "wrong"):
+      out[place] = []
   return out
+
+
+def _with_tests(problem: Problem, tests: list[str]) -> Problem:
+  return dataclasses.replace(problem, meta={**problem.meta, "tests": tests})

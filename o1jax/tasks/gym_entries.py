@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from o1jax.tasks.plain import plain
+
 ROUNDS = 5  # a split is made of 1, 2, 4, 8, 16 times as many entries as are wanted, until enough of them are distinct
 # Entry i of a dataset is made from seed + i: these are further apart than any i comes to.
 SEEDS_OF_SPLIT = 2_000_000
@@ -19,37 +21,6 @@ SEEDS_OF_SPLIT = 2_000_000
 
 class Refused(Exception):
   """An order that cannot be met; its text is one line that begins with the option."""
-
-
-def plain(value: Any) -> Any:
-  """A value as JSON that `from_plain` gives back: what JSON has not is an object of one key, its type."""
-  if value is None or isinstance(value, (bool, str)):
-    return value if type(value) in (bool, type(None)) else str(value)
-  if hasattr(value, "item") and hasattr(value, "dtype"):  # a scalar of numpy
-    return plain(value.item())
-  if type(value) in (int, float):
-    return value
-  if type(value) is list:
-    return [plain(item) for item in value]
-  if type(value) in _OTHERS:
-    return {_OTHERS[type(value)]: [plain(item) for item in value]}
-  if isinstance(value, Mapping):
-    return {"dict": [[plain(key), plain(item)] for key, item in value.items()]}
-  raise TypeError(f"it holds a {type(value).__name__}")
-
-
-def from_plain(value: Any) -> Any:
-  """What `plain` was given, numpy's scalars as Python's."""
-  if isinstance(value, list):
-    return [from_plain(item) for item in value]
-  if not isinstance(value, dict):
-    return value
-  ((kind, items),) = value.items()
-  return _MAKE[kind]([from_plain(item) for item in items])
-
-
-_OTHERS: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
-_MAKE: dict[str, Any] = {"tuple": tuple, "set": set, "frozenset": frozenset, "dict": dict}
 
 
 def distinct(name: str, options: Mapping[str, Any], seed: int, count: int, known: set[str]) -> list[dict]:

@@ -9,6 +9,7 @@ Left out: few-shot prompts, the validation split, the challenge tests, which few
 """
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -24,6 +25,8 @@ from o1jax.verifiers.base import Problem
 NAME = "mbpp"
 FIELDS = {"task_id": int, "text": str, "code": str, "test_list": list[str], "test_setup_code": str}
 TEST, TRAIN = range(11, 511), range(601, 975)  # task_id of the published split
+# How nearly all texts begin: with it, "... find the sum of" would make one problem a repetition of another.
+_STEM = re.compile(r"write an? (?:python )?(?:function|program)(?: to| that| which| for)?\b", re.IGNORECASE)
 
 
 def source(cfg: MbppConfig) -> Source:
@@ -97,4 +100,4 @@ def _row(where: str, row: dict) -> Row:
     require(parses(source), where, f"field {field!r} is no Python program")
   meta = {"tests": tests, "test_setup": setup, "entry_point": entry_point(code, tests), "solution": code}
   prompt = f"{text}\nYour code should pass this test:\n{tests[0]}\nAnswer:\n"
-  return Row(where, text, Problem(str(row["task_id"]), prompt, "", NAME, meta), fenced(code))
+  return Row(where, _STEM.sub("", text), Problem(str(row["task_id"]), prompt, "", NAME, meta), fenced(code))

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from o1jax.config import ConfigError, ReasoningGymConfig
 from o1jax.io import data as io_data
 from o1jax.io.data import jsonl_splits, write_atomically
-from o1jax.tasks import gym_entries
+from o1jax.tasks import gym_entries, plain
 from o1jax.tasks.base import Source
 from o1jax.tasks.pooled import pooled
 from o1jax.tasks.rows import Kind, Row, content_hash, is_correct, make_source, verified, without_spacing
@@ -54,9 +54,9 @@ def count_answers(text: str) -> int:
 
 def _rows(name: str, dataset: str, split: str, rows: Iterable[dict]) -> Iterator[Row]:
   for number, row in enumerate(rows, start=1):
-    entry, answer = gym_entries.from_plain(json.loads(row["entry"])), row["answer"]
+    entry, answer = plain.from_plain(json.loads(row["entry"])), row["answer"]
     meta = {"dataset": dataset, "entry": entry}
-    problem = Problem(f"{split}/{number}", f"{row['question']}\nAnswer:\n", answer or "", name, meta)
+    problem = Problem(f"{split}/{number}", f"{row['question'].strip()}\nAnswer:\n", answer or "", name, meta)
     where = f"reasoning-gym's {dataset}, entry {row['place']} of {split}"
     yield Row(where, row["question"], problem, None if answer is None else f"<answer>{answer}</answer>")
 
@@ -71,7 +71,7 @@ def _made(cfg: ReasoningGymConfig) -> dict[str, pathlib.Path]:
   }
   options = {option: json.loads(value) for option, value in cfg.options}
   order = {"dataset": cfg.dataset, "options": options, "splits": splits}
-  code = pathlib.Path(gym_entries.__file__).read_text(encoding="utf-8")
+  code = [pathlib.Path(str(module.__file__)).read_text(encoding="utf-8") for module in (gym_entries, plain)]
   key = content_hash([order, importlib.metadata.version("reasoning-gym"), code])[:16]
   paths = {split: pathlib.Path(cfg.data_dir) / NAME / "made" / key / f"{split}.jsonl" for split in SPLITS}
   if not all(path.is_file() for path in paths.values()):

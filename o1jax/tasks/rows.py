@@ -21,8 +21,10 @@ import numpy as np
 from o1jax.config import ConfigError, require
 from o1jax.io import data as io_data
 from o1jax.io.data import is_url, jsonl_rows, write_atomically
+from o1jax.io.run_config import read_json
 from o1jax.tasks.base import Source
 from o1jax.tasks.contamination import contaminated, run_size
+from o1jax.tasks.plain import plain
 from o1jax.verifiers import base
 from o1jax.verifiers.base import Problem, Verdict, Verify
 
@@ -117,8 +119,8 @@ def verified(rows: Sequence[Row], kind: Kind, allowed: int, data_dir: str) -> li
   faults = _faults([row for row in rows if row.reference is not None], kind, data_dir)
   bad = [row for row in rows if row.problem.id in faults]
   if len(bad) > allowed:
-    more = f" ({len(bad)} such rows; task.unverified={allowed})" if allowed else ""
-    raise ConfigError(f"{bad[0].where}: {faults[bad[0].problem.id]}{more}")
+    more = f"such rows: {len(bad)}, task.unverified={allowed}"
+    raise ConfigError(f"{bad[0].where}: {faults[bad[0].problem.id]} ({more})")
   for row in bad[:TOLD]:
     _LOG.warning("%s: %s", row.where, faults[row.problem.id])
   if bad:
@@ -132,7 +134,7 @@ def _faults(rows: Sequence[Row], kind: Kind, data_dir: str) -> dict[str, str]:
   key = content_hash([kind.verifier, verifiers_hash(), asked])
   path = pathlib.Path(data_dir) / kind.name / "verified" / f"{key[:16]}.json"
   if path.is_file():
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
   if len(rows) > 1000:
     _LOG.warning("%s: verifying %d references, this once", kind.name, len(rows))
   faults: dict[str, str] = {}
@@ -205,16 +207,8 @@ def problems_hash(splits: Mapping[str, Sequence[Problem]], compared: Mapping[str
 
 
 def content_hash(content: Any) -> str:
-  """Hex SHA-256 of plain values: equal for equal ones, sets in any order included."""
-  text = json.dumps(content, sort_keys=True, default=_in_order)
-  return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _in_order(value: Any) -> list[str]:
-  """A set, as JSON can have it."""
-  if not isinstance(value, (set, frozenset)):
-    raise TypeError(f"{type(value).__name__} is no plain value")
-  return sorted(map(repr, value))
+  """Hex SHA-256 of plain values, equal for equal ones; the order of a dict counts, that of a set does not."""
+  return hashlib.sha256(json.dumps(plain(content)).encode()).hexdigest()
 
 
 def _content(problem: Problem) -> list[Any]:

@@ -4,13 +4,17 @@ import importlib
 
 import pytest
 
-from o1jax.tasks import humaneval, ifeval, math, mbpp
+from o1jax.tasks import bugfix, humaneval, ifeval, math, mbpp
+
+
+def verifier(name: str, **settings):
+  """What the pool's workers make of a name and settings."""
+  made = importlib.import_module(f"o1jax.verifiers.{name}")
+  return made.make_verify(**settings) if settings else made.verify
 
 
 @pytest.fixture
 def in_process(monkeypatch):
   """Has the tasks verify in this process: the pool is for limits, which a test's few rows do not come to."""
-  for module in (math, mbpp, humaneval, ifeval):
-    monkeypatch.setattr(
-      module, "pooled", lambda name: importlib.import_module(f"o1jax.verifiers.{name}").verify
-    )
+  for module in (math, mbpp, humaneval, ifeval, bugfix):
+    monkeypatch.setattr(module, "pooled", verifier)

@@ -24,17 +24,11 @@ def config(data_dir, **fields) -> BugfixConfig:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
   """A folder in which the buggy programs are made once for all tests."""
-  from o1jax.verifiers import code
-
-  folder = tmp_path_factory.mktemp("bugfix")
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(mbpp, "pooled", lambda name: code.verify)
-    bugfix.source(config(folder))
-  return folder
+  return tmp_path_factory.mktemp("bugfix")
 
 
 @pytest.fixture
-def made(prepared):
+def made(prepared, in_process):
   return bugfix.source(config(prepared))
 
 
@@ -76,14 +70,17 @@ def test_what_was_made_is_read_back_and_no_program_is_run(prepared, made, monkey
   def refuse(problems, texts):
     raise AssertionError("something was verified")
 
-  monkeypatch.setattr(mbpp, "pooled", lambda name: refuse)
+  for module in (mbpp, bugfix):
+    monkeypatch.setattr(module, "pooled", lambda name, **settings: refuse)
   again = bugfix.source(config(prepared))
   assert (again.train, again.held_out, again.data_hash) == (made.train, made.held_out, made.data_hash)
 
 
-def test_another_folder_holds_the_same_and_another_seed_other_bugs(tmp_path, made):
-  assert bugfix.source(config(tmp_path)).data_hash == made.data_hash
-  assert bugfix.source(config(tmp_path, split_seed=1)).data_hash != made.data_hash
+def test_the_same_bugs_are_made_again_and_another_seed_makes_others(prepared, made):
+  rows = mbpp.accepted(config(prepared))["train"][:2]
+  same, other = (bugfix.make(made.verify, rows, 2, 4, seed) for seed in (0, 1))
+  told = [problem.meta["buggy"] for problem in made.train if problem.id[:3] in ("601", "602")]
+  assert [bug["buggy"] for bug in same] == told and other != same
 
 
 def test_too_few_buggy_programs_are_an_error_that_names_the_field(prepared):
@@ -99,10 +96,11 @@ def row(*tests: str) -> Row:
 
 
 def judged(told):
-  """A verifier that says of a test what `told` holds."""
+  """A verifier that says of a test what `told` holds; of many, what the first says that does not pass."""
 
   def verify(problems, texts):
-    errors = [told[problem.meta["tests"][0]] for problem in problems]
+    failed = [[told[test] for test in problem.meta["tests"] if told[test]] for problem in problems]
+    errors = [some[0] if some else None for some in failed]
     return [Verdict(float(error is None), error is None, None, error) for error in errors]
 
   return verify
@@ -113,7 +111,8 @@ FAILING = {
   "all": ({"a": "wrong", "b": "wrong"}, ["a", "b"]),
   "none": ({"a": None, "b": None}, []),
   "one in time's end": ({"a": "wrong", "b": "timeout"}, []),
-  "one in a crash": ({"a": "crashed", "b": None}, []),
+  "one in a crash": ({"a": None, "b": "crashed"}, []),
+  "one in a crash at first": ({"a": "crashed", "b": "wrong"}, []),
   "one refused": ({"a": "wrong", "b": "policy"}, []),
 }
 
@@ -121,4 +120,5 @@ FAILING = {
 @pytest.mark.parametrize("which", FAILING)
 def test_only_wrong_answers_make_a_bug(which):
   told, wanted = FAILING[which]
-  assert bugfix.failing_tests(judged(told), [row("a", "b")], [Mutant("kind", "x = 1")]) == [wanted]
+  found = bugfix.failing_tests(judged(told), [row("a", "b"), row("b")], [Mutant("kind", "x = 1")] * 2)
+  assert found == [wanted, ["b"] if told["b"] == "wrong" else []]

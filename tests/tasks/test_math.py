@@ -65,7 +65,8 @@ BAD = {
   "its reference does not verify: wrong": {"problem": "a", "solution": r"\boxed{1}", "answer": "2"},
   "nothing can be graded by it: problem train/2: the gold answer": {
     "problem": "a",
-    "solution": r"\boxed{\frac{1}{0}}",
+    "solution": r"\boxed{1}",
+    "answer": "???",
   },
   "field 'answer' is int, not str": {"problem": "a", "solution": r"\boxed{1}", "answer": 1},
 }

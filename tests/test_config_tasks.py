@@ -1,0 +1,120 @@
+"""Every check of the options of the tasks of text."""
+
+import ast
+import pathlib
+import typing
+from typing import Any
+
+import pytest
+
+from o1jax.config import (
+  ArithmeticConfig,
+  BugfixConfig,
+  ConfigError,
+  CountdownConfig,
+  Gsm8kConfig,
+  HumanevalConfig,
+  IfevalConfig,
+  MathConfig,
+  MbppConfig,
+  ReasoningGymConfig,
+  SourceConfig,
+  TextConfig,
+  text_tasks,
+)
+from o1jax.tasks.catalog import SOURCES
+
+KINDS = [kind for kind in typing.get_args(SourceConfig) if kind is not CountdownConfig]
+FAULTS: list[tuple[type, dict[str, Any], str]] = [
+  *((kind, {"text": TextConfig(vocab=299)}, "task.text.vocab: must be at least 300") for kind in KINDS),
+  *(
+    (kind, {"held_out": 0}, "task.held_out: must be positive")
+    for kind in (Gsm8kConfig, MathConfig, MbppConfig, BugfixConfig)
+  ),
+  *(
+    (kind, {"held_out": 0}, "task.held_out: must be positive, or None")
+    for kind in (HumanevalConfig, IfevalConfig)
+  ),
+  *(
+    (kind, {"split_seed": -1}, "task.split_seed: must not be negative")
+    for kind in (HumanevalConfig, IfevalConfig, BugfixConfig, ArithmeticConfig)
+  ),
+  *(
+    (kind, {"decontaminate": ("a.jsonl",)}, "task.decontaminate: wants FILE_OR_URL#FIELD, has 'a.jsonl'")
+    for kind in (
+      Gsm8kConfig,
+      MathConfig,
+      MbppConfig,
+      HumanevalConfig,
+      BugfixConfig,
+      IfevalConfig,
+      ReasoningGymConfig,
+    )
+  ),
+  *(
+    (kind, {"unverified": -1}, "task.unverified: must not be negative")
+    for kind in (Gsm8kConfig, MathConfig, MbppConfig, HumanevalConfig, BugfixConfig, ReasoningGymConfig)
+  ),
+  (MathConfig, {"decontaminate": ("#text",)}, "task.decontaminate: wants FILE_OR_URL#FIELD, has '#text'"),
+  (MathConfig, {"decontaminate": ("a#b", "a#b")}, "task.decontaminate: names an evaluation set twice"),
+  (BugfixConfig, {"bugs": 0}, "task.bugs: must be positive"),
+  (ArithmeticConfig, {"digits": 0}, "task.digits: must lie in 1..100, is 0"),
+  (ArithmeticConfig, {"digits": 101}, "task.digits: must lie in 1..100, is 101"),
+  (ArithmeticConfig, {"operations": ()}, "task.operations: must be distinct ones of + - *"),
+  (ArithmeticConfig, {"operations": ("+", "/")}, "task.operations: must be distinct ones of + - *, are + /"),
+  (ArithmeticConfig, {"operations": ("+", "+")}, "task.operations: must be distinct ones of + - *, are + +"),
+  (ArithmeticConfig, {"size": 2}, "task.size: must be at least one of each of 3 operations"),
+  (ArithmeticConfig, {"held_out": 2}, "task.held_out: must be at least one of each of 3 operations"),
+  (ArithmeticConfig, {"more_digits": -1}, "task.more_digits: must not be negative"),
+  (ReasoningGymConfig, {"dataset": ""}, "task.dataset: must not be empty"),
+  (ReasoningGymConfig, {"size": 0}, "task.size: must lie in 1..100,000, is 0"),
+  (ReasoningGymConfig, {"held_out": 100_001}, "task.held_out: must lie in 1..100,000, is 100001"),
+  (ReasoningGymConfig, {"split_seed": 1001}, "task.split_seed: must lie in 0..1000, is 1001"),
+  (ReasoningGymConfig, {"options": (("a", "{"),)}, "task.options: 'a' is '{', which is not JSON"),
+  (ReasoningGymConfig, {"options": (("a", "1"), ("a", "2"))}, "task.options: 'a' is given twice"),
+  (
+    ReasoningGymConfig,
+    {"options": (("seed", "1"),)},
+    "task.options: 'seed' is given twice, or set by size and split_seed",
+  ),
+]
+
+
+def refusal(kind: type, fields: dict[str, Any]) -> ConfigError:
+  with pytest.raises(ConfigError) as caught:
+    kind(**fields).validate("task")
+  return caught.value
+
+
+@pytest.mark.parametrize(("kind", "fields", "start"), FAULTS, ids=[f"{k.__name__} {s}" for k, _, s in FAULTS])
+def test_what_cannot_work_names_its_field(kind, fields, start) -> None:
+  message = str(refusal(kind, fields))
+  assert message.startswith(start) and "\n" not in message
+
+
+def test_every_check_has_a_case_above() -> None:
+  tree = ast.parse(pathlib.Path(text_tasks.__file__).read_text())
+  calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+  reached = set()
+  for kind, fields, _ in FAULTS:
+    trace = refusal(kind, fields).__traceback__
+    while trace.tb_next.tb_frame.f_code.co_name != "require":
+      trace = trace.tb_next
+    reached.add(trace.tb_lineno)
+  assert reached == {node.lineno for node in calls if node.func.id == "require"} and len(reached) > 15
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_defaults_are_valid_and_build_a_task(kind) -> None:
+  assert kind().validate("task") is None
+  assert kind in SOURCES
+  full = {"options": (("a", "[1, null]"), ("b", '"x"'))} if kind is ReasoningGymConfig else {}
+  assert kind(**full).validate("task") is None and hash(kind(**full)) == hash(kind(**full))
+
+
+def test_what_the_tasks_have_in_common_is_written_alike() -> None:
+  for kind in KINDS:
+    fields = kind.__dataclass_fields__
+    assert fields["data_dir"].default == "data" and fields["text"].default == TextConfig()
+    assert "decontaminate" in fields or kind is ArithmeticConfig
+    assert "sha256" in fields or kind in (ArithmeticConfig, ReasoningGymConfig)
