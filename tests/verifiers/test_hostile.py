@@ -13,7 +13,7 @@ from o1jax.verifiers.code import make_verify
 from o1jax.verifiers.sandbox.service import Limits
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
-LIMITS = Limits(cpu_seconds=1, wall_seconds=3.0, memory_bytes=256 << 20, output_bytes=1 << 20)
+LIMITS = Limits(cpu_seconds=1, wall_seconds=2.0, memory_bytes=256 << 20, output_bytes=1 << 20)
 verify = make_verify(LIMITS, allow_unsandboxed_code=False)
 FUNCTION = Problem("f", "", "", "test", {"tests": ["assert f(3) == 9"]})
 SCRIPT = Problem("s", "", "", "test", {"tests": [{"input": "3\n", "output": "9\n"}]})
