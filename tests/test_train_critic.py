@@ -52,7 +52,7 @@ def written(folder: pathlib.Path) -> list[dict]:
   return [{k: v for k, v in row.items() if k not in CLOCK_METRICS} for row in rows]
 
 
-@pytest.mark.parametrize("kind", ["head", "own"])
+@pytest.mark.parametrize("kind", ["head", pytest.param("own", marks=pytest.mark.slow)])
 def test_a_run_with_a_critic(kind, tmp_path, capsys) -> None:
   folder = tmp_path / "tiny"
   assert train(config(str(tmp_path), kind), resume=False) == 0

@@ -169,8 +169,13 @@ def assert_same(left, right) -> None:
     np.testing.assert_array_equal(a, b)
 
 
+LONG = ("four clipped steps, EMA", "a critic of its own, refilled")
+
+
 @pytest.mark.bitwise
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+  "kind", [pytest.param(k, marks=pytest.mark.slow if k in LONG else ()) for k in KINDS]
+)
 def test_fused_steps_are_the_loop_bit_for_bit(kind) -> None:
   state, told = alone(kind, 0)
   stepwise, metrics = loop(kind, 0)
@@ -183,7 +188,14 @@ def test_fused_steps_are_the_loop_bit_for_bit(kind) -> None:
   assert len(set(ours["reward"])) > 2  # something was learned from
 
 
-def test_bitwise_cases_hold_under_the_optimiser() -> None:
+@pytest.mark.parametrize(
+  ("marks", "count"),
+  [
+    ("bitwise and not slow", len(KINDS) - len(LONG) + 2),
+    pytest.param("bitwise and slow", len(LONG), marks=pytest.mark.slow),
+  ],
+)
+def test_bitwise_cases_hold_under_the_optimiser(marks, count) -> None:
   """Without it LLVM rounds a product and its sum once or twice by what stands around them, so these run on their own."""
   flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=3"
   command = [
@@ -194,14 +206,14 @@ def test_bitwise_cases_hold_under_the_optimiser() -> None:
     "-n",
     "0",
     "-m",
-    "bitwise",
+    marks,
     "-p",
     "no:cacheprovider",
     __file__,
   ]
   done = subprocess.run(command, env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True)
   assert done.returncode == 0, done.stdout[-4000:]
-  assert f"{len(KINDS) + 2} passed" in done.stdout
+  assert f"{count} passed" in done.stdout
 
 
 def _primitives(jaxpr) -> set[str]:
@@ -279,7 +291,7 @@ def test_on_two_devices_a_member_is_what_it_is_beside_others_bit_for_bit() -> No
     np.testing.assert_allclose(ours[name][0, :5], lone[name][:5], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("width", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_vmapped_member_is_its_lone_run_within_rounding(width) -> None:
   kind, seeds = "grpo with a reference", [0, 1, 2, 3]
   mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("data",))

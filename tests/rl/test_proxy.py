@@ -234,7 +234,7 @@ def test_without_a_proxy_the_verifier_pays() -> None:
   np.testing.assert_array_equal(divided(told.stats)["reward"], divided(told.stats)["accuracy"])
 
 
-@pytest.mark.parametrize(("vmapped", "axis"), [(1, None), (2, MEMBER)])
+@pytest.mark.parametrize(("vmapped", "axis"), [pytest.param(1, None, marks=pytest.mark.slow), (2, MEMBER)])
 def test_each_member_is_paid_by_its_own_proxy(vmapped, axis) -> None:
   stack = lambda trees: jax.tree.map(lambda *a: jnp.stack(a), *trees)
   mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("data",))

@@ -72,6 +72,7 @@ def test_arms_of_one_proxy_kind_are_one_program_and_have_proxies_of_their_own() 
   assert proxy_key(dataclasses.replace(members[0], config=config)) == proxy_key(members[0])
 
 
+@pytest.mark.slow
 def test_rl_sees_the_proxy_and_accuracies_are_the_verifiers(swept) -> None:
   config, _ = swept
   rewards = []
@@ -88,6 +89,7 @@ def test_rl_sees_the_proxy_and_accuracies_are_the_verifiers(swept) -> None:
   assert len(set(rewards)) == 4
 
 
+@pytest.mark.slow
 def test_best_of_n_is_told_of_each_member(swept) -> None:
   _, results = swept
   for row in results["members"]:
@@ -105,6 +107,7 @@ def test_best_of_n_is_told_of_each_member(swept) -> None:
     assert by_seed["few", seed] == by_seed["many", seed]  # one completion, whoever judges it
 
 
+@pytest.mark.slow
 def test_a_proxy_that_was_saved_is_not_taught_again(swept, monkeypatch) -> None:
   config, before = swept
   (pathlib.Path(config.base.out) / "tiny" / "results.json").unlink()

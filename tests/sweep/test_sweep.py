@@ -109,7 +109,10 @@ def assert_same_sweep(folder: pathlib.Path, whole: pathlib.Path, logged, found) 
     assert mine["by_problem"] == other["by_problem"]
 
 
-@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize(
+  "kind",
+  ["what a measurement chooses", pytest.param("one vmap of two after another", marks=pytest.mark.slow)],
+)
 def test_a_layout_changes_no_figure(whole, tmp_path, experiment, logged, found, capsys, kind) -> None:
   change, told = LAYOUTS[kind]
   path = experiment(tmp_path, config=PLAIN, sweep=f"dataclasses.replace(declared, {change})")
@@ -126,6 +129,7 @@ def test_a_layout_changes_no_figure(whole, tmp_path, experiment, logged, found, 
     assert "layout: lax.map, 4 members" in out and "layout: vmap of 4, 4 members" in out
 
 
+@pytest.mark.slow
 def test_members_that_fill_up_devices_and_blocks_change_no_figure(
   whole, tmp_path, experiment, logged, found, monkeypatch, capsys
 ) -> None:

@@ -71,6 +71,7 @@ def stopped_in_the_cold_start(path: str, monkeypatch, capsys) -> None:
   assert told in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_ended_again_and_again_goes_on_bitwise(
   whole, tmp_path, experiment, logged, found, monkeypatch, capsys
 ) -> None:
