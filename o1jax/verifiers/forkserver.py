@@ -171,7 +171,7 @@ class _Server:
       if os.getppid() == server:
         worker.run(sock, self._memory)
       code = 0
-    except BrokenPipeError:
+    except ConnectionError:
       code = 0  # the pool is gone
     except BaseException:
       traceback.print_exc()
