@@ -208,7 +208,8 @@ class Pool:
       short = graded.verdict is None or len(graded.verdict.parsed or "") <= self._own.cached_text
       if graded.lasting and short:
         self._cache.put(item.key, graded)
-      crashed = graded.verdict is not None and graded.verdict.error == "crashed"
+      # A verdict of a verifier's own, such as on a program that crashed, comes with nothing told.
+      crashed = graded.verdict is not None and graded.verdict.error == "crashed" and graded.told is not None
       self._counts["crashed"] += crashed
       crashes = self._counts["crashed"]
     if crashed and crashes <= WARNINGS:
