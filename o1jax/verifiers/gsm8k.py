@@ -20,6 +20,7 @@ from o1jax.verifiers.base import Problem, Verdict
 MAX_MARKS = 64  # marked answers in one completion; a completion with more is unparsable
 MAX_LENGTH = 400  # characters of one marked answer: far below Python's limit on int(str), and quick to parse
 
+END_TOKEN = re.compile(r"(?:<\|[a-z_]{1,40}\|>|</s>|<eos>)\s*$")  # where decoding has kept it
 _MARK = re.compile(r"#{4,}|\\(?:boxed|fbox)\s?\{")
 _WRAPPERS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox)\s?\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dt]?frac\s?\{\s?([0-9,]+)\s?\}\s?\{\s?([0-9,]+)\s?\}")
@@ -72,7 +73,7 @@ def parse_answer(text: str) -> tuple[Fraction, ...] | None:
   """
   if len(text) > MAX_LENGTH:
     return None
-  text = _plain(text)
+  text = _plain(END_TOKEN.sub("", text))
   values: list[Fraction] = []
   for part in _LIST.split(text):
     value = _parse_number(part.strip())

@@ -8,8 +8,9 @@ to math-verify. Its leniences stay outside: any right-hand side for a number, po
 solution for each other, decimals to six places.
 """
 
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import math_verify
@@ -61,9 +62,11 @@ def _same_form(gold: Answer, answer: Answer) -> bool:
     case Ratio(), Ratio():
       return _proportional(gold.form.terms, answer.form.terms)
     case Ratio(), Formula():
-      return same_formula(_quotient(gold.form), answer.form)
+      quotient = _quotient(gold.form)
+      return quotient is not None and equal(quotient, answer.form.value)
     case Formula(), Ratio():
-      return same_formula(gold.form, _quotient(answer.form))
+      quotient = _quotient(answer.form)
+      return quotient is not None and equal(gold.form.value, quotient)
     case Based(), Based():
       return gold.form == answer.form
     case Based(), _:
@@ -77,10 +80,10 @@ def _proportional(gold: Sequence[int], terms: Sequence[int]) -> bool:
   return all(a * d == b * c for a, b in zip(gold, terms) for c, d in zip(gold, terms))
 
 
-def _quotient(ratio: Ratio) -> Formula:
+def _quotient(ratio: Ratio) -> sympy.Rational | None:
   """a : b as a / b; the ratio of more terms is no number."""
   of_two = len(ratio.terms) == 2 and ratio.terms[1] != 0
-  return Formula(sympy.Rational(*ratio.terms) if of_two else sympy.Tuple(*ratio.terms), percent=False)
+  return sympy.Rational(*ratio.terms) if of_two else None
 
 
 def same_formula(gold: Formula, answer: Formula) -> bool:
@@ -89,12 +92,13 @@ def same_formula(gold: Formula, answer: Formula) -> bool:
   """
   if gold.percent == answer.percent:
     return equal(gold.value, answer.value)
-  if not isinstance(gold.value, sympy.Expr) or not isinstance(answer.value, sympy.Expr):
+  gold_value, value = (named[1] if (named := _named(form.value)) else form.value for form in (gold, answer))
+  if not isinstance(gold_value, sympy.Expr) or not isinstance(value, sympy.Expr):
     return equal(gold.value, answer.value)
   if gold.percent:
-    return equal(gold.value, answer.value) or equal(gold.value / 100, answer.value)
-  sign_left_out = gold.value.is_number and bool(sympy.Abs(gold.value) > 1)
-  return equal(gold.value, answer.value / 100) or sign_left_out and equal(gold.value, answer.value)
+    return equal(gold_value, value) or equal(gold_value / 100, value)
+  sign_left_out = gold_value.is_number and (sympy.Abs(gold_value) > 1) is sympy.true
+  return equal(gold_value, value / 100) or sign_left_out and equal(gold_value, value)
 
 
 def equal(gold: Any, answer: Any) -> bool:
@@ -102,7 +106,9 @@ def equal(gold: Any, answer: Any) -> bool:
   if _relations(gold) or _relations(answer):
     return _same_relation(gold, answer)
   if isinstance(gold, sympy.FiniteSet) or isinstance(answer, sympy.FiniteSet):
-    return _cover(_elements(gold), _elements(answer), _same_element)
+    named = _names_any(gold) and _names_any(answer)
+    elements = _listed if named else _unnamed
+    return _cover(elements(gold), elements(answer), _same_element)
   gold_items, answer_items = _ordered(gold), _ordered(answer)
   if gold_items is not None and answer_items is not None:
     return len(gold_items) == len(answer_items) and all(map(equal, gold_items, answer_items))
@@ -124,18 +130,24 @@ def _cover(gold: Sequence[Any], answer: Sequence[Any], match: Callable[[Any, Any
   )
 
 
-def _elements(value: Any) -> list[Any]:
-  """What a list or set holds: `x = 1, x = 2` is the list 1, 2. What is neither is the list of itself."""
-  if not isinstance(value, sympy.FiniteSet):
-    return [value]
-  named = [_named(element) for element in value.args]
-  labels = {name[0] for name in named if name is not None}
-  if len(labels) != 1 or None in labels:
-    return list(value.args)
-  values = [element if name is None else name[1] for name, element in zip(named, value.args)]
-  return [
-    inner for outer in values for inner in (outer.args if isinstance(outer, sympy.FiniteSet) else [outer])
-  ]
+def _listed(value: Any) -> Sequence[Any]:
+  """What a list or set holds; what is neither is the list of itself."""
+  return value.args if isinstance(value, sympy.FiniteSet) else [value]
+
+
+def _names_any(value: Any) -> bool:
+  return any(_relations(element) for element in _listed(value))
+
+
+def _unnamed(value: Any) -> Sequence[Any]:
+  """As `_listed`, where `x = 1, x = 2` and `x_1 = 1, x_2 = 2` are the list 1, 2; `x = 1, y = 2` is not."""
+  elements = _listed(value)
+  named = [_named(element) for element in elements]
+  stems = {str(name[0]).partition("_")[0] for name in named if name is not None and name[0] is not None}
+  if len(stems) != 1:
+    return elements
+  values = [element if name is None else name[1] for name, element in zip(named, elements)]
+  return [inner for outer in values for inner in _listed(outer)]
 
 
 def _ordered(value: Any) -> Sequence[Any] | None:
@@ -234,18 +246,18 @@ def _same_inequality(gold: Relational, answer: Relational) -> bool:
   turned = (
     isinstance(gold, up) and isinstance(answer, down) or isinstance(gold, down) and isinstance(answer, up)
   )
-  return bool(ratio < 0) if turned else bool(ratio > 0)
+  return bool(ratio.is_negative if turned else ratio.is_positive)
 
 
 def _ratio(gold: Relational, answer: Relational) -> Any:
   """The real constant, not 0, that the sides' differences differ by; None where there is none."""
-  try:
+  sides = (gold.lhs, gold.rhs, answer.lhs, answer.rhs)
+  if not all(isinstance(side, sympy.Expr) for side in sides):
+    return None
+  with _comparing():
     ratio = sympy.simplify((gold.lhs - gold.rhs) / (answer.lhs - answer.rhs))
-  except (TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError):
-    return None  # sides that are no numbers, such as sets
-  return (
-    ratio if ratio.is_number and ratio.is_extended_real and ratio.is_finite and ratio.is_nonzero else None
-  )
+  constant = ratio.is_number and ratio.is_extended_real and ratio.is_finite and ratio.is_nonzero
+  return ratio if constant else None
 
 
 def _same_set(gold: Any, answer: Any) -> bool:
@@ -266,7 +278,8 @@ def _same_set(gold: Any, answer: Any) -> bool:
 def same_value(gold: Any, answer: Any) -> bool:
   """Two objects of one kind, by math-verify; numbers and expressions that differ at a point are not asked about."""
   if isinstance(gold, sympy.Expr):
-    gold, answer = _evaluated(gold), _evaluated(answer)
+    with _comparing():
+      gold, answer = _evaluated(gold), _evaluated(answer)
     if gold == answer:
       return True
     if refuted(gold, answer):
@@ -274,12 +287,22 @@ def same_value(gold: Any, answer: Any) -> bool:
   return _verified(gold, answer)
 
 
+@contextlib.contextmanager
+def _comparing() -> Iterator[None]:
+  """Turns whatever sympy raises into IncomparableError.
+
+  Broad on purpose: it raises what it likes (NotImplementedError, PolynomialError, RecursionError, MemoryError at the
+  worker's limit ...), and each says the same: the two were not compared, so that no verdict is built on it.
+  """
+  try:
+    yield
+  except Exception as error:
+    raise IncomparableError(f"sympy cannot compare them: {type(error).__name__}") from error
+
+
 def _evaluated(value: Any) -> Any:
   """With `i` the imaginary unit, and what the parser left undone done."""
-  try:
-    return value.xreplace(_I).doit()
-  except Exception as error:
-    raise IncomparableError(f"sympy cannot evaluate it: {type(error).__name__}") from error
+  return value.xreplace(_I).doit()
 
 
 def refuted(gold: sympy.Expr, answer: sympy.Expr) -> bool:
@@ -293,17 +316,13 @@ def refuted(gold: sympy.Expr, answer: sympy.Expr) -> bool:
     a, b = (value.evalf(DIGITS, subs=point) for value in (gold, answer))
     numbers = a.is_number and b.is_number and a.is_finite and b.is_finite
     return bool(numbers and abs(a - b) > sympy.Float("1e-15") * (1 + abs(a) + abs(b)))
-  except (TypeError, ValueError, AttributeError, ArithmeticError, NotImplementedError):
+  except (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, MemoryError):
     return False  # no numeric value: nothing is known
 
 
 def _verified(gold: Any, answer: Any) -> bool:
-  try:
+  with _comparing():
     return math_verify.verify(
       gold, answer, float_rounding=_ROUNDING, numeric_precision=DIGITS,
       allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True,
     )  # fmt: skip
-  except Exception as error:
-    # Broad on purpose: sympy raises what it likes (NotImplementedError, PolynomialError, RecursionError ...), and
-    # whatever it is, the two were not compared.
-    raise IncomparableError(f"sympy cannot compare them: {type(error).__name__}") from error

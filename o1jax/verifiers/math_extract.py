@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from o1jax.verifiers.gsm8k import END_TOKEN
+
 MAX_LENGTH = 400  # characters of one answer
 MAX_STATED = 64  # answers of one extractor that are looked at
 
@@ -49,7 +51,7 @@ class Stated(NamedTuple):
 
 def final_part(completion: str) -> str:
   """What stands behind the thoughts: the completion from its last `</think>` on, all of it where there is none."""
-  return completion.rpartition(_THOUGHT_END)[2]
+  return END_TOKEN.sub("", completion.rpartition(_THOUGHT_END)[2])
 
 
 def balanced(text: str) -> str | None:
@@ -105,6 +107,8 @@ def phrase(text: str) -> list[Stated]:
   chosen = sorted((final or [] if headings else final or marks) + headings, key=lambda mark: mark.end())
   found: list[Stated] = []
   for mark in chosen:
+    if found and mark.start() < found[-1].end and not _EVIDENT.search(text, found[-1].start, mark.start()):
+      found.pop()  # "Final answer: the answer is" announces once
     if not found or mark.end() > found[-1].end:
       stated = _statement(text, mark.end())
       found += [stated] if stated.text else []

@@ -96,7 +96,8 @@ _BASED = re.compile(
 
 _IDLE_SPACE = re.compile(r" (?![^\W_])|(?<![^\W_])(?<!,) |(?<=,) (?![0-9])")
 _TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
-_JOINING_TEXT = re.compile(r"\\text\s?\{(\s*,?\s*(?:and|or)\s*)\}", re.IGNORECASE)
+# Text that is no text: joints of a list, or a list of numbers.
+_JOINING_TEXT = re.compile(r"\\text\s?\{([^{}a-z]*(?:(?:and|or)\b[^{}a-z]*)*)\}", re.IGNORECASE)
 _AROUND_TEXT = re.compile(r"[\s,;:.&0-9'\-]*")
 _SEPARATOR = re.compile(r"\s*[,;&]\s*(?:and\s|or\s)?\s*|\s+(?:and|or)\s+", re.IGNORECASE)
 _LABEL = re.compile(r"\([A-Za-z]\)|[A-Z][).]?|[IVX]{2,5}")  # of an option or a statement

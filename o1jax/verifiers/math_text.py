@@ -28,6 +28,7 @@ _FONTS = r"text(?:bf|it|rm|tt|sf|normal)|math(?:rm|bf|it|sf|tt)|mbox|hbox|emph|b
 _DRESS = tuple(
   (re.compile(pattern), plain)
   for pattern, plain in (
+    (r"(?<=[0-9]),\s?\\!\s?(?=[0-9]{3})", "{,}"),
     (r"\\(?:quad|qquad|thinspace|enspace)(?![a-zA-Z])|(?<!\\)\\[;: ]|~", " "),
     (r"(?<![0-9\\])\\,|(?<!\\)\\,(?![0-9])", " "),
     (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits)(?![a-zA-Z])\.?|(?<!\\)\\!", ""),
@@ -156,7 +157,7 @@ _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)(?!\{[pbv]?matrix\})")
 # The parser computes these at once, whatever their size: binomials, and the ends of an interval to order them.
 _AT_ONCE = re.compile(
-  r"\\binom(?!\{[0-9a-z]{1,4}\}\{[0-9a-z]{1,4}\})|\\Gamma\s*\(|\^\s*\{?[-+]?[0-9]{5}|\^\s*\{[-+0-9\s]*\^|!\s*[!)]"
+  r"\\binom(?!\{(?:[a-z+-]|[0-9]{1,4}(?![0-9])){1,6}\}\{(?:[a-z+-]|[0-9]{1,4}(?![0-9])){1,6}\})|\\Gamma\s*\(|\^\s*\{?[-+]?[0-9]{5}|\^\s*\{[-+0-9\s]*\^|!\s*[!)]"
 )
 
 

@@ -1,5 +1,6 @@
 """The numeric verifier against what completions really hold, and against what tries to fool it."""
 
+import re
 from fractions import Fraction
 
 import pytest
@@ -152,6 +153,11 @@ TABLE = [
   ("18", "#### 18\n#### apples", "unparsable"),
   ("18", "#### 18 19", "unparsable"),
   ("18", "#### 18,19", "unparsable"),
+  # an end token that decoding has kept
+  ("18", "#### 18<|endoftext|>", None),
+  ("18", "#### 18 </s>", None),
+  ("18", "#### 18<|endoftext|> 19", "unparsable"),
+  ("18", "#### <|endoftext|>", "unparsable"),
   # broken boxes
   ("18", r"\boxed{18", "unparsable"),
   ("18", r"\boxed{\text{18}", "unparsable"),
@@ -236,3 +242,61 @@ def test_pathological_input_is_unparsable(name):
 def test_as_many_answers_as_allowed_are_read():
   assert extract("#### 18\n" * MAX_MARKS) == (18,)
   assert extract("#### 18\n" * (MAX_MARKS + 1)) is None
+
+
+# Solutions as the models of Cobbe et al. (2021) wrote them: with the calculator's annotations, `#### N` at the end.
+SOLUTIONS = [
+  ("18", "She makes 9 * 2 = $<<9*2=18>>18 a day.\n#### 18"),
+  ("18", "She makes 9 * 2 = $<<9*2=18>>18 a day.\n#### 17"),
+  ("18", "9 * 2 = <<9*2=18.0>>18.0\n#### 18\n"),
+  ("18", "#### 18<|endoftext|>"),
+  ("5600", "#### 5,600"),
+  ("5,600", "#### 5600"),
+  ("5600", "#### 5,601"),
+  ("1200000", "#### 1,200,000"),
+  ("-3", "#### -3"),
+  ("3", "#### -3"),
+  ("2.5", "#### 2.5"),
+  ("2.5", "#### 2"),
+  ("18", "#### 18 dollars"),
+  ("18", "#### 18%"),
+  ("18", "#### 180"),
+  ("18", "#### 1.8"),
+  ("18", "9 * 2 = <<9*2=18>>18"),
+  ("18", "####"),
+  ("18", "#### <<9*2=18>>"),
+  ("18", "#### x"),
+  ("18", ""),
+]
+# What the published rule says otherwise, and why this verifier does not: (gold answer, completion, its verdict).
+DEPARTURES = [
+  ("18", "#### 18.00", False),  # one value in another spelling
+  ("18", "#### 18.", False),
+  ("18", "#### $18", False),
+  ("18", "####18", False),
+  ("18", r"\boxed{18}", False),
+  ("18", "#### 18\n#### 19", True),  # a hedge
+  ("18", "#### 18 or 19", True),
+  ("1", "#### 1/2", True),  # half read
+  ("18", "#### 18 million", True),
+  ("123", "#### 12,3", True),
+]
+
+
+def published(gold, text):
+  """The rule of the GSM8K repository: the text behind the first mark, commas out, is that of the gold answer."""
+  found = re.search(r"#### (-?[0-9.,]+)", text)
+  return found is not None and found[1].replace(",", "") == gold.replace(",", "")
+
+
+@pytest.mark.parametrize("gold, text", SOLUTIONS)
+def test_agrees_with_the_published_rule(gold, text):
+  (verdict,) = verify([problem(gold)], [text])
+  assert verdict.correct == published(gold, text)
+
+
+@pytest.mark.parametrize("gold, text, there", DEPARTURES)
+def test_departs_from_the_published_rule_by_intent(gold, text, there):
+  (verdict,) = verify([problem(gold)], [text])
+  assert published(gold, text) == there
+  assert verdict.correct != there

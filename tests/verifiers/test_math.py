@@ -32,6 +32,7 @@ COMPLETIONS = {
   "hashes": [
     ("18", "6*3 = 18\n#### 18", OK),
     ("18", "####18", OK),
+    ("18", "#### 18<|im_end|>", OK),
     ("18", "#### $18", OK),
     ("18", "#### 19", WRONG),
     ("18", "####", UNPARSABLE),
@@ -41,6 +42,7 @@ COMPLETIONS = {
   "phrases": [
     ("18", "The answer is 18.", OK),
     ("18", "The final answer is 18", OK),
+    ("18", "The answer is 18.<|endoftext|>", OK),
     ("18", "Therefore, the answer is: 18. This is because 6*3 is 18.", OK),
     ("18", "the answer is $18$.", OK),
     ("18", r"The final answer is: $\boxed{18}$. I hope it is correct.", OK),
@@ -53,6 +55,9 @@ COMPLETIONS = {
     ("Tuesday", "The answer is Tuesday.", OK),
     ("C", "The answer is (C).", OK),
     ("C", "Answer: C", OK),
+    ("B", "The answer is (B) 42", OK),
+    ("B", "The answer is A or B", WRONG),
+    ("1/2", r"Final Answer: The final answer is $\frac{1}{2}$. I hope it is correct.", OK),
     ("(1,2)", r"The answer is $\left(1, 2\right)$.", OK),
     ("18", "The answer is 19.", WRONG),
     ("18", "The answer is 18?", UNPARSABLE),

@@ -101,6 +101,7 @@ PAIRS = {
     (r"50\%", "5", WRONG),
     (r"33\frac{1}{3}\%", r"\frac{1}{3}", OK),
     (r"33\frac{1}{3}\%", r"33\%", WRONG),
+    (r"P = \frac12", r"0.5\%", WRONG),
   ],
   "units": [
     (r"5\text{ cm}", "5", OK),
@@ -143,6 +144,7 @@ PAIRS = {
     ("1234", r"1,\!234", OK),
     ("1234", r"1\,234", OK),
     (r"\$32,\!348", "32348", OK),
+    (r"11,\! 111,\! 100", "11111100", OK),
     ("1234567.5", "1,234,567.50", OK),
     ("1234", "x = 1,234", OK),
     ("1234", "-1,234", WRONG),
@@ -187,6 +189,10 @@ PAIRS = {
     ("1,2", "x=1, y=2", WRONG),
     ("x=1,y=2", "y=2, x=1", OK),
     ("x=1,y=2", "x=2, y=1", WRONG),
+    ("1,2", "x_1 = 1, x_2 = 2", OK),
+    ("x_1=1, x_2=2", "x_1=2, x_2=1", WRONG),
+    (r"\text{6 and 8}", "6, 8", OK),
+    (r"\left\{-2, 3\right\}", r"\left\{ 3, -2 \right\}", OK),
     (r"\{5\}", "5", OK),
     ("3", "3, 3", OK),
     (r"\frac12, 2", "2, 0.5", OK),
@@ -337,6 +343,13 @@ PAIRS = {
     ("|x|", "x", WRONG),
     ("4x^2y", r"4 \cdot x^2 \cdot y", OK),
     ("2\\alpha", "2a", WRONG),
+    (r"\frac{n(n+1)}{2}", r"\binom{n+1}{2}", OK),
+    ("2^{n}-1", "2^{n-1}", WRONG),
+    (r"\cot x", r"\frac{\cos x}{\sin x}", OK),
+    (r"\tan x", r"\cot x", WRONG),
+    ("p - q", "q - p", WRONG),
+    (r"n \equiv 3 \pmod 7", r"n \equiv 3 \pmod 7", OK),
+    (r"n \equiv 3 \pmod 7", r"n \equiv 4 \pmod 7", UNPARSABLE),
   ],
   "matrices": [
     (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{bmatrix}1&2\\3&4\end{bmatrix}", OK),
@@ -344,6 +357,8 @@ PAIRS = {
     (r"\begin{pmatrix} 1/2 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 0.5 \\ 2 \end{pmatrix}", OK),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 & 2 \end{pmatrix}", WRONG),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "(1,2)", WRONG),
+    (r"\begin{pmatrix} 1/3 \\ 2/3 \end{pmatrix}", r"\frac{1}{3}\begin{pmatrix} 1 \\ 2 \end{pmatrix}", OK),
+    (r"\begin{pmatrix} 1/3 \\ 2/3 \end{pmatrix}", r"\frac{1}{2}\begin{pmatrix} 1 \\ 2 \end{pmatrix}", WRONG),
     (r"\begin{pmatrix} x+1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1+x \\ 2 \end{pmatrix}", OK),
   ],
   "bases": [
@@ -370,6 +385,7 @@ PAIRS = {
     ("3:2", r"\frac{3}{2}", OK),
     ("1:2:3", "2:4:6", OK),
     ("1:2:3", "1:3:2", WRONG),
+    ("(1,2,3)", "1:2:3", WRONG),
   ],
 }
 ROWS = [(topic, *row) for topic, rows in PAIRS.items() for row in rows]
