@@ -334,3 +334,12 @@ def test_lines_are_read_as_they_come():
   assert list(read_lines(source, stopped)) == []
   os.close(source)
   os.close(stopped)
+
+
+def test_programs_are_graded_in_a_sandbox_that_is_told_of():
+  task = {"prompt": "", "entry_point": "f", "tests": ["assert f(2) == 4"]}
+  programs = ["def f(n): return n + n", "def f(n):\n  while True: pass", "import os\ndef f(n): os.fork()"]
+  rows = [{"id": i, "completion": text, **task} for i, text in enumerate(programs)]
+  told, errors, code = run(lines(*rows), "code", "--cpu_limit", "1")
+  assert [row["error"] for row in told] == [None, "timeout", "policy"] and code == 0
+  assert len(errors) == 1 and errors[0].startswith("code sandbox: user, mount, pid")

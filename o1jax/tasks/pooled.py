@@ -4,11 +4,27 @@ A verifier belongs there where an answer can make it slow, or is run as a progra
 """
 
 import atexit
+import functools
+import logging
 import threading
 from collections.abc import Hashable, Sequence
 
+from o1jax.config import ConfigError
 from o1jax.verifiers.base import Problem, Verdict, Verify
 from o1jax.verifiers.pool import Pool, cores
+from o1jax.verifiers.sandbox import service
+
+RUNS_PROGRAMS = ("code",)
+_LOG = logging.getLogger(__name__)
+
+
+@functools.cache
+def _layers() -> str:
+  """What stands between programs and this machine, asked once. Raises ConfigError where it is too little."""
+  try:
+    return service.describe()
+  except service.SandboxError as error:
+    raise ConfigError(str(error)) from error
 
 
 class _Shared:
@@ -54,6 +70,8 @@ def pooled(name: str, **settings: Hashable) -> Verify:
 
   No process is started before something is verified.
   """
+  if name in RUNS_PROGRAMS:
+    _LOG.warning("%s", _layers())
   _SHARED.serve(name)
 
   def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:

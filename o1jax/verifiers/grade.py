@@ -15,16 +15,18 @@ from collections.abc import Hashable, Iterator
 from types import FrameType
 from typing import Any
 
-from o1jax.config import require
+from o1jax.config import ConfigError, require
 from o1jax.verifiers.catalog import CATALOG, VerifierLimits
 from o1jax.verifiers.jsonl import SETTINGS, Line, Reader, VerifyOptions
 from o1jax.verifiers.meter import Meter, make_meter
 from o1jax.verifiers.pool import Pending, Pool, cores
+from o1jax.verifiers.sandbox import service
 
 EXIT_BAD_INPUT = 2
 EXIT_SIGNAL = 128  # and the signal's number
 IDLE_FACTOR = 10  # the idle limit as a multiple of the CPU limit
 MAX_CPU_SECONDS = 86_400
+RUNS_PROGRAMS = ("code",)
 OWN_CPU_LIMIT = ("code",)  # limits the programs below the worker, by its setting `cpu_seconds`
 HELD_BYTES = 1 << 16  # of output, at most, that are held back while more is at hand
 SWITCH_SECONDS = 5e-4  # for which a thread may keep the others from running: the pool's answers quickly
@@ -103,6 +105,7 @@ def verify_stream(options: VerifyOptions) -> int:
   name: str = options.verifier
   for stream, title in ((sys.stdin, "standard input"), (sys.stdout, "standard output")):
     require(stream is not None, title, "is closed")
+  _tell_sandbox(options)
   settings = _settings(options)
   limits = {name: _limits(options)} if options.cpu_limit is not None else {}
   source = sys.stdin.fileno()
@@ -178,6 +181,16 @@ def _check(options: VerifyOptions) -> None:
     foreign = vars(options)[option] and options.verifier != verifier
     require(not foreign, f"--{option}", f"is an option of {verifier}; {options.verifier} does not read it")
   require(options.extractors != (), "--extractors", "is empty")
+
+
+def _tell_sandbox(options: VerifyOptions) -> None:
+  """One line on standard error: what stands between programs and this machine. Raises ConfigError where it is too little."""
+  if options.verifier not in RUNS_PROGRAMS:
+    return
+  try:
+    print(service.describe(options.allow_unsandboxed_code), file=sys.stderr)
+  except service.SandboxError as error:
+    raise ConfigError(str(error)) from error
 
 
 def _settings(options: VerifyOptions) -> dict[str, Hashable]:
