@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import pathlib
-import time
 from typing import Any, Mapping, NamedTuple, Sequence
 
 import jax
@@ -78,9 +77,8 @@ def run_block(
     every = block.setup.config.checkpoint.every
     while course.done < block.steps:
       figures = _diagnosed(fleet, states, firsts, course) if _is_due(fleet, course.done) else {}
-      began = time.perf_counter()
       states, told = fleet.advance(states, course.done, course.cursors, course.bad)
-      _write(fleet, course, told, figures, logs, time.perf_counter() - began)
+      _write(fleet, course, told, figures, logs, told.seconds)
       tell(course.done, _shown(told, course))
       if preemption.requested or course.done == block.steps or course.done % every < fleet.chunk:
         saved.save(block.first + course.done, states, course.to_json())

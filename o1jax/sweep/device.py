@@ -162,6 +162,15 @@ class Chunk(NamedTuple):
   metrics: dict[str, np.ndarray]  # f32[M, N]
   drawn: Drawn  # each with leading M, N
   first_bad: np.ndarray  # i32[M], N where all steps were finite
+  seconds: float  # that the call took
+
+
+class Measured(NamedTuple):
+  """The first chunk of a fleet's rows, made to be measured."""
+
+  members: list[Member]
+  states: TrainState
+  told: Chunk
 
 
 class Fleet:
@@ -172,6 +181,7 @@ class Fleet:
     task, config = block.setup.task, block.setup.config
     assert task.device is not None
     self.layout, self.chunk, self.proxies = layout, chunk, proxies
+    self.measured: Measured | None = None
     self.mesh = jax.sharding.Mesh(np.asarray(jax.devices()[: layout.devices]), ("data",))
     self._take(block)
     axis = None if layout.vmapped == 1 else MEMBER
@@ -284,11 +294,22 @@ class Fleet:
 
     cursors, bad: as in `feed`; what is reported of a frozen member stands for nothing.
     """
+    if (
+      self.measured is not None
+      and self.measured.members == self.rows
+      and (done, list(cursors)) == (0, self.start)
+    ):
+      (_, states, told), self.measured = (
+        self.measured,
+        None,
+      )  # the same program on the same members, from the same start
+      return states, told
+    began = time.perf_counter()
     states, told = self._run(states, self.feed(done, self.chunk, cursors, bad), self.pool)
     stats, drawn, first_bad = jax.device_get(told)
     metrics = {name: np.asarray(values) for name, values in divided(stats).items()}
     metrics[f"rewards/{self.block.setup.task.name}/mean"] = metrics.pop("rewards/task/mean")
-    return states, Chunk(metrics, drawn, first_bad)
+    return states, Chunk(metrics, drawn, first_bad, time.perf_counter() - began)
 
   def member_bytes(self) -> float:
     """Bytes that a member more on a device takes: its state and feed, and of a vmap its share of the workspace."""
@@ -345,8 +366,8 @@ def members_that_fit(fleet: Fleet, share: float) -> int:
 
 
 def first_chunk(fleet: Fleet, colds: Mapping[str, Any]) -> tuple[float, Chunk]:
-  """(seconds, report) of the first chunk, run to be measured: the states it leads to are thrown away."""
+  """(seconds, report) of the first chunk, run to be measured. Where the fleet is then run, it goes on behind it."""
   states = jax.block_until_ready(fleet.begin(fleet.firsts(colds)))
-  began = time.perf_counter()
-  told = fleet.advance(states, 0, fleet.start)[1]
-  return time.perf_counter() - began, told
+  states, told = fleet.advance(states, 0, fleet.start)
+  fleet.measured = Measured(fleet.rows, states, told)
+  return told.seconds, told

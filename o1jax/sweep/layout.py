@@ -1,6 +1,9 @@
 """How the members of a group lie: over devices, in vmaps or one after the other; tried, measured and told before a sweep starts.
 
 candidates -> each compiled, cut down to what fits into memory, timed over one chunk -> the fastest -> its divergence
+
+The chunk that was timed counts: the chosen fleet goes on behind it. What other candidates took is lost, so that a sweep of few
+chunks tries one layout alone: on a CPU members one after the other, on an accelerator, which a tiny model leaves idle, a vmap.
 """
 
 import dataclasses
@@ -19,6 +22,7 @@ from o1jax.sweep.members import cold_start_key
 from o1jax.types import TrainState
 
 MEMORY_SHARE = 0.8  # of the free memory that members may fill
+TRIED_SHARE = 0.1  # of all steps that a chunk may be, or another candidate costs more than it can save
 WITHIN = 1e-5  # what a vmapped member may differ from its lone run, absolutely below 1 and relatively above
 
 
@@ -50,7 +54,9 @@ def candidates(config: SweepConfig, count: int, before: Sequence[Layout]) -> lis
     return [Layout(devices, config.vmapped, count)]
   if before:
     return [mapped if before[0].vmapped == 1 else whole]
-  return [mapped, whole] if each > 1 else [mapped]
+  if each == 1:
+    return [mapped]
+  return [mapped, whole] if jax.default_backend() == "cpu" else [whole, mapped]
 
 
 def choose(
@@ -67,7 +73,11 @@ def choose(
   exact: whether a vmap must hold as many members as was asked for, and not as many as fit.
   """
   count, steps = len(block.members), block.steps
-  trials = [_trial(block, layout, chunk, colds, proxies, exact) for layout in wanted]
+  trials: list[Trial] = []
+  for layout in wanted:
+    if trials and chunk > TRIED_SHARE * steps * -(-count // trials[0].fleet.layout.size):
+      break
+    trials.append(_trial(block, layout, chunk, colds, proxies, exact))
   for trial in trials:
     told = f"{trial.seconds:.2f} s for {chunk} steps of {trial.fleet.layout.size} members"
     rich.print(f"layout: {trial.fleet.layout.told()}: {told}")

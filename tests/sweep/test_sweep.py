@@ -15,7 +15,7 @@ from o1jax.cli import main
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.run_config import read_run_config
 from o1jax.rl.stages import first_state, rl_stage, sft_stage
-from o1jax.sweep import device
+from o1jax.sweep import device, layout
 from o1jax.train import fresh_state
 
 # A diagnosis draws its step's rollout anew in a sweep, and the words of completions are the host's alone.
@@ -113,18 +113,21 @@ def assert_same_sweep(folder: pathlib.Path, whole: pathlib.Path, logged, found) 
   "kind",
   ["what a measurement chooses", pytest.param("one vmap of two after another", marks=pytest.mark.slow)],
 )
-def test_a_layout_changes_no_figure(whole, tmp_path, experiment, logged, found, capsys, kind) -> None:
+def test_a_layout_changes_no_figure(
+  whole, tmp_path, experiment, logged, found, capsys, monkeypatch, kind
+) -> None:
+  monkeypatch.setattr(layout, "TRIED_SHARE", 1.0)  # that a sweep of two chunks tries both
   change, told = LAYOUTS[kind]
   path = experiment(tmp_path, config=PLAIN, sweep=f"dataclasses.replace(declared, {change})")
   assert main(["sweep", path]) == 0
   out, folder = " ".join(capsys.readouterr().out.split()), tmp_path / "runs" / "tiny"
-  layout = found(folder)["layout"]
-  assert layout.startswith(told)
-  assert f"chosen: {layout.partition(' (differ')[0]}" in out
+  chosen = found(folder)["layout"]
+  assert chosen.startswith(told)
+  assert f"chosen: {chosen.partition(' (differ')[0]}" in out
   assert "fit into memory" in out and "s of steps" in out
   assert_same_sweep(folder, whole, logged, found)
-  if "vmap of" in layout:
-    assert "differ from lone runs by up to" in layout and "over the first 2 steps, within 1e-05" in out
+  if "vmap of" in chosen:
+    assert "differ from lone runs by up to" in chosen and "over the first 2 steps, within 1e-05" in out
   if kind == "what a measurement chooses":
     assert "layout: lax.map, 4 members" in out and "layout: vmap of 4, 4 members" in out
 
