@@ -68,6 +68,7 @@ PAIRS = {
   ],
   "decimals": [
     (r"\frac{1}{2}", ".5", OK),
+    (r"\pm\frac{1}{2}", r"\pm .5", OK),
     ("0.5", r"\frac{1}{2}", OK),
     (".5", "0.50", OK),
     (r"\frac{1}{3}", "0.333", WRONG),
@@ -136,6 +137,8 @@ PAIRS = {
     ("3t", "3", WRONG),
     ("3t", "3t", OK),
     (r"3\text{rd}", "3", OK),
+    (r"5 \text{ ft } 6 \text{ in}", r"5\text{ ft }6\text{ in}", OK),
+    (r"5 \text{ ft } 6 \text{ in}", r"5\text{ ft }6\text{ cm}", WRONG),
   ],
   "thousands": [
     ("1234", "1,234", OK),
@@ -249,6 +252,7 @@ PAIRS = {
     ("2x+1", "f(x) = 2x+1", OK),
     ("f(x) = 2x+1", "2x+1", OK),
     ("25", r"\text{Area} = 25", OK),
+    ("abc = 6", "xyz = 6", WRONG),
     ("x^2 = -1", "x^2 = -4", WRONG),
     ("y = 2x+1", "0 = 0", WRONG),
   ],
@@ -286,6 +290,8 @@ PAIRS = {
     ("A", "A or B", WRONG),
     (r"\text{A, C}", "C and A", OK),
     (r"\text{A, C}", "A", WRONG),
+    (r"\text{A} \text{ or } \text{E}", r"\text{E} \text{ or } \text{A}", OK),
+    ("A", r"\text{A} \text{ or } \text{E}", WRONG),
     (r"\text{June 20}", "June 20", OK),
     (r"\text{June 20}", "June 21", WRONG),
     ("II", "-1", WRONG),
