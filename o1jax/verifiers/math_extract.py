@@ -35,6 +35,7 @@ _JOINED = re.compile(r"\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*", re.IGNORECASE)
 # The words of a line that an expression of numbers is made of, a unit behind it included.
 _OPERAND = re.compile(r"[-+(\u2212$€£]{0,4}\.?[0-9][-0-9.,/*^+()×·÷%°:=;\u2212]*")
 _OPERATOR = re.compile(r"[-+*/×·÷=\u2212]|or|and", re.IGNORECASE)
+_RELATION = re.compile(r"[<>~!\u2248\u2260\u2264\u2265]=?")
 _UNIT = re.compile(r"%|°|percent|degrees|dollars|cents|units", re.IGNORECASE)
 _NAME = re.compile(r"[(]?[^\W\d_][)]?|.*[)}\]|]")  # what a sign behind it joins to the next number
 _EVIDENT = re.compile(r"[0-9$\\=]|^\W*[A-J]\W*$")
@@ -150,14 +151,17 @@ def expression(text: str) -> list[Stated]:
 def _last_number(words: list[str]) -> str:
   """The words at the end that are an expression of numbers, joined; "" where there are none.
 
-  A sign that joins the first of them to a name makes it none: `x - 3` and `x -3` are not -3.
+  A sign that joins the first of them to a name makes it none: `x - 3` and `x -3` are not -3, `x > 3` is not 3.
   """
   first = len(words)
   if first and _UNIT.fullmatch(words[-1]):
     first -= 1
   while first > 0 and (_OPERAND.fullmatch(words[first - 1]) or _OPERATOR.fullmatch(words[first - 1])):
     first -= 1
-  joins = first > 0 and _NAME.fullmatch(words[first - 1]) is not None
+  before = words[first - 1] if first > 0 else ""
+  if _RELATION.fullmatch(before):
+    return ""
+  joins = _NAME.fullmatch(before) is not None
   if words[first : first + 1] == ["="]:
     first, joins = first + 1, False
   run = words[first:]

@@ -112,6 +112,7 @@ _NO_TEXT = frozenset(
   "and or sin cos tan cot sec csc log exp sqrt inf infinity arcsin arccos arctan sinh cosh tanh".split()
 )
 _NAMED = re.compile(r"(?:\\text\{\s?)?(?P<name>[a-zA-Z][a-zA-Z ]{2,40}?)\s?\}?\s?(?:=|:)\s?(?=\S)")
+_NAME_WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones may be products of unknowns
 _NO_NAME = frozenset("not never isn cannot and or either neither if".split()) | _NO_TEXT
 _EMPTY = frozenset(
   f"{before}{what}" for before in ("", "no ", "there is ", "there are ", "the ")
@@ -235,7 +236,7 @@ def _formula(text: str, percent: bool) -> Formula | None:
 def _unnamed(text: str) -> str:
   """`Area = 25` without the words before the sign."""
   named = _NAMED.match(text)
-  if named is None or _NO_NAME & set(named["name"].lower().split()) or not _TEXT_WORD.search(named["name"]):
+  if named is None or _NO_NAME & set(named["name"].lower().split()) or not _NAME_WORD.search(named["name"]):
     return text
   return text[named.end() :]
 

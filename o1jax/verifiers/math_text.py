@@ -133,7 +133,7 @@ _REWRITES = tuple(
   )
 )
 # Before decimals are written out: two numbers side by side, a point that is not a decimal's.
-_TWO_NUMBERS = re.compile(r"[0-9]\s+\.?[0-9]|\.[0-9]*\s*\.|[a-zA-Z}]\s*\.|\.(?![0-9\\])")
+_TWO_NUMBERS = re.compile(r"[0-9]\s+\.?[0-9]|\.[0-9]*\s*\.|[a-zA-Z}]\.|\.(?![0-9\\])")
 # Factors side by side, of which the parser would make a mixed number.
 _PRODUCTS = tuple(
   (re.compile(pattern), plain)
@@ -156,8 +156,9 @@ _COMMANDS = frozenset(
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)(?!\{[pbv]?matrix\})")
 # The parser computes these at once, whatever their size: binomials, and the ends of an interval to order them.
+_SMALL = r"\{(?:[a-z+-]|[0-9]{1,4}(?![0-9])){1,6}\}"
 _AT_ONCE = re.compile(
-  r"\\binom(?!\{(?:[a-z+-]|[0-9]{1,4}(?![0-9])){1,6}\}\{(?:[a-z+-]|[0-9]{1,4}(?![0-9])){1,6}\})|\\Gamma\s*\(|\^\s*\{?[-+]?[0-9]{5}|\^\s*\{[-+0-9\s]*\^|!\s*[!)]"
+  rf"\\binom(?!{_SMALL}{_SMALL})|\\Gamma\s*\(|\^\s*\{{?[-+]?[0-9]{{5}}|\^\s*\{{[-+0-9\s]*\^|!\s*[!)]"
 )
 
 

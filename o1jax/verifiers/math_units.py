@@ -31,9 +31,8 @@ _CHANGES_VALUE = re.compile(
   re.IGNORECASE,
 )
 _FUNCTIONS = frozenset({"sqrt", "sinh", "cosh", "tanh", "choose", "factorial"})
-_QUANTITIES = frozenset(
-  "abdeiknpqrtuvwxyz"
-)  # single letters that stand for a quantity rather than for a unit
+# Single letters that stand for a quantity rather than for a unit.
+_QUANTITIES = frozenset("abdeiknpqrtuvwxyz")
 _MAX_WORDS = 4
 
 _POWER = r"(?:\s?\^\s?\{?(?P<power>[23])\}?)?"
@@ -67,10 +66,9 @@ def split_unit(text: str) -> tuple[str, str | None]:
 
 
 def _is_wrapped_unit(match: re.Match[str]) -> bool:
-  words = match["unit"].split()
-  return (
-    len(words) <= _MAX_WORDS and match["unit"] not in _QUANTITIES and not _CHANGES_VALUE.search(match["unit"])
-  )
+  unit, head = match["unit"], match["head"]
+  few = len(unit.split()) <= _MAX_WORDS and "\\text" not in head  # `5 \text{ ft } 6 \text{ in}` has two
+  return few and unit not in _QUANTITIES and not _CHANGES_VALUE.search(unit)
 
 
 def _is_plain_unit(match: re.Match[str]) -> bool:

@@ -80,6 +80,7 @@ COMPLETIONS = {
     ("-3", "which gives -3", OK),
     ("-3", "which gives x - 3", UNPARSABLE),
     ("3", "which gives x -3", UNPARSABLE),
+    ("3", "which gives x > 3", UNPARSABLE),
     ("2", "which gives 5 - 3", OK),
     ("-3", "which gives 5 - 3", WRONG),
     ("18", "There is no way to tell.", UNPARSABLE),
