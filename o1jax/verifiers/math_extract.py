@@ -180,8 +180,5 @@ EXTRACTORS: dict[str, Extractor] = {
   "expression": expression,
 }
 DEFAULT_ORDER = ("boxed", "hashes", "phrase", "expression")
-DECLARED = (
-  "boxed",
-  "hashes",
-  "phrase",
-)  # what they find claims to be final; a last expression just stands there
+# What these find claims to be final; a last expression just stands there.
+DECLARED = ("boxed", "hashes", "phrase")
