@@ -150,6 +150,7 @@ def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program)
   steps, proxy = feed.train.shape[0], feed.proxy
 
   def step(carry, now: tuple[jax.Array, Feed]):
+    """One step, whose new state counts only while no step has been bad."""
     (state, at, first_bad), (index, feed) = carry, now
     feed = dataclasses.replace(feed, proxy=proxy)
     moved, at, stats, drawn = one_step(program, draw_problems, state, at, feed)
