@@ -23,6 +23,7 @@ from o1jax.config import (
   RopeScaling,
   SftConfig,
   SweepConfig,
+  TextConfig,
   TrainConfig,
 )
 from o1jax.io.run_config import config_from_dict, config_to_dict
@@ -94,6 +95,10 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     for target in (0, 99)
   ),
   *not_negative("task.split_seed", "task.more_numbers"),
+  (
+    {"task": MixtureConfig((Part(CountdownConfig()), Part(Gsm8kConfig(text=TextConfig(vocab=400)))))},
+    "task.parts[1].task.text: cannot act in a mixture: task.text serves all parts",
+  ),
   ({"task": MixtureConfig(())}, "task.parts: must be two or more"),
   ({"task": MixtureConfig((Part(CountdownConfig()), Part(CountdownConfig(), 0.0)))}, "task.parts[1].weight: must be positive, is 0.0"),
   ({"rl.curriculum.kind": "pass_rate", "rl.curriculum.rate": 0.5}, "rl.curriculum.floor: goes with kind=pass_rate, and is needed"),

@@ -11,7 +11,7 @@ from o1jax.config.text_tasks import TextConfig
 class Part:
   """One task of a mixture."""
 
-  task: SourceConfig  # its own `text` is not used: one tokenizer serves the mixture
+  task: SourceConfig  # without a `text` of its own: the mixture's serves all parts
   weight: float = 1.0  # how often its problems come, against the others' weights
 
 
@@ -29,4 +29,8 @@ class MixtureConfig:
     for i, part in enumerate(self.parts):
       require(part.weight > 0, f"{field}.parts[{i}].weight", f"must be positive, is {part.weight}")
       part.task.validate(f"{field}.parts[{i}].task")
+      plain = vars(part.task).get("text", TextConfig()) == TextConfig()
+      require(
+        plain, f"{field}.parts[{i}].task.text", f"cannot act in a mixture: {field}.text serves all parts"
+      )
     self.text.validate(f"{field}.text")
