@@ -130,7 +130,8 @@ def rl_step(
   for some in drawn.graded:
     memory = remembered(memory, some.problems, some.correct, cfg.curriculum)
   passed_over = drawn.cursor - where.cursor - cfg.prompts * (1 + rounds)
-  metrics |= curriculum_metrics(memory, passed_over, cfg.curriculum)
+  stream = task.stream(setup.config.seed, cfg.problems)
+  metrics |= {**curriculum_metrics(memory, passed_over, stream, cfg.curriculum), **task.spent()}
   spent = Spent(flops, processed, drawn.cursor, memory)
   return state, metrics, spent, ev.rollout_rows(task, graded)
 

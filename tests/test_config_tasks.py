@@ -15,6 +15,8 @@ from o1jax.config import (
   Gsm8kConfig,
   HumanevalConfig,
   IfevalConfig,
+  JudgeConfig,
+  JudgedConfig,
   MathConfig,
   MbppConfig,
   ReasoningGymConfig,
@@ -25,6 +27,7 @@ from o1jax.config import (
 from o1jax.tasks.catalog import SOURCES
 
 KINDS = [kind for kind in typing.get_args(SourceConfig) if kind is not CountdownConfig]
+NEEDED: dict[type, dict[str, Any]] = {JudgedConfig: {"path": "rows.jsonl", "judge": JudgeConfig("model")}}
 FAULTS: list[tuple[type, dict[str, Any], str]] = [
   *((kind, {"text": TextConfig(vocab=299)}, "task.text.vocab: must be at least 300") for kind in KINDS),
   *(
@@ -33,11 +36,11 @@ FAULTS: list[tuple[type, dict[str, Any], str]] = [
   ),
   *(
     (kind, {"held_out": 0}, "task.held_out: must be positive, or None")
-    for kind in (HumanevalConfig, IfevalConfig)
+    for kind in (HumanevalConfig, IfevalConfig, JudgedConfig)
   ),
   *(
     (kind, {"split_seed": -1}, "task.split_seed: must not be negative")
-    for kind in (HumanevalConfig, IfevalConfig, BugfixConfig, ArithmeticConfig)
+    for kind in (HumanevalConfig, IfevalConfig, JudgedConfig, BugfixConfig, ArithmeticConfig)
   ),
   *(
     (kind, {"decontaminate": ("a.jsonl",)}, "task.decontaminate: wants FILE_OR_URL#FIELD, has 'a.jsonl'")
@@ -48,6 +51,7 @@ FAULTS: list[tuple[type, dict[str, Any], str]] = [
       HumanevalConfig,
       BugfixConfig,
       IfevalConfig,
+      JudgedConfig,
       ReasoningGymConfig,
     )
   ),
@@ -57,6 +61,8 @@ FAULTS: list[tuple[type, dict[str, Any], str]] = [
   ),
   (MathConfig, {"decontaminate": ("#text",)}, "task.decontaminate: wants FILE_OR_URL#FIELD, has '#text'"),
   (MathConfig, {"decontaminate": ("a#b", "a#b")}, "task.decontaminate: names an evaluation set twice"),
+  (JudgedConfig, {"name": "my task"}, "task.name: must be letters, digits and _ in lower case, is 'my task'"),
+  (JudgedConfig, {"judge": JudgeConfig("")}, "task.judge.model: must name a model"),
   (BugfixConfig, {"bugs": 0}, "task.bugs: must be positive"),
   (ArithmeticConfig, {"digits": 0}, "task.digits: must lie in 1..100, is 0"),
   (ArithmeticConfig, {"digits": 101}, "task.digits: must lie in 1..100, is 101"),
@@ -82,7 +88,7 @@ FAULTS: list[tuple[type, dict[str, Any], str]] = [
 
 def refusal(kind: type, fields: dict[str, Any]) -> ConfigError:
   with pytest.raises(ConfigError) as caught:
-    kind(**fields).validate("task")
+    kind(**{**NEEDED.get(kind, {}), **fields}).validate("task")
   return caught.value
 
 
@@ -100,15 +106,17 @@ def test_every_check_has_a_case_above() -> None:
     trace = refusal(kind, fields).__traceback__
     while trace.tb_next.tb_frame.f_code.co_name != "require":
       trace = trace.tb_next
-    reached.add(trace.tb_lineno)
+    if trace.tb_frame.f_code.co_filename == text_tasks.__file__:
+      reached.add(trace.tb_lineno)
   assert reached == {node.lineno for node in calls if node.func.id == "require"} and len(reached) > 15
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_defaults_are_valid_and_build_a_task(kind) -> None:
-  assert kind().validate("task") is None
+  assert kind(**NEEDED.get(kind, {})).validate("task") is None
   assert kind in SOURCES
-  full = {"options": (("a", "[1, null]"), ("b", '"x"'))} if kind is ReasoningGymConfig else {}
+  full = dict(NEEDED.get(kind, {}))
+  full |= {"options": (("a", "[1, null]"), ("b", '"x"'))} if kind is ReasoningGymConfig else {}
   assert kind(**full).validate("task") is None and hash(kind(**full)) == hash(kind(**full))
 
 

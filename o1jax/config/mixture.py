@@ -4,7 +4,7 @@ import dataclasses
 
 from o1jax.config.base import require
 from o1jax.config.tasks import SourceConfig
-from o1jax.config.text_tasks import TextConfig
+from o1jax.config.text_tasks import TextConfig, TextTaskConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,12 +16,10 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class MixtureConfig:
-  """Problems of many tasks, in proportion to their weights."""
+class MixtureConfig(TextTaskConfig):
+  """Problems of many tasks, in proportion to their weights; `text` serves all of them."""
 
   parts: tuple[Part, ...]
-  text: TextConfig = TextConfig()
-  data_dir: str = "data"  # where a trained tokenizer is kept
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
@@ -33,4 +31,4 @@ class MixtureConfig:
       require(
         plain, f"{field}.parts[{i}].task.text", f"cannot act in a mixture: {field}.text serves all parts"
       )
-    self.text.validate(f"{field}.text")
+    super().validate(field)

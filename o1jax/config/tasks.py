@@ -9,6 +9,7 @@ from o1jax.config.text_tasks import (
   Gsm8kConfig,
   HumanevalConfig,
   IfevalConfig,
+  JudgedConfig,
   MathConfig,
   MbppConfig,
   ReasoningGymConfig,
@@ -65,6 +66,7 @@ SourceConfig = (  # what a mixture can have as a part
   | HumanevalConfig
   | BugfixConfig
   | IfevalConfig
+  | JudgedConfig
   | ArithmeticConfig
   | ReasoningGymConfig
 )

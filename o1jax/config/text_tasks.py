@@ -1,17 +1,14 @@
 """Options of the tasks whose prompts and responses are free text.
 
-What several of them have:
-  `path` is a file, a folder or a URL, `sha256` what a download must be, None: unchecked;
-  `unverified` is how many rows may have a reference that its own verifier does not accept: such rows are left out and
-  named in the log, and one more of them is an error;
-  `decontaminate` names more evaluation sets, as `FILE_OR_URL#FIELD`: a training problem that shares a run of words with
-  a text of that field is left out, as is one that does so with the task's own held-out problems.
+Where a task has them, `path` is a file, a folder or a URL, and `sha256` what a download must be, None: unchecked.
 """
 
 import dataclasses
 import json
+import re
 
 from o1jax.config.base import require
+from o1jax.config.judge import JudgeConfig
 
 _GOOGLE = "https://raw.githubusercontent.com/google-research/google-research/master"
 _MBPP = f"{_GOOGLE}/mbpp/mbpp.jsonl"
@@ -39,8 +36,52 @@ class TextConfig:
     require(self.vocab >= 300, f"{field}.vocab", "must be at least 300: 256 bytes and some pieces")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextTaskConfig:
+  """What every task of free text has."""
+
+  data_dir: str = "data"  # where prepared array_record files and trained tokenizers go
+  text: TextConfig = TextConfig()
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    self.text.validate(f"{field}.text")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComparedTaskConfig(TextTaskConfig):
+  """What every task has whose problems are kept apart from evaluation sets, its own held-out problems among them."""
+
+  # More of them, as FILE_OR_URL#FIELD: a training problem that shares a run of words with a text of that field is left out.
+  decontaminate: tuple[str, ...] = ()
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    for name in self.decontaminate:
+      location, mark, column = name.rpartition("#")
+      whole = bool(mark and location and column)
+      require(whole, f"{field}.decontaminate", f"wants FILE_OR_URL#FIELD, has {name!r}")
+    once = len(set(self.decontaminate)) == len(self.decontaminate)
+    require(once, f"{field}.decontaminate", "names an evaluation set twice")
+    super().validate(field)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifiedTaskConfig(ComparedTaskConfig):
+  """What every task has whose rows come with a reference that its own verifier must accept."""
+
+  unverified: int = (
+    0  # rows of which it need not: they are left out and named in the log; one more is an error
+  )
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    require(self.unverified >= 0, f"{field}.unverified", "must not be negative")
+    super().validate(field)
+
+
 @dataclasses.dataclass(frozen=True)
-class Gsm8kConfig:
+class Gsm8kConfig(VerifiedTaskConfig):
   """Grade-school maths (Cobbe et al. 2021), from the published JSONL files."""
 
   # A folder or URL that holds train.jsonl and test.jsonl, or one .jsonl file.
@@ -49,20 +90,16 @@ class Gsm8kConfig:
     "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
     "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
   )  # of train.jsonl and test.jsonl, checked on a download; None: unchecked
-  data_dir: str = "data"  # where the prepared array_record files go
   held_out: int = 256  # rows held out of a single file; with two files, the first of test.jsonl
-  unverified: int = 0  # rows whose reference may fail its verifier: they are left out and named
-  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
-  text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
-    _validate_text_task(self, field)
+    super().validate(field)
 
 
 @dataclasses.dataclass(frozen=True)
-class MathConfig:
+class MathConfig(VerifiedTaskConfig):
   """Competition maths with worked solutions (Hendrycks et al. 2021), as JSONL: `problem`, `solution`, perhaps `answer`."""
 
   # A folder or URL that holds train.jsonl and test.jsonl, or one .jsonl file. The published files are those of Lightman
@@ -72,106 +109,108 @@ class MathConfig:
     "90d96daeac3fe343ebb1e22ce93dd99690f75983e957f88de42f87cffe1e8076",
     "35dc41080a3680858b27fa7e0533d2d547825316fc5dafe5d316f4ccc5a06132",
   )  # of train.jsonl and test.jsonl, checked on a download; None: unchecked
-  data_dir: str = "data"  # where the prepared array_record files go
   held_out: int = 256  # rows held out of a single file; with two files, the first of test.jsonl
-  unverified: int = (
-    625  # rows whose solution may fail its verifier, one in twenty: they are left out and named
-  )
-  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
-  text: TextConfig = TextConfig()
+  unverified: int = dataclasses.field(default=625, kw_only=True)  # one in twenty
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
-    _validate_text_task(self, field)
+    super().validate(field)
 
 
 @dataclasses.dataclass(frozen=True)
-class MbppConfig:
+class MbppConfig(VerifiedTaskConfig):
   """Small Python functions with their tests (Austin et al. 2021), in the published split by `task_id`."""
 
   path: str = _MBPP  # a JSONL file or its URL
   sha256: str | None = _MBPP_SHA256  # checked on a download; None: unchecked
-  data_dir: str = "data"  # where the prepared array_record files go
   held_out: int = 256  # the first of the test split
-  # Rows whose reference may fail its tests: they are left out and named. The tests of three published rows need objects,
-  # which the sandbox refuses; another Python may differ in others.
-  unverified: int = 20
-  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
-  text: TextConfig = TextConfig()
+  # The tests of three published rows need objects, which the sandbox refuses; another Python may differ in others.
+  unverified: int = dataclasses.field(default=20, kw_only=True)
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
-    _validate_text_task(self, field)
+    super().validate(field)
 
 
 @dataclasses.dataclass(frozen=True)
-class HumanevalConfig:
+class HumanevalConfig(VerifiedTaskConfig):
   """Python functions to complete, with their tests (Chen et al. 2021): an evaluation set, all of it held out."""
 
   path: str = "https://raw.githubusercontent.com/openai/human-eval/master/data/HumanEval.jsonl.gz"  # a JSONL file or URL
-  sha256: str | None = None  # checked on a download; None: unchecked
-  data_dir: str = "data"  # where the prepared array_record files go
+  sha256: str | None = (
+    "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"  # checked on a download; None: unchecked
+  )
   held_out: int | None = None  # problems held out; the others are trained on. None: all are held out
   split_seed: int = 0  # which problems are held out, where not all are
-  unverified: int = 0  # rows whose reference may fail its verifier: they are left out and named
-  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
-  text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     _validate_evaluation_set(self, field)
-    _validate_text_task(self, field)
+    super().validate(field)
 
 
 @dataclasses.dataclass(frozen=True)
-class BugfixConfig:
+class BugfixConfig(VerifiedTaskConfig):
   """Programs to repair: references of MBPP-style rows with a bug put in, and the tests that it fails."""
 
   path: str = _MBPP  # a JSONL file of rows like MBPP's, or its URL
   sha256: str | None = _MBPP_SHA256  # checked on a download; None: unchecked
-  data_dir: str = "data"  # where the prepared array_record files go
   bugs: int = 2  # buggy programs made of one row at most
   held_out: int = 256  # problems held out, made of the first rows of the test split
   split_seed: int = 0  # which bugs are tried
-  # Rows whose reference may fail its tests: they are left out and named. The tests of three published rows need objects,
-  # which the sandbox refuses; another Python may differ in others.
-  unverified: int = 20
-  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
-  text: TextConfig = TextConfig()
+  # The tests of three published rows need objects, which the sandbox refuses; another Python may differ in others.
+  unverified: int = dataclasses.field(default=20, kw_only=True)
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.bugs >= 1, f"{field}.bugs", "must be positive")
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
     require(self.split_seed >= 0, f"{field}.split_seed", "must not be negative")
-    _validate_text_task(self, field)
+    super().validate(field)
 
 
 @dataclasses.dataclass(frozen=True)
-class IfevalConfig:
+class IfevalConfig(ComparedTaskConfig):
   """Prompts with constraints that a program can check (Zhou et al. 2023): an evaluation set, all of it held out."""
 
   path: str = f"{_GOOGLE}/instruction_following_eval/data/input_data.jsonl"  # a JSONL file or its URL
   sha256: str | None = (
     "0ca6d445a430b5dfe2a9657492fa058ff83fce61c7ed1a3b5f74c3a746d2160b"  # checked on a download
   )
-  data_dir: str = "data"  # where the prepared array_record files go
   held_out: int | None = None  # problems held out; the others are trained on. None: all are held out
   split_seed: int = 0  # which problems are held out, where not all are
-  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
-  text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     _validate_evaluation_set(self, field)
-    _validate_decontaminate(self.decontaminate, field)
-    self.text.validate(f"{field}.text")
+    super().validate(field)
 
 
 @dataclasses.dataclass(frozen=True)
-class ArithmeticConfig:
+class JudgedConfig(ComparedTaskConfig):
+  """Prompts of a domain that no rule decides, graded by a judge behind an HTTP endpoint: JSONL with `prompt`, perhaps `answer`
+  (the reference that a judge with `sees="reference"` is shown) and `response` (what a cold start imitates)."""
+
+  path: str  # a JSONL file or its URL
+  judge: JudgeConfig
+  name: str = "judged"  # of the task; two of them in a mixture need two
+  sha256: str | None = None  # checked on a download; None: unchecked
+  held_out: int | None = 256  # problems held out; the others are trained on. None: all are held out
+  split_seed: int = 0  # which problems are held out, where not all are
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    named = re.fullmatch(r"[a-z][a-z0-9_]*", self.name) is not None
+    require(named, f"{field}.name", f"must be letters, digits and _ in lower case, is {self.name!r}")
+    self.judge.validate(f"{field}.judge")
+    _validate_evaluation_set(self, field)
+    super().validate(field)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArithmeticConfig(TextTaskConfig):
   """Exact integer arithmetic with two operands."""
 
   digits: int = 2  # operands lie in 0 .. 10 ** digits - 1
@@ -180,8 +219,6 @@ class ArithmeticConfig:
   held_out: int = 256  # problems kept from training; `a + b` and `b + a` are one problem
   more_digits: int = 0  # problems of which an operand has one digit more, out of distribution
   split_seed: int = 0  # which problems there are, and which of them are held out
-  data_dir: str = "data"  # where a trained tokenizer is kept
-  text: TextConfig = TextConfig()
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
@@ -194,11 +231,11 @@ class ArithmeticConfig:
       require(enough, f"{field}.{name}", f"must be at least one of each of {len(self.operations)} operations")
     require(self.more_digits >= 0, f"{field}.more_digits", "must not be negative")
     require(self.split_seed >= 0, f"{field}.split_seed", "must not be negative")
-    self.text.validate(f"{field}.text")
+    super().validate(field)
 
 
 @dataclasses.dataclass(frozen=True)
-class ReasoningGymConfig:
+class ReasoningGymConfig(VerifiedTaskConfig):
   """Problems of one of reasoning-gym's generators, scored by it (Stojanovski et al. 2025)."""
 
   dataset: str = "leg_counting"  # its name in reasoning-gym
@@ -206,12 +243,8 @@ class ReasoningGymConfig:
   size: int = 1024  # problems to train on
   held_out: int = 128  # problems kept from training, from other seeds
   split_seed: int = 0  # which problems there are
-  unverified: int = (
-    128  # entries that their own scorer may not read, as some datasets have: they are left out and named
-  )
-  data_dir: str = "data"  # where the prepared array_record files go
-  decontaminate: tuple[str, ...] = ()  # more evaluation sets to keep training apart from: FILE_OR_URL#FIELD
-  text: TextConfig = TextConfig()
+  # Some datasets have entries that their own scorer does not read.
+  unverified: int = dataclasses.field(default=128, kw_only=True)
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
@@ -226,7 +259,7 @@ class ReasoningGymConfig:
       require(within, f"{field}.{name}", f"must lie in 1..{MAX_GYM_SIZE:,}, is {vars(self)[name]}")
     within = 0 <= self.split_seed <= MAX_GYM_SEED
     require(within, f"{field}.split_seed", f"must lie in 0..{MAX_GYM_SEED}, is {self.split_seed}")
-    _validate_text_task(self, field)
+    super().validate(field)
 
 
 def _is_json(text: str) -> bool:
@@ -237,24 +270,7 @@ def _is_json(text: str) -> bool:
   return True
 
 
-def _validate_decontaminate(names: tuple[str, ...], field: str) -> None:
-  for name in names:
-    location, mark, column = name.rpartition("#")
-    whole = bool(mark and location and column)
-    require(whole, f"{field}.decontaminate", f"wants FILE_OR_URL#FIELD, has {name!r}")
-  require(len(set(names)) == len(names), f"{field}.decontaminate", "names an evaluation set twice")
-
-
-def _validate_text_task(
-  cfg: Gsm8kConfig | MathConfig | MbppConfig | HumanevalConfig | BugfixConfig | ReasoningGymConfig, field: str
-) -> None:
-  """What holds for every task with references that are verified."""
-  require(cfg.unverified >= 0, f"{field}.unverified", "must not be negative")
-  _validate_decontaminate(cfg.decontaminate, field)
-  cfg.text.validate(f"{field}.text")
-
-
-def _validate_evaluation_set(cfg: HumanevalConfig | IfevalConfig, field: str) -> None:
-  """What holds for every task that is there to be evaluated on."""
+def _validate_evaluation_set(cfg: HumanevalConfig | IfevalConfig | JudgedConfig, field: str) -> None:
+  """What holds for every task of one file of which all, or some by a seed, is held out."""
   require(cfg.held_out is None or cfg.held_out >= 1, f"{field}.held_out", "must be positive, or None for all")
   require(cfg.split_seed >= 0, f"{field}.split_seed", "must not be negative")

@@ -18,6 +18,7 @@ from o1jax.scaling.members import PASS, Member, outcomes, stack
 from o1jax.scaling.ranking import frontier
 
 HELD_OUT = f"held_out{PASS}"
+FIRST = "first/"  # what a metric was where it was first told, as a final figure of its own
 PAPER: Any = {
   "font.size": 10,
   "axes.titlesize": 10.5,
@@ -225,8 +226,14 @@ def _axis(ax: Any, strengths: Mapping[str, float | None]) -> dict[str, float]:
   return places
 
 
+def tested(members: Sequence[Member]) -> list[str]:
+  """The accuracies that members ended with, one a set of problems."""
+  told = dict.fromkeys(name for m in members for name in m.final if name.endswith(PASS))
+  return [name for name in told if not name.startswith(FIRST) and outcomes(members, name)]
+
+
 def accuracy(members: Sequence[Member], metrics: Sequence[str]) -> Any:
-  """Final accuracy by arm on each set of problems: mean, 95% interval, and the seeds as small points."""
+  """Final accuracy by arm on each set of problems: mean, 95% interval, and the seeds as small points; where it began, dotted."""
   figure, ax = plt.subplots(figsize=(6.6, 4.2))
   strengths = {m.arm: m.strength for m in members}
   if _numeric(strengths):
@@ -247,6 +254,9 @@ def accuracy(members: Sequence[Member], metrics: Sequence[str]) -> Any:
     label = "held out" if metric == HELD_OUT else f"other kind: {name}"
     ax.errorbar(x, mean, error, fmt=f"{MARKERS[i % len(MARKERS)]}{line}", color=colour, label=label,
                 capsize=3, markersize=6, linewidth=1.5, elinewidth=1.2, zorder=3)  # fmt: skip
+    began = [m.final[FIRST + metric] for m in members if m.bad_step is None and FIRST + metric in m.final]
+    if began:
+      ax.axhline(float(np.mean(began)), color=colour, linestyle=":", linewidth=1.2, zorder=1)
     for place, row in zip(x, rows):
       seeds = row.mean(1)
       ax.scatter(np.full(len(seeds), place + 0.03 * width), seeds, 9, color=colour, alpha=0.5, linewidths=0)
@@ -329,12 +339,10 @@ def draw_sweep(
     wanted.append(
       ("Learning curves (mean; lowest to highest seed)", "curves.png", lambda: curves(members, drawn))
     )
-  metrics = list(dict.fromkeys(name for m in members for name in m.final if name.endswith(PASS)))
-  metrics = [name for name in metrics if outcomes(members, name)]
-  if metrics:
+  if metrics := tested(members):
     wanted.append(
       (
-        "Final accuracy (mean, 95% interval, single seeds)",
+        "Final accuracy (mean, 95% interval, single seeds; dotted: at first)",
         "accuracy.png",
         lambda: accuracy(members, metrics),
       )

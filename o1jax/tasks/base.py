@@ -53,6 +53,8 @@ class Source:
   data_hash: str  # of the problems, for the run's record
   # Of a mixture: how often each source of problems comes in training, by `Problem.source`, adding up to 1. {}: none.
   shares: Mapping[str, float]
+  # What its verifier has cost so far in this process, as metrics; {}: it costs nothing but time.
+  spent: Callable[[], Mapping[str, float]]
 
   def stream(self, seed: int, problems: int | None) -> Stream:
     """The order in which RL meets the training problems, or the first `problems` of them."""

@@ -9,6 +9,7 @@ from o1jax.config import (
   Gsm8kConfig,
   HumanevalConfig,
   IfevalConfig,
+  JudgedConfig,
   MathConfig,
   MbppConfig,
   MixtureConfig,
@@ -23,6 +24,7 @@ from o1jax.tasks import (
   gsm8k,
   humaneval,
   ifeval,
+  judged,
   math,
   mbpp,
   mixture,
@@ -39,6 +41,7 @@ SOURCES: dict[type, Callable[[Any], Source]] = {
   HumanevalConfig: humaneval.source,
   BugfixConfig: bugfix.source,
   IfevalConfig: ifeval.source,
+  JudgedConfig: judged.source,
   ArithmeticConfig: arithmetic.source,
   ReasoningGymConfig: reasoning_gym.source,
 }

@@ -271,6 +271,7 @@ def source(cfg: CountdownConfig) -> Source:
     coherent=lambda problem, text: coherent(text),
     data_hash=data_hash(held_out, train, others),
     shares={},
+    spent=dict,
   )
 
 

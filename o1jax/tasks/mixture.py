@@ -7,10 +7,11 @@ problems are taken in turn from the sources, so that the first n of them hold as
 Left out: shares that change during a run (a curriculum by problem does that, `rl.curriculum`).
 """
 
+import collections
 import concurrent.futures
 import hashlib
 import itertools
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -43,6 +44,7 @@ def source(cfg: MixtureConfig, build: Callable[[Any], Source]) -> Source:
     coherent=lambda problem, text: of(problem).coherent(problem, text),
     data_hash=_data_hash({name: one.data_hash for name, one in sources.items()}),
     shares=shares,
+    spent=lambda: _spent(sources.values()),
   )
 
 
@@ -77,6 +79,14 @@ def _in_turn(lists: Sequence[Sequence[Problem]]) -> list[Problem]:
 def _demonstrated(one: Source, problem: Problem, rng: np.random.Generator) -> str:
   assert one.demonstrate is not None  # only what is demonstrated is asked for
   return one.demonstrate(problem, rng)
+
+
+def _spent(sources: Iterable[Source]) -> dict[str, float]:
+  """What all sources have cost."""
+  total: collections.Counter[str] = collections.Counter()
+  for one in sources:
+    total.update(one.spent())
+  return dict(total)
 
 
 def _data_hash(hashes: Mapping[str, str]) -> str:

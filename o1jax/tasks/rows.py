@@ -197,7 +197,7 @@ def make_source(
     name=kind.name, **splits, demonstrated=splits["train"] if kind.demonstrate else [], shifted={},
     verify=kind.verify, demonstrate=kind.demonstrate, one_demonstration=True,
     count_tries=lambda problem, text: kind.count_tries(text), coherent=kind.coherent,
-    data_hash=problems_hash(splits, hashes), shares={},
+    data_hash=problems_hash(splits, hashes), shares={}, spent=dict,
   )  # fmt: skip
 
 

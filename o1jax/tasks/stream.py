@@ -182,14 +182,27 @@ def remembered(
   return after
 
 
-def curriculum_metrics(seen: Seen, passed_over: int, cfg: CurriculumConfig) -> dict[str, float]:
-  """`curriculum/<name>`: positions a step passed over, problems seen so far and dropped so far; {} without a memory."""
+def curriculum_metrics(
+  seen: Seen, passed_over: int, stream: Stream, cfg: CurriculumConfig
+) -> dict[str, float]:
+  """`curriculum/<name>`: positions a step passed over, problems seen so far and dropped so far; {} without a memory.
+
+  Of a mixture also `left/<source>`: problems of a part that are not dropped. At 0 the part comes no more, and the others
+  share its place.
+  """
   if not remembers(cfg):
     return {}
+  records = {name: Record(*known) for name, known in seen.items()}
+  solved = {name for name, record in records.items() if is_solved(record, cfg)}
+  unsolved = {name for name, record in records.items() if is_unsolved(record, cfg)}
   told = {
     "passed_over": passed_over,
-    "seen": len(seen),
-    "dropped_solved": sum(is_solved(Record(*known), cfg) for known in seen.values()),
-    "dropped_unsolved": sum(is_unsolved(Record(*known), cfg) for known in seen.values()),
+    "seen": len(records),
+    "dropped_solved": len(solved),
+    "dropped_unsolved": len(unsolved),
   }
+  if len(stream.parts) > 1:
+    dropped = solved | unsolved
+    for part in stream.parts:
+      told[f"left/{part[0].source}"] = sum(name_of(problem) not in dropped for problem in part)
   return {f"curriculum/{name}": float(value) for name, value in told.items()}

@@ -35,6 +35,7 @@ class Template:
   stop: tuple[str, ...]
   control: str
   answer: tuple[str, ...]
+  thought: tuple[str, ...]
 
 
 def load_template(name: str) -> Template:
@@ -107,16 +108,29 @@ def stop_tokens(template: Template, tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def answer_of(template: Template, response: str) -> str | None:
-  """What a response, without what `opens` it, puts between the template's marks; all of it where the template has none.
+  """What a response, without what `opens` it, puts between the template's answer marks, else behind its last thought; all
+  of it where the template has neither, or the response no thought.
 
-  None where there is no answer, or answers that differ. Takes time linear in the text.
+  None where there is no answer, answers that differ, or a thought without an end. Takes time linear in the text.
   """
+  whole = template.opens + response
   if not template.answer:
-    return response
+    return _behind_thought(template, whole)
   start, end = template.answer
-  blocks = (template.opens + response).split(end)[:-1]  # each ends in an answer
+  blocks = whole.split(end)[:-1]  # each ends in an answer
   answers = {block.rpartition(start)[2].strip() for block in blocks if start in block}
   return answers.pop() if len(answers) == 1 else None
+
+
+def _behind_thought(template: Template, whole: str) -> str | None:
+  """What follows the last thought of an opened response, and the empty lines behind it; None where it goes on to the end."""
+  if not template.thought:
+    return whole[len(template.opens) :]
+  start, end = template.thought
+  _, ended, rest = whole.rpartition(end)
+  if start in rest:
+    return None
+  return rest.lstrip("\n") if ended else rest
 
 
 # Files
@@ -175,6 +189,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
   "stop": (_strings(), "a list of strings"),
   "control": (lambda value: isinstance(value, str), "a string"),
   "answer": (_strings(0, 2), "two strings, or []"),
+  "thought": (_strings(0, 2), "two strings, or []"),
 }
 
 
@@ -190,8 +205,12 @@ def parse_template(source: str, name: str, table: Any) -> Template:
   frozen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
   template = Template(name=name, **frozen)
   _check_control(where, template)
-  require(all(template.answer), where, "field 'answer' has an empty mark")
-  require(len(set(template.answer)) == len(template.answer), where, "field 'answer' has one mark twice")
+  for field in ("answer", "thought"):
+    marks = vars(template)[field]
+    require(all(marks), where, f"field {field!r} has an empty mark")
+    require(len(set(marks)) == len(marks), where, f"field {field!r} has one mark twice")
+  need = "field 'thought' cannot act: what is graded stands between the marks of 'answer'"
+  require(not (template.answer and template.thought), where, need)
   return template
 
 

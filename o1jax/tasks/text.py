@@ -38,9 +38,11 @@ def text_task(source: Source, cfg: TextConfig, data_dir: str) -> Task:
   instruction = load_instruction(cfg.instruction)
   source = _fitting(source, template)
   ask = lambda problem: render(template, problem.prompt, instruction)
+  if template.answer or template.thought:
+    source = dataclasses.replace(source, verify=_of_answers(source.verify, template))
   if template.answer:
     # A demonstration has no marks around its answer, nor the thought that such a template opens with.
-    source = dataclasses.replace(source, verify=_marked(source.verify, template), demonstrated=())
+    source = dataclasses.replace(source, demonstrated=())
   tokenizer = text_tokenizer(source, ask, cfg, data_dir)
   return with_tokens(source, tokenizer, ask=ask, stop_tokens=stop_tokens(template, tokenizer))
 
@@ -57,10 +59,10 @@ def _fitting(source: Source, template: Template) -> Source:
   return dataclasses.replace(source, train=train, demonstrated=[p for p in source.demonstrated if fits(p)])
 
 
-def _marked(verify: Verify, template: Template) -> Verify:
-  """Grades what stands between the template's marks; a response without one answer there is unparsable."""
+def _of_answers(verify: Verify, template: Template) -> Verify:
+  """Grades what the template says is the answer (`answer_of`); a response without one is unparsable."""
 
-  def verify_marked(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+  def verify_answers(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
     answers = [answer_of(template, completion) for completion in completions]
     asked = [(p, answer) for p, answer in zip(problems, answers, strict=True) if answer is not None]
     told = iter(verify([p for p, _ in asked], [answer for _, answer in asked]))
@@ -68,7 +70,7 @@ def _marked(verify: Verify, template: Template) -> Verify:
       next(told) if answer is not None else Verdict(0.0, False, None, "unparsable") for answer in answers
     ]
 
-  return verify_marked
+  return verify_answers
 
 
 def text_tokenizer(source: Source, ask: Ask, cfg: TextConfig, data_dir: str) -> Tokenizer:

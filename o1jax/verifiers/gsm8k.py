@@ -1,5 +1,7 @@
 r"""Numeric final answers: `#### 1,234` (Cobbe et al. 2021, section 2) and `\boxed{1234}`, compared exactly.
 
+A completion with neither may state its answer in a line `A: 1234`, as the model solutions published with the data do.
+
     completion -> marked answers -> one exact value each -> one distinct value -> equal to the gold answer?
 
 A marked answer is a number with, at most, a known lead-in ("The answer is", "x =", a currency) and a unit or remark
@@ -22,6 +24,9 @@ MAX_LENGTH = 400  # characters of one marked answer: far below Python's limit on
 
 END_TOKEN = re.compile(r"(?:<\|[a-z_]{1,40}\|>|</s>|<eos>)\s*$")  # where decoding has kept it
 _MARK = re.compile(r"#{4,}|\\(?:boxed|fbox)\s?\{")
+_LINE = re.compile(
+  r"^A:", re.MULTILINE
+)  # looked for where nothing else is marked: "A" may also name a person or a point
 _WRAPPERS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox)\s?\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dt]?frac\s?\{\s?([0-9,]+)\s?\}\s?\{\s?([0-9,]+)\s?\}")
 _LIST = re.compile(r"\s(?:or|and)\s(?=\W{0,3}[0-9])|[,;]\s(?=\W{0,3}[0-9])")
@@ -101,14 +106,15 @@ def extract(text: str) -> tuple[Fraction, ...] | None:
 
 
 def count_answers(text: str) -> int:
-  """Answer markers (`####` or a box) in a response's text; a box on a `####` line belongs to that line's answer."""
+  """Marked answers in a response's text; a box on a `####` line belongs to that line's answer."""
   return sum(1 for _ in _marked(text))
 
 
 def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
   """Judges completions[i] against problems[i].answer: reward 1.0 where its one marked value equals the gold one.
 
-  The answer is a number, or a solution with the number behind its last `####`, as the data set has it.
+  The answer is a number, or a solution with the number behind its last `####` or in its last line `A: 18`, as the data
+  set and its model solutions have it.
 
   `parsed` is the value in lowest terms ("18", "-3", "1/2"), so that equal answers are equal strings.
   Raises ValueError where the lengths differ or a gold answer is not one number.
@@ -117,7 +123,7 @@ def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verd
 
 
 def _verdict(problem: Problem, text: str) -> Verdict:
-  gold = parse_answer(problem.answer.rpartition("####")[2])
+  gold = parse_answer(re.split(r"####|^A:", problem.answer, flags=re.MULTILINE)[-1])
   if gold is None or len(gold) != 1:
     raise ValueError(f"problem {problem.id}: the gold answer {problem.answer[:80]!r} is not one number")
   values = extract(text)
@@ -136,11 +142,11 @@ def _marked(text: str) -> Iterator[str]:
 
   At most MAX_LENGTH + 1 characters of each are looked at: a longer one is unparsable whatever it says.
   """
-  position = 0
-  while (mark := _MARK.search(text, position)) is not None:
+  position, marks = 0, _MARK if _MARK.search(text) else _LINE
+  while (mark := marks.search(text, position)) is not None:
     start = mark.end()
     window = text[start : start + MAX_LENGTH + 1]
-    if text[mark.start()] == "#":
+    if text[mark.start()] in "#A":
       answer = re.split(r"[\r\n]|#{4}", window, maxsplit=1)[0]
       position = start + len(answer)
       yield _unbox(answer)

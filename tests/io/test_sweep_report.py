@@ -67,6 +67,7 @@ def member(arm: str, seed: int, d: float, gold: float) -> dict[str, Any]:
   sets = {"held_out": gold, "ood/larger_targets": 0.7 * gold, "ood/more_numbers": 0.5 * gold}
   by_problem = {name: (noise.random(128) < p).astype(float).tolist() for name, p in sets.items()}
   final = {f"{name}/pass@1": float(np.mean(values)) for name, values in by_problem.items()}
+  final |= {f"first/{name}/pass@1": 0.2 for name in sets}
   final |= {"kl_reverse": d * d, "entropy": 0.3, "completions/mean_length": 70.0, "last/reward": 0.6}
   return {"arm": arm, "seed": seed, "bad_step": None, "final": final, "by_problem": by_problem}
 
@@ -107,6 +108,18 @@ def test_members_come_back_as_they_were_written(sweep) -> None:
   assert values.dtype == np.float64 and "time" not in last.curves and "stage" not in last.curves
   assert len(members[0].by_problem["ood/more_numbers"]) == 128
   assert members[0].final["held_out/pass@1"] == members[0].by_problem["held_out"].mean()
+
+
+def test_what_a_set_of_problems_began_with_is_no_set_of_its_own(sweep) -> None:
+  _, members = read_members(sweep)
+  sets = ["held_out/pass@1", "ood/larger_targets/pass@1", "ood/more_numbers/pass@1"]
+  assert sweep_plots.tested(members) == sets
+  drawn = sweep_plots.accuracy(members, sets)
+  (legend,) = drawn.legends
+  labels = [text.get_text() for text in legend.get_texts()]
+  assert labels == ["held out", "other kind: larger targets", "other kind: more numbers"]
+  dotted = [line for line in drawn.axes[0].get_lines() if line.get_linestyle() == ":"]
+  assert [line.get_ydata()[0] for line in dotted] == pytest.approx([0.2] * 3)
 
 
 def test_the_findings_are_the_same_at_every_call(sweep) -> None:

@@ -19,7 +19,7 @@ ROWS = pathlib.Path(__file__).parent.parent / "data" / "gsm8k_rows.jsonl"
 def config(folder: pathlib.Path, weight: float = 3.0) -> MixtureConfig:
   words = Gsm8kConfig(path=str(ROWS), data_dir=str(folder), held_out=4)
   numbers = CountdownConfig(count=2, max_number=5, max_value=25, held_out=6)
-  return MixtureConfig((Part(words, weight), Part(numbers)), TextConfig(vocab=420), str(folder))
+  return MixtureConfig((Part(words, weight), Part(numbers)), text=TextConfig(vocab=420), data_dir=str(folder))
 
 
 @pytest.fixture(scope="module")

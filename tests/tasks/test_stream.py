@@ -71,7 +71,7 @@ def test_without_a_curriculum_the_next_problems_are_taken() -> None:
   problems, behind = draw(MIXED, 100, 30, PLAIN, {})
   assert problems == first(MIXED, 30, 100) and behind == 130
   assert remembered({}, problems, np.ones((30, 2), bool), PLAIN) == {}
-  assert curriculum_metrics({}, 0, PLAIN) == {}
+  assert curriculum_metrics({}, 0, MIXED, PLAIN) == {}
 
 
 RULE = CurriculumConfig("pass_rate", floor=0.25, rate=0.5, drop_solved=2, drop_unsolved=3)
@@ -94,13 +94,23 @@ def test_what_is_always_or_never_solved_is_dropped_and_counted() -> None:
   problems, behind = draw(ALONE, 0, 50, RULE, seen)
   ids = {problem.id for problem in problems}
   assert ids == {"1", "3", "4", "5", "6"}
-  assert curriculum_metrics(seen, behind - 50, RULE) == {
+  assert curriculum_metrics(seen, behind - 50, ALONE, RULE) == {
     "curriculum/passed_over": behind - 50,
     "curriculum/seen": 4,
     "curriculum/dropped_solved": 1,
     "curriculum/dropped_unsolved": 1,
   }
   assert behind == 70  # five of seven are taken
+
+
+def test_what_is_left_of_each_part_of_a_mixture_is_told() -> None:
+  seen = {f"b/{i}": [2, 2, 1.0] for i in range(5)} | {"a/7": [3, -3, 0.0], "c/9": [1, 1, 1.0]}
+  told = curriculum_metrics(seen, 0, MIXED, RULE)
+  left = {name: told[f"curriculum/left/{name}"] for name in "abc"}
+  assert left == {"a": 49, "b": 0, "c": 1000}
+  assert told["curriculum/dropped_solved"] == 5 and told["curriculum/dropped_unsolved"] == 1
+  problems, _ = draw(MIXED, 0, 500, RULE, seen)
+  assert {problem.source for problem in problems} == {"a", "c"}
 
 
 def test_problems_are_taken_in_proportion_to_what_their_rewards_vary() -> None:

@@ -135,13 +135,33 @@ def test_what_only_the_frame_may_hold_is_refused(name: str, text: str, token: st
 )
 def test_the_answer_of_a_response(response: str, answer: str | None) -> None:
   assert answer_of(load_template("plain"), response) == answer
-  assert answer_of(load_template("qwen3"), response) == response
+  assert answer_of(load_template("gemma"), response) == response
+
+
+@pytest.mark.parametrize(
+  ("template", "response", "answer"),
+  [
+    ("qwen3", "<think>\nIs it 5, or 4?\n</think>\n\n4", "4"),
+    ("qwen3", "<think>5</think> No. <think>4</think>\n 4\n", " 4\n"),
+    ("qwen3", "4", "4"),  # no thought at all
+    ("qwen3", "<think>It is 4", None),
+    ("qwen3", "<think>5</think>5<think>or 4", None),
+    ("qwen3", "5</think>\n4", "4"),
+    ("qwen3-direct", "4\n", "4\n"),
+    ("qwen3-direct", "5 <think>no</think>4", "4"),
+    ("qwen3-direct", "5 <think>no", None),
+  ],
+)
+def test_what_is_graded_stands_behind_the_thought(template: str, response: str, answer: str | None) -> None:
+  assert answer_of(load_template(template), response) == answer
 
 
 def test_many_marks_take_no_longer() -> None:
   assert answer_of(load_template("plain"), "<answer>" * 200_000) is None
   assert answer_of(load_template("plain"), "</answer>" * 200_000) is None
   assert answer_of(load_template("plain"), "<answer>1</answer>" * 100_000) == "1"
+  assert answer_of(load_template("qwen3"), "<think>" * 200_000) is None
+  assert answer_of(load_template("qwen3"), "<think></think>" * 100_000 + "1") == "1"
 
 
 def test_stop_tokens_are_those_of_the_vocabulary() -> None:
@@ -183,6 +203,7 @@ strip = true
 stop = ["<end>"]
 control = "<end>|<begin>"
 answer = []
+thought = []
 [instruction]
 kind = "Please."
 """
@@ -213,6 +234,9 @@ def test_a_file_of_ones_own(tmp_path) -> None:
     ("answer = []", 'answer = ["<a>"]', "template 'short': field 'answer' must be two strings, or []"),
     ("answer = []", 'answer = ["<a>", ""]', "template 'short': field 'answer' has an empty mark"),
     ("answer = []", 'answer = ["|", "|"]', "template 'short': field 'answer' has one mark twice"),
+    ("thought = []", 'thought = ["(("]', "template 'short': field 'thought' must be two strings, or []"),
+    ("answer = []\nthought = []", 'answer = ["(", ")"]\nthought = ["[", "]"]', "template 'short': field 'thought' "
+     "cannot act: what is graded stands between the marks of 'answer'"),
     ('"<end>|<begin>"', '"<begin>"', "template 'short': field 'stop': '<end>' must be matched by field 'control'"),
     ('"<end>|<begin>"', '""', "template 'short': field 'stop': '<end>' must be matched by field 'control'"),
     ('"<end>|<begin>"', '"(<end>"', "template 'short': field 'control' is no regular expression: missing ), "
@@ -262,7 +286,8 @@ def test_a_file_that_cannot_be_read_or_a_name_that_there_is_not(tmp_path) -> Non
 
 
 def test_a_template_is_data_alone() -> None:
-  table = dict(bare=["", ""], instructed=["", "", ""], opens="", strip=False, stop=[], control="", answer=[])
+  table = dict(bare=["", ""], instructed=["", "", ""], opens="", strip=False, stop=[], control="")
+  table |= dict(answer=[], thought=[])
   assert parse_template("file", "mine", table) == parse_template("file", "mine", dict(table))
   assert render(parse_template("file", "mine", table), " as it stands ") == " as it stands "
 

@@ -24,6 +24,7 @@ def source(*questions: str) -> Source:
     name="sums", train=problems[:-1], held_out=problems[-1:], demonstrated=problems[:-1], shifted={}, verify=verify,
     demonstrate=lambda problem, rng: problem.answer, one_demonstration=True,
     count_tries=lambda problem, text: 1, coherent=lambda problem, text: True, data_hash="", shares={},
+    spent=dict,
   )  # fmt: skip
 
 
@@ -54,6 +55,26 @@ def test_a_template_frames_the_question_and_marks_the_answer(tmp_path) -> None:
   with pytest.raises(ConfigError, match="sft.steps: task sums has no demonstrations"):
     task.demonstrations(0)
   assert task.train[1].prompt == "What is 0 + 1?"  # what its verifier reads
+
+
+def test_a_thought_is_not_graded(tmp_path) -> None:
+  path = tmp_path / "mine.toml"
+  lines = [
+    "[template.mine]",
+    'bare = ["", "\\n"]',
+    'instructed = ["", " ", "\\n"]',
+    'opens = ""',
+    "strip = false",
+  ]
+  lines += ["stop = []", 'control = ""', "answer = []", 'thought = ["<think>", "</think>"]']
+  path.write_text("\n".join(lines))
+  task = text_task(PLAIN, TextConfig(vocab=400, template=str(path)), str(tmp_path))
+  problem = task.train[0]
+  texts = ["<think>1?</think>\n\n0", "0", "<think>0", "<think>0</think>1", "1<think>0"]
+  verdicts = task.verify([problem] * len(texts), texts)
+  assert [verdict.error for verdict in verdicts] == [None, None, "unparsable", None, "unparsable"]
+  assert [verdict.correct for verdict in verdicts] == [True, True, False, False, False]
+  assert task.demonstrated  # an answer without a thought is one that may be shown
 
 
 def test_a_problem_that_holds_a_control_token_is_left_out_and_counted(tmp_path, caplog) -> None:

@@ -29,6 +29,21 @@ TABLE = [
   # a gold answer as the data set has it
   ("48/2 = <<48/2=24>>24\n#### 24", "#### 24", None),
   ("#### 1,024", "#### 1024", None),
+  # a line of its own, as the published model solutions have it, where nothing else is marked
+  ("18", "16 - 3 = 13\nA: 18", None),
+  ("She makes 9 * 2 = $<<9*2=18>>18.\nA: 18", "A: 18", None),
+  ("She makes 9 * 2 = $<<9*2=18>>18.\nA: 18", "#### 18", None),
+  ("90000", "A: 90,000", None),
+  ("18", "A:18", None),
+  ("18", "A: 19", "wrong"),
+  ("18", "A: 18\nA: 19", "wrong"),
+  ("18", "A: 18\nA: 18", None),
+  ("18", "A: 3 apples\nB: 15 apples\n#### 18", None),
+  ("18", "A: 18\n#### 19", "wrong"),
+  ("18", "so A: 18", "unparsable"),
+  ("18", "a: 18", "unparsable"),
+  ("18", "A: twenty less two", "unparsable"),
+  ("18", "Q: how many?\nA: 16 - 3 = 13\n13 + 5 = 18", "unparsable"),
   # one value in many spellings
   ("18", "#### 18.00", None),
   ("18.00", "#### 18", None),
