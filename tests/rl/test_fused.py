@@ -197,7 +197,8 @@ def test_fused_steps_are_the_loop_bit_for_bit(kind) -> None:
 )
 def test_bitwise_cases_hold_under_the_optimiser(marks, count) -> None:
   """Without it LLVM rounds a product and its sum once or twice by what stands around them, so these run on their own."""
-  flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=3"
+  flags = "--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true"  # as users have it
+  flags += " --xla_force_host_platform_device_count=2"
   command = [
     sys.executable,
     "-m",

@@ -179,7 +179,7 @@ def test_members_that_differ_in_what_is_static_are_programs_of_their_own(
 @pytest.mark.slow
 def test_bitwise_cases_hold_under_the_optimiser() -> None:
   """Without it LLVM rounds a product and its sum once or twice by what stands around them, so these run on their own."""
-  flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=3"
+  flags = "--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true"
   command = [
     sys.executable,
     "-m",
