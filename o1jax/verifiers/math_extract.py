@@ -15,7 +15,6 @@ MAX_LENGTH = 400  # characters of one answer
 MAX_STATED = 64  # answers of one extractor that are looked at
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s?(?P<brace>\{)?")
-UNCLOSED = "{"  # what a box holds that never closes: no answer can be read from it
 _HOLDS = re.compile(r"[^\s.?_]")
 _HASHES = re.compile(r"#{4,}")
 _LINE_OR_HASHES = re.compile(r"[\r\n]|#{4}")
@@ -85,12 +84,13 @@ def balanced(text: str) -> str | None:
 
 
 def boxed(text: str) -> list[Stated]:
-  r"""The inside of each outermost `\boxed{}` or `\fbox{}`; UNCLOSED, no answer, for one that never closes.
+  r"""The inside of each outermost `\boxed{}` or `\fbox{}`; the empty text, no answer, for one that never closes.
 
   A box with nothing in it (`in \boxed{}`, `\boxed{...}`) only speaks of the form, where others hold something.
   """
   found = list(itertools.islice(_boxes(text), MAX_STATED + 1))
-  return [box for box in found if _HOLDS.search(box.text)] or found
+  closed = lambda box: text[box.end - 1] == "}"
+  return [box for box in found if _HOLDS.search(box.text) or not closed(box)] or found
 
 
 def _boxes(text: str) -> Iterator[Stated]:
@@ -100,7 +100,7 @@ def _boxes(text: str) -> Iterator[Stated]:
     inside = balanced(text[position : position + MAX_LENGTH + 1]) if mark["brace"] else None
     if inside is not None:
       position += len(inside) + 1
-    yield Stated(UNCLOSED if inside is None else inside, mark.start(), position)
+    yield Stated(inside or "", mark.start(), position)
 
 
 def alternatives(text: str, boxes: Sequence[Stated]) -> list[Stated]:
