@@ -5,14 +5,16 @@ r"""Answers of MATH and AIME style: final answers read off a completion, and com
 What each part does, and what it leaves out, stands in `math_extract` (where answers are stated), `math_text` and
 `math_read` (what they say), `math_equal` (when two are the same).
 
-Several different answers are a hedge, and wrong: two boxes, `3 or 4`, another value behind the box. The same value
-twice is one answer, and so is a chain `x = 2/4 = 1/2`. Two boxes 1 and 2 are the list 1, 2 where the gold answer is a
-list. A box in the thoughts, before `</think>`, is no final answer; elsewhere an intermediate box counts as one.
+Several different answers are a hedge, and wrong: two boxes, `3 or 4`, a value that `or` joins to the box, another
+value declared behind it. The same value twice is one answer, and so is a chain `x = 2/4 = 1/2`. Two boxes 1 and 2 are
+the list 1, 2 where the gold answer is a list. A box in the thoughts, before `</think>`, is no final answer; elsewhere
+an intermediate box counts as one.
 
 Left out: whether an answer is simplified (`\sqrt{4}` is 2, and `3 + 4` is 7: the form is for the prompt to ask for),
 sums, integrals and limits, which are only compared as text, numbers in words.
 """
 
+import re
 from collections.abc import Sequence
 
 import sympy
@@ -25,6 +27,7 @@ from o1jax.verifiers.math_extract import (
   EXTRACTORS,
   MAX_STATED,
   Stated,
+  alternatives,
   boxed,
   final_part,
 )
@@ -32,6 +35,11 @@ from o1jax.verifiers.math_read import Answer, Formula, Words, read
 from o1jax.verifiers.math_text import UnreadableError
 
 _UNPARSABLE = Verdict(reward=0.0, correct=False, parsed=None, error="unparsable")
+# `The answer is consistent with $5 + 1 = 6$`: maths that checks an answer is none.
+_CHECK = re.compile(
+  r"(?:correct|right|valid|consistent|reasonable|verified|confirmed|checked|accurate|supported|justified)\b",
+  re.IGNORECASE,
+)
 _HEDGE = Verdict(reward=0.0, correct=False, parsed=None, error="wrong")
 
 
@@ -72,7 +80,9 @@ def _verdict(problem: Problem, completion: str, order: Sequence[str]) -> Verdict
   try:
     answers = list(dict.fromkeys([read(stated.text) for stated in declared] + _values(behind)))
     if not all(_alike(answers[-1], other) for other in answers[:-1]):
-      correct = _is_list(gold) and same(gold, read(", ".join(answer.text for answer in answers)))
+      # Each is a part of the list: one that holds it all contradicts the others.
+      parts = _is_list(gold) and not any(same(gold, answer) for answer in answers)
+      correct = parts and same(gold, read(", ".join(answer.text for answer in answers)))
       return _HEDGE if not correct else Verdict(1.0, True, gold.shown())
     correct = all(same(gold, answer) for answer in answers)
   except (UnreadableError, IncomparableError):
@@ -92,7 +102,7 @@ def _gold(problem: Problem) -> Answer:
 
 
 def _stated(text: str, order: Sequence[str]) -> tuple[list[Stated], list[Stated]]:
-  """(what the first extractor that finds anything finds, what the others declare to be final behind that)."""
+  """(what the first extractor that finds anything finds, what the others declare to be final behind that, or `or` joins)."""
   for place, name in enumerate(order):
     found = EXTRACTORS[name](text)
     if not found:
@@ -101,7 +111,7 @@ def _stated(text: str, order: Sequence[str]) -> tuple[list[Stated], list[Stated]
     behind = [
       stated for other in others for stated in EXTRACTORS[other](text) if stated.start >= found[-1].end
     ]
-    return found, behind
+    return found, behind + (alternatives(text, found) if name == "boxed" else [])
   return [], []
 
 
@@ -109,6 +119,8 @@ def _values(behind: Sequence[Stated]) -> list[Answer]:
   """Those that are no remarks: `The answer is positive.` behind a box is one, `The answer is B.` is not."""
   answers = []
   for stated in behind:
+    if _CHECK.match(stated.text):
+      continue
     try:
       answer = read(stated.text)
     except UnreadableError:

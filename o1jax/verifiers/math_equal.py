@@ -106,6 +106,9 @@ def equal(gold: Any, answer: Any) -> bool:
   if _relations(gold) or _relations(answer):
     return _same_relation(gold, answer)
   if isinstance(gold, sympy.FiniteSet) or isinstance(answer, sympy.FiniteSet):
+    sets = _united(gold), _united(answer)
+    if all(isinstance(value, sympy.Set) and not isinstance(value, sympy.FiniteSet) for value in sets):
+      return same_value(*sets)
     named = _names_any(gold) and _names_any(answer)
     elements = _listed if named else _unnamed
     return _cover(elements(gold), elements(answer), _same_element)
@@ -116,6 +119,21 @@ def equal(gold: Any, answer: Any) -> bool:
     return False
   alike = any(isinstance(gold, kind) and isinstance(answer, kind) for kind in _KINDS)
   return alike and same_value(gold, answer)
+
+
+def _united(value: Any) -> Any:
+  """The union of the sets that a list of inequalities describes: `x < 1 or x > 5`; all else as it is."""
+  elements = _listed(value)
+  links = [link for element in elements for link in _relations(element)]
+  several = len(elements) > 1 and all(map(_relations, elements))
+  if (
+    not several
+    or any(isinstance(link, Eq) for link in links)
+    or len(set().union(*(link.free_symbols for link in links))) != 1
+  ):
+    return value
+  with _comparing():
+    return sympy.Union(*(element.as_set() for element in elements))
 
 
 def _same_element(gold: Any, answer: Any) -> bool:

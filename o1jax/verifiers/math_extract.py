@@ -6,7 +6,7 @@ time linear in the completion, however it is built: no more than MAX_LENGTH char
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from o1jax.verifiers.gsm8k import END_TOKEN
@@ -15,16 +15,20 @@ MAX_LENGTH = 400  # characters of one answer
 MAX_STATED = 64  # answers of one extractor that are looked at
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s?(?P<brace>\{)?")
+_HOLDS = re.compile(r"[^\s.?_]")
 _HASHES = re.compile(r"#{4,}")
 _LINE_OR_HASHES = re.compile(r"[\r\n]|#{4}")
 _PHRASE = re.compile(
-  r"(?P<final>\bfinal\s{1,4})?\banswers?(?:\s(?:to|for|of)\s[^.:\n]{1,80}?)?[\s*_]{0,6}(?:\b(?:is|are)\b|=|:)[\s*_:]{0,8}",
+  r"(?P<final>\bfinal\s{1,4})?\banswers?(?:\s(?:to|for|of)\s[^.:\n]{1,80}?)?[\s*_]{0,6}"
+  r"(?:\b(?:is|are|(?:would|should|must|will) be)\b|=|:)[\s*_:]{0,8}"
+  r"(?:(?:therefore|thus|hence|indeed|simply|just|clearly|exactly|then|also|actually|really|now|given by|equal to)\b"
+  r",?\s{1,4}){0,3}",
   re.IGNORECASE,
 )
 _HEADING = re.compile(r"^[#*_\s]{0,8}final\s{1,4}answers?[*_:\s]{0,8}$", re.IGNORECASE | re.MULTILINE)
 # Where a statement in words ends. A point inside a number or inside a.m. is not followed by a space and a capital.
 _SENTENCE_END = re.compile(
-  r"[\r\n]|[.!](?=\s*[*_\"')]{0,4}(?:\s+[A-Z\\$]|\s*$|[\r\n]))|[,;]?\s(?:because|since|which|where|so)\b"
+  r"[\r\n]|[.!](?=\s*[*_\"')]{0,4}(?:\s+[A-Z\\$]|\s*$|[\r\n]))|[,;]?\s(?:because|since|which|where|so)\b|,\sas\b"
 )
 _MATHS = re.compile(
   r"\$\$(?P<dollars>.{1,400}?)\$\$|(?<!\\)\$(?P<dollar>[^$\n]{1,400}?)(?<!\\)\$"
@@ -39,6 +43,18 @@ _RELATION = re.compile(r"[<>~!\u2248\u2260\u2264\u2265]=?")
 _UNIT = re.compile(r"%|°|percent|degrees|dollars|cents|units", re.IGNORECASE)
 _NAME = re.compile(r"[(]?[^\W\d_][)]?|.*[)}\]|]")  # what a sign behind it joins to the next number
 _EVIDENT = re.compile(r"[0-9$\\=]|^\W*[A-J]\W*$")
+# What is said not to be the answer: `it is not 5`, `more than 5`.
+_DENIED = re.compile(
+  r"(?:\bfrom\s\S{1,40}\sto|\b(?:not|never|cannot|nor|than|least|most|except)|n't)\s+(?:(?:be|equals?|to|equal to)\s+)?$",
+  re.IGNORECASE,
+)
+_VALUE = (
+  r"(?:(?P<maths>\$[^$\n]{1,80}\$|\\\(.{1,80}?\\\))|(?P<number>[-+\u2212]?(?:\\?\$)?[0-9][0-9.,/]*%?)"
+  r"|(?P<latex>\\[df]?frac[^$\n]{1,80}?)(?=\$|\\\)|\\\]|\n))"
+)
+_OR = r"(?:\bor\b|\\text\{\s*,?\s*or\s*\})"
+_OR_BEHIND = re.compile(rf"[\s*.]{{0,3}}(?:\$|\\\)|\\\])?[\s,(]{{0,3}}{_OR}\s{{0,3}}{_VALUE}")
+_OR_BEFORE = re.compile(rf"{_VALUE}[\s,]{{0,3}}{_OR}\s{{0,3}}(?:\$|\\\(|\\\[)?\s?(?:[a-zA-Z]\s?=\s?)?$")
 _THOUGHT_END = "</think>"
 
 
@@ -68,8 +84,13 @@ def balanced(text: str) -> str | None:
 
 
 def boxed(text: str) -> list[Stated]:
-  r"""The inside of each outermost `\boxed{}` or `\fbox{}`; the empty text, no answer, for one that never closes."""
-  return list(itertools.islice(_boxes(text), MAX_STATED + 1))
+  r"""The inside of each outermost `\boxed{}` or `\fbox{}`; the empty text, no answer, for one that never closes.
+
+  A box with nothing in it (`in \boxed{}`, `\boxed{...}`) only speaks of the form, where others hold something.
+  """
+  found = list(itertools.islice(_boxes(text), MAX_STATED + 1))
+  closed = lambda box: text[box.end - 1] == "}"
+  return [box for box in found if _HOLDS.search(box.text) or not closed(box)] or found
 
 
 def _boxes(text: str) -> Iterator[Stated]:
@@ -80,6 +101,18 @@ def _boxes(text: str) -> Iterator[Stated]:
     if inside is not None:
       position += len(inside) + 1
     yield Stated(inside or "", mark.start(), position)
+
+
+def alternatives(text: str, boxes: Sequence[Stated]) -> list[Stated]:
+  r"""What `or` joins to a box without being in one: `\boxed{5} or 6`, `either $6$ or $\boxed{5}$`."""
+  found = []
+  for box in boxes:
+    before = text[max(0, box.start - MAX_LENGTH) : box.start]
+    for match in (_OR_BEFORE.search(before), _OR_BEHIND.match(text, box.end)):
+      if match is not None:
+        value = match["maths"] or match["number"] or match["latex"]
+        found.append(Stated(value.rstrip(" .,"), box.start, box.end))
+  return found
 
 
 def hashes(text: str) -> list[Stated]:
@@ -140,6 +173,8 @@ def expression(text: str) -> list[Stated]:
       first -= 1
     parts = [next(filter(None, segment.groups())) for segment in segments[first:]]
     start, end = segments[first].start(), segments[-1].end()
+    if _DENIED.search(tail[max(0, start - 40) : start]):
+      return []
     return [Stated(", ".join(parts), tail_start + start, tail_start + end)]
   line = tail.rstrip().rpartition("\n")[2]
   if len(line) > MAX_LENGTH:
@@ -159,7 +194,7 @@ def _last_number(words: list[str]) -> str:
   while first > 0 and (_OPERAND.fullmatch(words[first - 1]) or _OPERATOR.fullmatch(words[first - 1])):
     first -= 1
   before = words[first - 1] if first > 0 else ""
-  if _RELATION.fullmatch(before):
+  if _RELATION.fullmatch(before) or _DENIED.search(" ".join(words[max(0, first - 3) : first]) + " "):
     return ""
   joins = _NAME.fullmatch(before) is not None
   if words[first : first + 1] == ["="]:

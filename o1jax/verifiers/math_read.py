@@ -16,7 +16,7 @@ from typing import NamedTuple
 import sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 
-from o1jax.verifiers.math_text import UnreadableError, clean, latex
+from o1jax.verifiers.math_text import CURRENCY_SIGN, UnreadableError, clean, latex
 from o1jax.verifiers.math_units import split_unit
 
 MAX_DIGITS = 3_000  # of a number that a formula may stand for; the largest power of a sum is far below it
@@ -80,6 +80,10 @@ class Answer(NamedTuple):
 _PERCENT = re.compile(
   r"\s*\\?%|(?<=[0-9}])\s*(?:\\text\{\s*)?(?:percentage|percent|pct)\b\s?\}?", re.IGNORECASE
 )
+_PERCENT_VALUE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s?\\?%")
+_PERCENT_WITHIN = re.compile(  # `5\% + 3`, `\frac{3}{5} = 60\%`: a sign that does not go for all of it
+  r"%\s?(?:[-+*/^=<>]|\\(?:cdot|times|div)(?![a-zA-Z]))|[0-9}]\s?=\s?[0-9.]+\s?\\?%$"
+)
 _QUICK = re.compile(
   r"(?P<sign>[-+]?)\s?(?:(?P<whole>[0-9]{1,40})(?:\.(?P<part>[0-9]{1,40}))?"
   r"|\\frac\{(?P<a>[0-9]{1,40})\}\{(?P<b>[0-9]{1,40})\}|(?P<c>[0-9]{1,40})/(?P<d>[0-9]{1,40}))"
@@ -91,9 +95,21 @@ _CLOCK = re.compile(
 )
 _RATIO = re.compile(r"[0-9]{1,9}(?:\s?:\s?[0-9]{1,9})+")
 _BASED = re.compile(
-  r"\(?(?P<digits>[0-9A-F]*[0-9][0-9A-F]*)\)?\s?_\s?(?:\{\s?(?P<base>[0-9]{1,2})\s?\}|(?P<one>[0-9]))"
+  r"\(?(?P<digits>[0-9A-F]*[0-9][0-9A-F]*)\)?\s?(?:_\s?(?:\{\s?(?P<base>[0-9]{1,2}|[a-z]+)\s?\}|(?P<one>[0-9]|[a-z]{3,}))"
+  r"|\(?(?:in )?base (?P<said>[0-9]{1,2}|[a-z]+)\)?)"
 )
 
+_ANNOUNCED = re.compile(
+  r"(?P<open>\\text\{)?\s*(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct )?answer(?: is:?| ?[:=])\s*"
+  r"(?P<shut>\})?\s*",
+  re.IGNORECASE,
+)
+_NUMBER_IN_TEXT = re.compile(
+  rf"\\text\s?\{{\s*(?P<number>[-+]?[{CURRENCY_SIGN}]?\s?[0-9][0-9.,]*(?:(?:\s[0-9]+)?/[0-9]+)?)(?:\s+(?P<rest>[a-zA-Z][^{{}}]*))?\s*\}}"
+)
+_BASES = {
+  "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "sixteen": 16
+}  # fmt: skip
 _IDLE_SPACE = re.compile(r" (?![^\W_])|(?<![^\W_])(?<!,) |(?<=,) (?![0-9])")
 _TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
 # Text that is no text: joints of a list, or a list of numbers.
@@ -105,13 +121,20 @@ _OPTION = re.compile(
   r"(?:(?:option|choice) )?(?:\((?P<a>[A-J])\)|(?P<b>[A-J])[).:]) (?P<rest>.+)|(?:option|choice) \(?(?P<c>[A-J])\)?",
   re.IGNORECASE,
 )
-_OTHER_OPTION = re.compile(r"\b(?:or|and|not)\b|\b[A-J]\)|\b[A-J]\b(?!')", re.IGNORECASE)
+_OTHER_OPTION = re.compile(r"(?i:\b(?:or|and|not)\b|\b[A-J]\))|\b[A-J]\b(?!')")  # `(C) a square` names one
 _TEXT_CHARACTERS = re.compile(r"(?:[^\W_]|[ '\-.,:;&])+")
+_PUNCTUATION = re.compile(r"[^\w +\-*/=<>^|.]|(?<=\w)-(?=[^\W\d_])|\.(?![0-9])")
+_NUMERIC = re.compile(r"(?<![^\W_])-|-(?![^\W_])|[0-9][^\W\d_]{3}")  # a sign, a coefficient
 _TEXT_WORD = re.compile(r"[^\W\d_]{3,}")
 _NO_TEXT = frozenset(
   "and or sin cos tan cot sec csc log exp sqrt inf infinity arcsin arccos arctan sinh cosh tanh".split()
 )
 _NAMED = re.compile(r"(?:\\text\{\s?)?(?P<name>[a-zA-Z][a-zA-Z ]{2,40}?)\s?\}?\s?(?:=|:)\s?(?=\S)")
+# `P(\text{red}) = `, `x_{\text{max}} = `, `f^{-1}(2) = `, `f(g(2)) = `: names that the parser does not know as such.
+_CALLED = re.compile(
+  r"(?:[a-zA-Z]\^\{-1\}\(-?[0-9./]+\)|[a-zA-Z]\([a-zA-Z]\(-?[0-9./]+\)\)"
+  r"|[a-zA-Z]\([^()=]*\\text\s?\{[^{}]*\}[^()=]*\)|[a-zA-Z]_\{?\s?\\text\s?\{[^{}]*\}\s?\}?)\s?=\s?(?=[^=]+$)"
+)
 _NAME_WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones may be products of unknowns
 _NO_NAME = frozenset("not never isn cannot and or either neither if".split()) | _NO_TEXT
 _EMPTY = frozenset(
@@ -124,16 +147,28 @@ _ALL = frozenset({"all real numbers", "all reals", "all real x", "real numbers",
 @functools.lru_cache(maxsize=MAX_CACHED)
 def read(raw: str) -> Answer:
   """What an answer says. Raises UnreadableError where it says nothing, whatever it may be compared with."""
-  text = clean(raw)
+  text = _unannounced(clean(raw))
+  if (number := _NUMBER_IN_TEXT.fullmatch(text)) is not None:
+    text = number["number"] + (rf" \text{{ {number['rest']}}}" if number["rest"] else "")
   clock = _clock(_spelt(text))
   if clock is not None:
     return Answer(_key(_spelt(text).casefold()), None, clock)
+  if _PERCENT_WITHIN.search(text):
+    text = _PERCENT_VALUE.sub(r"\\frac{\1}{100}", text)
   bare = _PERCENT.sub("", text)
   head, unit = split_unit(bare)
   key = _key(head)
   if not key:
     raise UnreadableError("is empty")
   return Answer(key, unit, _form(head, percent=bare != text))
+
+
+def _unannounced(text: str) -> str:
+  r"""`\text{The answer is } 5` and `\text{The answer is 5}` without the announcement."""
+  match = _ANNOUNCED.match(text)
+  if match is None or match["shut"] and not match["open"]:
+    return text
+  return ("" if match["shut"] else match["open"] or "") + text[match.end() :]
 
 
 def _spelt(text: str) -> str:
@@ -153,7 +188,7 @@ def _form(text: str, percent: bool) -> Form | None:
   number = quick_number(text)
   if number is not None:
     return Formula(number, percent)
-  return _ratio(plain) or _based(text) or _words(text, plain) or _formula(text, percent)
+  return _ratio(plain) or _based(plain) or _words(text, plain) or _formula(text, percent)
 
 
 def quick_number(text: str) -> sympy.Rational | None:
@@ -185,11 +220,12 @@ def _ratio(plain: str) -> Ratio | None:
   return Ratio(tuple(int(term) for term in plain.split(":"))) if _RATIO.fullmatch(plain) else None
 
 
-def _based(text: str) -> Based | None:
-  match = _BASED.fullmatch(text)
+def _based(plain: str) -> Based | None:
+  match = _BASED.fullmatch(plain)
   if match is None:
     return None
-  base = int(match["base"] or match["one"])
+  name = match["base"] or match["one"] or match["said"]
+  base = int(name) if name.isdigit() else _BASES.get(name, 0)
   fits = 2 <= base <= 16 and all(int(digit, 16) < base for digit in match["digits"])
   return Based(match["digits"].lstrip("0") or "0", base) if fits else None
 
@@ -219,22 +255,29 @@ def _is_text(text: str, plain: str) -> bool:
     bool(words - _NO_TEXT)
     and not words & (_NO_TEXT - {"and", "or"})
     and _TEXT_CHARACTERS.fullmatch(plain) is not None
+    and not _NUMERIC.search(plain)
   )
 
 
 def _folded(item: str) -> str:
-  """One case, no punctuation."""
-  return re.sub(r"\s+", " ", re.sub(r"[^\w ]", " ", item.casefold())).strip()
+  """One case, no punctuation; signs and points of numbers and signs between them stay, which change what is said."""
+  return re.sub(r"\s+", " ", _PUNCTUATION.sub(" ", item.casefold())).strip()
 
 
 def _formula(text: str, percent: bool) -> Formula | None:
   prepared = latex(_unnamed(text))
   value = parsed(prepared) if prepared is not None else None
+  if isinstance(value, sympy.Tuple) and text.startswith(
+    "["
+  ):  # a list as programs write it; `[2, 1]` is nothing
+    value = sympy.FiniteSet(*value.args) if len(value.args) > 2 else None
   return None if value is None else Formula(value, percent)
 
 
 def _unnamed(text: str) -> str:
   """`Area = 25` without the words before the sign."""
+  if (called := _CALLED.match(text)) is not None:
+    return text[called.end() :]
   named = _NAMED.match(text)
   if named is None or _NO_NAME & set(named["name"].lower().split()) or not _NAME_WORD.search(named["name"]):
     return text

@@ -24,10 +24,13 @@ _JOINTS = frozenset({"per", *_POWERS} - {""})
 
 # Words behind a number that are no unit: they change its value, or hold an alternative to it.
 _CHANGES_VALUE = re.compile(
-  r"\b(?:hundred|thousand|million|billion|trillion|dozen|score|gross|half|halves|third|quarter|fourth|fifth|sixth|tenth"
-  r"|hundredth|thousandth|or|and|either|neither|nor|maybe|perhaps|probably|not|no|never|wrong|incorrect|plus|minus|times"
-  r"|negative|squared|cubed|less|more|than|least|most|about|roughly|remainder|base|mod|modulo|over|divided|multiplied"
-  r"|if|unless|except|percent|pct|percentage|infinity|one|two|three|four|five|six|seven|eight|nine|ten)s?\b",
+  r"\b(?:hundred|thousand|million|billion|trillion|dozen|score|gross|half|halves|third|quarter|fourth|fifth|sixth|seventh"
+  r"|eighth|ninth|tenth|eleventh|twelfth|hundredth|thousandth|millionth|billionth|or|and|either|neither|nor|but|maybe"
+  r"|perhaps|probably|possibly|likely|not|isnt|no|never|is|are|wrong|incorrect|plus|minus|times|negative|squared|cubed"
+  r"|doubled|tripled|inverse|reciprocal|repeating|recurring|less|more|than|least|most|greater|smaller|fewer|above|below"
+  r"|under|between|through|from|about|roughly|approximately|approx|around|nearly|almost|remainder|base|mod|modulo|over"
+  r"|divided|multiplied|if|unless|except|instead|percent|pct|percentage|infinity|pi|one|two|three|four|five|six|seven"
+  r"|eight|nine|ten)s?\b",
   re.IGNORECASE,
 )
 _FUNCTIONS = frozenset({"sqrt", "sinh", "cosh", "tanh", "choose", "factorial"})
@@ -38,7 +41,7 @@ _MAX_WORDS = 4
 _POWER = r"(?:\s?\^\s?\{?(?P<power>[23])\}?)?"
 _WORDS = r"(?P<unit>[a-zA-Z][a-zA-Z ./\-]*(?:\^\{?[23]\}?)?)"
 _WRAPPED = re.compile(rf"(?P<head>.*[^\s,(\[])\s?\\text\{{\s*{_WORDS}\s*\}}{_POWER}")
-_PLAIN = re.compile(rf"(?P<head>.*[0-9)}}])(?P<space>\s?){_WORDS}{_POWER}")
+_PLAIN = re.compile(rf"(?P<head>.*(?:[0-9)}}]|\\pi(?=\s)))(?P<space>\s?){_WORDS}{_POWER}")
 _DEGREES = re.compile(
   r"\s?\^\s?(?:\{\s*\\circ\s*\}|\\circ)(?:\s?(?:\\text\{\s?)?[CF]\b\}?)?|\\degree(?![a-zA-Z])"
 )
@@ -53,7 +56,7 @@ def split_unit(text: str) -> tuple[str, str | None]:
 
   The unit is None where there is none or only words that are no measure: `12 apples` is 12.
   """
-  bare = text.replace(CURRENCY_SIGN, "").strip()
+  bare = text.replace(CURRENCY_SIGN, " ").strip()
   whole = _DEGREES.sub(" ", bare).strip()
   sign = "$" if CURRENCY_SIGN in text else "deg" if whole != bare else None
   if (ordinal := _ORDINAL.fullmatch(whole)) is not None:
@@ -67,8 +70,11 @@ def split_unit(text: str) -> tuple[str, str | None]:
 
 def _is_wrapped_unit(match: re.Match[str]) -> bool:
   unit, head = match["unit"], match["head"]
-  few = len(unit.split()) <= _MAX_WORDS and "\\text" not in head  # `5 \text{ ft } 6 \text{ in}` has two
-  return few and unit not in _QUANTITIES and not _CHANGES_VALUE.search(unit)
+  few = (
+    len(unit.split()) <= _MAX_WORDS and "\\text" not in head.rpartition("=")[2]
+  )  # `5 \text{ ft } 6 \text{ in}` has two
+  no_unit = unit in _QUANTITIES or _FUNCTIONS & set(unit.lower().split()) or _CHANGES_VALUE.search(unit)
+  return few and not no_unit
 
 
 def _is_plain_unit(match: re.Match[str]) -> bool:

@@ -12,13 +12,13 @@ from o1jax.verifiers.math_equal import equal, refuted, same_value
 from o1jax.verifiers.math_read import Formula, parsed, quick_number, read
 from o1jax.verifiers.math_text import UnreadableError, clean, latex
 
-TABLE = pathlib.Path(__file__).parent.parent / "data" / "math_pairs.tsv"
+DATA = pathlib.Path(__file__).parent.parent / "data"
 
 
-def table():
+def table(name):
   """(topic, gold answer, what stands in the box, verdict's error), as the file has them."""
   topic, rows = "", []
-  for line in TABLE.read_text(encoding="utf-8").splitlines()[1:]:
+  for line in (DATA / name).read_text(encoding="utf-8").split("\n")[1:-1]:
     if line.startswith("# "):
       topic = line[2:]
     else:
@@ -27,11 +27,15 @@ def table():
   return rows
 
 
-ROWS = table()
+ROWS = table("math_pairs.tsv") + table("math_answers.tsv")
+COMPLETIONS = [
+  (gold, text.replace("¶", "\n"), error) for _, gold, text, error in table("math_completions.tsv")
+]
 
 
 def test_the_table_accepts_and_rejects_in_every_topic():
-  assert len(ROWS) > 300
+  assert len(ROWS) > 800
+  assert len(COMPLETIONS) > 120
   for topic in {row[0] for row in ROWS}:
     assert {row[3] is None for row in ROWS if row[0] == topic} == {True, False}
 
@@ -46,6 +50,12 @@ def test_pair(topic, gold, answer, error):
   assert verdict.error == error
   assert verdict.correct == (error is None)
   assert verdict.reward == (1.0 if error is None else 0.0)
+
+
+@pytest.mark.parametrize("gold, text, error", COMPLETIONS)
+def test_whole_completion(gold, text, error):
+  verdict = verdict_of(gold, text)
+  assert (verdict.error, verdict.reward) == (error, 0.0 if error else 1.0)
 
 
 @pytest.mark.parametrize("gold", sorted({row[1] for row in ROWS}))
