@@ -15,6 +15,10 @@ MAX_LENGTH = 400  # characters of one answer
 MAX_STATED = 64  # answers of one extractor that are looked at
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s?(?P<brace>\{)?")
+# `\boxed 7`: what TeX would box without braces, where nothing follows that could belong to it.
+_BARE = re.compile(
+  r"(?P<text>-?[0-9]{1,40}|[a-zA-Z]|\\[dt]?frac\s?(?:[0-9]{2}|(?:\{[^{}]{1,80}\}){2}))(?=[.,!]?\s{0,3}(?:\$|\\\)|\\\]|\Z|\n))"
+)
 _HOLDS = re.compile(r"[^\s.?_]")
 _HASHES = re.compile(r"#{4,}")
 _LINE_OR_HASHES = re.compile(r"[\r\n]|#{4}")
@@ -46,6 +50,14 @@ _EVIDENT = re.compile(r"[0-9$\\=]|^\W*[A-J]\W*$")
 # What is said not to be the answer: `it is not 5`, `more than 5`.
 _DENIED = re.compile(
   r"(?:\bfrom\s\S{1,40}\sto|\b(?:not|never|cannot|nor|than|least|most|except)|n't)\s+(?:(?:be|equals?|to|equal to)\s+)?$",
+  re.IGNORECASE,
+)
+# `the largest n is 34`: one verb, nothing that denies or conditions it.
+_PREDICATE = re.compile(
+  r"(?P<subject>.*?\w.*?)\s(?:is|are|equals|was|were)\s(?P<value>.+)", re.IGNORECASE | re.DOTALL
+)
+_NOT_PLAIN = re.compile(
+  r"\b(?:is|are|equals|was|were|be|not|never|no|none|nor|neither|cannot|if|unless|than|least|most|where|when|either|maybe|might)\b|n't",
   re.IGNORECASE,
 )
 _VALUE = (
@@ -86,20 +98,24 @@ def balanced(text: str) -> str | None:
 def boxed(text: str) -> list[Stated]:
   r"""The inside of each outermost `\boxed{}` or `\fbox{}`; the empty text, no answer, for one that never closes.
 
-  A box with nothing in it (`in \boxed{}`, `\boxed{...}`) only speaks of the form, where others hold something.
+  A box with nothing in it (`in \boxed{}`, `\boxed{...}`, `in \boxed form`) only speaks of the form, where others hold something.
   """
   found = list(itertools.islice(_boxes(text), MAX_STATED + 1))
-  closed = lambda box: text[box.end - 1] == "}"
-  return [box for box in found if _HOLDS.search(box.text) or not closed(box)] or found
+  open_ended = lambda box: text[box.end - 1] == "{"
+  return [box for box in found if _HOLDS.search(box.text) or open_ended(box)] or found
 
 
 def _boxes(text: str) -> Iterator[Stated]:
   position = 0
   while (mark := _BOX.search(text, position)) is not None:
     position = mark.end()
-    inside = balanced(text[position : position + MAX_LENGTH + 1]) if mark["brace"] else None
-    if inside is not None:
-      position += len(inside) + 1
+    if mark["brace"]:
+      inside = balanced(text[position : position + MAX_LENGTH + 1])
+      position += 0 if inside is None else len(inside) + 1
+    else:
+      bare = _BARE.match(text, position)
+      inside = None if bare is None else bare["text"]
+      position += 0 if bare is None else len(bare["text"])
     yield Stated(inside or "", mark.start(), position)
 
 
@@ -144,7 +160,7 @@ def phrase(text: str) -> list[Stated]:
     if found and mark.start() < found[-1].end and not _EVIDENT.search(text, found[-1].start, mark.start()):
       found.pop()  # "Final answer: the answer is" announces once
     if not found or mark.end() > found[-1].end:
-      stated = _statement(text, mark.end())
+      stated = _predicate(_statement(text, mark.end()))
       found += [stated] if stated.text else []
   return [stated for stated in found if _EVIDENT.search(stated.text)] or found
 
@@ -158,6 +174,15 @@ def _statement(text: str, start: int) -> Stated:
     if not any(first <= end.start() < last for first, last in spans):
       return Stated(_whole(window[skipped : end.start()]), start, start + end.start())
   return Stated(_whole(window[skipped:]), start, start + len(window))
+
+
+def _predicate(stated: Stated) -> Stated:
+  """`The largest n is 34` as the 34 that it says; a statement of another kind as it stands."""
+  match = _PREDICATE.fullmatch(stated.text)
+  plain = match is not None and not any(map(_NOT_PLAIN.search, match.groups()))
+  if match is None or not plain or not re.search(r"[0-9$\\]", match["value"]):
+    return stated
+  return stated._replace(text=match["value"])
 
 
 def expression(text: str) -> list[Stated]:

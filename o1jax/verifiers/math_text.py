@@ -66,6 +66,9 @@ _FULL_STOP = re.compile(r"(?<![.,;])[.,;][ *`]*$")  # an ellipsis is none
 _CONTENT = re.compile(r"\w|\\\{\s*\\\}")
 
 
+_ESCAPED_TWICE = re.compile(r"\\\\(?=(?:[dt]?frac|sqrt|text|pi|left|right|infty|cup|cdot|times)(?![a-zA-Z]))")
+
+
 class UnreadableError(ValueError):
   """Text that cannot be an answer, whatever it is to be compared with."""
 
@@ -78,6 +81,8 @@ def clean(text: str) -> str:
   if len(text) > MAX_LENGTH:
     raise UnreadableError(f"is longer than {MAX_LENGTH} characters")
   text = re.sub(r"\s+", " ", text)
+  if "\\begin" not in text:  # without rows to end, a second backslash is one that was escaped once too often
+    text = _ESCAPED_TWICE.sub(r"\\", text)
   if any(unicodedata.category(letter) in _BAD_CATEGORIES for letter in text):
     raise UnreadableError("holds a control character")
   text = _ANY_CURRENCY.sub(CURRENCY_SIGN, text)
@@ -120,7 +125,7 @@ def _check_nesting(text: str) -> None:
 # Digits in groups of three. A bare comma groups them only where nothing else is in the answer but a name before it.
 _GROUPED = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:(?:\s?\{,\}\s?|,?\\,\s?)[0-9]{3})+(?![0-9])")
 _COMMA_NUMBER = re.compile(
-  r"(?P<before>(?:[^0-9]*=)?\s*[-+]?\s?)(?P<digits>[1-9][0-9]{0,2}(?:,[0-9]{3})+)(?P<after>(?:\.[0-9]+)?(?:\s?\\(?:pi|sqrt)[^,]*)?)"
+  r"(?P<before>(?:[^0-9]*=)?\s*[-+]?\s?)(?P<digits>[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+))(?P<after>(?:\.[0-9]+)?(?:\s?\\(?:pi|sqrt)[^,]*)?)"
 )
 _BRACED_NUMBER = re.compile(r"(?<=(?<!\\)\{)[1-9][0-9]{0,2}(?:,[0-9]{3})+(?=\})")  # `\frac{1,000}{3}`
 _SET_BUILDER = re.compile(
@@ -161,6 +166,8 @@ _REWRITES = tuple(
     (r"\^\s*([0-9]*\.[0-9]+)", r"^{\1}"),
     (r"(?<=[0-9])[eE]([+-]?[0-9]{1,4})(?![0-9.])", r"\\cdot 10^{\1}"),
     (r"\\log_([0-9])(?![0-9])", r"\\log_{\1}"),
+    (r"(\\(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|log|ln)\s?\^)\s?([0-9])", r"\1{\2}"),
+    (r"(?<=\^[0-9]) (?=[0-9]+\^)", r"\\cdot "),
     (r"<=", r"\\le "),
     (r">=", r"\\ge "),
     (r"!=", r"\\ne "),
@@ -206,7 +213,7 @@ def latex(text: str) -> str | None:
     text = described["rest"]
   number = _COMMA_NUMBER.fullmatch(text)
   if number is not None:
-    text = number["before"] + number["digits"].replace(",", "") + number["after"]
+    text = number["before"] + re.sub("[, ]", "", number["digits"]) + number["after"]
   if _BOTH.search(text):
     return None
   text = _AND_OR.sub(", ", text)
@@ -231,7 +238,10 @@ def _both_signs(text: str) -> str:
   r"""`\frac{1 \pm x}{2}` as the two that it stands for: between brackets the parser knows no `\pm`."""
   signs = list(_PLUS_MINUS.finditer(text))
   before = text[: signs[0].start()] if len(signs) == 1 else ""
-  if sum(before.count(opened) - before.count(closed) for opened, closed in ("{}", "()")) <= 0:
+  bare = before.replace(r"\{", "").replace(
+    r"\}", ""
+  )  # the braces of a set hold a list, in which the parser knows it
+  if sum(bare.count(opened) - bare.count(closed) for opened, closed in ("{}", "()")) <= 0:
     return text
   return f"{before}+{text[signs[0].end() :]}, {before}-{text[signs[0].end() :]}"
 

@@ -25,7 +25,7 @@ COMPLETIONS = {
     ("18", r"\boxed{18", UNPARSABLE),
     ("18", r"\boxed{\text{18}", UNPARSABLE),
     ("18", r"\boxed{}", UNPARSABLE),
-    ("18", r"\boxed 18", UNPARSABLE),
+    ("18", r"\boxed 18", None),
     ("18", r"\boxed{18}}", OK),
     ("18", r"The answer is 17? No: \boxed{18}", OK),
   ],
