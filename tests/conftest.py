@@ -11,19 +11,12 @@ import subprocess
 import sys
 
 import pytest
-
-# Nearly all of the suite's time is compiling. Level 0 halves it, and XLA's older emitter of fused loops takes another third
-# off; the programs' mathematics stay as they are.
-_FLAGS = {
-  "--xla_force_host_platform_device_count": 8,
-  "--xla_backend_optimization_level": 0,
-  "--xla_cpu_use_fusion_emitters": "false",
-}
+import xla_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _given = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = " ".join(
-  [_given, *(f"{k}={v}" for k, v in _FLAGS.items() if k not in _given)]
+  [_given, *(f"{k}={v}" for k, v in xla_flags.FAST.items() if k not in _given)]
 ).strip()
 os.environ["JAX_ENABLE_X64"] = "0"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".jax_cache"))

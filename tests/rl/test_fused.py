@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from xla_flags import as_users_have_it
 
 from o1jax.config import (
   AdvantageConfig,
@@ -197,8 +198,6 @@ def test_fused_steps_are_the_loop_bit_for_bit(kind) -> None:
 )
 def test_bitwise_cases_hold_under_the_optimiser(marks, count) -> None:
   """Without it LLVM rounds a product and its sum once or twice by what stands around them, so these run on their own."""
-  flags = "--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true"  # as users have it
-  flags += " --xla_force_host_platform_device_count=2"
   command = [
     sys.executable,
     "-m",
@@ -212,7 +211,9 @@ def test_bitwise_cases_hold_under_the_optimiser(marks, count) -> None:
     "no:cacheprovider",
     __file__,
   ]
-  done = subprocess.run(command, env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True)
+  done = subprocess.run(
+    command, env={**os.environ, "XLA_FLAGS": as_users_have_it(2)}, capture_output=True, text=True
+  )
   assert done.returncode == 0, done.stdout[-4000:]
   assert f"{count} passed" in done.stdout
 

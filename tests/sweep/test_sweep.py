@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from xla_flags import as_users_have_it
 
 from o1jax import evaluate as ev
 from o1jax.cli import main
@@ -179,7 +180,6 @@ def test_members_that_differ_in_what_is_static_are_programs_of_their_own(
 @pytest.mark.slow
 def test_bitwise_cases_hold_under_the_optimiser() -> None:
   """Without it LLVM rounds a product and its sum once or twice by what stands around them, so these run on their own."""
-  flags = "--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true"
   command = [
     sys.executable,
     "-m",
@@ -193,5 +193,7 @@ def test_bitwise_cases_hold_under_the_optimiser() -> None:
     "no:cacheprovider",
     __file__,
   ]
-  done = subprocess.run(command, env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True)
+  done = subprocess.run(
+    command, env={**os.environ, "XLA_FLAGS": as_users_have_it(8)}, capture_output=True, text=True
+  )
   assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-4000:]
