@@ -10,7 +10,9 @@ runs, so that help and errors come at once.
 import dataclasses
 import difflib
 import errno
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar
@@ -30,6 +32,8 @@ from o1jax.io.run_config import (
 )
 
 EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+STDERR = 2  # the descriptor
 HELP = ("-h", "--help")
 
 Args = TypeVar("Args")
@@ -234,12 +238,15 @@ and saved (run again with --resume), 76 stopped by a NaN or an infinity.
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command (`argv`, or the process's own arguments) and returns its exit code.
 
-  0 done; 2 for bad input and a full disk, with one line on standard error; `o1jax.train` and `o1jax.evaluate` return
+  0 done; 2 for bad input and a full disk, with one line on standard error; 130 for Ctrl-C at the start; `o1jax.train` and `o1jax.evaluate` return
   codes of their own. Raises SystemExit(0) after help, and lets every unforeseen exception through.
   """
   arguments = list(sys.argv[1:] if argv is None else argv)
+  _open_stderr()
   try:
     return _dispatch(arguments)
+  except KeyboardInterrupt:  # before a run or a grader has begun to see to signals itself
+    return EXIT_INTERRUPTED
   except ConfigError as error:
     # A message may quote another library's, which may have several lines.
     return _fail(" ".join(str(error).split()))
@@ -247,6 +254,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
       raise
     return _fail(f"{error.filename or 'a file of the run'}: {error.strerror}")
+
+
+def _open_stderr() -> None:
+  """Gives a process whose standard error was closed one that leads nowhere.
+
+  Else Python prints complaints among the results, and the next file to be opened takes standard error's number.
+  """
+  if sys.stderr is None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != STDERR:
+      os.dup2(nowhere, STDERR)
+      os.close(nowhere)
+    os.set_inheritable(STDERR, True)  # child processes have one too
+    sys.stderr = open(STDERR, "w", closefd=False)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -264,6 +264,15 @@ def test_an_experiment_that_raises_is_one_line_whatever_it_says(capsys, tmp_path
   assert refused(capsys, "train", str(path)) == f"{path}: RuntimeError: two lines"
 
 
+def test_an_interruption_at_the_start_is_told_by_its_exit_code_alone(capsys, monkeypatch) -> None:
+  def interrupted(arguments: list[str]) -> int:
+    raise KeyboardInterrupt
+
+  monkeypatch.setitem(cli.COMMANDS, "report", interrupted)
+  assert cli.main(["report", "x"]) == 130
+  assert capsys.readouterr() == ("", "")
+
+
 def test_a_full_disk_is_one_line_and_other_faults_keep_their_traceback(capsys, monkeypatch) -> None:
   faults: list[Exception] = [OSError(errno.ENOSPC, "No space left on device", "runs/x/metrics.jsonl")]
   faults += [OSError(errno.EIO, "Input/output error"), ZeroDivisionError()]

@@ -101,6 +101,10 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ),
   ({"task": MixtureConfig(())}, "task.parts: must be two or more"),
   ({"task": MixtureConfig((Part(CountdownConfig()), Part(CountdownConfig(), 0.0)))}, "task.parts[1].weight: must be positive, is 0.0"),
+  (
+    {"task": MixtureConfig((Part(CountdownConfig(), 1e-9), Part(CountdownConfig())))},
+    "task.parts[0].weight: must be at least 0.0001 of all weights together, is 1e-09 of 1.000000001",
+  ),
   ({"rl.curriculum.kind": "pass_rate", "rl.curriculum.rate": 0.5}, "rl.curriculum.floor: goes with kind=pass_rate, and is needed"),
   ({"rl.curriculum.rate": 0.5}, "rl.curriculum.rate: goes with kind=pass_rate"),
   (

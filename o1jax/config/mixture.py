@@ -6,6 +6,8 @@ from o1jax.config.base import require
 from o1jax.config.tasks import SourceConfig
 from o1jax.config.text_tasks import TextConfig, TextTaskConfig
 
+LEAST_SHARE = 1e-4  # of a part: its problems come in proportion within as many positions as make two of them
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -24,8 +26,11 @@ class MixtureConfig(TextTaskConfig):
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(len(self.parts) > 1, f"{field}.parts", "must be two or more")
+    whole = sum(part.weight for part in self.parts)
     for i, part in enumerate(self.parts):
       require(part.weight > 0, f"{field}.parts[{i}].weight", f"must be positive, is {part.weight}")
+      rare = f"must be at least {LEAST_SHARE} of all weights together, is {part.weight} of {whole}"
+      require(part.weight / whole >= LEAST_SHARE, f"{field}.parts[{i}].weight", rare)
       part.task.validate(f"{field}.parts[{i}].task")
       plain = vars(part.task).get("text", TextConfig()) == TextConfig()
       require(

@@ -26,6 +26,13 @@ from o1jax.verifiers.base import Problem
 
 NAME = "reasoning_gym"
 FIELDS = {"place": int, "question": str, "answer": str | None, "entry": str}
+# Modules are looked for where this process does: `-m` would begin with the working directory, and take a json.py there.
+_PROGRAM = """\
+import sys
+sys.path[:] = {path!r}
+from {module} import main
+main()
+"""
 SPLITS = ("held_out", "train")  # in the order in which they are made: what is held out is not made again
 
 
@@ -84,7 +91,7 @@ def _made(cfg: ReasoningGymConfig) -> dict[str, pathlib.Path]:
 
 def _run(order: str) -> list[str]:
   """What `gym_entries` prints. Raises ConfigError with the last line of what it says is wrong."""
-  command = [sys.executable, "-m", gym_entries.__name__]
+  command = [sys.executable, "-c", _PROGRAM.format(path=sys.path, module=gym_entries.__name__)]
   environment = {**os.environ, "PYTHONHASHSEED": "0"}
   done = subprocess.run(command, input=order, capture_output=True, text=True, env=environment)
   if done.returncode:

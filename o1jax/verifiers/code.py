@@ -29,7 +29,8 @@ from o1jax.verifiers.sandbox.names import left_to_the_program
 from o1jax.verifiers.sandbox.service import Limits
 
 MAX_TEXT = 200_000  # characters; a longer completion is unparsable
-_FENCE = re.compile(r"[ \t]{0,3}(`{3,}|~{3,})[ \t]*([^`\s]*)[^`]*")
+# Possessive: what has been matched is never given back, else a long line that is no fence takes quadratic time.
+_FENCE = re.compile(r"[ \t]{0,3}+(`{3,}+|~{3,}+)[ \t]*+([^`\s]*+)[^`]*+")
 _PYTHON = ("python", "py", "python3")
 
 
@@ -99,6 +100,7 @@ def _order(problem: Problem, code: str) -> dict[str, Any]:
     "scripts": None,
   }
   if isinstance(tests, list) and tests and all(_is_script(test) for test in tests):
+    _check_encodable(problem.id, tests)
     return {**order, "alternatives": [[code]], "scripts": tests}
   rows = [tests] if isinstance(tests, str) else tests
   if not (
@@ -125,6 +127,16 @@ def _order(problem: Problem, code: str) -> dict[str, Any]:
 
 def _is_script(test: Any) -> bool:
   return isinstance(test, dict) and all(isinstance(test.get(key), str) for key in ("input", "output"))
+
+
+def _check_encodable(name: str, tests: Sequence[dict[str, str]]) -> None:
+  """Raises ValueError where an input or output cannot be bytes, as a process reads and writes them."""
+  try:
+    for test in tests:
+      for text in (test["input"], test["output"]):
+        text.encode("utf-8", "surrogateescape")
+  except UnicodeEncodeError as error:
+    raise ValueError(f"problem {name}: its tests cannot be run: {error}") from None
 
 
 def defines_check(source: str) -> bool:

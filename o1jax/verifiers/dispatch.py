@@ -172,7 +172,10 @@ class Dispatcher:
   # The fork server.
 
   def _start_server(self) -> ForkServer:
-    server = ForkServer(self._modules, self._limits.memory_bytes)
+    try:
+      server = ForkServer(self._modules, self._limits.memory_bytes)
+    except OSError as error:
+      raise PoolError(f"its processes cannot be started: {error.strerror}") from None
     self._selector.register(server.channel.sock, selectors.EVENT_READ, self._on_server)
     return server
 

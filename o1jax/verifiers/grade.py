@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import select
 import signal
 import sys
 from collections.abc import Hashable, Iterator
@@ -17,8 +18,9 @@ from typing import Any
 
 from o1jax.config import ConfigError, require
 from o1jax.verifiers.catalog import CATALOG, VerifierLimits
+from o1jax.verifiers.dispatch import PoolError
 from o1jax.verifiers.jsonl import SETTINGS, Line, Reader, VerifyOptions
-from o1jax.verifiers.meter import Meter, make_meter
+from o1jax.verifiers.meter import Meter, complain, make_meter
 from o1jax.verifiers.pool import Pending, Pool, cores
 from o1jax.verifiers.sandbox import service
 
@@ -88,24 +90,36 @@ class Writer:
       self.flush()
 
   def flush(self) -> None:
-    """Writes what is held. Raises BrokenPipeError where nobody reads any more."""
+    """Writes what is held. Raises BrokenPipeError where nobody reads any more, ConfigError where it cannot be written."""
     left = memoryview(b"".join(self._held))
     self._held, self._size = [], 0
     while left:
-      left = left[os.write(self._target, left) :]
+      try:
+        left = left[os.write(self._target, left) :]
+      except BlockingIOError:  # its other holder has made it one that does not wait
+        _wait_until_writable(self._target)
+      except BrokenPipeError:
+        raise
+      except OSError as error:
+        raise ConfigError(f"standard output: cannot be written: {error.strerror}") from error
+
+
+def _wait_until_writable(target: int) -> None:
+  poll = select.poll()
+  poll.register(target, select.POLLOUT)
+  poll.poll()
 
 
 def verify_stream(options: VerifyOptions) -> int:
   """Grades standard input into standard output; 0, or 2 where a line could not be graded.
 
-  130 and 143 after SIGINT and SIGTERM, 141 where standard output was closed. Raises ConfigError naming an option that
-  cannot work, and PoolError where the verifier cannot be loaded.
+  130 and 143 after SIGINT and SIGTERM, 141 where standard output was closed. Raises ConfigError naming an option or
+  stream that cannot work, or saying why no process can grade, and PoolError where that is a fault of the pool's.
   """
   _check(options)
   name: str = options.verifier
   for stream, title in ((sys.stdin, "standard input"), (sys.stdout, "standard output")):
     require(stream is not None, title, "is closed")
-  _tell_sandbox(options)
   settings = _settings(options)
   limits = {name: _limits(options)} if options.cpu_limit is not None else {}
   source = sys.stdin.fileno()
@@ -113,7 +127,9 @@ def verify_stream(options: VerifyOptions) -> int:
     stack.callback(sys.setswitchinterval, sys.getswitchinterval())
     sys.setswitchinterval(SWITCH_SECONDS)
     signals = stack.enter_context(Signals())
+    _tell_sandbox(options)
     meter = stack.enter_context(make_meter(name, source, options.progress))
+    stack.enter_context(_unable())
     pool = stack.enter_context(Pool([name], options.workers or cores(), limits=limits))
     reader = Reader(
       source, lambda problems, completions: pool.submit(name, problems, completions, settings), name
@@ -125,6 +141,17 @@ def verify_stream(options: VerifyOptions) -> int:
       return EXIT_SIGNAL + signal.SIGPIPE
 
 
+@contextlib.contextmanager
+def _unable() -> Iterator[None]:
+  """Makes a ConfigError of what keeps a pool from grading, but for its own faults, whose traceback tells."""
+  try:
+    yield
+  except PoolError as error:
+    if error.__cause__ is not None:
+      raise
+    raise ConfigError(f"nothing more can be graded: {error}") from error
+
+
 def _write_all(reader: Reader, writer: Writer, signals: Signals, meter: Meter) -> int:
   """Writes verdicts until the input's end or a signal; the exit code of `verify_stream`."""
   try:
@@ -132,6 +159,9 @@ def _write_all(reader: Reader, writer: Writer, signals: Signals, meter: Meter) -
   except Stopped:
     writer.flush()
     return EXIT_SIGNAL + (signals.number or 0)
+  except PoolError:
+    writer.flush()
+    raise
 
 
 def _write_each(reader: Reader, writer: Writer, signals: Signals, meter: Meter) -> int:
@@ -143,6 +173,7 @@ def _write_each(reader: Reader, writer: Writer, signals: Signals, meter: Meter) 
     with signals.waiting():
       batch = reader.batches.get()
     if isinstance(batch, BaseException):
+      writer.flush()
       raise batch
     if batch is None:
       writer.flush()
@@ -188,7 +219,7 @@ def _tell_sandbox(options: VerifyOptions) -> None:
   if options.verifier not in RUNS_PROGRAMS:
     return
   try:
-    print(service.describe(options.allow_unsandboxed_code), file=sys.stderr)
+    complain(service.describe(options.allow_unsandboxed_code))
   except service.SandboxError as error:
     raise ConfigError(str(error)) from error
 

@@ -179,5 +179,7 @@ def _checked_entry(problem: str, name: str, entry: Any) -> dict[str, Any]:
   if not isinstance(read, str) or not _has_shape(name, read):
     raise ValueError(f"problem {problem}: its entry holds {str(read)[:80]!r}, which {name} does not read")
   if name in _BOARDS and isinstance(metadata.get(_OUTPUT), list):
+    if not all(isinstance(row, list | tuple) for row in metadata[_OUTPUT]):
+      raise ValueError(f"problem {problem}: its entry's {_OUTPUT} is no board")
     return {**entry, "metadata": {**metadata, _OUTPUT: tuple(map(tuple, metadata[_OUTPUT]))}}
   return entry

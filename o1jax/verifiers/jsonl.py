@@ -8,6 +8,7 @@ beyond a float's range are none. A byte order mark may begin the first.
 """
 
 import dataclasses
+import decimal
 import json
 import math
 import os
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
+from o1jax.config import ConfigError
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.pool import Pending
 
@@ -24,6 +26,7 @@ WINDOW_LINES = 2_048  # read and not yet written, at most
 WINDOW_BYTES = 64 << 20  # of them, at most, where it is not one line alone
 BATCH = 64  # lines handed to the pool at once
 READ = 1 << 16  # bytes asked for at once
+MAX_NESTING = 100  # of a line's JSON: it is pickled and written again, each of which has a limit of its own
 MAX_NUMBER = 10**9  # of countdown: its verifier reads nine digits
 
 
@@ -122,6 +125,8 @@ class Batch(NamedTuple):
 def parse_line(verifier: str, text: bytes, number: int) -> tuple[Any, Problem, str]:
   """(id, problem, completion) of a line. Raises LineError saying what is wrong."""
   value = _parse_json(text.removeprefix(b"\xef\xbb\xbf") if number == 1 else text)
+  if text.count(b"[") + text.count(b"{") > MAX_NESTING and _is_deep(value):
+    raise LineError("is nested too deep")
   if not isinstance(value, dict):
     raise LineError(f"wants an object, has {_kind(value)}")
   if "id" not in value:
@@ -135,7 +140,12 @@ def parse_line(verifier: str, text: bytes, number: int) -> tuple[Any, Problem, s
     if name in value:
       given[name] = value[name]
   completion, prompt, answer = (given.pop(name, "") for name in ("completion", "prompt", "answer"))
-  return value["id"], Problem(str(number), prompt, str(answer), verifier, given), completion
+  return value["id"], Problem(str(number), prompt, _digits(answer), verifier, given), completion
+
+
+def _digits(answer: str | int | float) -> str:
+  """An answer as text; a number in digits alone, since 1e-05 is no answer and reads as e - 5."""
+  return f"{decimal.Decimal(repr(answer)):f}" if isinstance(answer, float) else str(answer)
 
 
 def _parse_json(text: bytes) -> Any:
@@ -149,6 +159,17 @@ def _parse_json(text: bytes) -> Any:
     raise LineError("is nested too deep") from error
   except ValueError as error:  # an integer of thousands of digits, too
     raise LineError(f"is not JSON: {error}") from error
+
+
+def _is_deep(value: Any) -> bool:
+  """Whether a value of JSON is nested deeper than MAX_NESTING. Takes no stack."""
+  level = [value]
+  for _ in range(MAX_NESTING + 1):
+    groups = [
+      each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)
+    ]
+    level = [item for group in groups for item in group]
+  return bool(level)
 
 
 def _refuse(name: str) -> Any:
@@ -211,14 +232,20 @@ class Window:
 def read_lines(source: int, stop: int) -> Iterator[list[bytes]]:
   """Lines of a file descriptor without their ends, as they come: each list holds those of one read.
 
-  Ends with the file, or once `stop`, a socket or pipe, has something to read or is closed.
+  Ends with the file, or once `stop`, a socket or pipe, has something to read or is closed. Raises ConfigError where
+  nothing can be read, as of a folder.
   """
   poll = select.poll()
   poll.register(source, select.POLLIN)
   poll.register(stop, select.POLLIN)
   parts: list[bytes] = []
   while stop not in dict(poll.poll()):
-    chunk = os.read(source, READ)
+    try:
+      chunk = os.read(source, READ)
+    except BlockingIOError:
+      continue  # another reader of the same pipe was faster
+    except OSError as error:
+      raise ConfigError(f"standard input: cannot be read: {error.strerror}") from error
     first, *rest = chunk.split(b"\n")
     parts.append(first)
     if rest:

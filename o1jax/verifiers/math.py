@@ -34,6 +34,8 @@ from o1jax.verifiers.math_extract import (
 from o1jax.verifiers.math_read import Answer, Formula, Words, read
 from o1jax.verifiers.math_text import UnreadableError
 
+MARK = "####"  # before a gold answer at the end of its worked solution, as GSM8K has it
+
 _UNPARSABLE = Verdict(reward=0.0, correct=False, parsed=None, error="unparsable")
 # `The answer is consistent with $5 + 1 = 6$`: maths that checks an answer is none.
 _CHECK = re.compile(
@@ -93,10 +95,11 @@ def _verdict(problem: Problem, completion: str, order: Sequence[str]) -> Verdict
 
 
 def _gold(problem: Problem) -> Answer:
-  """The gold answer; what stands in its boxes, as a list, where it has any."""
+  """The gold answer; what stands in its boxes, as a list, where it has any, else behind its last `####`."""
   boxes = boxed(problem.answer)
+  text = ", ".join(box.text for box in boxes) if boxes else problem.answer.rpartition(MARK)[2]
   try:
-    return read(", ".join(box.text for box in boxes) if boxes else problem.answer)
+    return read(text)
   except UnreadableError as error:
     raise ValueError(f"problem {problem.id}: the gold answer {problem.answer[:80]!r} {error}") from error
 

@@ -16,8 +16,13 @@ class Meter(NamedTuple):
   complain: Callable[[str], None]
 
 
-def _complain(line: str) -> None:
-  print(line, file=sys.stderr, flush=True)
+def complain(line: str) -> None:
+  """Tells a line on standard error; where nobody reads it, or a disk is full, verdicts and exit code must do.
+
+  Past Python's buffer: what stays in there changes the exit code.
+  """
+  with contextlib.suppress(OSError):
+    os.write(sys.stderr.fileno(), f"{' '.join(line.split())}\n".encode(errors="backslashreplace"))
 
 
 @contextlib.contextmanager
@@ -27,7 +32,7 @@ def make_meter(title: str, source: int, wanted: bool) -> Iterator[Meter]:
   The bar fills with the bytes of a regular file; of a pipe, whose length nobody knows, it shows the rate alone.
   """
   if not (wanted or sys.stderr.isatty()):
-    yield Meter(lambda size, graded, correct: None, _complain)
+    yield Meter(lambda size, graded, correct: None, complain)
     return
   from rich import progress
   from rich.console import Console
@@ -50,10 +55,10 @@ def make_meter(title: str, source: int, wanted: bool) -> Iterator[Meter]:
       counts[1] += correct
       bar.update(task, advance=size, graded=counts[0], share=counts[1] / max(1, counts[0]))
 
-    def complain(line: str) -> None:
+    def complain_above(line: str) -> None:
       bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    yield Meter(advance, complain)
+    yield Meter(advance, complain_above)
 
 
 def _bytes_left(source: int) -> int | None:

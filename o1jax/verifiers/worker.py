@@ -40,9 +40,11 @@ def end_with_parent() -> None:
 
 
 def run(sock: socket.socket, memory_bytes: int) -> None:
-  """Grades what arrives until the stream ends. `memory_bytes` bounds the process's address space."""
+  """Grades what arrives until the stream ends. `memory_bytes` bounds the process's address space, or less where it has less."""
   signal.signal(signal.SIGPROF, signal.SIG_DFL)
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+  hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # the caller's own, which cannot be raised
+  memory_bytes = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
   resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
   verifies: dict[tuple, Verify] = {}
   sock.sendall(_told([READY, os.getpid()]))

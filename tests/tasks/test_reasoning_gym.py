@@ -68,6 +68,12 @@ def test_why_entries_are_made_in_a_process_with_a_fixed_hash_seed():
   assert run(order, "0") != run(order, "1")
 
 
+def test_modules_of_the_working_directory_are_not_taken_for_others(made, tmp_path, monkeypatch):
+  (tmp_path / "json.py").write_text("raise SystemExit('not me')")
+  monkeypatch.chdir(tmp_path)
+  assert len(reasoning_gym.source(config(tmp_path / "data", size=3)).train) == 3
+
+
 REFUSED = {
   "task.dataset: reasoning-gym has no 'chess'; it has ab, ": {"dataset": "chess"},
   "task.options: leg_counting cannot be made with {'colour': 1}: TypeError": {"options": (("colour", "1"),)},

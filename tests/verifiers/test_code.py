@@ -1,6 +1,7 @@
 """The code verifier: which program a completion means, the three forms of tests, references that pass, mutants that fail."""
 
 import pickle
+import time
 
 import pytest
 
@@ -38,6 +39,15 @@ def error(completion: str, tests, prompt: str = "", **meta) -> str | None:
 )
 def test_extract(text, code):
   assert extract(text) == code
+
+
+@pytest.mark.parametrize("middle", ["a", " ", "\t", " a", "~"])
+def test_a_long_line_that_is_no_fence_takes_no_time(middle):
+  mark = "~~~" if middle == "~" else "```"
+  text = f"{mark}{middle * (MAX_TEXT // len(middle) - 4)}`"
+  began = time.process_time()
+  assert extract(text) == text
+  assert time.process_time() - began < 1.0  # else tens of seconds, and days of the last
 
 
 ADD = 'import math\n\ndef half(x):\n  """Helps."""\n  return x / 2\n\ndef add(a: int, b: int) -> int:\n  """Adds."""\n'
@@ -283,7 +293,12 @@ def test_programs_draw_the_same_each_time():
     ({"tests": [1]}, "tests are neither"),
     ({"tests": [{"input": "1"}]}, "tests are neither"),
     ({"tests": [{"input": "1", "output": "1"}, "assert f()"]}, "tests are neither"),
+    ({"tests": [{"input": "\ud800", "output": "1"}]}, "cannot be run: 'utf-8' codec"),
+    ({"tests": [{"input": "1", "output": "\ud800"}]}, "cannot be run: 'utf-8' codec"),
     ({"tests": ["assert f() =="]}, "cannot be run: SyntaxError"),
+    ({"tests": ""}, "cannot be run: they call nothing of the program"),
+    ({"tests": "def test_f():\n  assert f() == 2"}, "cannot be run: they call nothing of the program"),
+    ({"tests": "def check(candidate): pass"}, "cannot be run: they call nothing of the program"),
     ({"tests": "import no_such_module\ndef check(candidate): pass"}, "cannot be run: ModuleNotFoundError"),
     ({"tests": ["assert f() == 1"], "entry_point": "f()"}, "entry_point is no name"),
     ({"tests": ["assert f() == 1"], "test_setup": 3}, "tests are neither"),

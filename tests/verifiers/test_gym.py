@@ -164,6 +164,7 @@ def test_what_is_a_formula(text, fits):
       {"dataset": "simple_integration", "entry": {"answer": "x", "metadata": {"integrand": "exit()"}}},
       "which simple_integration does not read",
     ),
+    ({"dataset": "rearc", "entry": {"answer": "x", "metadata": {"output": [1, 2]}}}, "output is no board"),
   ],
 )
 def test_a_bad_problem_is_named(meta, what):

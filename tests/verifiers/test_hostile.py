@@ -10,6 +10,7 @@ import pytest
 
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.code import make_verify
+from o1jax.verifiers.sandbox import seccomp
 from o1jax.verifiers.sandbox.service import Limits
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
@@ -112,7 +113,7 @@ def judged(problem: Problem, source: str) -> str | None:
 
 def test_there_are_enough_of_them():
   functions, scripts = programs("hostile_functions.txt"), programs("hostile_scripts.txt")
-  assert len(functions) + len(scripts) + len(CALLS) + len(NUMBERS) >= 120
+  assert len(functions) + len(scripts) + len(CALLS) + len(NUMBERS) >= 220
   assert all(len({row.id for row in rows}) == len(rows) for rows in (functions, scripts))
 
 
@@ -147,6 +148,54 @@ def test_system_call(call, at_rest):
   check_nothing_left(at_rest)
 
 
+# They wait for the second test, having given the first what it wants.
+SECOND = """
+import os, sys, time
+calls = 0
+def f(x):
+  global calls
+  calls += 1
+  if calls == 2: {}
+  return x * x
+"""
+
+
+@pytest.mark.parametrize(
+  ("action", "error"),
+  [
+    ("pass", None),
+    ("return True", "wrong"),
+    ("return object()", "wrong"),
+    ("raise AssertionError", "wrong"),
+    ("sys.exit(0)", "crashed"),
+    ("os._exit(0)", "crashed"),
+    ("os.fork()", "policy"),
+    ("time.sleep(99)", "timeout"),
+  ],
+)
+@pytest.mark.parametrize("shape", ["mbpp", "humaneval"])
+def test_a_program_that_waits_for_the_second_test(shape, action, error, at_rest):
+  asserts = ["assert f(3) == 9", "assert f(4) == 16"]
+  check = "def check(candidate):\n  assert candidate(3) == 9\n  assert candidate(4) == 16\n"
+  meta = {"tests": asserts} if shape == "mbpp" else {"tests": check, "entry_point": "f"}
+  problem = Problem("f", "" if shape == "mbpp" else "def f(x):\n", "", "test", meta)
+  assert judged(problem, SECOND.format(action)) == error
+  assert judged(problem, HONEST_FUNCTION) is None
+  check_nothing_left(at_rest)
+
+
+def test_a_script_leaves_nothing_to_the_next_test():
+  tests = [{"input": "3", "output": "9"}, {"input": "4", "output": "16"}]
+  source = """
+import os
+x = int(input())
+print(0 if os.path.exists("left") else x * x)
+open("left", "w").close()
+"""
+  assert judged(Problem("s", "", "", "test", {"tests": tests}), source) is None
+  assert judged(Problem("s", "", "", "test", {"tests": tests}), "print(9)") == "wrong"
+
+
 def test_unknown_system_calls_do_not_exist():
   source = (
     "import ctypes, errno\nlibc = ctypes.CDLL(None, use_errno=True)\ndef f(x):\n  assert libc.syscall({}) == -1\n"
@@ -154,6 +203,23 @@ def test_unknown_system_calls_do_not_exist():
   )
   assert judged(FUNCTION, source.format("999")) is None
   assert judged(FUNCTION, source.format("435, 0, 0")) is None  # clone3
+
+
+def test_each_call_in_no_table_does_not_exist():
+  tables = f"{seccomp.ALLOWED} {seccomp.KILLED} {seccomp.BY_ARGUMENT}"
+  # On x86_64 the kernel lets its probes' own two calls pass every filter; elsewhere than in a probe they do nothing.
+  known = {*seccomp.numbers(tables, platform.machine()).values(), 335, 336}
+  source = f"""
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+def f(x):
+  for number in {sorted({*range(600)} - known)}:
+    ctypes.set_errno(0)
+    if libc.syscall(ctypes.c_long(number), 0, 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != errno.ENOSYS:
+      return number
+  return x * x
+"""
+  assert judged(FUNCTION, source) is None
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other ways into the kernel that x86_64 alone has")

@@ -135,10 +135,12 @@ def test_other_users_have_the_same_sandbox(inside):
     kernel.drop_capabilities()
     assert os.geteuid() == {inside}
     print(service.describe())
-    print(judged(HONEST, FORK, "def f(x): open('/etc/passwd')"))
+    # Where root has no second user, programs run as the owner of /dev/null, which stands at their descriptors.
+    chmod = "import os\\ndef f(x):\\n  os.fchmod(2, os.fstat(2).st_mode & 0o7777)\\n  return x * x"
+    print(judged(HONEST, FORK, "def f(x): open('/etc/passwd')", chmod))
   """)
   assert "the caller's user" in said and "MISSING namespaces" not in said and "MISSING seccomp" not in said
-  assert said.endswith("[None, 'policy', 'wrong']")
+  assert said.endswith("[None, 'policy', 'wrong', 'wrong']")
 
 
 def test_a_bench_that_dies_is_replaced():
@@ -197,6 +199,24 @@ def test_nothing_outlives_the_caller_though_an_item_is_under_way(end):
   assert [process for process in processes if not _has_ended(process)] == []
 
 
+@pytest.mark.parametrize("under_way", [False, True], ids=["at rest", "an item under way"])
+def test_an_end_leaves_nothing_that_others_must_wait_for(under_way):
+  said = printed(f"""
+    import threading, time
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans become this process's children
+    assert judged(HONEST) == [None]
+    if {under_way}:
+      threading.Thread(target=judged, args=["import time; time.sleep(60)"], daemon=True).start()
+      time.sleep(0.5)
+    service._BENCHES[False].end()
+    try:
+      print(os.waitpid(-1, os.WNOHANG))
+    except ChildProcessError:
+      print("nobody")
+  """)
+  assert said == "nobody"
+
+
 def test_a_fork_has_a_bench_of_its_own():
   said = printed("""
     assert judged(HONEST) == [None]
@@ -213,6 +233,51 @@ def test_a_fork_has_a_bench_of_its_own():
     print(judged(HONEST))
   """)
   assert said == "child\n[None]"
+
+
+def test_an_item_that_is_cut_off_leaves_its_verdict_to_no_other():
+  said = printed("""
+    import signal, time
+    def stop(*_):
+      raise KeyboardInterrupt
+    signal.signal(signal.SIGALRM, stop)
+    assert judged(HONEST) == [None]
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+      judged("import time; time.sleep(0.6)\\ndef f(x): return 0")
+    except KeyboardInterrupt:
+      print("cut off")
+    time.sleep(1.0)  # until the bench would have said "wrong", and waited for the next item
+    print(judged(HONEST, FORK, HONEST))
+  """)
+  assert said == "cut off\n[None, 'policy', None]"
+
+
+def test_a_start_that_is_cut_off_skips_no_check():
+  said = printed("""
+    deny("prctl", 22)
+    told = service.Bench._exchange
+    def cut_off(bench, message):
+      told(bench, message)
+      service.Bench._exchange = told
+      raise KeyboardInterrupt
+    service.Bench._exchange = cut_off
+    for attempt in range(2):
+      try:
+        print(judged(HONEST))
+      except KeyboardInterrupt:
+        print("cut off")
+      except SandboxError as error:
+        print(error)
+  """)
+  assert said.startswith("cut off\n") and "missing: seccomp (" in said and "None" not in said
+
+
+def test_the_tester_leaves_no_core():
+  # Not even where core_pattern names a program: a process that may not be dumped (PR_GET_DUMPABLE is 0) has none.
+  tests = ["import ctypes", "assert f(3) == 9 and ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0"]
+  verify = make_verify(LIMITS, allow_unsandboxed_code=False)
+  assert verify([Problem("f", "", "", "test", {"tests": tests})], [HONEST])[0].correct
 
 
 def test_threads_take_turns():

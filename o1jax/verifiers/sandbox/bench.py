@@ -37,6 +37,7 @@ _ORDINARY_USER = (
 )
 _TESTER_BYTES = 4 << 30  # address space of a tester
 _PATIENCE = 2.0  # elapsed time of an item, in units of what its programs may take
+_SECONDS_TO_END = 2.0  # that a zygote has before it is killed
 
 
 def start(package: str, module: str, descriptor: int, *options: str) -> subprocess.Popen[bytes]:
@@ -70,8 +71,14 @@ def main(descriptor: int) -> NoReturn:
   gc.collect()
   gc.freeze()
   while (order := frames.read(descriptor)) is not None:
-    frames.write(descriptor, _judged(order, here, descriptor))
-  process.kill()
+    if (answer := _judged(order, here, descriptor)) is None:
+      break
+    frames.write(descriptor, answer)
+  here.close()  # the zygote ends
+  try:
+    process.wait(_SECONDS_TO_END)  # so that nobody is left for process 1, which may not wait for orphans
+  except subprocess.TimeoutExpired:
+    process.kill()
   os._exit(0)
 
 
@@ -119,8 +126,8 @@ def _write_maps(process: int, users: str, groups: str) -> None:
       file.write(rows)
 
 
-def _judged(order: dict[str, Any], zygote: socket.socket, caller: int) -> dict[str, Any]:
-  """What a tester of its own says of an item, or what its end says where it says nothing."""
+def _judged(order: dict[str, Any], zygote: socket.socket, caller: int) -> dict[str, Any] | None:
+  """What a tester of its own says of an item, or what its end says where it says nothing; None where the caller is gone."""
   said, say = os.pipe()
   tester = os.fork()
   if tester == 0:
@@ -130,13 +137,13 @@ def _judged(order: dict[str, Any], zygote: socket.socket, caller: int) -> dict[s
   poll.register(said, select.POLLIN)
   poll.register(caller, select.POLLIN)  # it asks for nothing while it waits: this is its end
   ready = dict(poll.poll(order["limits"]["wall_seconds"] * _PATIENCE * 1000))
-  if caller in ready:
-    os._exit(0)
-  if said not in ready:
-    os.kill(tester, signal.SIGKILL)
+  if caller in ready or said not in ready:
+    os.kill(tester, signal.SIGKILL)  # and with it, its program
   verdict = frames.read(said)
   os.close(said)
   _, status, used = os.wait4(tester, 0)
+  if caller in ready:
+    return None
   if verdict is not None:
     return verdict
   busy = used.ru_utime + used.ru_stime >= NEARLY * order["limits"]["cpu_seconds"]
@@ -150,6 +157,7 @@ def _be_tester(order: dict[str, Any], zygote: socket.socket, say: int) -> NoRetu
     kernel.limit(resource.RLIMIT_CPU, order["limits"]["cpu_seconds"])
     kernel.limit(resource.RLIMIT_AS, _TESTER_BYTES)
     kernel.limit(resource.RLIMIT_CORE, 0)
+    kernel.forbid_dumps()  # a program that core_pattern names gets a core whatever its limit
     try:
       said = {"error": judge(order, zygote)}
     except BrokenTests as error:

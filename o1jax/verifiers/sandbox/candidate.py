@@ -47,10 +47,10 @@ def run(message_bytes: int) -> NoReturn:
   frames.write(REPLIES, {"state": "ready" if codes else "unparsable"})
   if not codes:
     os._exit(0)
-  module = types.ModuleType("__main__" if order["script"] else MODULE)
-  sys.modules["__main__"] = sys.modules[module.__name__] = module
   if order["script"]:
-    _run_script(codes, module)
+    _run_script(codes)
+  module = types.ModuleType(MODULE)
+  sys.modules["__main__"] = sys.modules[MODULE] = module
   _serve(codes, module, message_bytes)
 
 
@@ -85,7 +85,7 @@ def _binds(source: str, name: str) -> bool:
   return symbol.is_assigned() or symbol.is_imported()
 
 
-def _run_script(codes: Sequence[types.CodeType], module: types.ModuleType) -> NoReturn:
+def _run_script(codes: Sequence[types.CodeType]) -> NoReturn:
   """Runs the program as `python program.py` would, to the exit status."""
   os.close(REQUESTS)
   os.close(REPLIES)
@@ -93,21 +93,40 @@ def _run_script(codes: Sequence[types.CodeType], module: types.ModuleType) -> No
   given = io.TextIOWrapper(open(0, "rb", closefd=False), "utf-8")
   printed = io.TextIOWrapper(open(1, "wb", closefd=False), "utf-8")
   vars(sys).update(stdin=given, __stdin__=given, stdout=printed, __stdout__=printed)
-  status = 0
-  try:
-    for code in codes:
-      exec(code, module.__dict__)
-  except SystemExit as stop:
-    status = 0 if stop.code is None else stop.code & 0xFF if isinstance(stop.code, int) else 1
-  except BaseException:
-    status = 1
+  sys.modules["__main__"] = types.ModuleType("__main__")
+  leave = os._exit  # which the program may replace
+  status = _executed(codes)
   try:
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    sys.stdout.flush()
+    _flush(sys.stdout)
+    # Finalizers run, and files that nobody closed are written. The first collection is as an interpreter's end has it:
+    # it puts objects into an order in which the second finalizes a file before the buffer below it.
+    gc.collect()
+    sys.modules.pop("__main__", None)
+    gc.collect()
+    _flush(printed)
   except BaseException:
     status = status or 120
-  os._exit(status)
+  leave(status)
+
+
+def _executed(codes: Sequence[types.CodeType]) -> int:
+  """Runs code objects as __main__; the exit status that they ask for. Keeps nothing of them."""
+  namespace = vars(sys.modules["__main__"])
+  try:
+    for code in codes:
+      exec(code, namespace)
+  except SystemExit as stop:
+    return 0 if stop.code is None else stop.code & 0xFF if isinstance(stop.code, int) else 1
+  except BaseException:
+    return 1
+  return 0
+
+
+def _flush(file: Any) -> None:
+  if file is not None and not getattr(file, "closed", False):
+    file.flush()
 
 
 def _serve(codes: Sequence[types.CodeType], module: types.ModuleType, message_bytes: int) -> NoReturn:
@@ -115,17 +134,17 @@ def _serve(codes: Sequence[types.CodeType], module: types.ModuleType, message_by
 
   Whatever else is raised ends the process: what is no Exception, as it would end a program, and an answer too long.
   """
-  namespace, read, write = module.__dict__, frames.read, frames.write
+  namespace, read, write, leave = module.__dict__, frames.read, frames.write, os._exit
   try:
     for code in codes:
       exec(code, namespace)
   except Exception as error:
     write(REPLIES, {"state": "failed", **_told(error)})
-    os._exit(1)
+    leave(1)
   write(REPLIES, {"state": "loaded"})
   while (call := read(REQUESTS)) is not None:
     write(REPLIES, _answer(namespace, call), message_bytes)
-  os._exit(0)
+  leave(0)
 
 
 def _answer(namespace: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ of its answer. So the caller's lists, dicts and sets are updated in place, also 
 What is read is never evaluated, and each deviation from the format is a ValueError.
 """
 
+import collections
 import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -176,6 +177,12 @@ def derived(kind: type) -> type:
   raise Uncrossable(f"a value of type {kind.__name__}")
 
 
+def _items(value: dict) -> Iterable[tuple[Any, Any]]:
+  """Of a dict, or of what derives from it; an OrderedDict keeps an order of its own, which `dict.items` ignores."""
+  ordered = collections.OrderedDict in type(value).__mro__
+  return (collections.OrderedDict if ordered else dict).items(value)
+
+
 def _itself(value: Any) -> Any:
   return value
 
@@ -227,7 +234,7 @@ _CHANGEABLE = (list, dict, set)
 _PARTS: dict[type, Callable[[Any], Iterable[Any]]] = {
   list: list.__iter__,
   tuple: tuple.__iter__,
-  dict: lambda value: [part for item in dict.items(value) for part in item],
+  dict: lambda value: [part for item in _items(value) for part in item],
   set: set.__iter__,
   frozenset: frozenset.__iter__,
 }

@@ -5,6 +5,7 @@ item tried again once.
 """
 
 import atexit
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from o1jax.verifiers.sandbox import frames
@@ -76,7 +78,7 @@ class Bench:
 
   def ask(self, order: dict[str, Any]) -> dict[str, Any]:
     """The answer to one order. Raises SandboxError."""
-    with self._lock:
+    with self._closed_if_cut_off():
       for _ in range(2):
         answer = self._ask(order)
         if "broken_sandbox" not in answer:
@@ -88,9 +90,22 @@ class Bench:
 
   def layers(self) -> dict[str, Any]:
     """What the zygote says of its layers; starts it if need be. Raises SandboxError."""
-    with self._lock:
+    with self._closed_if_cut_off():
       self._open()
       return self.report
+
+  @contextlib.contextmanager
+  def _closed_if_cut_off(self) -> Iterator[None]:
+    """The bench for one thread at a time; it ends where an exception, such as KeyboardInterrupt, cuts an exchange off.
+
+    What it would have said would else be taken for the answer to the next order.
+    """
+    with self._lock:
+      try:
+        yield
+      except BaseException:
+        self._close()
+        raise
 
   def end(self) -> None:
     """Ends the bench and all below it for good, in the midst of an item too."""

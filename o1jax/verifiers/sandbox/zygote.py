@@ -68,7 +68,7 @@ _NOT_FOR_PROGRAMS = ("site-packages", "dist-packages")
 _NO_EXTENSIONS = ("_tkinter", "_test", "xx", "_xx")  # extension modules whose libraries no program needs
 _KERNEL = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
 _COUNTS_BY_NAMESPACE = (5, 14)  # from this kernel on RLIMIT_NPROC counts what is in the same user namespace
-_FIRST_FREE = 100  # descriptors from here on, while 0 to 4 are put in place
+_FIRST_FREE = 5  # descriptors from here on, while 0 to 4 are put in place
 
 
 class Isolation(NamedTuple):
@@ -302,6 +302,7 @@ def _become_program(
   order: dict[str, Any], descriptors: list[int], folder: str, isolation: Isolation
 ) -> NoReturn:
   """Locks the calling process down, and runs the program that it is then sent. Never returns, nor lets anything out."""
+  leave = os._exit  # which the program may replace
   try:
     try:
       _place(descriptors[:4])
@@ -311,7 +312,7 @@ def _become_program(
       raise
     candidate.run(order["message_bytes"])
   finally:
-    os._exit(1)
+    leave(1)
 
 
 def _place(descriptors: list[int]) -> None:
