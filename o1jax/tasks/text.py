@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from o1jax.config import TextConfig, require
+from o1jax.config import ConfigError, TextConfig, require
 from o1jax.io.data import write_atomically
 from o1jax.io.tokenizer import Tokenizer, load_tokenizer, text_tokenizer_key, train_text_tokenizer
 from o1jax.tasks.base import Source, Task, with_tokens
@@ -85,7 +85,11 @@ def text_tokenizer(source: Source, ask: Ask, cfg: TextConfig, data_dir: str) -> 
   key = text_tokenizer_key(text, vocab_size=cfg.vocab)
   path = pathlib.Path(data_dir) / "tokenizers" / f"{key}.model"
   if not path.is_file():
-    write_atomically(path, train_text_tokenizer(text, vocab_size=cfg.vocab).proto)
+    try:
+      trained = train_text_tokenizer(text, vocab_size=cfg.vocab)
+    except ConfigError as error:  # the text has more characters than the vocabulary has room for
+      raise ConfigError(f"task.text.vocab: {error}") from error
+    write_atomically(path, trained.proto)
   return load_tokenizer(str(path))
 
 

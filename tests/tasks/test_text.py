@@ -104,3 +104,10 @@ def test_demonstrations_are_of_the_tokenizers_text(tmp_path) -> None:
   both = [text_task(one, TextConfig(vocab=400), str(tmp_path)).tokenizer for one in (PLAIN, shown)]
   lengths = [len(tokenizer.encode("zyzzyva zyzzyva")) for tokenizer in both]
   assert lengths[1] < lengths[0] and np.isfinite(lengths).all()
+
+
+def test_a_vocabulary_that_cannot_hold_the_texts_characters_names_its_field(tmp_path) -> None:
+  many = source("".join(map(chr, range(0x4E00, 0x4E80))), "What is 0 + 1?")
+  with pytest.raises(ConfigError, match="^task.text.vocab: tokenizer: training failed"):
+    text_task(many, TextConfig(vocab=300), str(tmp_path))
+  assert not list(tmp_path.iterdir())

@@ -17,6 +17,12 @@ COMPLETIONS = {
   "boxes": [
     ("18", r"So \boxed{18}.", OK),
     ("18", r"So \fbox{18}.", OK),
+    (
+      "So 2 * 9 = <<2*9=18>>18.\n#### 18",
+      r"\boxed{18}",
+      OK,
+    ),  # a gold answer at the end of its worked solution
+    ("#### 18", r"\boxed{19}", WRONG),
     ("18", r"$$\boxed{ 18 }$$", OK),
     (r"\frac{1}{\frac{2}{3}}", r"\boxed{\frac{1}{\frac{2}{3}}}", OK),
     ("18", r"\boxed{\boxed{18}}", OK),
