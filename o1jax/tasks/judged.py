@@ -35,13 +35,13 @@ def source(cfg: JudgedConfig) -> Source:
   file = single_file(cfg.path, cfg.sha256)
   data = jsonl_splits(cfg.name, {"rows": file}, FIELDS, cfg.data_dir, option="--task.path")
   rows = list(_rows(cfg, data.splits["rows"]))
+  train, held_out = some_held_out(rows, cfg.held_out, cfg.split_seed, cfg.path)
   verify, endpoint = _connected(cfg.judge)
   kind = Kind(
     cfg.name, verify, "judge", accepts=lambda verdict: True, demonstrate=demonstrate,
     count_tries=lambda text: int(bool(text.strip())), coherent=lambda problem, text: bool(text.strip()),
     key=letters_and_digits,
   )  # fmt: skip
-  train, held_out = some_held_out(rows, cfg.held_out, cfg.split_seed, cfg.path)
   made = make_source(kind, train, held_out, held_out, cfg.decontaminate, cfg.data_dir)
   shown = [problem for problem in made.train if problem.meta["response"] is not None]
   return dataclasses.replace(made, demonstrated=shown, spent=lambda: costs(endpoint))

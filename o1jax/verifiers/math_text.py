@@ -238,9 +238,8 @@ def _both_signs(text: str) -> str:
   r"""`\frac{1 \pm x}{2}` as the two that it stands for: between brackets the parser knows no `\pm`."""
   signs = list(_PLUS_MINUS.finditer(text))
   before = text[: signs[0].start()] if len(signs) == 1 else ""
-  bare = before.replace(r"\{", "").replace(
-    r"\}", ""
-  )  # the braces of a set hold a list, in which the parser knows it
+  # The braces of a set hold a list, in which the parser knows it.
+  bare = before.replace(r"\{", "").replace(r"\}", "")
   if sum(bare.count(opened) - bare.count(closed) for opened, closed in ("{}", "()")) <= 0:
     return text
   return f"{before}+{text[signs[0].end() :]}, {before}-{text[signs[0].end() :]}"

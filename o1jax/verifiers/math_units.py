@@ -70,9 +70,8 @@ def split_unit(text: str) -> tuple[str, str | None]:
 
 def _is_wrapped_unit(match: re.Match[str]) -> bool:
   unit, head = match["unit"], match["head"]
-  few = (
-    len(unit.split()) <= _MAX_WORDS and "\\text" not in head.rpartition("=")[2]
-  )  # `5 \text{ ft } 6 \text{ in}` has two
+  # `5 \text{ ft } 6 \text{ in}` has two.
+  few = len(unit.split()) <= _MAX_WORDS and "\\text" not in head.rpartition("=")[2]
   no_unit = unit in _QUANTITIES or _FUNCTIONS & set(unit.lower().split()) or _CHANGES_VALUE.search(unit)
   return few and not no_unit
 

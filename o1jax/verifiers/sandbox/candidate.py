@@ -125,6 +125,7 @@ def _executed(codes: Sequence[types.CodeType]) -> int:
 
 
 def _flush(file: Any) -> None:
+  """Flushes what stands as a standard stream: nothing, or an object of the program's own, which may not say whether it is closed."""
   if file is not None and not getattr(file, "closed", False):
     file.flush()
 
