@@ -47,7 +47,7 @@ from o1jax.rl.step import improve, look_back
 from o1jax.rl.tally import tally
 from o1jax.rl.update import learn
 from o1jax.scaling import compute, stats
-from o1jax.tasks.stream import curriculum_metrics, problems_from, remembered
+from o1jax.tasks.stream import Use, curriculum_metrics, generator, problems_from, remembered
 from o1jax.types import Experience, TrainState, resolve_stats
 
 # One step of each stage
@@ -62,7 +62,7 @@ def demonstrations(setup: ev.Setup, cursor: int) -> tuple[Experience, int, list[
   for at, problem in enumerate(came, start=cursor):
     if room <= 0:  # enough to fill the rows; what finds no room is the next step's
       break
-    response = task.demonstrate(problem, np.random.default_rng([setup.config.seed, at]))
+    response = task.demonstrate(problem, generator(setup.config.seed, Use.DEMONSTRATION, at))
     texts.append((task.tokenizer.encode(task.ask(problem)), [*task.tokenizer.encode(response), EOS]))
     room -= sum(map(len, texts[-1]))
   experience, packed = pack(texts, cfg.rows, cfg.length)

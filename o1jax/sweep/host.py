@@ -4,19 +4,18 @@ import dataclasses
 import functools
 import pathlib
 import time
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import rich
 
 from o1jax import evaluate as ev
-from o1jax.config import DiagnosticsConfig
 from o1jax.dist.hosts import EXIT_NONFINITE, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import CLOCK_METRICS, RunLog
 from o1jax.rl.regularise import first_coefficients
-from o1jax.rl.stages import Progress, Stage, rl_stage
+from o1jax.rl.stages import Stage, rl_stage
 from o1jax.sweep.blocks import first_values, rl_lines, tail_means
 from o1jax.sweep.cold import Cold
 from o1jax.sweep.device import Block, member_setup
@@ -30,31 +29,33 @@ def run_members(
   block: Block, colds: Mapping[str, Cold], folder: pathlib.Path, preemption: Preemption
 ) -> list[dict[str, Any]]:
   """Runs the block's members one after the other; returns their rows of results.json. Raises as `run_member` does."""
+  count = len(block.members)
+  rich.print(f"chosen: {count} members one after the other, verified by the host: one in memory")
+  timed = _tells_time(rl_step, block.steps * count)
   rows = []
   for member in block.members:
     done = finished_rows(folder, [member])
-    rows += done or [run_member(block, member, colds, folder, preemption)]
+    rows += done or [run_member(block, member, colds, folder, preemption, timed)]
   return rows
 
 
-def tell_time(block: Block, colds: Mapping[str, Cold]) -> None:
-  """Prints the expected time, from the second of two steps whose results are thrown away."""
-  member = block.members[0]
-  setup, stage, first_params, state = begin(block, member, colds)
-  setup = dataclasses.replace(setup, config=dataclasses.replace(setup.config, diagnostics=_never(setup)))
-  with ev.in_mesh(setup):
-    for step in (1, 2):
-      began = time.perf_counter()
-      state = rl_step(setup, stage, state, block.first + step, Progress(), first_params=first_params)[0]
-      jax.block_until_ready(state)
-  seconds = time.perf_counter() - began
-  count = len(block.members)
-  told = f"{count} members one after the other, verified by the host: one in memory"
-  rich.print(f"chosen: {told}; {seconds:.2f} s a step, about {seconds * block.steps * count:.0f} s of steps")
+def _tells_time(step: Callable[..., tuple], steps: int) -> Callable[..., tuple]:
+  """`step`, which prints the time that `steps` of it take behind its second call: the first one compiles."""
+  calls = 0
 
+  def told(*args: Any, **kwargs: Any) -> tuple:
+    nonlocal calls
+    calls += 1
+    if calls > 2:
+      return step(*args, **kwargs)
+    began = time.perf_counter()
+    out = jax.block_until_ready(step(*args, **kwargs))
+    seconds = time.perf_counter() - began
+    if calls == 2:
+      rich.print(f"{seconds:.2f} s a step, about {seconds * steps:.0f} s of steps in all")
+    return out
 
-def _never(setup: ev.Setup) -> DiagnosticsConfig:
-  return dataclasses.replace(setup.config.diagnostics, every=0)
+  return told
 
 
 def begin(block: Block, member: Member, colds: Mapping[str, Cold]) -> tuple[ev.Setup, Stage, Any, TrainState]:
@@ -76,11 +77,12 @@ def begin(block: Block, member: Member, colds: Mapping[str, Cold]) -> tuple[ev.S
 
 
 def run_member(
-  block: Block, member: Member, colds: Mapping[str, Cold], folder: pathlib.Path, preemption: Preemption
-) -> dict[str, Any]:
+  block: Block, member: Member, colds: Mapping[str, Cold], folder: pathlib.Path, preemption: Preemption,
+  step: Callable[..., tuple],
+) -> dict[str, Any]:  # fmt: skip
   """Runs one member to its end, from its newest checkpoint where it has one; returns its row of results.json.
 
-  A member whose loss or gradient is not finite ends there. Raises Stopped on a signal, with everything saved.
+  `step`: `rl_step`, or what stands for it. A member whose loss or gradient is not finite ends there. Raises Stopped on a signal, with everything saved.
   """
   setup, stage, first_params, state = begin(block, member, colds)
   own, where = folder / member.name, colds[cold_start_key(member.config)].where
@@ -92,17 +94,19 @@ def run_member(
       where = type(where).from_json(cursor)
     with RunLog(own, resume_step=latest or 0) as log:
       run = Run(setup, log, saved, preemption, where)
-      state, bad = _to_its_end(run, stage, state, block.steps, first_params)
+      state, bad = _to_its_end(
+        run, stage, state, block.steps, functools.partial(step, first_params=first_params)
+      )
     found = _found(run, stage, state, first_params, own)
   return write_row(folder, member, {"bad_step": bad, **found})
 
 
 def _to_its_end(
-  run: Run, stage: Stage, state: TrainState, steps: int, first_params: Any
+  run: Run, stage: Stage, state: TrainState, steps: int, step: Callable[..., tuple]
 ) -> tuple[TrainState, int | None]:
   """(the last state, the step whose loss or gradient was not finite)."""
   try:
-    return run.loop(stage, state, steps, functools.partial(rl_step, first_params=first_params)), None
+    return run.loop(stage, state, steps, step), None
   except Stopped as stop:
     if stop.code != EXIT_NONFINITE:
       raise
@@ -120,7 +124,10 @@ def _found(run: Run, stage: Stage, state: TrainState, first_params: Any, own: pa
 
 
 def _diagnosed(run: Run, stage: Stage, state: TrainState, first_params: Any) -> dict[str, float]:
-  """What the step that would come next says of a state; the step is forgotten. {} where diagnostics are off."""
+  """What the step that would come next says of a state; {} where diagnostics are off.
+
+  Its rollout is verified for these figures alone: a member that is diagnosed costs a step more than it learns from.
+  """
   config = run.setup.config
   if not config.diagnostics.every:
     return {}

@@ -149,7 +149,6 @@ def _run(
     return done
   colds = cold_starts(block, folder, preemption)
   if _by_host(config, block):
-    host.tell_time(block, colds)
     return host.run_members(block, colds, folder, preemption)
   proxies = PROXIES[block.setup.config.rl.proxy.kind](block, colds, folder)
   fleet = _fleet(config, number, block, colds, proxies, layouts)

@@ -3,12 +3,13 @@
     position -> part of the mixture, by its share -> the part's next problem, a permutation an epoch -> taken or passed over
 
 A stream has no state of its own: its seed and a position fix what stands there, and a step takes problems from its
-position on. What a curriculum passes over moves the position on like what is taken. The curriculum remembers what the
+position on. Each use of the seed has random numbers of its own (`generator`). What a curriculum passes over moves the position on like what is taken. The curriculum remembers what the
 groups of each problem came to; a run keeps that beside its position.
 Left out: shares that change during a run.
 """
 
 import dataclasses
+import enum
 import functools
 import itertools
 from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
@@ -41,6 +42,25 @@ class Stream:
   seed: int
 
 
+class Use(enum.IntEnum):
+  """What random numbers of a run's seed are for, outside of jax."""
+
+  EPOCH = 0  # (epoch): the order of a lone part
+  PART_EPOCH = 1  # (part, epoch): the order of a part of a mixture
+  BLOCK = 2  # (size, block): the parts of a block's positions
+  CURRICULUM = 3  # (position): whether a problem that was seen is taken
+  DEMONSTRATION = 4  # (number): what a demonstration draws
+
+
+def generator(seed: int, use: Use, *numbers: int) -> np.random.Generator:
+  """Random numbers of one use of a seed at `numbers`, apart from those of all other uses and numbers.
+
+  The use goes into SeedSequence's spawn key, which numpy keeps apart from the seed: a list as a seed is padded with
+  zeros, so that [seed, 3] and [seed, 3, 0] are one.
+  """
+  return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(use, *numbers)))
+
+
 def name_of(problem: Problem) -> str:
   return f"{problem.source}/{problem.id}"
 
@@ -49,13 +69,14 @@ def name_of(problem: Problem) -> str:
 
 
 @functools.lru_cache(maxsize=32)
-def _permutation(key: tuple[int, ...], size: int) -> np.ndarray:
-  return np.random.default_rng(key).permutation(size)
+def _permutation(size: int, seed: int, use: Use, *numbers: int) -> np.ndarray:
+  return generator(seed, use, *numbers).permutation(size)
 
 
 def draw_order(size: int, seed: int, start: int, count: int) -> np.ndarray:
   """i64[count]: which of `size` problems stand at start .. start + count - 1 of a stream of one part."""
-  return np.asarray([_permutation((seed, i // size), size)[i % size] for i in range(start, start + count)])
+  places = range(start, start + count)
+  return np.asarray([_permutation(size, seed, Use.EPOCH, i // size)[i % size] for i in places])
 
 
 def problems_from(stream: Stream, start: int) -> Iterator[Problem]:
@@ -63,12 +84,12 @@ def problems_from(stream: Stream, start: int) -> Iterator[Problem]:
   if len(stream.parts) == 1:
     (part,) = stream.parts
     yield from (
-      part[_permutation((stream.seed, i // len(part)), len(part))[i % len(part)]]
+      part[_permutation(len(part), stream.seed, Use.EPOCH, i // len(part))[i % len(part)]]
       for i in itertools.count(start)
     )
   for which, number in _places(stream, start):
     part = stream.parts[which]
-    order = _permutation((stream.seed, which, number // len(part)), len(part))
+    order = _permutation(len(part), stream.seed, Use.PART_EPOCH, which, number // len(part))
     yield part[order[number % len(part)]]
 
 
@@ -91,7 +112,7 @@ def _composed(stream: Stream, size: int, block: int) -> tuple[np.ndarray, np.nda
   bounds[-1] = 1.0
   before, behind = (np.diff(np.floor(bounds * size * b + 0.5)).astype(int) for b in (block, block + 1))
   parts = np.repeat(np.arange(len(stream.parts)), behind - before)
-  return np.random.default_rng([stream.seed, size, block]).permutation(parts), before
+  return generator(stream.seed, Use.BLOCK, size, block).permutation(parts), before
 
 
 # Curriculum
@@ -155,7 +176,7 @@ def _is_taken(record: Record, seed: int, position: int, cfg: CurriculumConfig) -
   if is_solved(record, cfg) or is_unsolved(record, cfg):
     return False
   chance = TAKEN[cfg.kind](record, cfg)
-  return chance >= 1 or np.random.default_rng([seed, position, 0]).random() < chance
+  return chance >= 1 or generator(seed, Use.CURRICULUM, position).random() < chance
 
 
 def _check_left(stream: Stream, cfg: CurriculumConfig, seen: Seen) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from o1jax.cli import main
 from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
+from o1jax.evaluate import groups
 from o1jax.evaluate.tests import look
 from o1jax.io.run_config import load_sweep
 from o1jax.rl.batch import credit_and_experience, token_scores
@@ -39,22 +40,30 @@ def no_device_verifier():
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, experiment):
-  """(folder of a sweep, programs that were compiled behind its cold starts, what it printed)."""
-  folder, before, tell_time = tmp_path_factory.mktemp("swept"), {}, host.tell_time
+  """(folder of a sweep, programs that were compiled behind its cold starts, what it printed, completions it verified)."""
+  folder, before, run_members = tmp_path_factory.mktemp("swept"), {}, host.run_members
+  verified: list[int] = []
 
   def after_cold_starts(*args):
     before.update({name: program._cache_size() for name, program in COMPILED.items()})
-    tell_time(*args)
+    verified.clear()
+    return run_members(*args)
 
+  def counting(setup, problems, tokens, lengths):
+    verified.append(len(tokens))
+    return grade(setup, problems, tokens, lengths)
+
+  grade = groups.grade
   with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
-    patch.setattr(host, "tell_time", after_cold_starts)
+    patch.setattr(host, "run_members", after_cold_starts)
+    patch.setattr(groups, "grade", counting)
     assert main(["sweep", experiment(folder)]) == 0
   made = {name: program._cache_size() - before[name] for name, program in COMPILED.items()}
-  return folder / "runs" / "tiny", made, " ".join(out.getvalue().split())
+  return folder / "runs" / "tiny", made, " ".join(out.getvalue().split()), sum(verified)
 
 
 def test_all_members_share_their_compiled_programs(swept) -> None:
-  _, made, _ = swept
+  _, made, *_ = swept
   most = {
     "learn": 1,
     "credit": 1,
@@ -66,9 +75,19 @@ def test_all_members_share_their_compiled_programs(swept) -> None:
 
 
 def test_what_is_chosen_and_the_expected_time_are_told(swept) -> None:
-  _, _, out = swept
-  assert "chosen: 4 members one after the other, verified by the host: one in memory; " in out
+  _, _, out, _ = swept
+  assert "chosen: 4 members one after the other, verified by the host: one in memory " in out
   assert "s a step, about" in out
+
+
+def test_no_completion_is_verified_to_be_thrown_away(swept, experiment, tmp_path) -> None:
+  *_, verified = swept
+  members = members_of(load_sweep(experiment(tmp_path), full=False))
+  rl = members[0].config.rl
+  steps = rl.steps + (
+    members[0].config.diagnostics.every > 0
+  )  # the last state is diagnosed by a rollout of its own
+  assert verified == len(members) * steps * rl.prompts * rl.samples
 
 
 def test_a_member_is_its_lone_run_bit_for_bit(swept, alone, logged) -> None:
@@ -100,7 +119,6 @@ def test_a_stopped_sweep_goes_on_bitwise(swept, tmp_path, experiment, logged, fo
       signal.raise_signal(signal.SIGTERM)
     return step_of(setup, stage, state, step, cursor, **rest)
 
-  monkeypatch.setattr(host, "tell_time", lambda block, colds: None)
   monkeypatch.setattr(host, "rl_step", stopping)
   path = experiment(tmp_path)
   assert main(["sweep", path]) == EXIT_PREEMPTED
@@ -115,7 +133,6 @@ def test_a_member_that_is_not_finite_ends_alone(
   swept, tmp_path, experiment, logged, found, monkeypatch
 ) -> None:
   folder, *_ = swept
-  monkeypatch.setattr(host, "tell_time", lambda block, colds: None)
   arms = "(Arm('bad', {'rl.optim.lr': 1e30}, 0.5), declared.arms[1])"
   change = f"dataclasses.replace(declared, arms={arms}, seeds=(1,), claim=dataclasses.replace(declared.claim, checks=()))"
   assert main(["sweep", experiment(tmp_path, sweep=change)]) == 0

@@ -11,9 +11,11 @@ from o1jax.config import ConfigError, CurriculumConfig
 from o1jax.tasks.stream import (
   Record,
   Stream,
+  Use,
   curriculum_metrics,
   draw,
   draw_order,
+  generator,
   name_of,
   problems_from,
   remembered,
@@ -50,6 +52,13 @@ def test_a_stream_goes_on_from_any_position(stream) -> None:
   for start in (1, 6, 7, 255, 256, 300, 650):
     assert first(stream, 50, start) == came[start : start + 50][:50] or start + 50 > 700
   assert first(stream, 40, 650) == came[650:690]
+
+
+def test_uses_of_a_seed_share_no_random_numbers() -> None:
+  draws = [generator(0, use, number).random() for use in Use for number in range(300)]
+  draws += [generator(0, use, number, 0).random() for use in Use for number in range(300)]
+  draws += [np.random.default_rng(seed).random() for seed in range(300)]
+  assert len(set(draws)) == len(draws) == 11 * 300
 
 
 def test_parts_come_by_their_shares_and_each_problem_once_an_epoch_of_its_part() -> None:
