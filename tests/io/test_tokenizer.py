@@ -22,6 +22,7 @@ TEXT = [
 AWKWARD = [
   "", " ", "\n", "  two  spaces  ", "\n\nblank\n\n", "tab\tand\r\n", "é ½ 日本 😀", "a\u00a0b\u2028c", "ﬁ Å Å",
   "\x00\x01", "<s> </s> <pad> <unk> <0x0A>", "#### 1,234", "Zürich", "x" * 5000,
+  "a▁b ▁▁ c\n▁", "▁", "\ue000▁\ue001",
 ]  # fmt: skip
 
 
@@ -131,10 +132,45 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path):
     load_tokenizer(str(tmp_path / "absent.model"))
 
 
-def test_a_model_with_other_control_ids_is_refused(tmp_path):
-  prefix = str(tmp_path / "other")
+# Where published models have their control pieces: (options, ours of what they call end of text, beginning, unknown).
+LAYOUTS = {
+  "llama": dict(pad_id=-1, unk_id=0, bos_id=1, eos_id=2),
+  "gemma": dict(pad_id=0, eos_id=1, bos_id=2, unk_id=3),
+  "t5": dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1),
+}
+
+
+def other_model(folder, **options) -> str:
+  prefix = str(folder / "other")
   sentencepiece.SentencePieceTrainer.train(
-    sentence_iterator=iter(TEXT), model_prefix=prefix, vocab_size=60, hard_vocab_limit=False, minloglevel=2
-  )
-  with pytest.raises(ConfigError, match="other.model: pad must be 0"):
-    load_tokenizer(f"{prefix}.model")
+    sentence_iterator=iter(TEXT), model_prefix=prefix, vocab_size=320, hard_vocab_limit=False, minloglevel=2,
+    add_dummy_prefix=False, remove_extra_whitespaces=False, normalization_rule_name="identity", model_type="bpe",
+    user_defined_symbols=["\n"], **options,
+  )  # fmt: skip
+  return f"{prefix}.model"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_control_pieces_may_have_any_ids(tmp_path, layout):
+  path = other_model(tmp_path, byte_fallback=True, **LAYOUTS[layout])
+  tokenizer, model = load_tokenizer(path), sentencepiece.SentencePieceProcessor(model_file=path)
+  for text in (*TEXT, "é▁日本"):
+    ids = tokenizer.encode(text)
+    assert PAD not in ids and EOS not in ids and tokenizer.decode([PAD, *ids, EOS, PAD]) == text
+  pieces = [tokenizer.token(model.id_to_piece(i)) for i in range(model.vocab_size()) if i != model.unk_id()]
+  assert len(set(pieces)) == len(pieces) and set(pieces) <= set(range(model.vocab_size()))
+  assert tokenizer.token(model.id_to_piece(model.eos_id())) == EOS
+  assert "⁇" in tokenizer.decode([model.vocab_size()])
+
+
+def test_a_model_without_the_pieces_a_policy_needs_is_refused(tmp_path):
+  with pytest.raises(ConfigError, match="other.model: has neither a piece for padding"):
+    load_tokenizer(other_model(tmp_path, **LAYOUTS["llama"]))
+  with pytest.raises(ConfigError, match="other.model: has no piece for the end of a text"):
+    load_tokenizer(other_model(tmp_path, pad_id=0, eos_id=-1, bos_id=1, unk_id=2, byte_fallback=True))
+
+
+def test_a_blank_sign_that_cannot_be_spelt_is_named():
+  tokenizer = train_tokenizer(["3 + 4 = 7 yes"] * 4, vocab_size=100, symbols=["▁3", "▁4", "▁7", "▁+", "▁="])
+  with pytest.raises(ConfigError, match="^--prompt: the vocabulary cannot spell '3▁4'$"):
+    tokenizer.require_known("3▁4 = 7", "--prompt")
