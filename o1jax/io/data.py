@@ -1,25 +1,30 @@
-"""JSONL files as tensorflow-datasets splits in array_record, without TensorFlow.
+"""JSONL and JSON files as tensorflow-datasets splits in array_record, without TensorFlow.
 
     file or URL -> bytes, SHA-256 -> rows checked one by one -> array_record in `<data_dir>/<name>/<data hash>` -> Rows
 
 The folder's name is the hash of what is in it, so that a changed file is never served from an older preparation; it
 is written beside, read back, compared and renamed, so that a folder that exists is whole.
-Rows keep the order of the file, which gzip may have packed. A field that is a list is kept as JSON text.
+A file holds a JSON object a line, or one array of them; gzip may have packed it, and a byte order mark and blank lines are
+passed over. Rows keep the order of the file and are counted from 1. A field that is a list is kept as JSON text.
 Left out: sharded downloads, streaming of files larger than memory.
 """
 
+import codecs
 import contextlib
 import dataclasses
+import decimal
 import gzip
 import hashlib
 import http.client
 import io
 import json
+import math
 import os
 import pathlib
 import shutil
 import tempfile
 import types
+import urllib.parse
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,9 +34,11 @@ from o1jax.config import ConfigError
 
 LAYOUT = "1"  # part of the data hash: raise it when prepared folders change their meaning
 TIMEOUT = 30.0  # seconds without a byte after which a download counts as unreachable
+MOST_DIGITS = 4_000  # of a whole number that Python's int() reads whatever its settings' usual values
 GZIP = b"\x1f\x8b"  # how a packed file begins
 
-# What a field holds, as Python spells it: one of `str`, `int`, `str | None`, `list[str]` and `list[dict]`.
+# What a field holds, as Python spells it, one of `_KINDS`. A number where text may stand becomes its digits; a field that
+# may be None may be absent; `object` is any JSON.
 FieldType = type | types.GenericAlias | types.UnionType
 Fields = Mapping[str, FieldType]
 
@@ -90,12 +97,16 @@ def jsonl_splits(
   """Prepares the JSONL files of `sources` (split -> source) once, and opens them.
 
   `name` is the data set's, in snake case; `fields` maps each field a row must have to its type, others are left out.
-  An `int` has 64 bits; a field of `str | None` may be absent, and is None then; the dicts of `list[dict]` hold any JSON.
+  An `int` has 64 bits; a field that may be None may be absent, and is None then; the dicts of `list[dict]` hold any JSON.
   `option` is the command line's name for the location, and stands in errors about it.
   Raises ConfigError naming the file and row (from 1) of a malformed line, a missing field or a wrong type; the file
-  that is empty, missing or of another SHA-256; the URL that cannot be reached; the folder that cannot be written.
+  that is empty, missing or of another SHA-256; two splits of one content; the URL that cannot be reached; the folder that
+  cannot be written.
   """
   content = {split: _text(source, data_dir, option) for split, source in sources.items()}
+  if len(set(content.values())) < len(content):
+    told = " and ".join(source.location for source in sources.values())
+    raise ConfigError(f"{option}: {told} hold the same rows; name one file to hold out its last rows")
   data_hash = _data_hash(name, content, fields)
   folder = pathlib.Path(data_dir) / name / data_hash[:16]
   if not folder.is_dir():
@@ -118,6 +129,20 @@ def jsonl_rows(
 def is_url(location: str) -> bool:
   """Whether `location` is a URL and not a path."""
   return "://" in location
+
+
+def is_file(location: str) -> bool:
+  """Whether `location` names one file: by the ending of a path or of a URL's path, or since it is one on this disk."""
+  path = urllib.parse.urlsplit(location).path if is_url(location) else location
+  return path.lower().removesuffix(".gz").endswith((".jsonl", ".json")) or pathlib.Path(location).is_file()
+
+
+def inside(folder: str, name: str) -> str:
+  """Where the file `name` of a folder lies; a URL's query is kept."""
+  if not is_url(folder):
+    return f"{folder.rstrip('/')}/{name}"
+  parts = urllib.parse.urlsplit(folder)
+  return urllib.parse.urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
@@ -189,25 +214,42 @@ def _download(url: str, option: str) -> bytes:
 
 
 def _parse(location: str, content: bytes, fields: Fields) -> list[dict[str, Any]]:
-  """Rows of a JSONL file, checked. Only a line feed ends a row; one at the end of the file starts no other."""
-  lines = content.removesuffix(b"\n").split(b"\n") if content.strip() else []
-  if not lines:
+  """Rows of a JSONL file or of a JSON array, checked. Only a line feed ends a line."""
+  content = content.removeprefix(codecs.BOM_UTF8)
+  if content.lstrip().startswith(b"["):
+    values = _loads(location, content)
+    rows = [(f"{location} row {number}", value) for number, value in enumerate(values, start=1)]
+  else:
+    lines = [(at, line) for at, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
+    rows = []
+    for number, (at, line) in enumerate(lines, start=1):
+      where = f"{location} row {number}" + (f" (line {at})" if at != number else "")
+      rows.append((where, _loads(where, line)))
+  if not rows:
     raise ConfigError(f"{location}: is empty")
-  return [_parse_row(f"{location} row {number}", line, fields) for number, line in enumerate(lines, start=1)]
+  return [_checked(where, value, fields) for where, value in rows]
 
 
-def _parse_row(where: str, line: bytes, fields: Fields) -> dict[str, Any]:
+def _loads(where: str, text: bytes) -> Any:
   try:
-    row = json.loads(line.decode())
+    return json.loads(text.decode(), parse_int=_whole)
   except (ValueError, RecursionError) as error:
     raise ConfigError(f"{where}: is not JSON: {_line(error)}") from error
+
+
+def _whole(digits: str) -> int | decimal.Decimal:
+  """A whole number of JSON; as a Decimal where Python refuses the length, which no field that is read takes."""
+  return int(digits) if len(digits) <= MOST_DIGITS else decimal.Decimal(digits)
+
+
+def _checked(where: str, row: Any, fields: Fields) -> dict[str, Any]:
   if not isinstance(row, dict):
     raise ConfigError(f"{where}: is {type(row).__name__}, not an object")
   for field, kind in fields.items():
     if field not in row and not _KINDS[kind].optional:
       raise ConfigError(f"{where}: has no field {field!r}")
     _KINDS[kind].check(f"{where}: field {field!r}", row.get(field))
-  return {field: row.get(field) for field in fields}
+  return {field: _KINDS[kind].take(row.get(field)) for field, kind in fields.items()}
 
 
 def _check_type(where: str, value: Any, kind: type) -> None:
@@ -224,14 +266,25 @@ def _check_str(where: str, value: Any) -> None:
 
 
 def _check_int(where: str, value: Any) -> None:
-  _check_type(where, value, int)
+  if type(value) is not decimal.Decimal:
+    _check_type(where, value, int)
   if not -(2**63) <= value < 2**63:
     raise ConfigError(f"{where} does not fit 64 bits")
 
 
-def _check_optional(where: str, value: Any) -> None:
-  if value is not None:
+def _check_text_or_number(where: str, value: Any) -> None:
+  if type(value) not in (int, float):
     _check_str(where, value)
+  elif not math.isfinite(value):
+    raise ConfigError(f"{where} is {value}, no number")
+
+
+def _or_none(check: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+  def check_or_none(where: str, value: Any) -> None:
+    if value is not None:
+      check(where, value)
+
+  return check_or_none
 
 
 def _check_texts(where: str, value: Any) -> None:
@@ -244,21 +297,35 @@ def _check_objects(where: str, value: Any) -> None:
   _check_type(where, value, list)
   for place, part in enumerate(value, start=1):
     _check_type(f"{where} item {place}", part, dict)
-    try:
-      _check_str(f"{where} item {place}", json.dumps(part, ensure_ascii=False, allow_nan=False))
-    except (ValueError, RecursionError) as error:
-      raise ConfigError(f"{where} item {place}: {_line(error)}") from error
+    _check_json(f"{where} item {place}", part)
+
+
+def _check_json(where: str, value: Any) -> None:
+  try:
+    _check_str(where, json.dumps(value, ensure_ascii=False, allow_nan=False))
+  except (TypeError, ValueError, RecursionError) as error:
+    raise ConfigError(f"{where}: {_line(error)}") from error
+
+
+def digits(value: str | int | float | None) -> str | None:
+  """Text as it is, and a number as its digits: 1e-05 is 0.00001."""
+  return f"{decimal.Decimal(repr(value)):f}" if isinstance(value, int | float) else value
+
+
+def _same(value: Any) -> Any:
+  return value
 
 
 @dataclasses.dataclass(frozen=True)
 class _Kind:
-  """A type of field: its name in hashes, its check of what JSON gave, and its way into a record and back."""
+  """A type of field: its name in hashes, its check of what JSON gave, what is kept of that, its way into a record and back."""
 
   name: str
   check: Callable[[str, Any], None]  # (how errors begin, value): raises ConfigError
   write: Callable[[Any], str | int]
   read: Callable[[Any], Any]
   optional: bool = False
+  take: Callable[[Any], Any] = _same
 
 
 def _from_json(record: bytes) -> Any:
@@ -268,9 +335,15 @@ def _from_json(record: bytes) -> Any:
 _KINDS: dict[FieldType, _Kind] = {
   str: _Kind("str", _check_str, str, bytes.decode),
   int: _Kind("int", _check_int, int, int),
-  str | None: _Kind("str | None", _check_optional, json.dumps, _from_json, optional=True),
+  str | float: _Kind("str | float", _check_text_or_number, str, bytes.decode, take=digits),
+  str | None: _Kind("str | None", _or_none(_check_str), json.dumps, _from_json, optional=True),
+  str | float | None: _Kind(
+    "str | float | None", _or_none(_check_text_or_number), json.dumps, _from_json, optional=True, take=digits
+  ),
   list[str]: _Kind("list[str]", _check_texts, json.dumps, _from_json),
+  list[str] | None: _Kind("list[str] | None", _or_none(_check_texts), json.dumps, _from_json, optional=True),
   list[dict]: _Kind("list[dict]", _check_objects, json.dumps, _from_json),
+  object: _Kind("object", _check_json, json.dumps, _from_json),
 }
 
 

@@ -94,7 +94,7 @@ def _load(proto: bytes) -> _Model:
 
 
 def _has_bytes(processor: sentencepiece.SentencePieceProcessor) -> bool:
-  return processor.is_byte(processor.piece_to_id("<0x00>"))
+  return processor.vocab_size() > 0 and processor.is_byte(processor.piece_to_id("<0x00>"))
 
 
 def _places(processor: sentencepiece.SentencePieceProcessor) -> dict[int, int]:

@@ -29,7 +29,7 @@ from o1jax.verifiers.base import Problem
 from o1jax.verifiers.gsm8k import count_answers, parse_answer, verify
 
 NAME = "gsm8k"
-FIELDS = {"question": str, "answer": str}
+FIELDS = {"question": str, "answer": str | float}
 MARK = "####"
 
 _ANNOTATION = re.compile(r"<<[^<>\n]*>>")
@@ -74,6 +74,8 @@ def _rows(location: str, split: str, rows: Iterable[dict]) -> Iterator[Row]:
     question = row["question"].strip()
     require(bool(question), where, "field 'question' is empty")
     solution = "\n".join(line.rstrip() for line in _ANNOTATION.sub("", row["answer"]).strip().split("\n"))
+    if MARK not in solution and parse_answer(solution):  # the result alone
+      solution = f"{MARK} {solution}"
     gold = solution.rpartition(MARK)[2].strip()
     require(MARK in solution, where, f"field 'answer' has no {MARK!r} before its result")
     values = parse_answer(gold)

@@ -29,7 +29,7 @@ from o1jax.verifiers.base import Problem
 from o1jax.verifiers.code import extract
 
 NAME = "humaneval"
-FIELDS = {"task_id": str, "prompt": str, "canonical_solution": str, "test": str, "entry_point": str}
+FIELDS = {"task_id": str | float, "prompt": str, "canonical_solution": str, "test": str, "entry_point": str}
 
 
 def source(cfg: HumanevalConfig) -> Source:

@@ -6,7 +6,9 @@ An evaluation set: all of it is held out, unless a number to hold out is asked f
 it stands. There are no reference responses, so that nothing can be imitated: a cold start needs another task.
 """
 
+import json
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from o1jax.config import IfevalConfig, require
 from o1jax.io.data import jsonl_splits
@@ -16,7 +18,9 @@ from o1jax.tasks.rows import Kind, Row, letters_and_digits, make_source, single_
 from o1jax.verifiers.base import Problem
 
 NAME = "ifeval"
-FIELDS = {"key": int, "prompt": str, "instruction_id_list": list[str], "kwargs": list[dict]}
+FIELDS = {"key": str | float, "prompt": str, "instruction_id_list": list[str], "kwargs": object}
+
+_WORD_LISTS = ("keywords", "forbidden_words")  # arguments that are lists themselves
 
 
 def source(cfg: IfevalConfig) -> Source:
@@ -46,9 +50,32 @@ def _rows(location: str, rows: Iterable[dict]) -> Iterator[Row]:
     require(key not in known, where, f"field 'key': there is a {key} before")
     known.add(key)
     require(bool(row["prompt"].strip()), where, "field 'prompt' is empty")
-    names, kwargs = row["instruction_id_list"], row["kwargs"]
+    names = row["instruction_id_list"]
+    kwargs = _arguments(row["kwargs"], len(names))
+    require(kwargs is not None, where, "field 'kwargs' is no list of objects, one an instruction")
+    assert kwargs is not None  # required
     matched = 0 < len(names) == len(kwargs)
     told = f"fields 'instruction_id_list' and 'kwargs' have {len(names)} and {len(kwargs)} items"
     require(matched, where, told)
     meta = {"instruction_id_list": names, "kwargs": kwargs}
     yield Row(where, row["prompt"], Problem(str(key), row["prompt"], "", NAME, meta), "")
+
+
+def _arguments(kwargs: Any, count: int) -> list[dict[str, Any]] | None:
+  """One object an instruction, from the forms that exports have; None of another.
+
+  They are a list of objects; an object of lists, as tables keep it; the object of a lone instruction; JSON text of these.
+  """
+  if isinstance(kwargs, str):
+    try:
+      kwargs = json.loads(kwargs)
+    except (ValueError, RecursionError):
+      return None
+  if isinstance(kwargs, dict):
+    in_columns = all(isinstance(some, list) and len(some) == count for some in kwargs.values())
+    words = [word for name in _WORD_LISTS for word in kwargs.get(name, ()) or ()]
+    if kwargs and in_columns and not any(isinstance(word, str) for word in words):
+      return [{name: some[place] for name, some in kwargs.items()} for place in range(count)]
+    kwargs = [kwargs]
+  fits = isinstance(kwargs, list) and all(isinstance(some, dict) for some in kwargs)
+  return kwargs if fits else None

@@ -22,7 +22,7 @@ from o1jax.tasks.rows import Kind, Row, letters_and_digits, make_source, single_
 from o1jax.verifiers.base import Problem, Verify
 from o1jax.verifiers.judge_http import Endpoint, http_judge
 
-FIELDS = {"prompt": str, "answer": str | None, "response": str | None}
+FIELDS = {"prompt": str, "answer": str | float | None, "response": str | None}
 
 
 def source(cfg: JudgedConfig) -> Source:

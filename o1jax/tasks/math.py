@@ -1,6 +1,6 @@
 r"""Competition maths in the form of MATH: problems with a worked solution that ends in `\boxed{...}` (Hendrycks et al. 2021).
 
-    JSONL (problem, solution, perhaps answer) -> prepared splits -> rows whose own solution verifies -> Source
+    JSONL (problem, solution or answer or both) -> prepared splits -> rows whose own solution verifies -> Source
 
 The gold answer is the field `answer` where there is one, else the last box of the solution. A solution without a box
 gets one line more, with the answer boxed: that is the form in which a response states it.
@@ -29,7 +29,7 @@ from o1jax.verifiers.base import Problem
 from o1jax.verifiers.math_extract import DEFAULT_ORDER, EXTRACTORS, boxed, final_part
 
 NAME = "math"
-FIELDS = {"problem": str, "solution": str, "answer": str | None}
+FIELDS = {"problem": str, "solution": str | None, "answer": str | float | None}
 
 
 def source(cfg: MathConfig) -> Source:
@@ -67,7 +67,7 @@ def _rows(location: str, split: str, rows: Iterable[dict]) -> Iterator[Row]:
   """One problem a row. Raises ConfigError naming file and row where it is none."""
   for number, row in enumerate(rows, start=1):
     where = f"{location} row {number}"
-    question, solution = row["problem"].strip(), row["solution"].strip()
+    question, solution = row["problem"].strip(), (row["solution"] or "").strip()
     require(bool(question), where, "field 'problem' is empty")
     boxes = boxed(solution)
     given = (row["answer"] or "").strip()

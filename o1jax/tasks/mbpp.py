@@ -1,10 +1,11 @@
 """MBPP: small Python functions from a sentence and a test (Austin et al. 2021, section 2.1).
 
-    JSONL (text, code, test_list, ...) -> prepared rows -> published split by task_id -> references that pass -> Source
+    JSONL (text or prompt, code, test_list, ...) -> prepared rows -> published split by task_id -> references that pass -> Source
 
 The published split: 1-10 few-shot prompts, 11-510 test, 511-600 validation, 601-974 train. As in the paper, the prompt
 tells the sentence and a test, from which the function's name can be read (the paper tells all tests). Code and tests
 have their carriage returns taken out, and code its spaces at the ends of lines.
+The sanitized form is read too, which calls the text `prompt` and has a list `test_imports` in place of `test_setup_code`.
 Left out: few-shot prompts, the validation split, the challenge tests, which few rows have.
 """
 
@@ -23,7 +24,10 @@ from o1jax.tasks.rows import Kind, Row, is_correct, letters_and_digits, make_sou
 from o1jax.verifiers.base import Problem
 
 NAME = "mbpp"
-FIELDS = {"task_id": int, "text": str, "code": str, "test_list": list[str], "test_setup_code": str}
+FIELDS = {
+  "task_id": int, "text": str | None, "prompt": str | None, "code": str, "test_list": list[str],
+  "test_setup_code": str | None, "test_imports": list[str] | None,
+}  # fmt: skip
 TEST, TRAIN = range(11, 511), range(601, 975)  # task_id of the published split
 # How nearly all texts begin: with it, "... find the sum of" would make one problem a repetition of another.
 _STEM = re.compile(r"write an? (?:python )?(?:function|program)(?: to| that| which| for)?\b", re.IGNORECASE)
@@ -89,12 +93,10 @@ def _rows(location: str, rows: Iterable[dict]) -> Iterator[Row]:
 
 
 def _row(where: str, row: dict) -> Row:
-  text, code = row["text"].strip(), tidy(row["code"])
-  tests, setup = (
-    [test.replace("\r\n", "\n").strip() for test in row["test_list"]],
-    tidy(row["test_setup_code"]),
-  )
-  require(bool(text), where, "field 'text' is empty")
+  text, code = (row["text"] or row["prompt"] or "").strip(), tidy(row["code"])
+  tests = [test.replace("\r\n", "\n").strip() for test in row["test_list"]]
+  setup = tidy("\n".join([*(row["test_imports"] or ()), row["test_setup_code"] or ""]))
+  require(bool(text), where, "field 'text' (or 'prompt') is empty")
   require(bool(tests) and all(tests), where, "field 'test_list' has no test, or an empty one")
   for field, source in {"code": code, "test_setup_code": setup, "test_list": "\n".join(tests)}.items():
     require(parses(source), where, f"field {field!r} is no Python program")

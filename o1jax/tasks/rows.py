@@ -20,7 +20,7 @@ import numpy as np
 
 from o1jax.config import ConfigError, require
 from o1jax.io import data as io_data
-from o1jax.io.data import is_url, jsonl_rows, write_atomically
+from o1jax.io.data import is_file, is_url, jsonl_rows, write_atomically
 from o1jax.io.run_config import read_json
 from o1jax.tasks.base import Source
 from o1jax.tasks.contamination import contaminated, run_size
@@ -61,15 +61,18 @@ class Kind:
 
 
 def split_files(path: str, sha256: tuple[str, str] | None) -> dict[str, io_data.Source]:
-  """Split -> file: `train` and `test` of a folder, `train` alone of one file. Raises ConfigError where hashes do not fit."""
-  if path.endswith((".jsonl", ".jsonl.gz")):
+  """Split -> file: `train` alone of one file, else `train` and `test` of a folder. A URL's query goes with each file.
+
+  Raises ConfigError where hashes do not fit.
+  """
+  if is_file(path):
     checked = is_url(path) and sha256 is not None
     require(not checked, "--task.sha256", f"holds two hashes, and {path} is one file: set it to None")
     return {"train": io_data.Source(path)}
   hashes = sha256 if is_url(path) and sha256 is not None else (None, None)
-  folder = path.rstrip("/")
+  inside = lambda name: io_data.inside(path, name)
   return {
-    split: io_data.Source(f"{folder}/{split}.jsonl", sha) for split, sha in zip(("train", "test"), hashes)
+    split: io_data.Source(inside(f"{split}.jsonl"), sha) for split, sha in zip(("train", "test"), hashes)
   }
 
 

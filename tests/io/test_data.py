@@ -58,6 +58,54 @@ def test_the_last_row_may_lack_its_line_feed(tmp_path):
   assert list(prepare(str(path), tmp_path / "d").splits["train"]) == ROWS
 
 
+ROWS_AS_PEOPLE_HAVE_THEM = {
+  "a byte order mark": "\ufeff" + "".join(json.dumps(row) + "\n" for row in ROWS),
+  "blank lines": "\n" + "\n \r\n".join(json.dumps(row) for row in ROWS) + "\n\n",
+  "Windows ends": "\r\n".join(json.dumps(row) for row in ROWS),
+  "an array": json.dumps(ROWS),
+  "an array over lines": "\ufeff\n" + json.dumps(ROWS, indent=2),
+  "a long number unused": "".join(json.dumps(row)[:-1] + ', "more": 1' + "0" * 5000 + "}\n" for row in ROWS),
+  "nulls unused": "".join(json.dumps({**row, "more": None}) + "\n" for row in ROWS),
+}
+
+
+@pytest.mark.parametrize("form", ROWS_AS_PEOPLE_HAVE_THEM)
+def test_a_file_is_read_in_the_forms_that_people_have(tmp_path, form):
+  path = tmp_path / "a.JSON"
+  path.write_bytes(ROWS_AS_PEOPLE_HAVE_THEM[form].encode())
+  assert list(prepare(str(path), tmp_path / "d").splits["train"]) == ROWS
+
+
+def test_a_number_where_text_may_stand_is_its_digits(tmp_path):
+  fields = {"answer": str | float, "hint": str | float | None, "any": object}
+  values = [(17, None, {"a": [None]}), (-1e-05, 2.50, "x"), ("1e-05", 10**30, 3)]
+  source = {"train": Source(write(tmp_path / "a.jsonl", [dict(zip(fields, some)) for some in values]))}
+  read = [
+    ("17", None, {"a": [None]}),
+    ("-0.00001", "2.5", "x"),
+    ("1e-05", "1" + "0" * 30, 3),
+  ]
+  for _ in range(2):  # as prepared, and as read from disk
+    rows = jsonl_splits("rows", source, fields, str(tmp_path / "d"), option="path").splits["train"]
+    assert [tuple(row[name] for name in fields) for row in rows] == read
+  for bad, told in (
+    (True, "is bool, not str"),
+    (float("inf"), "is inf, no number"),
+    ([1], "is list, not str"),
+  ):
+    source = {"train": Source(write(tmp_path / "a.jsonl", [{"answer": bad, "any": 0}]))}
+    with pytest.raises(ConfigError, match=f"row 1: field 'answer' {told}"):
+      jsonl_splits("rows", source, fields, str(tmp_path / "d"), option="path")
+
+
+def test_two_splits_of_one_content_are_refused(tmp_path):
+  here, there = write(tmp_path / "a.jsonl", ROWS), write(tmp_path / "b.jsonl", ROWS)
+  with pytest.raises(ConfigError, match="^path: .*a.jsonl and .*b.jsonl hold the same rows; name one file"):
+    jsonl_splits(
+      "rows", {"train": Source(here), "test": Source(there)}, FIELDS, str(tmp_path / "d"), option="path"
+    )
+
+
 def test_the_second_call_reads_the_first_ones_files(tmp_path, monkeypatch):
   path = write(tmp_path / "a.jsonl", ROWS)
   first = prepare(path, tmp_path / "d")
@@ -163,7 +211,10 @@ BAD = {
   "": "a.jsonl: is empty",
   "\n\n": "a.jsonl: is empty",
   '{"text": "a", "n": 1}\n{"text": "b"': "a.jsonl row 2: is not JSON",
-  '{"text": "a", "n": 1}\n\n{"text": "a", "n": 1}\n': "a.jsonl row 2: is not JSON",
+  '\n{"text": "a", "n": 1}\n\n{"text": "a"}\n': "a.jsonl row 2 (line 4): has no field 'n'",
+  '[{"text": "a", "n": 1}, 7]': "a.jsonl row 2: is int, not an object",
+  '[{"text": "a", "n": 1}': "a.jsonl: is not JSON",
+  " [] ": "a.jsonl: is empty",
   '{"text": "a", "n": 1}\n[1]\n': "a.jsonl row 2: is list, not an object",
   '{"text": "a"}\n': "a.jsonl row 1: has no field 'n'",
   '{"text": 7, "n": 1}\n': "a.jsonl row 1: field 'text' is int, not str",
@@ -171,9 +222,9 @@ BAD = {
   '{"text": "a", "n": true}\n': "a.jsonl row 1: field 'n' is bool, not int",
   '{"text": "a", "n": 1.0}\n': "a.jsonl row 1: field 'n' is float, not int",
   '{"text": "a", "n": 9223372036854775808}\n': "a.jsonl row 1: field 'n' does not fit 64 bits",
-  '{"text": "a", "n": 1' + "0" * 5000 + "}\n": "a.jsonl row 1: is not JSON",
+  '{"text": "a", "n": 1' + "0" * 5000 + "}\n": "a.jsonl row 1: field 'n' does not fit 64 bits",
   '{"text": "\\ud800", "n": 1}\n': "a.jsonl row 1: field 'text' holds half of a surrogate pair",
-  "[" * 100_000 + "\n": "a.jsonl row 1: is not JSON",
+  "[" * 100_000 + "\n": "a.jsonl: is not JSON: RecursionError",
 }
 
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from o1jax.config import ConfigError, Gsm8kConfig, TextConfig
+from o1jax.io.data import Source
 from o1jax.io.run_config import load_experiment
 from o1jax.io.tokenizer import EOS, train_text_tokenizer, train_tokenizer
 from o1jax.tasks import gsm8k
 from o1jax.tasks import text as text_module
 from o1jax.tasks.base import Task, check_demonstrations
 from o1jax.tasks.catalog import build_task
+from o1jax.tasks.rows import split_files
 
 ROWS = pathlib.Path(__file__).parent.parent / "data" / "gsm8k_rows.jsonl"
 EXPERIMENT = pathlib.Path(__file__).parent.parent.parent / "experiments" / "gsm8k_smoke.py"
@@ -37,7 +39,7 @@ def task(tmp_path_factory) -> Task:
   return build(config(ROWS, tmp_path_factory.mktemp("gsm8k")))
 
 
-def write(path: pathlib.Path, *answers: str, question: str = "How many?") -> pathlib.Path:
+def write(path: pathlib.Path, *answers: str | float, question: str = "How many?") -> pathlib.Path:
   """Rows with these answers and questions of their own."""
   rows = [
     {"question": f"{question} {number}", "answer": answer} for number, answer in enumerate(answers, start=1)
@@ -127,6 +129,31 @@ def test_a_folder_has_a_training_and_a_test_file(tmp_path):
     assert [problem.id for problem in built.held_out] == [f"test/{n}" for n in range(1, 5)]
 
 
+def test_a_result_may_stand_alone(tmp_path):
+  built = build(config(write(tmp_path / "a.jsonl", 17, "1,200", "#### 3", -2.5), tmp_path, held_out=1))
+  told = [(problem.answer, problem.meta["solution"]) for problem in [*built.train, *built.held_out]]
+  assert told == [("17", "#### 17"), ("1,200", "#### 1,200"), ("3", "#### 3"), ("-2.5", "#### -2.5")]
+
+
+FILES = ["/rows.JSONL", "/rows.json", "/rows.jsonl.gz", "/rows.jsonl?download=true", "/a.b/rows.json?x=1#top"]
+
+
+@pytest.mark.parametrize("place", FILES)
+def test_a_url_of_one_file_is_one_file(place):
+  assert split_files(f"https://host{place}", None) == {"train": Source(f"https://host{place}")}
+
+
+def test_a_query_goes_with_each_file_of_a_folder(tmp_path):
+  files = split_files("https://host/a.jsonl/b/?token=x/y.jsonl", ("0", "1"))
+  assert {split: source.location for split, source in files.items()} == {
+    "train": "https://host/a.jsonl/b/train.jsonl?token=x/y.jsonl",
+    "test": "https://host/a.jsonl/b/test.jsonl?token=x/y.jsonl",
+  }
+  named = tmp_path / "no ending"
+  shutil.copy(ROWS, named)
+  assert list(split_files(str(named), None)) == ["train"]
+
+
 def test_the_data_hash_follows_the_content(tmp_path):
   copy = shutil.copy(ROWS, tmp_path / "copy.jsonl")
   assert gsm8k.load(config(copy, tmp_path)).data_hash == gsm8k.load(config(ROWS, tmp_path)).data_hash
@@ -181,8 +208,8 @@ def test_a_source_that_cannot_be_had_names_the_option(tmp_path):
 
 
 def test_hashes_are_checked_on_a_download_alone(tmp_path):
-  for split in ("train", "test"):
-    shutil.copy(ROWS, tmp_path / f"{split}.jsonl")
+  shutil.copy(ROWS, tmp_path / "train.jsonl")
+  (tmp_path / "test.jsonl").write_text(ROWS.read_text().splitlines()[0])
   assert len(gsm8k.load(config(tmp_path, tmp_path)).splits["train"]) == 12
   with pytest.raises(ConfigError, match="has SHA-256"):
     gsm8k.load(config(tmp_path.as_uri(), tmp_path))

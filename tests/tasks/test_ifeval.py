@@ -44,12 +44,43 @@ BAD = {
   "field 'prompt' is empty": {"prompt": "\n"},
   "fields 'instruction_id_list' and 'kwargs' have 1 and 2 items": {"kwargs": [{}, {}]},
   "fields 'instruction_id_list' and 'kwargs' have 0 and 0 items": {"kwargs": [], "instruction_id_list": []},
-  "field 'kwargs' item 1 is NoneType, not dict": {"kwargs": [None]},
+  "field 'kwargs' is no list of objects": {"kwargs": [None]},
+  "field 'kwargs' is no list of objects, one an instruction": {"kwargs": "{not json"},
   "nothing can be graded by it: problem 4": {"instruction_id_list": ["startend:middle_checker"]},
   "nothing can be graded by it: problem 4: instruction 'startend:end_checker'": {
     "kwargs": [{"end_phrase": 3}]
   },
 }
+
+
+END = {"instruction_id_list": ["startend:end_checker"]}
+SALT = {"instruction_id_list": ["keywords:existence"]}
+BOTH = {"instruction_id_list": ["keywords:existence", "length_constraints:number_words"]}
+FORMS = [  # the row's fields, and its arguments as the verifier has them
+  ({"key": "r-1"}, [{}, {"relation": "at least", "num_words": 20}]),
+  (END | {"kwargs": {"end_phrase": "Bye."}}, [{"end_phrase": "Bye."}]),
+  (END | {"kwargs": {"end_phrase": ["Bye."]}}, [{"end_phrase": "Bye."}]),
+  (END | {"kwargs": '[{"end_phrase": "Bye."}]'}, [{"end_phrase": "Bye."}]),
+  (END | {"kwargs": '{"end_phrase": "Bye."}'}, [{"end_phrase": "Bye."}]),
+  (SALT | {"kwargs": {"keywords": ["salt"]}}, [{"keywords": ["salt"]}]),
+  (SALT | {"kwargs": {"keywords": [["salt"]]}}, [{"keywords": ["salt"]}]),
+  (
+    BOTH | {"kwargs": {"keywords": [["salt"], None], "num_words": [None, 9], "relation": [None, "at least"]}},
+    [
+      {"keywords": ["salt"], "num_words": None, "relation": None},
+      {"keywords": None, "num_words": 9, "relation": "at least"},
+    ],
+  ),
+]
+
+
+@pytest.mark.parametrize("fields, arguments", FORMS)
+def test_exports_may_have_arguments_and_keys_in_other_forms(tmp_path, fields, arguments):
+  row = json.loads(ROWS.read_text().splitlines()[0]) | fields
+  path = tmp_path / "a.jsonl"
+  path.write_text(json.dumps(row) + "\n")
+  (problem,) = build(tmp_path, path).held_out
+  assert (problem.id, problem.meta["kwargs"]) == (str(row["key"]), arguments)
 
 
 @pytest.mark.parametrize("told", BAD)

@@ -49,6 +49,17 @@ def test_a_solution_without_a_box_gets_one(tmp_path):
   assert made.train[4].meta["solution"].endswith("whose slope is $\\frac52$.\n\\boxed{\\frac{5}{2}}")
 
 
+def test_an_answer_may_be_a_number_and_stand_alone(tmp_path):
+  rows = [{"problem": "one", "answer": 17}, {"problem": "two", "answer": 0.5, "solution": None}]
+  made = build(
+    tmp_path, write(tmp_path / "a.json", *rows, {"problem": "three", "solution": r"\boxed{3}"}), held_out=1
+  )
+  assert [(p.answer, p.meta["solution"]) for p in made.train] == [
+    ("17", r"\boxed{17}"),
+    ("0.5", r"\boxed{0.5}"),
+  ]
+
+
 def test_two_builds_are_one_and_the_hash_follows_the_content(tmp_path):
   first, second = build(tmp_path), build(tmp_path)
   assert (first.train, first.held_out, first.data_hash) == (second.train, second.held_out, second.data_hash)
@@ -68,7 +79,7 @@ BAD = {
     "solution": r"\boxed{1}",
     "answer": "???",
   },
-  "field 'answer' is int, not str": {"problem": "a", "solution": r"\boxed{1}", "answer": 1},
+  "field 'answer' is list, not str": {"problem": "a", "solution": r"\boxed{1}", "answer": [1]},
 }
 
 

@@ -41,6 +41,17 @@ def test_the_split_is_the_published_one_and_all_references_pass(tmp_path):
   assert all(made.count_tries(p, t) == 1 and made.coherent(p, t) for p, t in zip(problems, texts))
 
 
+def test_the_sanitized_form_is_the_same_problems(tmp_path):
+  some = [row | {"prompt": row["text"], "test_imports": ["import math"]} for row in rows()]
+  some = [{k: v for k, v in row.items() if k not in ("text", "challenge_test_list")} for row in some]
+  imported = [{k: v for k, v in row.items() if k != "test_setup_code"} for row in some[:1]] + [
+    row | {"test_setup_code": row["test_setup_code"] or None} for row in some[1:]
+  ]
+  made, published = build(tmp_path, write(tmp_path / "a.jsonl", imported)), build(tmp_path)
+  assert [problem.prompt for problem in made.train] == [problem.prompt for problem in published.train]
+  assert all(problem.meta["test_setup"].startswith("import math") for problem in made.train)
+
+
 def test_a_prompt_tells_the_text_and_one_test(tmp_path):
   problem = build(tmp_path).train[1]
   assert problem.prompt == (
@@ -81,7 +92,7 @@ BAD = {
   "field 'code' is no Python program": {"code": "def gap(a, b:\n"},
   "field 'test_list' is no Python program": {"test_list": ["assert gap("]},
   "field 'test_setup_code' is no Python program": {"test_setup_code": "import"},
-  "field 'text' is empty": {"text": " "},
+  "field 'text' (or 'prompt') is empty": {"text": " "},
   "field 'test_list' has no test, or an empty one": {"test_list": []},
   "field 'test_list' item 1 is int, not str": {"test_list": [1]},
   "field 'test_list' is str, not list": {"test_list": "assert True"},
