@@ -20,7 +20,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro import _errors as tyro_errors  # not yet public there, so that pyproject.toml pins tyro exactly
 
-from o1jax.config import ConfigError, EvalConfig, TrainConfig, require
+from o1jax.config import ConfigError, EvalConfig, TrainConfig, require, require_temperature
 from o1jax.io.run_config import (
   config_from_dict,
   config_to_dict,
@@ -187,11 +187,7 @@ def _verify(arguments: list[str]) -> int:
 def _sample(arguments: list[str]) -> int:
   options = _parse("o1jax sample", _SampleOptions, arguments)
   require(options.samples > 0, "--samples", f"must be positive, is {options.samples}")
-  require(
-    0 <= options.temperature < float("inf"),
-    "--temperature",
-    "must not be negative, nor infinite; 0 is greedy",
-  )
+  require_temperature(options.temperature, "--temperature", greedy=True)
   from o1jax.evaluate import sample_run
 
   return sample_run(

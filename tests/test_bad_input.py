@@ -72,7 +72,7 @@ OPTIONS = {
   "--rl.steps": "--rl.steps",
   "--rl.loss.kind best": "--rl.loss.kind: wants one of",
   "--rl.temperature nan": "rl.temperature: must be finite",
-  "--rl.temperature 0": "rl.temperature: must be positive",
+  "--rl.temperature 0": "rl.temperature: must lie in [0.0001, 10000], is 0.0",
   "--rl.samples 1": "rl.samples: grpo needs at least 2",
   "--rl.steps 0 --sft.steps 0": "rl.steps: and sft.steps are both 0",
   "--name a/b": "name: must be a folder's name",

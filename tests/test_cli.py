@@ -209,7 +209,10 @@ def test_a_sample_passes_its_options_on(monkeypatch) -> None:
     ("report", "RUN: is missing (see o1jax report --help)"),
     ("sample", "RUN, --prompt: is missing (see o1jax sample --help)"),
     ("sample RUN --prompt x --samples 0", "--samples: must be positive, is 0"),
-    ("sample RUN --prompt x --temperature nan", "--temperature: must not be negative, nor infinite; 0 is greedy"),
+    *(
+      (f"sample RUN --prompt x --temperature {t}", f"--temperature: must lie in [0.0001, 10000], or be 0, greedy, is {float(t)}")
+      for t in ("nan", "inf", "1e39", "1e-45", "1e-320", "-1")
+    ),
     ("train nowhere.py", "nowhere.py: no such experiment file"),
     ("eval nowhere", "nowhere/config.json: no such file; is nowhere a run's folder?"),
     ("report nowhere", "nowhere: holds no run (no metrics.jsonl)"),

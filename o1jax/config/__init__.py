@@ -3,7 +3,7 @@
 An experiment is a file with `get_config() -> TrainConfig`. The command line overrides any field by its dotted name.
 """
 
-from o1jax.config.base import ConfigError, replaced, require
+from o1jax.config.base import ConfigError, replaced, require, require_temperature
 from o1jax.config.curriculum import CurriculumConfig
 from o1jax.config.judge import JudgeConfig
 from o1jax.config.learning import AdvantageConfig, LossConfig, OptimConfig, RLConfig, SftConfig
@@ -80,5 +80,6 @@ __all__ = [
   "TrainConfig",
   "replaced",
   "require",
+  "require_temperature",
   "xs",
 ]

@@ -14,6 +14,16 @@ def require(condition: bool, field: str, problem: str) -> None:
     raise ConfigError(f"{field}: {problem}")
 
 
+# Beyond these, logits divided by a temperature overflow float32 or sampling is uniform.
+COLDEST, HOTTEST = 1e-4, 1e4
+
+
+def require_temperature(value: float, field: str, *, greedy: bool) -> None:
+  """Raises ConfigError unless `value` is a temperature to sample at, or 0 where `greedy` decoding is a choice."""
+  told = f"must lie in [{COLDEST:g}, {HOTTEST:g}]{', or be 0, greedy' if greedy else ''}, is {value}"
+  require(COLDEST <= value <= HOTTEST or greedy and value == 0, field, told)
+
+
 Config = TypeVar("Config")
 
 

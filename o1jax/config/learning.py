@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from o1jax.config.base import require
+from o1jax.config.base import require, require_temperature
 from o1jax.config.curriculum import CurriculumConfig
 from o1jax.config.proxy import ProxyConfig
 from o1jax.config.regularise import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
@@ -152,7 +152,7 @@ class RLConfig:
     grouped = self.advantage.kind not in ("reinforce", "reinforce++", "remax", "gae")
     least = 2 if grouped else 1
     require(self.samples >= least, f"{field}.samples", f"{self.advantage.kind} needs at least {least}")
-    require(self.temperature > 0, f"{field}.temperature", "must be positive: greedy is for evaluation")
+    require_temperature(self.temperature, f"{field}.temperature", greedy=False)
     group, rest = divmod(self.prompts, self.minibatches)
     require(rest == 0, f"{field}.minibatches", f"does not divide prompts={self.prompts}")
     split = group % self.micro_batches == 0

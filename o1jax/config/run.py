@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from o1jax.config.base import require
+from o1jax.config.base import require, require_temperature
 from o1jax.config.learning import RLConfig, SftConfig
 from o1jax.config.mixture import MixtureConfig
 from o1jax.config.model import ModelConfig
@@ -46,7 +46,7 @@ class EvalConfig:
     require(min(self.every) >= 0, f"{field}.every", "must not be negative")
     require(0 < self.top_p <= 1, f"{field}.top_p", "must lie in (0, 1]")
     require(self.top_k >= 0, f"{field}.top_k", "must not be negative")
-    require(self.temperature >= 0, f"{field}.temperature", "must not be negative; 0 is greedy")
+    require_temperature(self.temperature, f"{field}.temperature", greedy=True)
     sampled = self.temperature > 0 or (self.top_k == 0 and self.top_p == 1)
     require(sampled, f"{field}.temperature", "is 0, greedy, so that top_k and top_p cannot act")
     require(tuple(sorted(set(self.budgets))) == self.budgets, f"{field}.budgets", "must ascend")
