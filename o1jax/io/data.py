@@ -9,38 +9,29 @@ passed over. Rows keep the order of the file and are counted from 1. A field tha
 Left out: sharded downloads, streaming of files larger than memory.
 """
 
-import codecs
 import contextlib
 import dataclasses
-import decimal
 import gzip
 import hashlib
 import http.client
 import io
 import json
-import math
 import os
 import pathlib
 import shutil
 import tempfile
-import types
 import urllib.parse
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from o1jax.config import ConfigError
+from o1jax.io.json_rows import KINDS, Fields, one_line, parse_rows
 
 LAYOUT = "1"  # part of the data hash: raise it when prepared folders change their meaning
 TIMEOUT = 30.0  # seconds without a byte after which a download counts as unreachable
-MOST_DIGITS = 4_000  # of a whole number that Python's int() reads whatever its settings' usual values
 GZIP = b"\x1f\x8b"  # how a packed file begins
-
-# What a field holds, as Python spells it, one of `_KINDS`. A number where text may stand becomes its digits; a field that
-# may be None may be absent; `object` is any JSON.
-FieldType = type | types.GenericAlias | types.UnionType
-Fields = Mapping[str, FieldType]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +57,7 @@ class Rows(Sequence[dict[str, Any]]):
   def __init__(self, records: Any, folder: pathlib.Path, fields: Fields):
     self._records = records  # a tfds data source
     self._folder = folder
-    self._kinds = {name: _KINDS[kind] for name, kind in fields.items()}
+    self._kinds = {name: KINDS[kind] for name, kind in fields.items()}
 
   def __len__(self) -> int:
     return len(self._records)
@@ -84,7 +75,7 @@ class Rows(Sequence[dict[str, Any]]):
       return {name: self._kinds[name].read(value) for name, value in self._records[row].items()}
     except RuntimeError as error:  # array_record checks its hashes
       raise ConfigError(
-        f"{self._folder}: row {row + 1} cannot be read ({_line(error)}); delete the folder"
+        f"{self._folder}: row {row + 1} cannot be read ({one_line(error)}); delete the folder"
       ) from error
 
   def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -110,7 +101,7 @@ def jsonl_splits(
   data_hash = _data_hash(name, content, fields)
   folder = pathlib.Path(data_dir) / name / data_hash[:16]
   if not folder.is_dir():
-    rows = {split: _parse(sources[split].location, content[split], fields) for split in sources}
+    rows = {split: parse_rows(sources[split].location, content[split], fields) for split in sources}
     _prepare(name, rows, fields, folder)
   return JsonlData(_open(folder, tuple(sources), fields), folder, data_hash)
 
@@ -123,7 +114,7 @@ def jsonl_rows(
   Arguments and errors are those of `jsonl_splits`.
   """
   content = _text(source, data_dir, option)
-  return _parse(source.location, content, fields), hashlib.sha256(content).hexdigest()
+  return parse_rows(source.location, content, fields), hashlib.sha256(content).hexdigest()
 
 
 def is_url(location: str) -> bool:
@@ -159,12 +150,12 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
       finally:
         beside.unlink(missing_ok=True)
   except OSError as error:
-    raise ConfigError(f"{path}: cannot be written: {_line(error)}") from error
+    raise ConfigError(f"{path}: cannot be written: {one_line(error)}") from error
 
 
 def _data_hash(name: str, content: Mapping[str, bytes], fields: Fields) -> str:
   spec = {
-    "layout": LAYOUT, "name": name, "fields": {field: _KINDS[kind].name for field, kind in sorted(fields.items())},
+    "layout": LAYOUT, "name": name, "fields": {field: KINDS[kind].name for field, kind in sorted(fields.items())},
     "splits": {split: hashlib.sha256(text).hexdigest() for split, text in sorted(content.items())},
   }  # fmt: skip
   return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
@@ -178,7 +169,7 @@ def _text(source: Source, data_dir: str, option: str) -> bytes:
   try:
     return gzip.decompress(content)
   except (OSError, EOFError, zlib.error) as error:
-    raise ConfigError(f"{option}: {source.location} cannot be unpacked: {_line(error)}") from error
+    raise ConfigError(f"{option}: {source.location} cannot be unpacked: {one_line(error)}") from error
 
 
 def _content(source: Source, data_dir: str, option: str) -> bytes:
@@ -209,142 +200,8 @@ def _download(url: str, option: str) -> bytes:
       return response.read()
   except (OSError, http.client.HTTPException, ValueError) as error:
     raise ConfigError(
-      f"{option}: cannot download {url} ({_line(error)}); name a local file or folder"
+      f"{option}: cannot download {url} ({one_line(error)}); name a local file or folder"
     ) from error
-
-
-def _parse(location: str, content: bytes, fields: Fields) -> list[dict[str, Any]]:
-  """Rows of a JSONL file or of a JSON array, checked. Only a line feed ends a line."""
-  content = content.removeprefix(codecs.BOM_UTF8)
-  if content.lstrip().startswith(b"["):
-    values = _loads(location, content)
-    rows = [(f"{location} row {number}", value) for number, value in enumerate(values, start=1)]
-  else:
-    lines = [(at, line) for at, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
-    rows = []
-    for number, (at, line) in enumerate(lines, start=1):
-      where = f"{location} row {number}" + (f" (line {at})" if at != number else "")
-      rows.append((where, _loads(where, line)))
-  if not rows:
-    raise ConfigError(f"{location}: is empty")
-  return [_checked(where, value, fields) for where, value in rows]
-
-
-def _loads(where: str, text: bytes) -> Any:
-  try:
-    return json.loads(text.decode(), parse_int=_whole)
-  except (ValueError, RecursionError) as error:
-    raise ConfigError(f"{where}: is not JSON: {_line(error)}") from error
-
-
-def _whole(digits: str) -> int | decimal.Decimal:
-  """A whole number of JSON; as a Decimal where Python refuses the length, which no field that is read takes."""
-  return int(digits) if len(digits) <= MOST_DIGITS else decimal.Decimal(digits)
-
-
-def _checked(where: str, row: Any, fields: Fields) -> dict[str, Any]:
-  if not isinstance(row, dict):
-    raise ConfigError(f"{where}: is {type(row).__name__}, not an object")
-  for field, kind in fields.items():
-    if field not in row and not _KINDS[kind].optional:
-      raise ConfigError(f"{where}: has no field {field!r}")
-    _KINDS[kind].check(f"{where}: field {field!r}", row.get(field))
-  return {field: _KINDS[kind].take(row.get(field)) for field, kind in fields.items()}
-
-
-def _check_type(where: str, value: Any, kind: type) -> None:
-  if type(value) is not kind:
-    raise ConfigError(f"{where} is {type(value).__name__}, not {kind.__name__}")
-
-
-def _check_str(where: str, value: Any) -> None:
-  _check_type(where, value, str)
-  try:
-    value.encode()
-  except UnicodeEncodeError as error:
-    raise ConfigError(f"{where} holds half of a surrogate pair") from error
-
-
-def _check_int(where: str, value: Any) -> None:
-  if type(value) is not decimal.Decimal:
-    _check_type(where, value, int)
-  if not -(2**63) <= value < 2**63:
-    raise ConfigError(f"{where} does not fit 64 bits")
-
-
-def _check_text_or_number(where: str, value: Any) -> None:
-  if type(value) not in (int, float):
-    _check_str(where, value)
-  elif not math.isfinite(value):
-    raise ConfigError(f"{where} is {value}, no number")
-
-
-def _or_none(check: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
-  def check_or_none(where: str, value: Any) -> None:
-    if value is not None:
-      check(where, value)
-
-  return check_or_none
-
-
-def _check_texts(where: str, value: Any) -> None:
-  _check_type(where, value, list)
-  for place, part in enumerate(value, start=1):
-    _check_str(f"{where} item {place}", part)
-
-
-def _check_objects(where: str, value: Any) -> None:
-  _check_type(where, value, list)
-  for place, part in enumerate(value, start=1):
-    _check_type(f"{where} item {place}", part, dict)
-    _check_json(f"{where} item {place}", part)
-
-
-def _check_json(where: str, value: Any) -> None:
-  try:
-    _check_str(where, json.dumps(value, ensure_ascii=False, allow_nan=False))
-  except (TypeError, ValueError, RecursionError) as error:
-    raise ConfigError(f"{where}: {_line(error)}") from error
-
-
-def digits(value: str | int | float | None) -> str | None:
-  """Text as it is, and a number as its digits: 1e-05 is 0.00001."""
-  return f"{decimal.Decimal(repr(value)):f}" if isinstance(value, int | float) else value
-
-
-def _same(value: Any) -> Any:
-  return value
-
-
-@dataclasses.dataclass(frozen=True)
-class _Kind:
-  """A type of field: its name in hashes, its check of what JSON gave, what is kept of that, its way into a record and back."""
-
-  name: str
-  check: Callable[[str, Any], None]  # (how errors begin, value): raises ConfigError
-  write: Callable[[Any], str | int]
-  read: Callable[[Any], Any]
-  optional: bool = False
-  take: Callable[[Any], Any] = _same
-
-
-def _from_json(record: bytes) -> Any:
-  return json.loads(record.decode())
-
-
-_KINDS: dict[FieldType, _Kind] = {
-  str: _Kind("str", _check_str, str, bytes.decode),
-  int: _Kind("int", _check_int, int, int),
-  str | float: _Kind("str | float", _check_text_or_number, str, bytes.decode, take=digits),
-  str | None: _Kind("str | None", _or_none(_check_str), json.dumps, _from_json, optional=True),
-  str | float | None: _Kind(
-    "str | float | None", _or_none(_check_text_or_number), json.dumps, _from_json, optional=True, take=digits
-  ),
-  list[str]: _Kind("list[str]", _check_texts, json.dumps, _from_json),
-  list[str] | None: _Kind("list[str] | None", _or_none(_check_texts), json.dumps, _from_json, optional=True),
-  list[dict]: _Kind("list[dict]", _check_objects, json.dumps, _from_json),
-  object: _Kind("object", _check_json, json.dumps, _from_json),
-}
 
 
 def _prepare(name: str, rows: Mapping[str, list[dict]], fields: Fields, folder: pathlib.Path) -> None:
@@ -361,7 +218,7 @@ def _prepare(name: str, rows: Mapping[str, list[dict]], fields: Fields, folder: 
         raise ConfigError(f"{folder}: split {split!r} reads back otherwise than it was written")
     _rename(pathlib.Path(builder.data_dir), folder)
   except (OSError, RuntimeError) as error:  # a full disk is either: array_record knows RuntimeError alone
-    raise ConfigError(f"{folder}: cannot be prepared: {_line(error)}") from error
+    raise ConfigError(f"{folder}: cannot be prepared: {one_line(error)}") from error
   finally:
     if beside is not None:
       shutil.rmtree(beside, ignore_errors=True)
@@ -383,7 +240,7 @@ def _builder(name: str, rows: Mapping[str, list[dict]], fields: Fields, data_dir
 
   number, text = tfds.features.Scalar(np.int64), tfds.features.Text()
   features = {field: number if kind is int else text for field, kind in fields.items()}
-  write = {field: _KINDS[kind].write for field, kind in fields.items()}
+  write = {field: KINDS[kind].write for field, kind in fields.items()}
 
   class Jsonl(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     VERSION = tfds.core.Version("1.0.0")
@@ -410,9 +267,4 @@ def _open(folder: pathlib.Path, splits: Sequence[str], fields: Fields) -> dict[s
     sources = tfds.builder_from_directory(folder).as_data_source()
     return {split: Rows(sources[split], folder, fields) for split in splits}
   except Exception as error:  # tfds has an exception of its own for each file that may be damaged
-    raise ConfigError(f"{folder}: cannot be read ({_line(error)}); delete the folder") from error
-
-
-def _line(error: Exception) -> str:
-  """An exception's message as one line of bounded length."""
-  return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    raise ConfigError(f"{folder}: cannot be read ({one_line(error)}); delete the folder") from error

@@ -58,46 +58,6 @@ def test_the_last_row_may_lack_its_line_feed(tmp_path):
   assert list(prepare(str(path), tmp_path / "d").splits["train"]) == ROWS
 
 
-ROWS_AS_PEOPLE_HAVE_THEM = {
-  "a byte order mark": "\ufeff" + "".join(json.dumps(row) + "\n" for row in ROWS),
-  "blank lines": "\n" + "\n \r\n".join(json.dumps(row) for row in ROWS) + "\n\n",
-  "Windows ends": "\r\n".join(json.dumps(row) for row in ROWS),
-  "an array": json.dumps(ROWS),
-  "an array over lines": "\ufeff\n" + json.dumps(ROWS, indent=2),
-  "a long number unused": "".join(json.dumps(row)[:-1] + ', "more": 1' + "0" * 5000 + "}\n" for row in ROWS),
-  "nulls unused": "".join(json.dumps({**row, "more": None}) + "\n" for row in ROWS),
-}
-
-
-@pytest.mark.parametrize("form", ROWS_AS_PEOPLE_HAVE_THEM)
-def test_a_file_is_read_in_the_forms_that_people_have(tmp_path, form):
-  path = tmp_path / "a.JSON"
-  path.write_bytes(ROWS_AS_PEOPLE_HAVE_THEM[form].encode())
-  assert list(prepare(str(path), tmp_path / "d").splits["train"]) == ROWS
-
-
-def test_a_number_where_text_may_stand_is_its_digits(tmp_path):
-  fields = {"answer": str | float, "hint": str | float | None, "any": object}
-  values = [(17, None, {"a": [None]}), (-1e-05, 2.50, "x"), ("1e-05", 10**30, 3)]
-  source = {"train": Source(write(tmp_path / "a.jsonl", [dict(zip(fields, some)) for some in values]))}
-  read = [
-    ("17", None, {"a": [None]}),
-    ("-0.00001", "2.5", "x"),
-    ("1e-05", "1" + "0" * 30, 3),
-  ]
-  for _ in range(2):  # as prepared, and as read from disk
-    rows = jsonl_splits("rows", source, fields, str(tmp_path / "d"), option="path").splits["train"]
-    assert [tuple(row[name] for name in fields) for row in rows] == read
-  for bad, told in (
-    (True, "is bool, not str"),
-    (float("inf"), "is inf, no number"),
-    ([1], "is list, not str"),
-  ):
-    source = {"train": Source(write(tmp_path / "a.jsonl", [{"answer": bad, "any": 0}]))}
-    with pytest.raises(ConfigError, match=f"row 1: field 'answer' {told}"):
-      jsonl_splits("rows", source, fields, str(tmp_path / "d"), option="path")
-
-
 def test_two_splits_of_one_content_are_refused(tmp_path):
   here, there = write(tmp_path / "a.jsonl", ROWS), write(tmp_path / "b.jsonl", ROWS)
   with pytest.raises(ConfigError, match="^path: .*a.jsonl and .*b.jsonl hold the same rows; name one file"):
