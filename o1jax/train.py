@@ -44,7 +44,7 @@ from o1jax.rl.stages import (
   without_strengths,
 )
 from o1jax.rl.step import improve, look_back
-from o1jax.rl.tally import tally
+from o1jax.rl.tally import of_chosen, tally
 from o1jax.rl.update import learn
 from o1jax.scaling import compute, stats
 from o1jax.tasks.stream import curriculum_metrics, problems_from, remembered
@@ -119,7 +119,7 @@ def rl_step(
   told, first = tallied(drawn.first), drawn.first.graded
   rounds = len(drawn.draws) - 1
   if cfg.refill:
-    told |= {**as_learned(tallied(drawn.groups)), **refill_stats(reward, rounds)}
+    told |= {**of_chosen(tallied(drawn.groups)), **refill_stats(reward, rounds)}
   state, improved = improve(state, *seen, model=model, stage=stage, cfg=compiled, before=drawn.before)
   metrics = {**resolve_stats({**improved, **told}), **figures}
   metrics |= ev.text_metrics([text for row in first.texts for text in row])

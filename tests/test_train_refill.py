@@ -138,7 +138,7 @@ def test_remax_decodes_the_problems_that_are_kept(seen) -> None:
     seen.clear()
     at_first = strengths_at(setup.config, stage, 1)
     drawn = ev.step_groups(setup, state.params, 1, 0, {}, at_first, lambda rollout: pytest.fail("too early"))
-  *rollouts, best = seen
+  *rollouts, best = [names for names, _ in seen]
   kept = [problem.id for problem in drawn.groups.graded.problems]
   assert best == kept and len(rollouts) == len(drawn.draws) > 1
   assert kept != rollouts[0] and set(kept) <= {name for rollout in rollouts for name in rollout}

@@ -24,7 +24,7 @@ from o1jax.rl.refill import Drawn, Groups, refill_stats, refilled
 from o1jax.rl.sample import SampleConfig, generate, greedy
 from o1jax.rl.stages import Stage
 from o1jax.rl.step import improve
-from o1jax.rl.tally import as_learned, tally
+from o1jax.rl.tally import of_chosen, tally
 from o1jax.types import PromptBatch, Rollout, Stat, Strengths, TrainState
 
 # (response tokens i32[B, R], which of them stand bool[B, R], a batch's task arrays) -> (reward f32[B], correct bool[B], parsed bool[B])
@@ -116,7 +116,7 @@ def sampled(
   if cfg.refill:
     again = lambda made: draw(jax.random.fold_in(feed.refill, made), (made + 1) * size)
     groups, drawn = fixed(refilled(groups, again, cfg.refill, program.sampling.member_axis))
-    told |= as_learned(fixed(tally(groups.rollout, groups.reward, groups.correct)))
+    told |= of_chosen(fixed(tally(groups.rollout, groups.reward, groups.correct)))
     told |= refill_stats(groups.reward, drawn.rounds)
   if cfg.advantage.kind != "remax":
     return groups, None, drawn, told

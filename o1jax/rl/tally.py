@@ -27,7 +27,7 @@ def tally(rollout: Rollout, reward: jax.Array, correct: jax.Array) -> dict[str, 
   }
 
 
-def as_learned(told: dict[str, Stat]) -> dict[str, Stat]:
+def of_chosen(told: dict[str, Stat]) -> dict[str, Stat]:
   """`learned/<name>`: what `tally` says of the groups that refilling chose, where the plain names are of the first draw.
 
   Those are near one half right by selection, and say nothing of how good the policy is. Their reward is `reward`.

@@ -161,7 +161,7 @@ def diagnose(
 class Chunk(NamedTuple):
   """What a call reports, on the host."""
 
-  metrics: dict[str, np.ndarray]  # f32[M, N]
+  metrics: dict[str, np.ma.MaskedArray]  # f32[M, N]
   drawn: Drawn  # each with leading M, N
   first_bad: np.ndarray  # i32[M], N where all steps were finite
   seconds: float  # that the call took

@@ -33,7 +33,7 @@ from o1jax.rl.refill import Groups, fill, level, places, refill_stats
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
 from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import improve
-from o1jax.rl.tally import as_learned, tally
+from o1jax.rl.tally import of_chosen, tally
 from o1jax.types import PromptBatch, divided
 
 VOCAB, LP, R, P, G, STEPS = 24, 5, 20, 2, 4, 20
@@ -141,7 +141,7 @@ def loop(kind: str, seed: int):
       state, groups.rollout, groups.reward, first, split, strengths, model=run.model, stage=run.stage, cfg=run.cfg
     )  # fmt: skip
     stats = {**learned, **tallied(first_draw)}
-    stats |= {**as_learned(tallied(groups)), **refill_stats(groups.reward, rounds)} if run.cfg.refill else {}
+    stats |= {**of_chosen(tallied(groups)), **refill_stats(groups.reward, rounds)} if run.cfg.refill else {}
     told.append(divided(stats))
   return state, {name: np.ma.stack([step[name] for step in told]).filled(np.nan) for name in told[0]}
 
