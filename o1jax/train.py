@@ -44,7 +44,7 @@ from o1jax.rl.stages import (
   without_strengths,
 )
 from o1jax.rl.step import improve, look_back
-from o1jax.rl.tally import tally
+from o1jax.rl.tally import of_chosen, tally
 from o1jax.rl.update import learn
 from o1jax.scaling import compute, stats
 from o1jax.tasks.stream import Use, curriculum_metrics, generator, problems_from, remembered
@@ -95,6 +95,7 @@ def rl_step(
   `first_params`: the policy the stage began with, to which diagnostics measure.
   """
   cfg, task, model = setup.config.rl, setup.task, setup.model
+  tallied = lambda some: tally(some.rollout, some.reward(), some.graded.correct.reshape(-1))
   strengths, compiled = strengths_at(setup.config, stage, step), without_strengths(cfg)
   as_learned = lambda rollout: trim(
     rollout, cfg.max_prompt + response_width(cfg, int(rollout.is_action.sum(1).max()))
@@ -115,14 +116,14 @@ def rl_step(
   if every and (step - 1 - stage.first) % every == 0:
     figures, took = ev.diagnosed(setup, stage, state, step, first_params, learned, seen)
     flops += took
-  told = tally(rollout, graded.reward.astype(np.float32), graded.correct.reshape(-1))
+  told, first = tallied(drawn.first), drawn.first.graded
   rounds = len(drawn.draws) - 1
   if cfg.refill:
-    told |= refill_stats(reward, rounds)
+    told |= {**of_chosen(tallied(drawn.groups)), **refill_stats(reward, rounds)}
   state, improved = improve(state, *seen, model=model, stage=stage, cfg=compiled, before=drawn.before)
   metrics = {**resolve_stats({**improved, **told}), **figures}
-  metrics |= ev.text_metrics([text for row in graded.texts for text in row])
-  metrics |= ev.rewards_by_source(task, graded, metrics.pop("rewards/task/mean"))
+  metrics |= ev.text_metrics([text for row in first.texts for text in row])
+  metrics |= ev.rewards_by_source(task, first, metrics.pop("rewards/task/mean", None))
   metrics |= {"time/generate": drawn.clock.generate, "time/verify": drawn.clock.verify}
   metrics["time/update"] = time.perf_counter() - began
   processed = cfg.samples * sum(learned.prompts) + int(graded.length.sum())
@@ -132,6 +133,8 @@ def rl_step(
   passed_over = drawn.cursor - where.cursor - cfg.prompts * (1 + rounds)
   stream = task.stream(setup.config.seed, cfg.problems)
   metrics |= {**curriculum_metrics(memory, passed_over, stream, cfg.curriculum), **task.spent()}
+  unjudged = int(np.isnan(first.reward).sum())
+  metrics |= {"completions/unjudged": float(unjudged)} if unjudged else {}
   spent = Spent(flops, processed, drawn.cursor, memory)
   return state, metrics, spent, ev.rollout_rows(task, graded)
 

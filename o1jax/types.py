@@ -10,6 +10,7 @@ from typing import Any, Callable
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @flax.struct.dataclass
@@ -119,7 +120,8 @@ class Norms:
   budget: jax.Array  # f32[], completions * R_max
 
 
-# Reductions. A metric names its own: nothing infers it from the metric's name.
+# Reductions. A metric names its own: nothing infers it from the metric's name. `value` is NaN where `measured` is false:
+# a mean over nothing is no figure, and is left out of what is logged.
 
 
 @flax.struct.dataclass
@@ -132,34 +134,43 @@ class Mean:
   def merge(self, other: "Mean") -> "Mean":
     return Mean(self.total + other.total, self.count + other.count)
 
-  def result(self) -> dict[str, jax.Array]:
-    return {"": self.total / jnp.maximum(self.count, 1e-9)}
+  def value(self) -> jax.Array:
+    return self.total / self.count
+
+  def measured(self) -> jax.Array:
+    return self.count > 0
 
 
 @flax.struct.dataclass
 class Max:
-  """Largest value seen, f32[]."""
+  """Largest value seen, f32[]; -inf: none was."""
 
-  value: jax.Array
+  largest: jax.Array
 
   def merge(self, other: "Max") -> "Max":
-    return Max(jnp.maximum(self.value, other.value))
+    return Max(jnp.maximum(self.largest, other.largest))
 
-  def result(self) -> dict[str, jax.Array]:
-    return {"": self.value}
+  def value(self) -> jax.Array:
+    return jnp.where(self.measured(), self.largest, jnp.nan)
+
+  def measured(self) -> jax.Array:
+    return self.largest != -jnp.inf
 
 
 @flax.struct.dataclass
 class Min:
-  """Smallest value seen, f32[]."""
+  """Smallest value seen, f32[]; inf: none was."""
 
-  value: jax.Array
+  smallest: jax.Array
 
   def merge(self, other: "Min") -> "Min":
-    return Min(jnp.minimum(self.value, other.value))
+    return Min(jnp.minimum(self.smallest, other.smallest))
 
-  def result(self) -> dict[str, jax.Array]:
-    return {"": self.value}
+  def value(self) -> jax.Array:
+    return jnp.where(self.measured(), self.smallest, jnp.nan)
+
+  def measured(self) -> jax.Array:
+    return self.smallest != jnp.inf
 
 
 @flax.struct.dataclass
@@ -185,7 +196,7 @@ class Moments:
 class Explained:
   """1 - Var(rest) / Var(whole): the share of a quantity's variance that a prediction leaves no rest of.
 
-  0 where the quantity does not vary beyond the rounding of its squares: there is nothing to explain.
+  Not measured where the quantity does not vary beyond the rounding of its squares: there is nothing to explain.
   """
 
   whole: Moments
@@ -194,10 +205,11 @@ class Explained:
   def merge(self, other: "Explained") -> "Explained":
     return Explained(self.whole.merge(other.whole), self.rest.merge(other.rest))
 
-  def result(self) -> dict[str, jax.Array]:
-    whole = self.whole.variance()
-    varies = whole > 1e-6 * self.whole.mean_sq()
-    return {"": jnp.where(varies, 1.0 - self.rest.variance() / jnp.where(varies, whole, 1.0), 0.0)}
+  def value(self) -> jax.Array:
+    return jnp.where(self.measured(), 1.0 - self.rest.variance() / self.whole.variance(), jnp.nan)
+
+  def measured(self) -> jax.Array:
+    return self.whole.variance() > 1e-6 * self.whole.mean_sq()
 
 
 Stat = Mean | Max | Min | Explained
@@ -240,10 +252,15 @@ def blank_stats(stats: dict[str, Stat]) -> dict[str, Stat]:
 
 
 def resolve_stats(stats: dict[str, Stat]) -> dict[str, float]:
-  """Host side: divides once, and returns plain floats under the metrics' names."""
-  return {name: float(value) for name, value in divided(stats).items()}
+  """Host side: divides once, and returns plain floats under the names of the metrics that were measured."""
+  return {name: float(value) for name, value in divided(stats).items() if not value.mask}
 
 
-def divided(stats: dict[str, Stat]) -> dict[str, jax.Array]:
-  """Host side: f32 of the statistics' own leading shape under the metrics' names."""
-  return {name + suffix: value for name, stat in stats.items() for suffix, value in stat.result().items()}
+def divided(stats: dict[str, Stat]) -> dict[str, np.ma.MaskedArray]:
+  """Host side: f32 of the statistics' own leading shape under the metrics' names, masked where nothing was measured."""
+  stats = jax.device_get(stats)
+  with np.errstate(invalid="ignore", divide="ignore"):
+    return {
+      name: np.ma.masked_array(np.asarray(stat.value()), ~np.asarray(stat.measured()))
+      for name, stat in stats.items()
+    }

@@ -58,12 +58,13 @@ def grade(setup, problems, tokens, lengths):
 
 @pytest.fixture(scope="module", autouse=True)
 def seen():
-  """The ids of the problems of each rollout, as they come."""
-  told: list[list[str]] = []
+  """(ids of the problems, share that is correct) of each rollout, as they come."""
+  told: list[tuple[list[str], float]] = []
 
   def watched(setup, problems, tokens, lengths):
-    told.append([problem.id for problem in problems])
-    return grade(setup, problems, tokens, lengths)
+    graded = grade(setup, problems, tokens, lengths)
+    told.append(([problem.id for problem in problems], float(graded.correct.mean())))
+    return graded
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(groups_module, "grade", watched)
@@ -72,11 +73,11 @@ def seen():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, seen):
-  """(folder of a run, the problems it came to in their order)."""
+  """(folder of a run, the problems it came to in their order, the share that was correct of each rollout)."""
   out = tmp_path_factory.mktemp("whole")
   seen.clear()
   assert train(config(str(out)), resume=False) == 0
-  return out / "tiny", [name for rollout in seen for name in rollout]
+  return out / "tiny", [name for rollout, _ in seen for name in rollout], [share for _, share in seen]
 
 
 def written(folder: pathlib.Path) -> list[dict]:
@@ -93,7 +94,7 @@ def progress(folder: pathlib.Path, setup: ev.Setup) -> Progress:
 
 
 def test_cursor_and_ledger_follow_the_rounds(whole) -> None:
-  folder, problems = whole
+  folder, problems, shares = whole
   rows = written(folder)
   rounds = np.array([row["refill/rounds"] for row in rows])
   assert len(set(rounds)) > 1 and rounds.max() <= REFILL
@@ -103,7 +104,10 @@ def test_cursor_and_ledger_follow_the_rounds(whole) -> None:
   for row in rows:
     assert row["refill/unfilled"] == P * row["frac_reward_zero_std"]
     assert row["refill/rounds"] == REFILL or row["refill/unfilled"] == 0
-    assert row["reward"] == row["rewards/countdown/mean"] == row["accuracy"]
+    assert row["reward"] == row["learned/accuracy"] and row["rewards/countdown/mean"] == row["accuracy"]
+  first_draws = np.cumsum([0, *(1 + rounds[:-1]).astype(int)])
+  assert [row["accuracy"] for row in rows] == [shares[place] for place in first_draws]
+  assert any(row["accuracy"] != row["learned/accuracy"] for row in rows)
   setup = ev.prepare(config(""))
   where, came = progress(folder, setup), int(P * (1 + rounds).sum())
   assert where.cursor == came and where.flops.extra_samples == extra[-1]
@@ -134,7 +138,7 @@ def test_remax_decodes_the_problems_that_are_kept(seen) -> None:
     seen.clear()
     at_first = strengths_at(setup.config, stage, 1)
     drawn = ev.step_groups(setup, state.params, 1, 0, {}, at_first, lambda rollout: pytest.fail("too early"))
-  *rollouts, best = seen
+  *rollouts, best = [names for names, _ in seen]
   kept = [problem.id for problem in drawn.groups.graded.problems]
   assert best == kept and len(rollouts) == len(drawn.draws) > 1
   assert kept != rollouts[0] and set(kept) <= {name for rollout in rollouts for name in rollout}

@@ -23,7 +23,15 @@ from o1jax.evaluate.setup import (
   prepare,
   same_data,
 )
-from o1jax.evaluate.tests import diagnosed, rewards_by_source, test_figures, tested, tests_of, text_metrics
+from o1jax.evaluate.tests import (
+  diagnosed,
+  measured,
+  rewards_by_source,
+  test_figures,
+  tested,
+  tests_of,
+  text_metrics,
+)
 
 __all__ = [
   "FREELY",
@@ -42,6 +50,7 @@ __all__ = [
   "in_mesh",
   "instead",
   "load_run",
+  "measured",
   "no_give_up",
   "params_like",
   "prepare",

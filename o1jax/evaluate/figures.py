@@ -59,7 +59,9 @@ def figures(setup: Setup, graded: Graded, cfg: EvalConfig) -> dict[str, Any]:
     f"maj@{k}": float(np.mean([passk.maj_at_k(a, list(c), k) for a, c in zip(answers, graded.correct)])),
     "mean_length": float(graded.length.mean()),
     "tries_per_response": float(tries.mean()),
-    "success_per_try": float(graded.correct.sum() / max(tries.sum(), 1)),
+    "success_per_try": float(graded.correct.sum() / tries.sum())
+    if tries.sum()
+    else None,  # None: nothing was tried
     "problems": n,
     "samples": samples,
     **_by_source(setup, graded),

@@ -54,6 +54,7 @@ class StepGroups(NamedTuple):
   """What a step learns from, and how it came by it."""
 
   groups: Groups
+  first: Groups  # the first draw, before refill rounds chose among groups; else `groups`
   greedy_reward: jax.Array | None  # f32[P], of remax's greedy completions
   before: Any  # what `meanwhile` gave; None where refill rounds may replace the rollout
   draws: list[Sizes]  # the first rollout, then that of each refill round
@@ -84,7 +85,7 @@ def step_groups(
   stream = task.stream(setup.config.seed, cfg.problems)
   problems, cursor = draw(stream, cursor, cfg.prompts, cfg.curriculum, seen)
   groups, before = sampled(problems, key, meanwhile=_nothing if cfg.refill else meanwhile)
-  draws, graded = [sizes_of(setup, groups)], [groups.graded]
+  first, draws, graded = groups, [sizes_of(setup, groups)], [groups.graded]
   while len(draws) <= cfg.refill and level(groups.reward()).any():
     problems, cursor = draw(stream, cursor, cfg.prompts, cfg.curriculum, seen)
     fresh, _ = sampled(problems, jax.random.fold_in(again, len(draws) - 1))
@@ -92,10 +93,10 @@ def step_groups(
     graded.append(fresh.graded)
     groups = _filled(setup, groups, fresh)
   if cfg.advantage.kind != "remax":
-    return StepGroups(groups, None, before, draws, graded, None, cursor, clock)
+    return StepGroups(groups, first, None, before, draws, graded, None, cursor, clock)
   best, _ = sampled(groups.graded.problems, key, samples=1, cfg=dataclasses.replace(sampling, draw=greedy))
   reward = put_rows(best.reward()[:, 0], setup.mesh)
-  return StepGroups(groups, reward, before, draws, graded, sizes_of(setup, best), cursor, clock)
+  return StepGroups(groups, first, reward, before, draws, graded, sizes_of(setup, best), cursor, clock)
 
 
 def _nothing(rollout: Rollout) -> None:

@@ -117,7 +117,7 @@ def rollout_rows(task: Task, graded: Graded) -> list[dict[str, Any]]:
   return [
     {
       "problem_id": p.id, "prompt": task.ask(p), "completion": texts[g],
-      "reward": v[g].reward, "correct": v[g].correct, "error": v[g].error,
+      "reward": None if np.isnan(v[g].reward) else v[g].reward, "correct": v[g].correct, "error": v[g].error,
     }
     for g in range(graded.reward.shape[1])
     for p, texts, v in zip(graded.problems, graded.texts, graded.verdicts)

@@ -1,7 +1,7 @@
 """What a policy does on the held-out problems and on each kind out of distribution, and diagnostics of a training step."""
 
 import dataclasses
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -19,21 +19,24 @@ from o1jax.verifiers.base import Problem
 
 
 def text_metrics(texts: Sequence[str]) -> dict[str, float]:
-  """What the words of completions say."""
-  return {"repetition_rate": repetition_rate(texts), **reflection_rates(texts)}
+  """What the words of completions say; no `repetition_rate` where none has a run of words."""
+  repeated = repetition_rate(texts)
+  return {**({} if repeated is None else {"repetition_rate": repeated}), **reflection_rates(texts)}
 
 
-def rewards_by_source(task: Task, graded: Graded, mean: float) -> dict[str, float]:
-  """`rewards/<source>/mean`: of all completions their `mean`; of a mixture each source's, and `prompts/<source>`."""
+def rewards_by_source(task: Task, graded: Graded, mean: float | None) -> dict[str, float]:
+  """`rewards/<source>/mean`: of all completions their `mean` (None: none was judged); of a mixture each source's, and
+  `prompts/<source>`."""
   if not task.shares:
-    return {f"rewards/{task.name}/mean": mean}
+    return {} if mean is None else {f"rewards/{task.name}/mean": mean}
   sources = np.asarray([problem.source for problem in graded.problems])
   told: dict[str, float] = {}
   for name in sorted(task.shares):
     there = sources == name
     told[f"prompts/{name}"] = float(there.sum())
-    if there.any():
-      told[f"rewards/{name}/mean"] = float(graded.reward[there].mean())
+    judged = graded.reward[there][~np.isnan(graded.reward[there])]
+    if judged.size:
+      told[f"rewards/{name}/mean"] = float(judged.mean())
   return told
 
 
@@ -110,4 +113,10 @@ def diagnosed(
     config.model, learned, config.rl.max_prompt, rollout.tokens.shape[1] - config.rl.max_prompt,
     passes=examined_passes(stage, config.rl), draws=(),
   )  # fmt: skip
-  return {**{name: float(value) for name, value in told.items()}, **tests}, spent
+  return {**measured(told), **tests}, spent
+
+
+def measured(figures: Mapping[str, Any]) -> dict[str, float]:
+  """Figures of `examine` as floats, without those that are NaN: means over nothing."""
+  values = {name: float(value) for name, value in figures.items()}
+  return {name: value for name, value in values.items() if not np.isnan(value)}

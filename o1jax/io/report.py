@@ -53,7 +53,7 @@ def _cells(figures: Mapping[str, Any], maj: str) -> list[str]:
     f"{figures[own]:.3f}" if own == maj else f"@{own.removeprefix('maj@')}: {figures[own]:.3f}",
     f"{figures['mean_length']:.1f}",
     f"{figures['tries_per_response']:.2f}",
-    f"{figures['success_per_try']:.3f}",
+    "-" if figures["success_per_try"] is None else f"{figures['success_per_try']:.3f}",
   ]
 
 

@@ -174,11 +174,10 @@ def reward_stats(credit: Credit) -> dict[str, Stat]:
   count = include.sum().astype(jnp.float32)
   mean = jnp.where(include, reward, 0.0).sum() / jnp.maximum(count, 1.0)
   squares = jnp.where(include, (reward - mean) ** 2, 0.0).sum()
-  one = jnp.ones(())
   groups = include.any(1, keepdims=True)
   level = (groups & same_reward(reward, include)).astype(jnp.float32)
   return {
     "reward": Mean(jnp.where(include, reward, 0.0).sum(), count),
-    "reward_std": Mean(jnp.sqrt(squares / jnp.maximum(count - 1.0, 1.0)), one),
+    "reward_std": Mean(jnp.sqrt(squares / jnp.maximum(count - 1.0, 1.0)), (count > 1).astype(jnp.float32)),
     "frac_reward_zero_std": Mean(level.sum(), groups.sum().astype(jnp.float32)),
   }

@@ -161,16 +161,21 @@ def credit_and_experience(
 ):
   """(Experience, statistics) of a verified rollout; `cfg` is the RLConfig.
 
-  `reward` f32[P, G] is the verifier's; the metric `reward` is of what is learned from: shaped by length, without
+  `reward` f32[P, G] is the verifier's, NaN where a completion was not judged, which leaves it out; the metric `reward` is of what is learned from: shaped by length, without
   completions left out, before a KL. logp_ref f32[B, L] is given where a KL term exists, and None else;
   value f32[B, L] where there is a critic.
   """
   stats: dict[str, Stat] = {}
+  judged = ~jnp.isnan(reward)
+  if greedy_reward is not None:
+    judged &= ~jnp.isnan(greedy_reward)[:, None]
+    greedy_reward = jnp.nan_to_num(greedy_reward)
+  reward = jnp.where(judged, reward, 0.0)
   if cfg.overlong.buffer or cfg.overlong.unfinished:
     added = length_reward(rollout, cfg.overlong, cfg.max_tokens)
     reward = reward + added.reshape(reward.shape)
     stats["rewards/length/mean"] = masked_mean(added, jnp.ones(added.shape, bool))
-  include = rollout.finished | (not cfg.overlong.mask)
+  include = (rollout.finished | (not cfg.overlong.mask)) & judged.reshape(-1)
   rollout = leave_out(rollout, include)
   logp_old = jnp.where(rollout.is_action, logp_old, 0.0)
   token = None

@@ -13,7 +13,7 @@ import optax
 
 from o1jax.config import RLConfig
 from o1jax.model.transformer import Decoder
-from o1jax.rl.objective import global_norms
+from o1jax.rl.objective import CLIP_MEANS, POLICY_LOSSES, RATIOS, global_norms, mean_of_tokens, token_ratio
 from o1jax.rl.sample import SampleConfig, generate
 from o1jax.rl.score import score
 from o1jax.rl.stages import Stage
@@ -26,13 +26,13 @@ EXACT = frozenset({"entropy", "kl_reverse", "kl_forward"})
 
 
 def _mean(value: Any, mask: jax.Array) -> jax.Array:
-  """Mean of f32[B, L] where bool[B, L]; 0 where there is nothing."""
-  return jnp.where(mask, value, 0.0).sum() / jnp.maximum(mask.sum(), 1)
+  """Mean of f32[B, L] where bool[B, L]; NaN where there is nothing."""
+  return jnp.where(mask, value, 0.0).sum() / mask.sum()
 
 
 def _a_completion(value: Any, mask: jax.Array) -> jax.Array:
-  """Mean over completions of the sum of f32[B, L] where bool[B, L]; completions of nothing are left out."""
-  return jnp.where(mask, value, 0.0).sum() / jnp.maximum(mask.any(1).sum(), 1)
+  """Mean over completions of the sum of f32[B, L] where bool[B, L]; completions of nothing are left out, NaN of none."""
+  return jnp.where(mask, value, 0.0).sum() / mask.any(1).sum()
 
 
 def _scores(params: Any, ref: Any, experience: Experience, strengths, *, model, stage, cfg) -> TokenScores:
@@ -46,7 +46,10 @@ def _scores(params: Any, ref: Any, experience: Experience, strengths, *, model, 
 def _by_term(
   state: TrainState, experience: Experience, strengths, *, model, stage
 ) -> tuple[dict[str, jax.Array], Any]:
-  """grad_norm/<term> of each term alone, grad_cosine/<term> to the policy's gradient, and that gradient."""
+  """grad_norm/<term> of each term alone, grad_cosine/<term> to the policy's gradient, and that gradient.
+
+  A cosine with a gradient of 0 is NaN.
+  """
   update = stage.update
   norms = global_norms(experience, update.max_tokens, update.segments)
   grads = {}
@@ -59,7 +62,7 @@ def _by_term(
   told = {f"grad_norm/{name}": value for name, value in norm.items()}
   for name in grads.keys() - {"policy"}:
     product = optax.tree.vdot(grads[name], grads["policy"])
-    told[f"grad_cosine/{name}"] = product / jnp.maximum(norm[name] * norm["policy"], 1e-20)
+    told[f"grad_cosine/{name}"] = product / (norm[name] * norm["policy"])
   return told, grads["policy"]
 
 
@@ -73,7 +76,8 @@ def _noise(
   signal = max(|g|^2 - trace, 0) estimates |E g|^2, as E |g|^2 = |E g|^2 + trace; and scale = trace / |g|^2 is the simple
   noise scale tr(Sigma) / |G|^2 of McCandlish et al. 2018 (eq. 2.9) over the number of prompts, with g for the true G.
   Groups count as independent: an advantage that is whitened over the batch, and the batch's own count of tokens, tie
-  them a little, which this does not see. {} where there is one group alone.
+  them a little, which this does not see; after refill rounds they are the groups that were chosen. {} where there is one
+  group alone; the scale of a gradient of 0 is NaN.
   """
   if groups < 2:
     return {}
@@ -93,12 +97,12 @@ def _noise(
   return {
     "grad_noise/trace": trace,
     "grad_noise/signal": jnp.maximum(square - trace, 0.0),
-    "grad_noise/scale": trace / jnp.maximum(square, 1e-20),
+    "grad_noise/scale": jnp.where(square > 0, trace / square, jnp.nan),
   }
 
 
 def _by_position(entropy: Any, mask: jax.Array, prompt: int) -> dict[str, jax.Array]:
-  """entropy_at/<first token of a bin>: mean entropy of the response tokens in each of 8 bins of position."""
+  """entropy_at/<first token of a bin>: mean entropy of the response tokens in each of 8 bins of position, NaN of none."""
   size = -(-(mask.shape[1] - prompt) // POSITIONS)
   starts = range(0, mask.shape[1] - prompt, size)
   cut = lambda a, first: a[:, prompt + first : prompt + first + size]
@@ -106,18 +110,27 @@ def _by_position(entropy: Any, mask: jax.Array, prompt: int) -> dict[str, jax.Ar
 
 
 def _moved(
-  new: jax.Array, experience: Experience, strengths: Strengths, cfg: RLConfig
+  new: jax.Array, experience: Experience, strengths: Strengths, stage: Stage, cfg: RLConfig
 ) -> dict[str, jax.Array]:
-  """ess: (sum w)^2 / (n sum w^2) of the ratios w after the step (Kish 1965); clipped/<sign of A>: tokens cut off then."""
+  """ess and clipped/{positive,negative} after the step, by the ratio that the loss has: a token's, or a completion's.
+
+  ess: (sum w)^2 / (n sum w^2) of the n ratios w (Kish 1965). clipped/<sign of A>: the share of what has that sign whose
+  gradient the loss cuts (cispo: whose weight it caps).
+  """
+  segments, kind = stage.update.segments, cfg.loss.kind
   mask, advantage = experience.is_action, experience.advantage
-  ratio = jnp.where(mask, jnp.exp(new - experience.logp_old), 0.0)
-  told = {"ess": ratio.sum() ** 2 / jnp.maximum(mask.sum() * (ratio**2).sum(), 1e-20)}
-  if cfg.loss.clip_high is not None:
-    up = mask & (advantage > 0)
-    told["clipped/positive"] = _mean((ratio > 1 + strengths.clip_high).astype(jnp.float32), up)
-  if cfg.loss.clip_low is not None:
-    down = mask & (advantage < 0)
-    told["clipped/negative"] = _mean((ratio < 1 - strengths.clip_low).astype(jnp.float32), down)
+  gap = jnp.where(mask, new - experience.logp_old, 0.0)
+  log_ratio = RATIOS.get(kind, token_ratio)(gap, experience, segments)
+  mean = lambda value, where: CLIP_MEANS.get(kind, mean_of_tokens)(
+    value, dataclasses.replace(experience, is_action=where), segments
+  ).value()
+  weight = jnp.exp(log_ratio - jnp.max(jnp.where(mask, log_ratio, -jnp.inf)))  # of any scale: it cancels
+  told = {"ess": mean(weight, mask) ** 2 / mean(weight**2, mask)}
+  cuts = POLICY_LOSSES[kind](log_ratio, new, advantage, strengths, cfg.loss)[1]
+  if cuts is not None:
+    cut = (cuts[0] | cuts[1]).astype(jnp.float32)
+    told["clipped/positive"] = mean(cut, mask & (advantage > 0))
+    told["clipped/negative"] = mean(cut, mask & (advantage < 0))
   return told
 
 
@@ -139,7 +152,8 @@ def examine(
 
   first_params: the policy the stage began with, to which `kl_reverse` = KL(pi || first) and `kl_forward` are exact
   over the vocabulary, nats a token; `kl_sequence` is the former summed over a completion's actions, nats a completion:
-  as the rollout is pi's, its expectation is the KL of whole completions. Consumes the key, which is the step's own.
+  as the rollout is pi's, its expectation is the KL of whole completions (after refill rounds, on the problems that were
+  chosen). What nothing was measured of is NaN. Consumes the key, which is the step's own.
   """
   experience, _ = recall(
     state, rollout, reward, greedy_reward, strengths, model=model, stage=stage, cfg=cfg, apart=apart
@@ -155,7 +169,7 @@ def examine(
     "kl_sequence": _a_completion(now.kl_reverse, mask),
     "kl_of_step": _mean(then.kl_forward, mask),
     **_by_position(now.entropy, mask, cfg.max_prompt),
-    **_moved(then.logp, experience, strengths, cfg),
+    **_moved(then.logp, experience, strengths, stage, cfg),
   }
   effective = in_force(strengths, state.controllers)
   experience = dataclasses.replace(

@@ -24,7 +24,7 @@ from o1jax.rl.refill import Drawn, Groups, refill_stats, refilled
 from o1jax.rl.sample import SampleConfig, generate, greedy
 from o1jax.rl.stages import Stage
 from o1jax.rl.step import improve
-from o1jax.rl.tally import tally
+from o1jax.rl.tally import of_chosen, tally
 from o1jax.types import PromptBatch, Rollout, Stat, Strengths, TrainState
 
 # (response tokens i32[B, R], which of them stand bool[B, R], a batch's task arrays) -> (reward f32[B], correct bool[B], parsed bool[B])
@@ -96,8 +96,8 @@ def paid(program: Program, proxy: Any, rollout: Rollout, verdict: jax.Array) -> 
 
 def sampled(
   program: Program, draw_problems: DrawProblems, params: Any, at: jax.Array, feed: Feed
-) -> tuple[Groups, jax.Array | None, Drawn]:
-  """(groups that a step at position `at` learns from, greedy rewards f32[P] of remax, what was drawn for them).
+) -> tuple[Groups, jax.Array | None, Drawn, dict[str, Stat]]:
+  """(groups that a step at position `at` learns from, greedy rewards f32[P] of remax, what was drawn, statistics of it).
 
   `feed` holds this step alone; a round's key is its step's, folded by the round.
   """
@@ -111,17 +111,20 @@ def sampled(
     return Groups(batch, rollout, reward, correct, start + jnp.arange(size))
 
   groups = draw(feed.train, 0)
+  told = fixed(tally(groups.rollout, groups.reward, groups.correct))
   drawn = Drawn(groups.rollout.is_action.sum(1)[None], jnp.zeros((), jnp.int32), groups.place)
   if cfg.refill:
     again = lambda made: draw(jax.random.fold_in(feed.refill, made), (made + 1) * size)
     groups, drawn = fixed(refilled(groups, again, cfg.refill, program.sampling.member_axis))
+    told |= of_chosen(fixed(tally(groups.rollout, groups.reward, groups.correct)))
+    told |= refill_stats(groups.reward, drawn.rounds)
   if cfg.advantage.kind != "remax":
-    return groups, None, drawn
+    return groups, None, drawn, told
   sampling = dataclasses.replace(program.sampling, draw=greedy)
   best = fixed(generated(groups.batch, feed.train, feed.strengths, samples=1, cfg=sampling))
   verdict = fixed(graded(program, best, groups.batch)[0])
   reward = fixed(paid(program, feed.proxy, best, verdict))[:, 0]
-  return groups, reward, drawn._replace(greedy=best.is_action.sum(1))
+  return groups, reward, drawn._replace(greedy=best.is_action.sum(1)), told
 
 
 def one_step(
@@ -129,16 +132,13 @@ def one_step(
 ) -> tuple[TrainState, jax.Array, dict[str, Stat], Drawn]:
   """(state, position in the order, statistics, what was drawn) after a rollout and its update; `feed` is this step's."""
   cfg = program.cfg
-  groups, greedy_reward, drawn = sampled(program, draw_problems, state.params, at, feed)
+  groups, greedy_reward, drawn, counted = sampled(program, draw_problems, state.params, at, feed)
   reward = fixed(paid(program, feed.proxy, groups.rollout, groups.reward))
   state, told = improve(
     state, groups.rollout, reward, greedy_reward, feed.minibatch, feed.strengths,
     model=program.model, stage=program.stage, cfg=cfg, apart=fixed,
   )  # fmt: skip
-  told |= fixed(tally(groups.rollout, groups.reward, groups.correct))
-  if cfg.refill:
-    told |= refill_stats(groups.reward, drawn.rounds)
-  return state, at + cfg.prompts * (1 + drawn.rounds), told, drawn
+  return state, at + cfg.prompts * (1 + drawn.rounds), {**told, **counted}, drawn
 
 
 def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program) -> tuple[TrainState, Told]:
@@ -154,7 +154,7 @@ def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program)
     (state, at, first_bad), (index, feed) = carry, now
     feed = dataclasses.replace(feed, proxy=proxy)
     moved, at, stats, drawn = one_step(program, draw_problems, state, at, feed)
-    finite = jnp.isfinite(stats["loss"].result()[""]) & jnp.isfinite(stats["grad_norm"].result()[""])
+    finite = jnp.isfinite(stats["loss"].value()) & jnp.isfinite(stats["grad_norm"].value())
     first_bad = jnp.where(finite, first_bad, jnp.minimum(first_bad, index))
     frozen = first_bad < steps
     state = jax.tree.map(lambda new, old: jnp.where(frozen, old, new), moved, state)

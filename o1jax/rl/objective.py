@@ -120,9 +120,10 @@ def ppo_clip(log_ratio, logp, advantage, strengths, cfg):
 
 
 def dual_clip(log_ratio, logp, advantage, strengths, cfg):
-  """ppo_clip, and for A < 0 no more than -c A (Ye et al. 2020, eq. 5)."""
-  loss, clips = ppo_clip(log_ratio, logp, advantage, strengths, cfg)
-  return jnp.where(advantage < 0, jnp.minimum(loss, -cfg.dual * advantage), loss), clips
+  """ppo_clip, and for A < 0 no more than -c A, which cuts the gradient above r = c (Ye et al. 2020, eq. 5)."""
+  loss, (low, high) = ppo_clip(log_ratio, logp, advantage, strengths, cfg)
+  beyond = (jnp.exp(log_ratio) > cfg.dual) & (advantage < 0)
+  return jnp.where(advantage < 0, jnp.minimum(loss, -cfg.dual * advantage), loss), (low, high | beyond)
 
 
 def cispo(log_ratio, logp, advantage, strengths, cfg):
@@ -152,7 +153,7 @@ POLICY_LOSSES = {
 }
 
 
-def _token_ratio(log_ratio: jax.Array, experience: Experience, segments: int) -> jax.Array:
+def token_ratio(log_ratio: jax.Array, experience: Experience, segments: int) -> jax.Array:
   del experience, segments
   return log_ratio
 
@@ -170,7 +171,7 @@ def _sum_ratio(log_ratio: jax.Array, experience: Experience, segments: int) -> j
 RATIOS = {"gspo": _mean_ratio, "rloo": _sum_ratio}
 
 
-def _mean_of_tokens(value: jax.Array, experience: Experience, segments: int) -> Mean:
+def mean_of_tokens(value: jax.Array, experience: Experience, segments: int) -> Mean:
   del segments
   return masked_mean(value, experience.is_action)
 
@@ -206,7 +207,7 @@ LEFT_OF_LOSS = {"none": _whole, "clip_cov": _clip_cov, "kl_cov": _whole}
 def _policy(cfg: LossConfig, segments: int, left_of: Callable = _whole) -> Apply:
   """`left_of`: what is left of the loss of each token, (f32[B, L], Experience) -> f32[B, L]."""
   loss_of, aggregate = POLICY_LOSSES[cfg.kind], AGGREGATIONS[cfg.aggregation]
-  ratio_of, clip_mean = RATIOS.get(cfg.kind, _token_ratio), CLIP_MEANS.get(cfg.kind, _mean_of_tokens)
+  ratio_of, clip_mean = RATIOS.get(cfg.kind, token_ratio), CLIP_MEANS.get(cfg.kind, mean_of_tokens)
 
   def apply(scores, experience, strengths, norms):
     """This micro-batch's share of the policy loss, and its statistics."""

@@ -41,8 +41,8 @@ class Drawn(NamedTuple):
 
 
 def level(reward: jax.Array) -> jax.Array:
-  """bool[P]: groups of reward f32[P, G] whose rewards are all equal."""
-  return same_reward(reward, jnp.ones(reward.shape, bool))[:, 0]
+  """bool[P]: groups of reward f32[P, G] whose rewards are all equal, NaN (not judged) left out."""
+  return same_reward(reward, ~jnp.isnan(reward))[:, 0]
 
 
 @jax.jit

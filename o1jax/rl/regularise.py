@@ -192,10 +192,10 @@ def first_coefficients(controllers: tuple[Controller, ...]) -> dict[str, jax.Arr
 def moved(
   controllers: tuple[Controller, ...], held: dict[str, jax.Array], stats: dict[str, Stat], completions: int
 ) -> dict[str, jax.Array]:
-  """The coefficients of the next training step; what was not measured as a finite number moves none."""
+  """The coefficients of the next training step; what was not measured, or not as a finite number, moves none."""
   new = dict(held)
   for controller in controllers:
-    old, measured = held[controller.name], stats[controller.measure].result()[""]
+    old, measured = held[controller.name], stats[controller.measure].value()
     value = controller.move(old, measured, completions)
     new[controller.name] = jnp.where(jnp.isfinite(measured), value, old)
   return new

@@ -14,12 +14,12 @@ def reflection_rates(texts: Sequence[str]) -> dict[str, float]:
   return {f"reflection/{word}_rate": total / count for word, total in found.items()}
 
 
-def repetition_rate(texts: Sequence[str]) -> float:
-  """Share of runs of four words that stood before in the same completion, over all completions."""
+def repetition_rate(texts: Sequence[str]) -> float | None:
+  """Share of runs of four words that stood before in the same completion, over all completions; None: there are none."""
   runs = repeated = 0
   for text in texts:
     words = text.split()
     seen = [tuple(words[i : i + RUN]) for i in range(len(words) - RUN + 1)]
     runs += len(seen)
     repeated += len(seen) - len(set(seen))
-  return repeated / max(runs, 1)
+  return repeated / runs if runs else None

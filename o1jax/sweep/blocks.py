@@ -106,7 +106,8 @@ def _shown(told: Chunk, course: Course) -> dict[str, float]:
   """Means of the last step over the members that still learn."""
   alive = [j for j, bad in enumerate(course.bad) if bad is None]
   names = ("reward", "loss", "accuracy") if alive else ()
-  return {name: float(told.metrics[name][alive, -1].mean()) for name in names}
+  means = {name: told.metrics[name][alive, -1].mean() for name in names}
+  return {name: float(mean) for name, mean in means.items() if mean is not np.ma.masked}
 
 
 def _diagnosed(fleet: Fleet, states: Any, firsts: Any, course: Course) -> dict[int, dict[str, float]]:
@@ -117,7 +118,7 @@ def _diagnosed(fleet: Fleet, states: Any, firsts: Any, course: Course) -> dict[i
     if course.bad[j] is not None:
       continue
     told, _ = _told_by_tests(fleet, tests, j, cfg.problems, cfg.samples)
-    out[j] = {**{name: float(values[j]) for name, values in figures.items()}, **told}
+    out[j] = {**ev.measured({name: values[j] for name, values in figures.items()}), **told}
     spent = _diagnostic_flops(fleet, _sizes(fleet, member, course.cursors[j], _of(drawn, j)))
     course.where[j] = dataclasses.replace(course.where[j], flops=course.where[j].flops + spent)
   return out
@@ -190,7 +191,8 @@ def _write(
       step, where = block.first + course.done + n + 1, course.where[j]
       spent = _spent(fleet, where.cursor, _sizes(fleet, member, where.cursor, _of(told.drawn, j, n)))
       course.where[j] = where = where.after(step, "rl", spent, where.seconds.get("rl", 0.0) + each)
-      metrics = {name: float(values[j, n]) for name, values in told.metrics.items()}
+      measured = {name: values[j, n] for name, values in told.metrics.items()}
+      metrics = {name: float(value) for name, value in measured.items() if value is not np.ma.masked}
       metrics |= {"step_time": each, "num_tokens": float(where.tokens), **where.flops.metrics()}
       log.metrics(step, "rl", {**metrics, **(figures.get(j, {}) if n == 0 else {})})
     if told.first_bad[j] < fleet.chunk:
@@ -239,7 +241,29 @@ def first_values(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def tail_means(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  """`last/<metric>`: means over the last quarter of a member's RL steps, of what each step says."""
+  """`last/<metric>`: means over the last quarter of a member's RL steps, of those that have the metric.
+
+  A mean over some completions alone (the wrong ones, those of a source) weighs each step by how many those were.
+  """
   tail = lines[-max(int(len(lines) * TAIL), 1) :]
-  names = [name for name in tail[-1] if all(name in line for line in tail)]
-  return {f"last/{name}": float(np.mean([line[name] for line in tail])) for name in names}
+  names = dict.fromkeys(name for line in tail for name in line)
+  means = {name: _pooled(name, [line for line in tail if name in line]) for name in names}
+  return {f"last/{name}": mean for name, mean in means.items() if mean is not None}
+
+
+def _pooled(name: str, lines: Sequence[Mapping[str, float]]) -> float | None:
+  """Mean of a metric over lines that have it, weighed by `_share`; None where no line has any weight."""
+  weights = np.asarray([_share(name, line) for line in lines])
+  if not weights.sum() > 0:
+    return None
+  return float(np.average([line[name] for line in lines], weights=weights))
+
+
+def _share(name: str, line: Mapping[str, float]) -> float:
+  """What a step's mean counts for beside those of other steps: proportional to the completions that it is of."""
+  if name == "correct/mean_length":
+    return line["accuracy"]
+  if name == "incorrect/mean_length":
+    return 1.0 - line["accuracy"]
+  source = name.removeprefix("rewards/").removesuffix("/mean")
+  return line.get(f"prompts/{source}", 1.0)

@@ -147,7 +147,9 @@ def diagnose(
   draw_problems = functools.partial(gather, pool, probe.feed.order, program.cfg.prompts)
   now = jax.tree.map(lambda a: a[0], dataclasses.replace(probe.feed, proxy=None, frozen=None))
   now = dataclasses.replace(now, proxy=probe.feed.proxy)
-  groups, greedy_reward, drawn = sampled(program, draw_problems, state.params, jnp.zeros((), jnp.int32), now)
+  groups, greedy_reward, drawn, _ = sampled(
+    program, draw_problems, state.params, jnp.zeros((), jnp.int32), now
+  )
   reward = paid(program, now.proxy, groups.rollout, groups.reward)
   figures = examine(
     state, probe.first_params, groups.rollout, reward, greedy_reward, now.minibatch, now.strengths,
@@ -159,7 +161,7 @@ def diagnose(
 class Chunk(NamedTuple):
   """What a call reports, on the host."""
 
-  metrics: dict[str, np.ndarray]  # f32[M, N]
+  metrics: dict[str, np.ma.MaskedArray]  # f32[M, N]
   drawn: Drawn  # each with leading M, N
   first_bad: np.ndarray  # i32[M], N where all steps were finite
   seconds: float  # that the call took
@@ -307,7 +309,7 @@ class Fleet:
     began = time.perf_counter()
     states, told = self._run(states, self.feed(done, self.chunk, cursors, bad), self.pool)
     stats, drawn, first_bad = jax.device_get(told)
-    metrics = {name: np.asarray(values) for name, values in divided(stats).items()}
+    metrics = divided(stats)
     metrics[f"rewards/{self.block.setup.task.name}/mean"] = metrics.pop("rewards/task/mean")
     return states, Chunk(metrics, drawn, first_bad, time.perf_counter() - began)
 

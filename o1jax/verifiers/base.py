@@ -23,7 +23,7 @@ class Problem:
 class Verdict:
   """What a verifier says of one completion."""
 
-  reward: float
+  reward: float  # NaN where nobody judged it, so that nothing can be learned from it
   correct: bool
   parsed: str | None  # the answer that was read off the completion, None where there is none
   error: str | None = None  # None | "wrong" | "unparsable" | "timeout" | "crashed" | "policy"

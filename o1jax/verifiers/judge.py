@@ -225,7 +225,8 @@ def make_verify(score: Score, ask: Ask, threshold: float = 0.5) -> Verify:
 
   A completion that cannot be asked about (no letter or digit, or more than MAX_TEXT characters) is "unparsable" and costs
   nothing. Each distinct prompt is asked once: the same completion of the same problem has one verdict in a call. Where the
-  judge gave no opinion the reward is 0 and `error` says why.
+  judge gave no opinion the reward is 0 and `error` says why; where it was not heard (a timeout, a lost connection) it is
+  NaN, so that the completion is left out of its group and of the loss.
   """
 
   def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
@@ -244,7 +245,12 @@ def _askable(text: str) -> bool:
 
 
 def to_verdict(opinion: Opinion, threshold: float) -> Verdict:
-  """The verdict that an opinion comes to. Raises ValueError where its reward lies outside [0, 1] or is no number."""
+  """The verdict that an opinion comes to: a reward of NaN where the judge was not heard ("timeout", "crashed").
+
+  Raises ValueError where its reward lies outside [0, 1] or is no number.
+  """
+  if opinion.error in ("timeout", "crashed"):
+    return Verdict(reward=math.nan, correct=False, parsed=None, error=opinion.error)
   if opinion.reward is None:
     return Verdict(reward=0.0, correct=False, parsed=opinion.said, error=opinion.error or "unparsable")
   if not 0.0 <= opinion.reward <= 1.0:

@@ -33,8 +33,8 @@ from o1jax.rl.refill import Groups, fill, level, places, refill_stats
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
 from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import improve
-from o1jax.rl.tally import tally
-from o1jax.types import PromptBatch, divided, resolve_stats
+from o1jax.rl.tally import of_chosen, tally
+from o1jax.types import PromptBatch, divided
 
 VOCAB, LP, R, P, G, STEPS = 24, 5, 20, 2, 4, 20
 STOP = 2
@@ -113,6 +113,10 @@ def begin(kind: str, seed: int):
   return first_state(program(kind).stage, first_params(stream_key(seed, "init", 0)))
 
 
+def tallied(groups: Groups) -> dict:
+  return tally(groups.rollout, groups.reward, groups.correct)
+
+
 def loop(kind: str, seed: int):
   """(state, metrics) of the stepwise loop: each phase a program of its own, verdicts through the host."""
   told, state, run, at = [], begin(kind, seed), program(kind), 0
@@ -122,7 +126,7 @@ def loop(kind: str, seed: int):
     key, again, split = (stream_key(seed, stream, i + 1) for stream in ("train", "refill", "minibatch"))
     draw = functools.partial(stepwise, run, state.params, strengths)
     problems = lambda at: jax.tree.map(lambda a: a[order[at : at + P]], POOL)
-    groups = draw(problems(at), key)
+    groups = first_draw = draw(problems(at), key)
     at, rounds = at + P, 0
     while rounds < run.cfg.refill and level(groups.reward).any():
       fresh = draw(problems(at), jax.random.fold_in(again, rounds))
@@ -136,10 +140,10 @@ def loop(kind: str, seed: int):
     state, learned = improve(
       state, groups.rollout, groups.reward, first, split, strengths, model=run.model, stage=run.stage, cfg=run.cfg
     )  # fmt: skip
-    stats = {**learned, **tally(groups.rollout, groups.reward, groups.correct)}
-    stats |= refill_stats(groups.reward, rounds) if run.cfg.refill else {}
-    told.append(resolve_stats(stats))
-  return state, {name: np.float32([step[name] for step in told]) for name in told[0]}
+    stats = {**learned, **tallied(first_draw)}
+    stats |= {**of_chosen(tallied(groups)), **refill_stats(groups.reward, rounds)} if run.cfg.refill else {}
+    told.append(divided(stats))
+  return state, {name: np.ma.stack([step[name] for step in told]).filled(np.nan) for name in told[0]}
 
 
 def stepwise(run: Program, params, strengths, batch, key, samples: int = G, cfg=None) -> Groups:
@@ -162,7 +166,7 @@ def alone(kind: str, seed: int):
 
 
 def metrics_of(told: Told) -> dict[str, np.ndarray]:
-  return {name: np.asarray(value) for name, value in divided(told.stats).items()}
+  return {name: value.filled(np.nan) for name, value in divided(told.stats).items()}
 
 
 def assert_same(left, right) -> None:

@@ -21,7 +21,7 @@ from o1jax.rl.stages import first_state, judge_passes, rl_stage, step_flops, str
 from o1jax.rl.step import improve
 from o1jax.rl.tally import tally
 from o1jax.scaling.compute import Sizes, pass_flops
-from o1jax.types import Rollout, divided
+from o1jax.types import Rollout, divided, resolve_stats
 
 V, LP, R, P, G, STOP = 16, 4, 12, 2, 3, 1
 MODEL = ModelConfig(width=16, layers=2, heads=2, kv_heads=1, head_dim=8, mlp=32, vocab=V)
@@ -218,7 +218,7 @@ def test_fused_steps_with_a_proxy_are_the_loops() -> None:
       loop, rollout, reward, None, given.minibatch[i], now, model=DECODER, stage=run.stage, cfg=run.cfg
     )
     stats = {**learned, **tally(rollout, verdict.reshape(P, G), correct)}
-    seen.append({name: float(value) for name, value in divided(stats).items()})
+    seen.append(resolve_stats(stats))
   ours = divided(told.stats)
   for name in ("reward", "accuracy", "rewards/task/mean", "loss", "grad_norm", "entropy"):
     np.testing.assert_allclose(ours[name], [step[name] for step in seen], atol=1e-5, rtol=1e-5, err_msg=name)

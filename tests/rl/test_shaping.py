@@ -23,8 +23,10 @@ from o1jax.config import (
 )
 from o1jax.rl.batch import credit_and_experience
 from o1jax.rl.objective import AGGREGATIONS, global_norms, objective, rl_terms
+from o1jax.rl.regularise import moved, rl_controllers
 from o1jax.rl.shaping import length_reward
 from o1jax.rl.stages import rl_stage, strengths_at
+from o1jax.rl.tally import tally
 from o1jax.types import Experience, Rollout, TokenScores, resolve_stats
 
 R = 6
@@ -46,7 +48,7 @@ def rollout_of(finished=FINISHED) -> Rollout:
 
 def config(overlong=OverlongConfig(), importance=ImportanceConfig(), **changes) -> RLConfig:
   old = "learner" if importance.cap is not None else "sampler"
-  fields = dict(loss=LossConfig("reinforce", logp_old=old), advantage=AdvantageConfig("dr_grpo"), **changes)
+  fields = {"loss": LossConfig("reinforce", logp_old=old), "advantage": AdvantageConfig("dr_grpo"), **changes}
   cfg = RLConfig(
     steps=2, prompts=2, samples=2, max_tokens=R, overlong=overlong, importance=importance, **fields
   )
@@ -55,12 +57,12 @@ def config(overlong=OverlongConfig(), importance=ImportanceConfig(), **changes) 
 
 
 def learned(
-  cfg: RLConfig, rollout=None, logp_old=SAMPLER, logp_ref=None
+  cfg: RLConfig, rollout=None, logp_old=SAMPLER, logp_ref=None, reward=REWARD, greedy=None
 ) -> tuple[np.ndarray, Experience, dict]:
   """(d loss / d log-probs, the experience, metrics)."""
   strength = np.float32(cfg.kl.coef)
   rollout = rollout_of() if rollout is None else rollout
-  experience, told = credit_and_experience(rollout, REWARD, None, logp_old, logp_ref, strength, cfg=cfg)
+  experience, told = credit_and_experience(rollout, reward, greedy, logp_old, logp_ref, strength, cfg=cfg)
   norms = global_norms(experience, R, 1)
   scores = TokenScores(LEARNER, np.abs(LEARNER), np.abs(LEARNER), np.abs(LEARNER))
   zero = jnp.float32(0.0)
@@ -153,7 +155,7 @@ def test_a_truncated_completion_enters_neither_baseline_nor_loss(aggregation) ->
 def test_a_batch_of_truncated_completions_teaches_nothing() -> None:
   gradient, _, told = learned(config(OverlongConfig(mask=True)), rollout_of(np.zeros(4, bool)))
   np.testing.assert_array_equal(gradient, 0.0)
-  assert told["reward"] == told["loss/policy"] == 0.0
+  assert not {"reward", "loss/policy"} & told.keys()
 
 
 def test_a_truncated_completion_pays_no_kl() -> None:
@@ -245,3 +247,50 @@ def test_without_strength_the_gradient_is_bitwise_that_without_it() -> None:
   np.testing.assert_array_equal(
     learned(on)[0], learned(off)[0]
   )  # sampler and learner agree: every weight is 1
+
+
+# Completions that nobody judged
+
+
+def test_a_completion_that_was_not_judged_is_left_out_of_its_group_and_the_loss() -> None:
+  reward = np.float32([[1.0, np.nan], [0.0, 0.75]])
+  gradient, experience, told = learned(config(), reward=reward)
+  assert not np.any(gradient[:2]) and np.any(gradient[2])  # alone in its group, the other one has no baseline
+  assert experience.is_action.any(1).tolist() == [True, False, True, True]
+  np.testing.assert_allclose(gradient[2:], -np.where(ACTION, centred(REWARD), 0.0)[2:] / 17, rtol=1e-6)
+  assert told["reward"] == pytest.approx(1.75 / 3)
+  remax = config(advantage=AdvantageConfig("remax"))
+  gradient, _, told = learned(remax, reward=REWARD, greedy=np.float32([np.nan, 0.5]))
+  assert not np.any(gradient[:2]) and np.isfinite(gradient).all() and np.any(gradient[2:])
+
+
+# Means over nothing
+
+
+def test_a_step_without_an_action_tells_no_figure_that_it_did_not_measure() -> None:
+  cfg = config(
+    OverlongConfig(mask=True), kl=KLConfig(0.1, "k3", target=0.1, horizon=32), entropy=0.01, entropy_target=1.0,
+    entropy_rate=0.01,
+  )  # fmt: skip
+  rollout = rollout_of(np.zeros(4, bool))
+  experience, told = credit_and_experience(rollout, REWARD, None, SAMPLER, LEARNER, np.float32(0.1), cfg=cfg)
+  strengths = dataclasses.replace(STRENGTHS, kl=jnp.float32(0.1), entropy=jnp.float32(0.01))
+  scores = TokenScores(LEARNER, np.abs(LEARNER))
+  _, stats = objective(rl_terms(cfg))(scores, experience, strengths, global_norms(experience, R, 1))
+  told = resolve_stats({**told, **stats})
+  assert told.keys() == {"kl/coef", "entropy/coef"}
+  held = {"kl": jnp.float32(0.1), "entropy": jnp.float32(0.01)}
+  after = moved(rl_controllers(cfg), held, stats, 4)
+  assert {name: float(value) for name, value in after.items()} == {n: float(v) for n, v in held.items()}
+
+
+def test_lengths_of_no_completion_are_not_told() -> None:
+  told = resolve_stats(tally(rollout_of(), np.ones((2, 2), np.float32), np.ones(4, bool)))
+  assert "incorrect/mean_length" not in told and told["correct/mean_length"] == LENGTHS.mean()
+  reward = np.float32([[np.nan, 0.0], [1.0, np.nan]])
+  told = resolve_stats(tally(rollout_of(), reward, np.array([False, False, True, False])))
+  assert (told["accuracy"], told["rewards/task/mean"], told["incorrect/mean_length"]) == (
+    0.5,
+    0.5,
+    LENGTHS[1],
+  )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from o1jax.config import (
@@ -21,6 +22,7 @@ from o1jax.config import (
 )
 from o1jax.io.run_config import with_overrides
 from o1jax.rl.stages import Stage, rl_stage, strengths_at, without_strengths
+from o1jax.sweep.blocks import tail_means
 from o1jax.sweep.members import cold_start_key, groups_of, kept_terms, members_of
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32)
@@ -166,3 +168,36 @@ def test_what_an_arm_cannot_change_names_arm_and_field(overrides, line) -> None:
 def test_a_seed_out_of_range_is_named() -> None:
   with pytest.raises(ConfigError, match=r"arm arm0: seed: must lie in \[0, 2\*\*32\)"):
     swept({}, seeds=(2**32,))
+
+
+# Means over a member's last steps
+
+
+@pytest.mark.parametrize("accuracy", [0.9, 0.993, 0.2])
+def test_lengths_of_some_completions_are_pooled_over_steps(accuracy: float) -> None:
+  # 16 completions a step; right ones have 30 tokens on average and wrong ones 40, and a step may have none of one kind.
+  rng = np.random.default_rng(0)
+  lines = []
+  for _ in range(4000):
+    right = rng.random(16) < accuracy
+    length = np.where(right, 30.0, 40.0) + rng.normal(0, 4, 16)
+    line = {"accuracy": right.mean(), "correct/mean_length": length[right].mean() if right.any() else None}
+    line["incorrect/mean_length"] = None if right.all() else length[~right].mean()
+    lines.append({name: value for name, value in line.items() if value is not None})
+  told = tail_means(lines)
+  assert told["last/incorrect/mean_length"] == pytest.approx(40, abs=0.5)
+  assert told["last/correct/mean_length"] == pytest.approx(30, abs=0.5)
+  assert told["last/accuracy"] == np.mean([line["accuracy"] for line in lines[3000:]])
+
+
+def test_a_step_that_lacks_a_metric_leaves_the_others_theirs() -> None:
+  lines = [
+    {"accuracy": 0.5, "rewards/a/mean": 1.0, "prompts/a": 1.0, "incorrect/mean_length": 8.0},
+    {"accuracy": 1.0, "rewards/a/mean": 0.0, "prompts/a": 3.0},
+    {"accuracy": 1.0, "prompts/a": 0.0},
+    {"accuracy": 0.0, "rewards/a/mean": 0.0, "prompts/a": 4.0, "incorrect/mean_length": 2.0},
+  ]
+  told = tail_means(lines * 4)  # the last quarter of them
+  assert told["last/incorrect/mean_length"] == pytest.approx((0.5 * 8 + 2) / 1.5)
+  assert told["last/rewards/a/mean"] == pytest.approx(1 / 8)
+  assert "last/incorrect/mean_length" not in tail_means([{"accuracy": 1.0}] * 4)

@@ -220,10 +220,16 @@ def test_what_cannot_be_asked_about_costs_nothing(completion: str) -> None:
   assert verify([], []) == []
 
 
-@pytest.mark.parametrize("error", ["unparsable", "timeout", "crashed"])
-def test_an_opinion_that_was_not_given_is_no_reward(error: str) -> None:
+@pytest.mark.parametrize(
+  ("error", "reward"), [("unparsable", 0.0), ("timeout", math.nan), ("crashed", math.nan)]
+)
+def test_an_opinion_that_was_not_given_is_no_reward(error: str, reward: float) -> None:
   verify = judge.make_verify(lambda prompts: [Opinion(None, error)], lambda problem, completion: completion)
-  assert verify([SUM], ["4"]) == [Verdict(0.0, False, None, error)]
+  (verdict,) = verify([SUM], ["4"])
+  assert verdict.reward == pytest.approx(
+    reward, nan_ok=True
+  )  # NaN: not heard, so that nothing is learned from it
+  assert (verdict.correct, verdict.parsed, verdict.error) == (False, None, error)
 
 
 @pytest.mark.parametrize("reward", [math.nan, 1.5, -0.1])
