@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.config import LossConfig, RLConfig
-from o1jax.rl.regularise import EXACT_KL, KL_ESTIMATORS
+from o1jax.rl.regularise import EXACT_KL, KL_ESTIMATORS, bounded
 from o1jax.rl.value import clipped_error, squared_error, value_loss
 from o1jax.types import Experience, Max, Mean, Norms, Stat, Strengths, TokenScores, masked_max, masked_mean
 
@@ -213,7 +213,7 @@ def _policy(cfg: LossConfig, segments: int, left_of: Callable = _whole) -> Apply
     mask = experience.is_action
     logp = jnp.where(mask, scores.logp, 0.0)
     log_ratio = ratio_of(jnp.where(mask, scores.logp - experience.logp_old, 0.0), experience, segments)
-    loss, clips = loss_of(log_ratio, logp, experience.advantage, strengths, cfg)
+    loss, clips = loss_of(bounded(log_ratio), logp, experience.advantage, strengths, cfg)
     gap = jnp.abs(jax.lax.stop_gradient(logp) - experience.logp_sampler)
     stats: dict[str, Stat] = {
       "logp_gap/mean": masked_mean(gap, mask),
@@ -253,7 +253,8 @@ def _sampled_kl(cfg: RLConfig, segments: int) -> Apply:
     gap = _gap(scores, experience)
     value = estimate(gap)
     if cfg.kl.times_ratio:
-      value = value * jnp.exp(jnp.where(experience.is_action, scores.logp - experience.logp_old, 0.0))
+      log_ratio = jnp.where(experience.is_action, scores.logp - experience.logp_old, 0.0)
+      value = value * jnp.exp(bounded(log_ratio))
     share = aggregate(value * experience.weight, experience, norms, segments)
     return strengths.kl * share, _kl_stats(gap, experience.is_action, strengths)
 

@@ -83,6 +83,15 @@ def test_sampler_and_learner_agree_in_bfloat16() -> None:
   assert (logp != 0).sum() > 50 and model.cfg.dtype == "bfloat16"
 
 
+def test_the_sampler_widens_no_bfloat16_table() -> None:
+  model, params = tiny(dtype="bfloat16")
+  cfg = SampleConfig(max_tokens=R, stop_tokens=(STOP,))
+  given = (params, prompts(), stream_key(0, "train", 1), still(1.0))
+  text = generate.lower(*given, model=model, samples=G, cfg=cfg).as_text()
+  assert "(tensor<30x32xf32>) -> tensor<30x32xbf16>" in text
+  assert "(tensor<30x32xbf16>) -> tensor<30x32xf32>" not in text
+
+
 def test_padding_and_batch_change_no_token() -> None:
   model, params = tiny()
   base = draw(model, params, prompts())
