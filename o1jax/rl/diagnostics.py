@@ -14,6 +14,7 @@ import optax
 from o1jax.config import RLConfig
 from o1jax.model.transformer import Decoder
 from o1jax.rl.objective import global_norms
+from o1jax.rl.regularise import bounded
 from o1jax.rl.sample import SampleConfig, generate
 from o1jax.rl.score import score
 from o1jax.rl.stages import Stage
@@ -110,7 +111,7 @@ def _moved(
 ) -> dict[str, jax.Array]:
   """ess: (sum w)^2 / (n sum w^2) of the ratios w after the step (Kish 1965); clipped/<sign of A>: tokens cut off then."""
   mask, advantage = experience.is_action, experience.advantage
-  ratio = jnp.where(mask, jnp.exp(new - experience.logp_old), 0.0)
+  ratio = jnp.where(mask, jnp.exp(bounded(new - experience.logp_old)), 0.0)
   told = {"ess": ratio.sum() ** 2 / jnp.maximum(mask.sum() * (ratio**2).sum(), 1e-20)}
   if cfg.loss.clip_high is not None:
     up = mask & (advantage > 0)

@@ -16,8 +16,8 @@ from o1jax.model.transformer import (
   Context,
   Decoder,
   cast_params,
-  init_params,
   embed,
+  init_params,
   rope_frequencies,
   rotate,
 )
