@@ -23,6 +23,7 @@ MASKED = -1e30  # finite, so that a row with nothing to attend to gives no NaN
 ALL_KEYS = 2**30  # a window wider than any sequence
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+VECTORS = ("scale", "qkv_bias")  # parameters that are no matrices: never cast, and without weight decay
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "silu": nn.silu,
   "gelu_tanh": functools.partial(nn.gelu, approximate=True),
@@ -91,11 +92,34 @@ def rotations(frequencies: np.ndarray, position: jax.Array, bound: int) -> tuple
   return (look_up(np.cos(angle)), look_up(np.sin(angle))), which.reshape(-1).astype(np.int32)
 
 
-def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
-  """Rotary positions on x f[N, T, K, g, h], halves paired (x[i], x[i + h/2]); rotation (cos, sin) f32[N, T, h / 2]."""
+def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array], scale: float = 1.0) -> jax.Array:
+  """Rotary positions on x f[N, T, K, g, h], halves paired (x[i], x[i + h/2]); rotation (cos, sin) f32[N, T, h / 2].
+
+  The result is multiplied by `scale` while it is float32 still: 1/12 is 0.0835 in bfloat16.
+  """
   cos, sin = (a[:, :, None, None] for a in rotation)
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+  turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+  return (turned * scale).astype(x.dtype)
+
+
+@jax.custom_vjp
+def embed(table: jax.Array, tokens: jax.Array) -> jax.Array:
+  """Rows f[..., D] of `table` f[V, D] at `tokens` i32[...], in the table's dtype.
+
+  The gradient is summed in float32 and rounded once: in bfloat16 a sum stalls when an addend is below 1/256 of it, which
+  a frequent token's row reaches at once.
+  """
+  return table[tokens]
+
+
+def _embed_back(saved: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, None]:
+  table, tokens = saved
+  total = jnp.zeros(table.shape, jnp.float32).at[tokens].add(slope.astype(jnp.float32))
+  return total.astype(table.dtype), None
+
+
+embed.defvjp(lambda table, tokens: (table[tokens], (table, tokens)), _embed_back)
 
 
 def softcap(x: jax.Array, cap: float) -> jax.Array:
@@ -182,12 +206,12 @@ class Attention(nn.Module):
     mixed = jnp.einsum("ntd,dkgh->ntkgh", x, kernel.astype(x.dtype))
     if cfg.qkv_bias:
       zeros = logical(nn.initializers.zeros_init(), names[1:])
-      mixed = mixed + self.param("qkv_bias", zeros, shape[1:], jnp.float32).astype(x.dtype)
+      bias = self.param("qkv_bias", zeros, shape[1:], jnp.float32)
+      mixed = (mixed.astype(jnp.float32) + bias).astype(x.dtype)  # so that its gradient is summed in float32
     q, k, v = jax.lax.split(mixed, (group, 1, 1), axis=3)
     q, k = QK_NORMS[cfg.qk_norm](cfg, q, k)
-    q, k = rotate(q, rotation), rotate(k, rotation)[:, :, :, 0]
     scale = cfg.head_dim**-0.5 if cfg.query_scale is None else cfg.query_scale
-    q = (q * scale).transpose(0, 2, 3, 1, 4)
+    q, k = rotate(q, rotation, scale).transpose(0, 2, 3, 1, 4), rotate(k, rotation)[:, :, :, 0]
     made = KV(k.transpose(0, 2, 3, 1), v[:, :, :, 0].transpose(0, 2, 1, 3))
     if cache is not None:
       made, own_keys = _write(cache[0], made, index), cache[1]
@@ -315,7 +339,8 @@ class Decoder(nn.Module):
     Positions lie below the number of keys there is room for: T, or the cache's, and the prefix's.
     """
     cfg = self.cfg
-    x = self.embedding[tokens].astype(DTYPES[cfg.dtype])
+    x = embed(self.embedding, tokens).astype(DTYPES[cfg.dtype])
+    # In bfloat16 the factor is rounded too (sqrt 3072 to 55.5), as in the published Gemma.
     x = nn.with_logical_constraint(x * cfg.embed_scale, ("batch", "length", "embed_act"))
     windows = np.broadcast_to(np.asarray([w or ALL_KEYS for w in cfg.window], np.int32), (cfg.layers,))
     layers_of = lambda context: None if context is None else context.layers
@@ -361,5 +386,9 @@ def init_params(model: Decoder, key: jax.Array) -> Any:
 
 
 def cast_params(params: Any, cfg: ModelConfig) -> Any:
-  """Parameters in the dtype of the computation, cast once rather than at every decoded token."""
-  return jax.tree.map(lambda p: p.astype(DTYPES[cfg.dtype]), params)
+  """Matrices in the dtype of the computation, cast once rather than at every decoded token; `VECTORS` as they are.
+
+  Norms and biases meet float32 numbers: near 1 a scale in bfloat16 moves in steps of 2^-8, and 1 + 0.003 is 1.
+  """
+  cast = lambda path, p: p if path[-1].key in VECTORS else p.astype(DTYPES[cfg.dtype])
+  return jax.tree_util.tree_map_with_path(cast, params)

@@ -14,9 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.config import LossConfig, RLConfig
-from o1jax.rl.regularise import EXACT_KL, KL_ESTIMATORS
+from o1jax.rl.regularise import EXACT_KL, KL_ESTIMATORS, bounded
 from o1jax.rl.value import clipped_error, squared_error, value_loss
 from o1jax.types import Experience, Max, Mean, Norms, Stat, Strengths, TokenScores, masked_max, masked_mean
+
+# Nats by which two compiled passes of one model over one text round a token's log-prob apart, at most.
+ROUNDING = {"float32": 1e-4, "bfloat16": 5e-2}
 
 Apply = Callable[[TokenScores, Experience, Strengths, Norms], tuple[jax.Array, dict[str, Stat]]]
 Aggregate = Callable[[jax.Array, Experience, Norms, int], jax.Array]
@@ -214,7 +217,7 @@ def _policy(cfg: LossConfig, segments: int, left_of: Callable = _whole) -> Apply
     mask = experience.is_action
     logp = jnp.where(mask, scores.logp, 0.0)
     log_ratio = ratio_of(jnp.where(mask, scores.logp - experience.logp_old, 0.0), experience, segments)
-    loss, clips = loss_of(log_ratio, logp, experience.advantage, strengths, cfg)
+    loss, clips = loss_of(bounded(log_ratio), logp, experience.advantage, strengths, cfg)
     gap = jnp.abs(jax.lax.stop_gradient(logp) - experience.logp_sampler)
     stats: dict[str, Stat] = {
       "logp_gap/mean": masked_mean(gap, mask),
@@ -254,7 +257,8 @@ def _sampled_kl(cfg: RLConfig, segments: int) -> Apply:
     gap = _gap(scores, experience)
     value = estimate(gap)
     if cfg.kl.times_ratio:
-      value = value * jnp.exp(jnp.where(experience.is_action, scores.logp - experience.logp_old, 0.0))
+      log_ratio = jnp.where(experience.is_action, scores.logp - experience.logp_old, 0.0)
+      value = value * jnp.exp(bounded(log_ratio))
     share = aggregate(value * experience.weight, experience, norms, segments)
     return strengths.kl * share, _kl_stats(gap, experience.is_action, strengths)
 
@@ -291,13 +295,17 @@ def _entropy(scores, experience, strengths, norms, *, bonus: bool):
   return -strengths.entropy * share, stats
 
 
-def _kl_cov(cfg: RLConfig, segments: int) -> Apply:
-  """coefficient * |lp - lo| on the tokens held back, aggregated as the policy loss (Cui et al. 2025, section 4.3)."""
+def _kl_cov(cfg: RLConfig, segments: int, rounding: float) -> Apply:
+  """coefficient * |lp - lo| on the tokens held back, aggregated as the policy loss (Cui et al. 2025, section 4.3).
+
+  A gap of no more than `rounding` counts for 0: at the first optimiser step of a rollout it is rounding alone, and its
+  sign would push each token at full strength. The published code (verl, PRIME) does not make this exception.
+  """
   aggregate = AGGREGATIONS[cfg.loss.aggregation]
 
   def apply(scores, experience, strengths, norms):
     gap = jnp.where(_held_back(experience), scores.logp - experience.logp_old, 0.0)
-    size = gap * jnp.sign(jax.lax.stop_gradient(gap))  # |gap|, whose slope at 0 is 0: abs has 1 there
+    size = jnp.where(jnp.abs(gap) > rounding, jnp.abs(gap), 0.0)
     return strengths.cov * aggregate(size * experience.weight, experience, norms, segments), {}
 
   return apply
@@ -315,8 +323,10 @@ def sft_terms() -> tuple[Term, ...]:
   return (Term("nll", frozenset(), _nll),)
 
 
-def rl_terms(cfg: RLConfig, segments: int = 1, keep: frozenset[str] = frozenset()) -> tuple[Term, ...]:
-  """The terms an RL configuration asks for; `segments`: completions in a row at most.
+def rl_terms(
+  cfg: RLConfig, segments: int = 1, keep: frozenset[str] = frozenset(), dtype: str = "float32"
+) -> tuple[Term, ...]:
+  """The terms an RL configuration asks for; `segments`: completions in a row at most; `dtype`: of the model.
 
   A term exists where its coefficient is not 0, or where `keep` ("kl", "entropy", "cov") names it: members of a population
   share one program, in which a traced coefficient of 0 must do what another's 0.1 does.
@@ -335,7 +345,7 @@ def rl_terms(cfg: RLConfig, segments: int = 1, keep: frozenset[str] = frozenset(
     apply = kinds[cfg.kl.placement][cfg.kl.estimator](cfg, segments)
     terms.append(Term("kl", frozenset({"logp_ref", *asks}), apply))
   if cfg.cov.kind == "kl_cov" and (cfg.cov.coef or "cov" in keep):
-    terms.append(Term("cov", frozenset(), _kl_cov(cfg, segments)))
+    terms.append(Term("cov", frozenset(), _kl_cov(cfg, segments, ROUNDING[dtype])))
   if cfg.critic.kind != "none":
     error = squared_error if cfg.critic.clip is None else clipped_error(cfg.critic.clip)
     terms.append(Term("value", frozenset({"value"}), value_loss(error)))

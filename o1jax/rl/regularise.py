@@ -17,6 +17,17 @@ from o1jax.config import CovConfig, RLConfig
 from o1jax.rl.value import policy_params
 from o1jax.types import Experience, Mean, Stat, Strengths, TokenScores
 
+MAX_LOG_RATIO = 20.0  # nats; e^20 is 5e8, and its square is finite still
+
+
+def bounded(log_ratio: jax.Array) -> jax.Array:
+  """A log ratio within +-20, to be exponentiated (as verl does); beyond it nothing is left of the gradient.
+
+  In float32 exp(89) is infinite, and infinity times the 0 of a clip is no number.
+  """
+  return jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
 # KL to the reference
 
 
@@ -31,7 +42,11 @@ def k2(gap: jax.Array) -> jax.Array:
 
 
 def k3(gap: jax.Array) -> jax.Array:
-  """exp(-d) - 1 + d: unbiased and never negative; its gradient is that of KL(ref || pi) (Schulman 2020)."""
+  """exp(-d) - 1 + d: unbiased and never negative; its gradient is that of KL(ref || pi) (Schulman 2020).
+
+  d enters within +-20.
+  """
+  gap = bounded(gap)
   return jnp.exp(-gap) - 1.0 + gap
 
 

@@ -54,12 +54,20 @@ def inverse_cdf(scaled: jax.Array, uniform: jax.Array) -> jax.Array:
   weights = jnp.exp(scaled - scaled.max(-1, keepdims=True))
   weights = jnp.pad(weights, [(0, 0), (0, -weights.shape[1] % CDF_BLOCK)])
   blocks = weights.reshape(weights.shape[0], -1, CDF_BLOCK)
-  ends = jnp.cumsum(blocks.sum(-1), axis=-1)
+  ends = _cumulative(blocks.sum(-1))
   threshold = uniform * ends[:, -1]
   block = _first_above(ends, threshold)
   before = jnp.take_along_axis(jnp.pad(ends, [(0, 0), (1, 0)]), block[:, None], axis=-1)
   inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-  return block * CDF_BLOCK + _first_above(jnp.cumsum(inside, axis=-1), threshold - before[:, 0])
+  return block * CDF_BLOCK + _first_above(_cumulative(inside), threshold - before[:, 0])
+
+
+def _cumulative(mass: jax.Array) -> jax.Array:
+  """Sums f32[B, n] of `mass` f32[B, n] up to each entry, which rise where there is mass alone and fall nowhere.
+
+  XLA adds in a tree: over entries without mass its sums go up and down by rounding.
+  """
+  return jax.lax.cummax(jnp.where(mass > 0, jnp.cumsum(mass, axis=-1), 0.0), axis=1)
 
 
 def _first_above(cumulative: jax.Array, threshold: jax.Array) -> jax.Array:
@@ -105,10 +113,14 @@ def row_noise(
 
 
 def keep_top(scaled: jax.Array, top_k: int, top_p: float) -> jax.Array:
-  """Logits f32[B, V] with all but the top k, and all past the top-p mass, at -inf (Holtzman et al. 2020)."""
+  """Logits f32[B, V] with all but the top k, and all past the top-p mass, at -inf (Holtzman et al. 2020).
+
+  With both, the mass is that of the top k alone, which sum to 1 again, as in Hugging Face's and vLLM's samplers.
+  """
   ranked = jnp.sort(scaled, axis=-1, descending=True)
   if top_k:
-    scaled = jnp.where(scaled >= ranked[:, top_k - 1 : top_k], scaled, -jnp.inf)
+    ranked = ranked[:, :top_k]
+    scaled = jnp.where(scaled >= ranked[:, -1:], scaled, -jnp.inf)
   if top_p < 1.0:
     share = jax.nn.softmax(ranked, axis=-1)
     before = jnp.cumsum(share, axis=-1) - share

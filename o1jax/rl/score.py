@@ -96,8 +96,9 @@ def score(
   def head(weights, states) -> Any:
     return model.apply(weights, states, method="head")
 
+  # The head casts its float32 kernel itself, within a chunk, so that the chunks' gradients are added in float32.
   def one_chunk(piece):
-    logits = head(variables, piece[0]) / temperature
+    logits = head({"params": params}, piece[0]) / temperature
     reference = head(ref_variables, piece[2]) / temperature if exact else None
     return _token_scores(logits, reference, piece[1], needs)
 

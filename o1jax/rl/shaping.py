@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.config import ImportanceConfig, OverlongConfig
+from o1jax.rl.regularise import bounded
 from o1jax.types import Experience, Rollout, Stat, masked_max, masked_mean
 
 
@@ -66,7 +67,7 @@ def correct_sampler(experience: Experience, cfg: ImportanceConfig) -> tuple[Expe
     return experience, {}
   mask = experience.is_action
   gap = jnp.where(mask, experience.logp_old - experience.logp_sampler, 0.0)
-  ratio = jnp.exp(LEVELS[cfg.level](gap))
+  ratio = jnp.exp(bounded(LEVELS[cfg.level](gap)))
   stats: dict[str, Stat] = {
     "importance/mean": masked_mean(ratio, mask),
     "importance/max": masked_max(ratio, mask),

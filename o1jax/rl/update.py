@@ -14,14 +14,12 @@ import jax.numpy as jnp
 import optax
 
 from o1jax.config import OptimConfig
-from o1jax.model.transformer import Decoder
+from o1jax.model.transformer import VECTORS, Decoder
 from o1jax.rl.objective import Term, global_norms, needs, objective
 from o1jax.rl.regularise import Controller, HoldBack, Penalty, first_coefficients, moved
 from o1jax.rl.score import Grouped, Packed, score
 from o1jax.rl.value import policy_params
 from o1jax.types import Experience, Mean, Norms, Stat, Strengths, TrainState, blank_stats, merge_stats
-
-UNDECAYED = ("scale", "qkv_bias")  # parameters of the decoder that are no matrices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +48,7 @@ def make_optimizer(cfg: OptimConfig) -> optax.GradientTransformation:
   have an axis more.
   """
   matrices = lambda params: jax.tree_util.tree_map_with_path(
-    lambda path, _: path[-1].key not in UNDECAYED, params
+    lambda path, _: path[-1].key not in VECTORS, params
   )
 
   def chain(learning_rate, weight_decay):

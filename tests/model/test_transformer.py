@@ -12,7 +12,15 @@ import pytest
 from o1jax.config import ConfigError, MeshConfig, ModelConfig, RopeScaling
 from o1jax.dist.mesh import make_mesh
 from o1jax.dist.sharding import RULES, param_shardings, put_rows
-from o1jax.model.transformer import Context, Decoder, init_params, rope_frequencies
+from o1jax.model.transformer import (
+  Context,
+  Decoder,
+  cast_params,
+  embed,
+  init_params,
+  rope_frequencies,
+  rotate,
+)
 
 BASE = dict(width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=64, vocab=30)
 GEMMA = dict(
@@ -97,6 +105,48 @@ def test_remat_computes_again_in_the_compiled_program_and_changes_no_gradient(sc
   assert (none, fences, others) == ((0, 0, 0) if scan_layers else (0, BASE["layers"], BASE["layers"]))
   for other in (full, dots):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-5), other, kept)
+
+
+# bfloat16
+
+
+def test_the_gradient_of_a_row_that_many_tokens_read_is_their_sum() -> None:
+  read = lambda table, tokens: embed(table, tokens).astype(jnp.float32).sum()
+  for dtype in (jnp.bfloat16, jnp.float32):
+    slope = jax.grad(read)(jnp.zeros((4, 8), dtype), jnp.zeros(4096, jnp.int32))
+    assert slope.dtype == dtype
+    np.testing.assert_array_equal(slope, np.float32([[4096.0]] + [[0.0]] * 3) * np.ones((1, 8)))
+
+
+@pytest.mark.parametrize(
+  ("name", "options", "near"),
+  [
+    ("scale", {"norm_plus_one": True}, (0.0, 0.003)),  # 1 + 0.003 is 1 in bfloat16
+    ("scale", {}, (1.0, 1.003)),
+    ("qkv_bias", {"qkv_bias": True}, (1.0, 1.003)),
+  ],
+)
+def test_norms_and_biases_are_not_rounded_to_bfloat16(name, options, near) -> None:
+  model, _, boxed = made(**options, dtype="bfloat16")
+  params = nn.meta.unbox(boxed)
+
+  def states(value):
+    put = lambda path, p: jnp.full_like(p, value) if path[-1].key == name else p
+    cast = cast_params(jax.tree_util.tree_map_with_path(put, params), model.cfg)
+    assert {p.dtype for p in jax.tree.leaves(cast)} == {jnp.dtype(t) for t in ("float32", "bfloat16")}
+    return np.asarray(model.apply({"params": cast}, *batch())[0], np.float32)
+
+  left, right = (states(value) for value in near)
+  assert np.any(left != right)
+
+
+def test_queries_are_scaled_before_they_are_rounded() -> None:
+  # 1/12 is 0.0835 in bfloat16, 0.2% too large; a rotation by no angle leaves x as it is.
+  still = (jnp.ones((1, 1, 4)), jnp.zeros((1, 1, 4)))
+  x = (1 + jnp.arange(128.0) / 128).astype(jnp.bfloat16).reshape(1, 1, 1, 16, 8)
+  expected = (x.astype(jnp.float32) / 12).astype(jnp.bfloat16)
+  np.testing.assert_array_equal(rotate(x, still, 1 / 12), expected)
+  assert np.any(expected != x * jnp.bfloat16(1 / 12))
 
 
 def test_an_impossible_mesh_names_itself() -> None:

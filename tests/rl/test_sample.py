@@ -83,6 +83,15 @@ def test_sampler_and_learner_agree_in_bfloat16() -> None:
   assert (logp != 0).sum() > 50 and model.cfg.dtype == "bfloat16"
 
 
+def test_the_sampler_widens_no_bfloat16_table() -> None:
+  model, params = tiny(dtype="bfloat16")
+  cfg = SampleConfig(max_tokens=R, stop_tokens=(STOP,))
+  given = (params, prompts(), stream_key(0, "train", 1), still(1.0))
+  text = generate.lower(*given, model=model, samples=G, cfg=cfg).as_text()
+  assert "(tensor<30x32xf32>) -> tensor<30x32xbf16>" in text
+  assert "(tensor<30x32xbf16>) -> tensor<30x32xf32>" not in text
+
+
 def test_padding_and_batch_change_no_token() -> None:
   model, params = tiny()
   base = draw(model, params, prompts())
@@ -135,8 +144,11 @@ def test_top_k_of_one_is_greedy() -> None:
     (0, 0.76, [0, 2, 3]),
     (0, 0.91, [0, 1, 2, 3]),
     (2, 1.0, [0, 2]),
-    (3, 0.51, [0, 2]),
+    (3, 0.51, [0]),  # of the three left the first has 5/9
+    (3, 0.56, [0, 2]),
     (1, 0.91, [0]),
+    (2, 0.6, [0]),  # of the two left the first has 2/3
+    (9, 0.76, [0, 2, 3]),  # more than there are
   ],
 )
 def test_top_k_and_top_p_by_hand(top_k, top_p, kept) -> None:
@@ -176,6 +188,26 @@ def test_inverse_cdf_keeps_to_tokens_with_mass_across_blocks() -> None:
   uniform = jnp.linspace(0.0, 0.99999994, 1001)
   drawn = inverse_cdf(jnp.broadcast_to(jnp.where(mass, 0.0, -jnp.inf), (1001, 200)), uniform)
   np.testing.assert_array_equal(drawn, np.where(np.asarray(uniform) < 0.5, 70, 130))
+
+
+@pytest.mark.parametrize(("vocab", "top_k", "rows"), [(50_257, 50, 32), (151_936, 20, 8)])
+def test_inverse_cdf_keeps_to_tokens_with_mass_beside_the_edges_of_blocks(vocab, top_k, rows) -> None:
+  """Without care the CDF over a long vocabulary dips behind a block, and the dip is another one's edge."""
+  noise = np.random.default_rng(0).normal(0, 2, (rows, vocab)).astype(np.float32)
+  scaled = jax.jit(keep_top, static_argnums=(1, 2))(noise, top_k, 1.0)
+
+  @jax.jit
+  def edges(scaled):
+    weights = jnp.pad(jnp.exp(scaled - scaled.max(-1, keepdims=True)), [(0, 0), (0, -vocab % 64)])
+    ends = jnp.cumsum(weights.reshape(rows, -1, 64).sum(-1), axis=-1)
+    return ends / ends[:, -1:]
+
+  found, draw = np.asarray(edges(scaled)), jax.jit(inverse_cdf)
+  for at in np.linspace(0, found.shape[1] - 1, 40).astype(int):
+    for side in (0.0, 1.0):
+      uniform = np.clip(np.nextafter(found[:, at], np.float32(side)), 0, np.float32(0.99999994))
+      drawn = np.asarray(draw(scaled, uniform))
+      assert np.isfinite(np.asarray(scaled)[np.arange(rows), drawn]).all()
 
 
 def test_buffer_sizes_grow_in_whole_blocks_up_to_the_budget() -> None:

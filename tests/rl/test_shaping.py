@@ -224,7 +224,8 @@ def test_a_ratio_beyond_all_numbers_is_cut() -> None:
   far = np.where(ACTION, SAMPLER + 20.0, 0).astype(np.float32)  # exp(120) of a sequence is no f32
   for excess, expected in (("clamp", 2.0), ("mask", 0.0)):
     cfg = config(importance=ImportanceConfig(2.0, "sequence", excess))
-    _, experience, _ = learned(cfg, logp_old=far)
+    _, experience, told = learned(cfg, logp_old=far)
+    assert np.isfinite(told["importance/mean"]) and np.isfinite(told["importance/max"])
     np.testing.assert_array_equal(experience.weight[0], np.where(ACTION[0], expected, 0.0))
 
 

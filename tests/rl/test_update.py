@@ -18,10 +18,18 @@ from o1jax.config import CovConfig, KLConfig, LossConfig, MeshConfig, ModelConfi
 from o1jax.dist.mesh import make_mesh
 from o1jax.dist.sharding import RULES, param_shardings, put_rows
 from o1jax.model.transformer import Decoder, init_params
-from o1jax.rl.objective import rl_terms
+from o1jax.rl.objective import global_norms, rl_terms, sft_terms
 from o1jax.rl.regularise import hold_back, rl_penalties
-from o1jax.rl.score import Grouped
-from o1jax.rl.update import REFERENCES, UpdateConfig, init_state, learn, learning_rate, make_optimizer
+from o1jax.rl.score import Grouped, Packed
+from o1jax.rl.update import (
+  REFERENCES,
+  UpdateConfig,
+  gradients,
+  init_state,
+  learn,
+  learning_rate,
+  make_optimizer,
+)  # fmt: skip
 from o1jax.types import Experience, Strengths, TrainState, resolve_stats
 
 P, G, LP, R = 8, 4, 5, 12
@@ -122,6 +130,39 @@ def test_the_step_is_the_same(name) -> None:
   assert metrics.keys() == other_metrics.keys()
   for metric, value in metrics.items():
     np.testing.assert_allclose(other_metrics[metric], value, rtol=2e-5, atol=1e-6, err_msg=metric)
+
+
+COMMON = 3  # fills 30% of the tokens below
+
+
+@functools.cache
+def imitation(dtype: str, micro_batches: int = 1, chunk: int = 8192) -> dict[str, np.ndarray]:
+  """Gradients of the cold start's loss on 256 rows of 128 tokens, by the parameter's path."""
+  shape = dict(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=16, vocab=32)
+  model = Decoder(ModelConfig(**shape, qkv_bias=True, tied_head=False, dtype=dtype))
+  params = nn.meta.unbox(jax.jit(functools.partial(init_params, model))(KEY))
+  rng, size = np.random.default_rng(0), (256, 128)
+  tokens = np.where(rng.random(size) < 0.3, COMMON, rng.integers(4, 32, size)).astype(np.int32)
+  action = np.broadcast_to(np.arange(128) > 0, size)
+  position, zero = np.broadcast_to(np.arange(128, dtype=np.int32), size), np.zeros(size, np.float32)
+  batch = Experience(
+    tokens, np.ones(size, np.int32), position, action, zero, zero, zero, action.astype(np.float32)
+  )
+  cfg = UpdateConfig(sft_terms(), Packed(), 128, micro_batches=micro_batches, head_chunk=chunk)
+  told, norms = strengths(temperature=1.0), global_norms(batch, 128, 1)
+  compiled = jax.jit(lambda p: gradients(p, None, batch, told, norms, model=model, cfg=cfg)[1])
+  leaves = jax.tree_util.tree_leaves_with_path(compiled(params))
+  return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+@pytest.mark.parametrize(("micro_batches", "chunk"), [(1, 8192), (8, 8192), (1, 32)])
+def test_bfloat16_sums_gradients_over_many_tokens_in_float32(micro_batches, chunk) -> None:
+  exact, got = imitation("float32"), imitation("bfloat16", micro_batches, chunk)
+  gap = lambda a, b: np.linalg.norm(a - b) / np.linalg.norm(b)
+  assert gap(got["['embedding']"][COMMON], exact["['embedding']"][COMMON]) < 0.02
+  for name, slope in exact.items():
+    assert gap(got[name], slope) < 0.01, name
+    assert gap(got[name], imitation("bfloat16")[name]) < 0.01, name
 
 
 def run(tx, batch: Experience, told: Strengths | None = None, rl: RLConfig = RL, **options):
