@@ -22,6 +22,7 @@ from o1jax.evaluate.setup import (
   params_like,
   prepare,
   same_data,
+  state_like,
 )
 from o1jax.evaluate.tests import diagnosed, rewards_by_source, test_figures, tested, tests_of, text_metrics
 
@@ -52,6 +53,7 @@ __all__ = [
   "sample_and_grade",
   "sample_run",
   "sizes_of",
+  "state_like",
   "step_groups",
   "test_figures",
   "tested",

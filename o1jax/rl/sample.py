@@ -14,7 +14,7 @@ from typing import Any, Callable
 import jax
 import jax.numpy as jnp
 
-from o1jax.model.transformer import KV, Context, Decoder, cast_params
+from o1jax.model.transformer import KV, Context, Decoder, cast_params, gathered
 from o1jax.types import PromptBatch, Rollout, Strengths
 
 # Streams of random numbers, one a use, so that no two uses share a key.
@@ -198,7 +198,7 @@ def generate(
   `forced` i32[B, R] holds tokens that stand whatever is drawn, FREE (-1) where the policy chooses. Tokens forced or
   replaced are no actions: they carry no log-prob and no loss.
   """
-  params = {"params": cast_params(params, model.cfg)}
+  params = {"params": gathered(cast_params(params, model.cfg), model)}
   rows, budget = batch.tokens.shape[0] * samples, cfg.max_tokens
   repeat = lambda a: jnp.repeat(a, samples, axis=0)
   segment = batch.mask.astype(jnp.int32)

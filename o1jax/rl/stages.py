@@ -107,13 +107,18 @@ def rl_stage(config: TrainConfig, keep: frozenset[str] = frozenset()) -> Stage:
 
 
 def first_state(stage: Stage, params: Any) -> TrainState:
-  """The state a stage begins with: `params`, its critic, and copies where it asks for a reference or its start."""
+  """The state a stage begins with: `params`, its critic, and copies where it asks for a reference or its start.
+
+  One copy serves for both where the reference stays as it is.
+  """
   update = stage.update
+  with_reference = "logp_ref" in needs(update.terms)
+  serves = with_reference and update.reference is REFERENCES["frozen"]
   return init_state(
     nn.meta.unbox(stage.add_critic(params)),
     stage.tx,
-    with_reference="logp_ref" in needs(update.terms),
-    with_init=bool(update.penalties),
+    with_reference=with_reference,
+    with_init=bool(update.penalties) and not serves,
     controllers=update.controllers,
   )
 
