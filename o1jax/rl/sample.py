@@ -132,17 +132,17 @@ def _draw(logits, uniform, temperature, replace, forced, cfg: SampleConfig):
   return token, picked - jax.nn.logsumexp(scaled, axis=-1), free
 
 
-def buffer_sizes(max_tokens: int) -> list[int]:
+def buffer_sizes(max_tokens: int, block: int = KEY_BLOCK) -> list[int]:
   """Ascending sizes of the response's key buffer, up to `max_tokens`; at most MAX_BODIES of them.
 
   Downwards from the largest: three quarters of it, half of it, three quarters of that, ..., in whole blocks.
   """
-  if max_tokens <= KEY_BLOCK:
+  if max_tokens <= block:
     return [max_tokens]
-  largest = -(-max_tokens // KEY_BLOCK)
+  largest = -(-max_tokens // block)
   halves = [-(-largest // 2**i) for i in range(largest.bit_length())]
   blocks = {n for half in halves for n in (half, -(-3 * half // 4))}
-  return [n * KEY_BLOCK for n in sorted(blocks)[-MAX_BODIES:]]
+  return [n * block for n in sorted(blocks)[-MAX_BODIES:]]
 
 
 def _empty_cache(prefix: Any, rows: int, size: int) -> Any:

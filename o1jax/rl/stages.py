@@ -11,6 +11,7 @@ from o1jax.config import CurriculumConfig, OptimConfig, ProxyConfig, RLConfig, T
 from o1jax.rl.batch import response_width
 from o1jax.rl.objective import needs, rl_terms, sft_terms
 from o1jax.rl.regularise import hold_back, rl_controllers, rl_penalties
+from o1jax.rl.sample import buffer_sizes
 from o1jax.rl.score import Grouped, Packed
 from o1jax.rl.update import REFERENCES, UpdateConfig, decaying, init_state, learning_rate, make_optimizer
 from o1jax.rl.value import ADD_CRITIC
@@ -167,7 +168,12 @@ def step_flops(
   cfg = config.rl
 
   def took(count: Callable[..., compute.Ledger], sizes: compute.Sizes, **passes: int) -> compute.Ledger:
-    width = response_width(cfg, int(sizes.lengths.max()))
+    longest = int(sizes.lengths.max())
+    width = response_width(cfg, longest)
+    if count is compute.sampling_flops:
+      width = next(
+        size for size in buffer_sizes(cfg.max_tokens) if size >= longest - 1
+      )  # the last is never fed back
     return count(config.model, sizes.prompts, cfg.max_prompt, sizes.lengths, width, **passes)
 
   passes = {"updates": cfg.epochs, "references": references(stage, cfg), **critic_passes(cfg)}
