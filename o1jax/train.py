@@ -20,15 +20,15 @@ import rich
 from o1jax import evaluate as ev
 from o1jax.config import TrainConfig, require
 from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
-from o1jax.dist.sharding import param_shardings, put_rows
-from o1jax.io.checkpoint import Checkpoints, check_params, latest_step
+from o1jax.dist.sharding import put_rows
+from o1jax.io.checkpoint import Checkpoints, check_params, latest_step, read_cursor, restore_params
 from o1jax.io.data import write_atomically
 from o1jax.io.log import RunLog, environment, progress, write_json
 from o1jax.io.report import results_table, write_report
 from o1jax.io.run_config import check_same, config_to_dict, read_run_config
 from o1jax.io.run_folder import new_run
 from o1jax.io.tokenizer import EOS
-from o1jax.model.transformer import init_params
+from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import pack, response_width, trim
 from o1jax.rl.refill import refill_stats
 from o1jax.rl.sample import stream_key
@@ -45,10 +45,15 @@ from o1jax.rl.stages import (
 )
 from o1jax.rl.step import improve, look_back
 from o1jax.rl.tally import of_chosen, tally
-from o1jax.rl.update import learn
+from o1jax.rl.update import first_params, learn
 from o1jax.scaling import compute, stats
 from o1jax.tasks.stream import Use, curriculum_metrics, generator, problems_from, remembered
 from o1jax.types import Experience, TrainState, resolve_stats
+
+COLD, SUMMARY = (
+  "cold_start",
+  "summary.json",
+)  # where the cold start's last state lies, and what a run comes to
 
 # One step of each stage
 
@@ -88,11 +93,11 @@ def sft_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, where:
 
 
 def rl_step(
-  setup: ev.Setup, stage: Stage, state: TrainState, step: int, where: Progress, *, first_params: Any
+  setup: ev.Setup, stage: Stage, state: TrainState, step: int, where: Progress, *, begun: Any
 ) -> tuple:
   """(state, metrics, what it spent, rows for rollouts.jsonl) after one rollout and its update.
 
-  `first_params`: the policy the stage began with, to which diagnostics measure.
+  `begun`: the policy the stage began with, to which diagnostics measure; None where the state holds it, or none come.
   """
   cfg, task, model = setup.config.rl, setup.task, setup.model
   tallied = lambda some: tally(some.rollout, some.reward(), some.graded.correct.reshape(-1))
@@ -114,7 +119,8 @@ def rl_step(
   figures: dict[str, float] = {}
   every = setup.config.diagnostics.every
   if every and (step - 1 - stage.first) % every == 0:
-    figures, took = ev.diagnosed(setup, stage, state, step, first_params, learned, seen)
+    first = first_params(state, stage.update) if begun is None else begun
+    figures, took = ev.diagnosed(setup, stage, state, step, first, learned, seen)
     flops += took
   told, first = tallied(drawn.first), drawn.first.graded
   rounds = len(drawn.draws) - 1
@@ -150,16 +156,22 @@ class Stopped(Exception):
     self.code = code
 
 
+def _seed_params(model: Decoder, key: jax.Array) -> Any:
+  return nn.meta.unbox(init_params(model, key))
+
+
+def seed_params(setup: ev.Setup) -> Any:
+  """The parameters that a run begins with."""
+  lies = jax.tree.map(lambda a: a.sharding, ev.params_like(setup, 0))
+  make = jax.jit(_seed_params, static_argnums=0, out_shardings=lies)
+  return make(setup.model, stream_key(setup.config.seed, "init", 0))
+
+
 def fresh_state(setup: ev.Setup, stage: Stage, params: Any | None) -> TrainState:
-  """The state a stage begins with, from the parameters before it or from the seed."""
-  if params is None:
-    key = stream_key(setup.config.seed, "init", 0)
-    boxed = jax.eval_shape(functools.partial(init_params, setup.model), key)
-    make = jax.jit(
-      lambda k: nn.meta.unbox(init_params(setup.model, k)), out_shardings=param_shardings(boxed, setup.mesh)
-    )
-    params = make(key)
-  return jax.jit(functools.partial(first_state, stage))(params)
+  """The state a stage begins with, from the parameters before it, which are donated, or from the seed."""
+  params = seed_params(setup) if params is None else params
+  lies = jax.tree.map(lambda a: a.sharding, ev.state_like(setup, stage))
+  return jax.jit(first_state, static_argnums=0, donate_argnums=1, out_shardings=lies)(stage, params)
 
 
 class Run:
@@ -170,6 +182,7 @@ class Run:
   ):
     self.setup, self.log, self.checkpoints = setup, log, checkpoints
     self.preemption, self.where = preemption, where
+    self.state: TrainState | None = None  # the newest; nobody else keeps one, so that memory holds one alone
 
   def save(self, state: TrainState) -> None:
     """Saves unless this step is saved already."""
@@ -179,7 +192,7 @@ class Run:
 
   def loop(self, stage: Stage, state: TrainState, steps: int, one_step: Any) -> TrainState:
     """Steps `stage` to its end; saves, evaluates and logs on the way. Raises Stopped on a signal or a NaN."""
-    config = self.setup.config
+    config, self.state = self.setup.config, state
     last = stage.first + steps
     began = time.perf_counter() - self.where.seconds.get(stage.name, 0.0)
     with progress(last, stage.name, config.log.progress) as tell:
@@ -206,6 +219,13 @@ class Run:
           self.save(state)
         self.leave_if_asked()
     self.log.profile(last + 1, config.log.profile)
+    return state
+
+  def give_up(self) -> TrainState:
+    """The newest state, which nothing of the run holds on to any more, its last save included."""
+    state, self.state = self.state, None
+    self.checkpoints.wait()
+    assert state is not None  # a loop has begun
     return state
 
   def leave_if_asked(self) -> None:
@@ -252,15 +272,14 @@ def train(config: TrainConfig, *, resume: bool) -> int:
     with (
       ev.in_mesh(setup), Preemption() as preemption, RunLog(folder, resume_step=latest, wandb=config.log.wandb) as log,
       Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep) as checkpoints,
-      Checkpoints(folder / "cold_start", keep=1) as cold,
     ):  # fmt: skip
       run = Run(setup, log, checkpoints, preemption, Progress())
       try:
-        summary = stages(run, cold, latest or 0, began)
+        summary = stages(run, folder, latest or 0, began)
       except Stopped as stop:
         rich.print(f"[yellow]{stop}[/]")
         return stop.code
-  write_json(folder / "summary.json", summary)
+  write_json(folder / SUMMARY, summary)
   rich.print(results_table(summary))
   print(f"report: {write_report(str(folder))}")
   return 0
@@ -290,45 +309,62 @@ def continued(setup: ev.Setup, folder: pathlib.Path) -> int:
   return latest or 0
 
 
-def stages(run: Run, cold: Checkpoints, latest: int, began: float) -> dict[str, Any]:
-  """Both stages from checkpoint `latest` (0: from the start), then the evaluations; returns the summary."""
-  setup, config = run.setup, run.setup.config
-  warm, rl = sft_stage(config, config.sft.steps), rl_stage(config)
-  state = fresh_state(setup, warm, None)
-  if 0 < latest <= config.sft.steps:
-    state, saved = run.checkpoints.restore(latest, state)
-    run.where = Progress.from_json(saved)
-  if latest <= config.sft.steps:
-    state = run.loop(warm, state, config.sft.steps, sft_step)
-    if config.sft.steps and cold.latest() is None:
-      cold.save(run.where.step, state, run.where.to_json())
-      cold.wait()  # before any checkpoint of the RL stage: its resume needs this one
-  before = run.where
-  if latest > config.sft.steps and config.sft.steps:
-    state, saved = cold.restore(config.sft.steps, state)
-    before = Progress.from_json(saved)
-  cold_params = jax.tree.map(jnp.copy, state.params)  # the RL stage donates its own
+def stages(run: Run, folder: pathlib.Path, latest: int, began: float) -> dict[str, Any]:
+  """Both stages from checkpoint `latest` (0: from the start), then the evaluations; returns the summary.
 
-  state = fresh_state(setup, rl, state.params)
-  if latest > config.sft.steps:
-    state, saved = run.checkpoints.restore(latest, state)
-    run.where = Progress.from_json(saved)
-  else:
-    run.where = dataclasses.replace(run.where, cursor=0)  # the RL stage has a stream of its own
-  state = run.loop(rl, state, config.rl.steps, functools.partial(rl_step, first_params=cold_params))
-  return summarise(run, cold_params, before, state, began)
+  A state is handed over and never kept, so that there is no second one beside it.
+  """
+  setup, config, first = run.setup, run.setup.config, run.setup.config.sft.steps
+  warm, rl, before = sft_stage(config, first), rl_stage(config), run.where
+  if latest > first:
+    before = Progress.from_json(read_cursor(folder / COLD, first)) if first else before
+    reads = functools.partial(rl_step, begun=rl_begins_with(setup, folder) if kept_aside(setup, rl) else None)
+    run.loop(rl, restored(run, rl, latest), config.rl.steps, reads)
+    return summarise(run, folder, before, began)
+  run.loop(warm, restored(run, warm, latest) if latest else fresh_state(setup, warm, None), first, sft_step)
+  if first:
+    with Checkpoints(
+      folder / COLD, keep=1
+    ) as cold:  # done before any of the RL stage, whose resume needs this one
+      if cold.latest() is None:
+        cold.save(run.where.step, run.state, run.where.to_json())
+  before, params = run.where, run.give_up().params
+  run.where = dataclasses.replace(before, cursor=0)  # the RL stage has a stream of its own
+  reads = functools.partial(rl_step, begun=jax.tree.map(jnp.copy, params) if kept_aside(setup, rl) else None)
+  run.loop(rl, fresh_state(setup, rl, params), config.rl.steps, reads)
+  return summarise(run, folder, before, began)
 
 
-def summarise(run: Run, cold_params: Any, before: Progress, state: TrainState, began: float) -> dict:
+def restored(run: Run, stage: Stage, step: int) -> TrainState:
+  """The state of checkpoint `step`; the run goes on from there."""
+  state, saved = run.checkpoints.restore(step, ev.state_like(run.setup, stage))
+  run.where = Progress.from_json(saved)
+  return state
+
+
+def kept_aside(setup: ev.Setup, stage: Stage) -> bool:
+  """Whether diagnostics measure to first parameters that the states of `stage` do not hold."""
+  held = first_params(ev.state_like(setup, stage), stage.update) is not None
+  return setup.config.diagnostics.every > 0 and not held
+
+
+def rl_begins_with(setup: ev.Setup, folder: pathlib.Path) -> Any:
+  """The parameters that RL begins with: the cold start's, read back, or the seed's."""
+  step = setup.config.sft.steps
+  return restore_params(folder / COLD, step, ev.params_like(setup, step)) if step else seed_params(setup)
+
+
+def summarise(run: Run, folder: pathlib.Path, before: Progress, began: float) -> dict:
   """The final evaluations and controls, as summary.json holds them; `before` is where the cold start ended.
 
-  Seconds of a stage count all processes of a resumed run, `total` the last one alone.
+  Written without the controls before they begin, which train once more. Seconds of a stage count all processes of a
+  resumed run, `total` the last one alone.
   """
   setup, cfg, step = run.setup, run.setup.config.eval, run.where.step
   seconds = {name: run.where.seconds.get(stage, 0.0) for name, stage in (("cold_start", "sft"), ("rl", "rl"))}
   problems = ev.held_out(setup, cfg.final_problems, "eval.final_problems")
   started = time.perf_counter()
-  final, final_graded = ev.evaluate(setup, state.params, problems, cfg, step)
+  final, final_graded = ev.evaluate(setup, run.give_up().params, problems, cfg, step)
   spent = lambda where: {"train_flops": where.flops.useful, "seconds": sum(where.seconds.values())}
   summary: dict[str, Any] = {"final": final | spent(run.where), "paired": {}, "controls": {}}
   run.leave_if_asked()
@@ -338,34 +374,39 @@ def summarise(run: Run, cold_params: Any, before: Progress, state: TrainState, b
     gain = stats.paired_bootstrap(final_graded.correct.mean(1), graded.correct.mean(1), rng, cfg.bootstrap)
     summary["paired"][f"final_minus_{name}"] = gain
 
-  if setup.config.sft.steps and setup.config.rl.steps:
-    cold, graded = ev.evaluate(setup, cold_params, problems, cfg, step)
-    summary["cold_start"] = cold | spent(before)
-    compare("cold_start", graded)
+  def told() -> dict[str, Any]:
+    seconds["evaluation"] = time.perf_counter() - started
+    seconds["total"] = time.perf_counter() - began
+    flops = {"train_flops": run.where.flops.useful, "cold_start_flops": before.flops.useful}
+    return {**summary, **flops, "seconds": seconds, "steps": step, "commit": environment()["git"]}
+
+  if not (setup.config.sft.steps and setup.config.rl.steps):
+    return told()
+  params = rl_begins_with(setup, folder)
+  cold, graded = ev.evaluate(setup, params, problems, cfg, step)
+  summary["cold_start"] = cold | spent(before)
+  compare("cold_start", graded)
   run.leave_if_asked()
   if setup.config.controls:
+    write_json(folder / SUMMARY, told())
     few = ev.control(cfg)
-    graded = ev.sample_and_grade(setup, cold_params, problems, few, step, ev.no_give_up(setup.task))
+    graded = ev.sample_and_grade(setup, params, problems, few, step, ev.no_give_up(setup.task))
     summary["controls"]["no_give_up"] = ev.figures(setup, graded, few)
     compare("no_give_up", graded)
-    seconds["evaluation"] = time.perf_counter() - started
-    started = time.perf_counter()
-    params, steps = more_sft(run, cold_params, run.where.flops.useful, before.flops.useful)
-    seconds["control"] = time.perf_counter() - started
-    started = time.perf_counter() - seconds["evaluation"]
+    control = time.perf_counter()
+    params, steps = more_sft(run, params, run.where.flops.useful, before.flops.useful)
+    seconds["control"] = time.perf_counter() - control
+    started += seconds["control"]
     graded = ev.sample_and_grade(setup, params, problems, few, step)
     summary["controls"]["more_sft"] = {**ev.figures(setup, graded, few), "steps": steps}
     compare("more_sft", graded)
-  seconds["evaluation"] = time.perf_counter() - started
-  seconds["total"] = time.perf_counter() - began
-  flops = {"train_flops": run.where.flops.useful, "cold_start_flops": before.flops.useful}
-  return {**summary, **flops, "seconds": seconds, "steps": step, "commit": environment()["git"]}
+  return told()
 
 
 def more_sft(run: Run, params: Any, whole: float, cold: float) -> tuple[Any, int]:
   """Spends what RL took, `whole` - `cold` useful FLOPs, on more cold start, on demonstrations not yet seen.
 
-  The learning rate begins anew: warm-up, then its decay over these steps. Nothing is logged or saved.
+  `params` are donated. The learning rate begins anew: warm-up, then its decay over these steps. Nothing is logged or saved.
   """
   config = run.setup.config
   steps = max(1, round((whole - cold) / cold * config.sft.steps))

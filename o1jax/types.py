@@ -22,7 +22,7 @@ class PromptBatch:
   problem_id: jax.Array  # u32[P], hash of task and problem id
   task_arrays: Any = None  # pytree with leading P for a device verifier, or None
   earlier: jax.Array | None = (
-    None  # i32[P], how often each stands in chunks drawn before this one; None: it is the first
+    None  # i32[P], how often each stands in chunks drawn before this one; None: there are no others
   )
 
 
@@ -105,7 +105,9 @@ class TrainState:
   params: Any
   opt_state: Any
   ref_params: Any = None  # a copy, never an alias of params; None where no term needs a reference
-  init_params: Any = None  # the stage's first parameters, a copy; None where no term needs them
+  init_params: Any = (
+    None  # the stage's first parameters, a copy; None where no term needs them, or ref_params is they
+  )
   controllers: Any = (
     None  # adaptive coefficients in force, f32[] under the names of Strengths' fields, or None
   )

@@ -138,7 +138,7 @@ class RLConfig:
   overlap: bool = (
     True  # verifies beside the device's work; False: the device waits, and every number is the same
   )
-  trim: int = 16  # responses are cut to a multiple of it before the update; 0: never, as a fused program must
+  trim: int = 16  # responses are cut to one of 6 widths, multiples of it, before the update; 0: never, as fused steps must
   optim: OptimConfig = OptimConfig()
 
   def validate(self, field: str) -> None:

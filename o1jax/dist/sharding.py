@@ -26,6 +26,20 @@ def param_shardings(boxed: Any, mesh: Mesh) -> Any:
   return nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
 
 
+def state_shardings(state: Any, params: Any, mesh: Mesh) -> Any:
+  """Shardings of a whole TrainState (arrays or shapes) from those of its parameters.
+
+  A leaf whose path ends in a parameter's, as a moment's or the reference's does, lies as that one; others are whole.
+  """
+  by_path = dict(jax.tree_util.tree_leaves_with_path(params))
+
+  def of(path: tuple, _: Any) -> NamedSharding:
+    ends = (path[start:] for start in range(len(path)))
+    return next((by_path[end] for end in ends if end in by_path), replicated(mesh))
+
+  return jax.tree_util.tree_map_with_path(of, state)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Rows over data and fsdp, all other axes whole."""
   return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

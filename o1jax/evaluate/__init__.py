@@ -22,6 +22,7 @@ from o1jax.evaluate.setup import (
   params_like,
   prepare,
   same_data,
+  state_like,
 )
 from o1jax.evaluate.tests import (
   diagnosed,
@@ -61,6 +62,7 @@ __all__ = [
   "sample_and_grade",
   "sample_run",
   "sizes_of",
+  "state_like",
   "step_groups",
   "test_figures",
   "tested",

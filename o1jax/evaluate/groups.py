@@ -117,11 +117,15 @@ def _sampled(
 ) -> tuple[Groups, Any]:
   """(`samples` graded completions of each problem, what `meanwhile` gave); consumes the key."""
   began = time.perf_counter()
-  size = len(problems) // setup.config.rl.chunks
+  chunks = setup.config.rl.chunks
+  size = len(problems) // chunks
   with _grader(setup) as graded_of:
     drawn, verdicts = [], []
     for start in range(0, len(problems), size):
-      batch = batch_of(setup, problems[start : start + size], before=problems[:start])
+      before = (
+        problems[:start] if chunks > 1 else None
+      )  # an array for the first one too: one program draws all
+      batch = batch_of(setup, problems[start : start + size], before)
       drawn.append(
         generate(
           policy,

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from typing import Any, Sequence
 
@@ -12,14 +13,16 @@ import numpy as np
 
 from o1jax.config import EvalConfig, TrainConfig, require
 from o1jax.dist.mesh import make_mesh
-from o1jax.dist.sharding import RULES, batch_rows, param_shardings, put_rows
+from o1jax.dist.sharding import RULES, batch_rows, param_shardings, put_rows, state_shardings
 from o1jax.io.checkpoint import latest_step, restore_params
 from o1jax.io.run_config import META, read_json, read_run_config
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import check_prompt, prompt_batch
+from o1jax.rl.stages import Stage, first_state
 from o1jax.rl.value import ADD_CRITIC, policy_params
 from o1jax.tasks.base import Task, check_demonstrations
 from o1jax.tasks.catalog import build_task
+from o1jax.types import TrainState
 from o1jax.verifiers.base import Problem
 
 
@@ -111,17 +114,32 @@ def params_like(setup: Setup, step: int) -> Any:
   """Shapes and shardings of the parameters after `step`, to restore onto: from the RL stage on, with the critic's."""
   add_critic = ADD_CRITIC[setup.config.rl.critic.kind if step > setup.config.sft.steps else "none"]
   boxed = jax.eval_shape(lambda k: add_critic(init_params(setup.model, k)), jax.random.key(0))
+  return _placed(jax.eval_shape(nn.meta.unbox, boxed), param_shardings(boxed, setup.mesh))
+
+
+def state_like(setup: Setup, stage: Stage) -> TrainState:
+  """Shapes and shardings of the states of `stage`, to make the first one on, or to restore one onto."""
+  boxed = jax.eval_shape(lambda k: init_params(setup.model, k), jax.random.key(0))
+  params = param_shardings(jax.eval_shape(stage.add_critic, boxed), setup.mesh)
+  state = jax.eval_shape(functools.partial(first_state, stage), boxed)
+  return _placed(state, state_shardings(state, params, setup.mesh))
+
+
+def _placed(shapes: Any, shardings: Any) -> Any:
   place = lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding)
-  return jax.tree.map(place, jax.eval_shape(nn.meta.unbox, boxed), param_shardings(boxed, setup.mesh))
+  return jax.tree.map(place, shapes, shardings)
 
 
-def batch_of(setup: Setup, problems: Sequence[Problem], before: Sequence[Problem] = ()) -> Any:
-  """A PromptBatch of `problems`, sharded by row; `before` are those of the chunks drawn before it with the same key."""
+def batch_of(setup: Setup, problems: Sequence[Problem], before: Sequence[Problem] | None = None) -> Any:
+  """A PromptBatch of `problems`, sharded by row.
+
+  `before`: problems of the chunks drawn before it with the same key; None where a rollout has one chunk alone.
+  """
   encode = setup.task.tokenizer.encode
   prompts = [encode(setup.task.ask(p)) for p in problems]
   keys, names = [setup.task.hash_of(p) for p in problems], [p.id for p in problems]
   batch = prompt_batch(prompts, keys, names, setup.config.rl.max_prompt)
-  if before:
+  if before is not None:
     came = collections.Counter(setup.task.hash_of(p) for p in before)
     earlier: Any = np.asarray([came[key] for key in keys], np.int32)
     batch = dataclasses.replace(batch, earlier=earlier)

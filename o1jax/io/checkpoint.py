@@ -126,6 +126,12 @@ class Checkpoints:
       _remove_uncommitted(self._folder)
 
 
+def read_cursor(folder: str | pathlib.Path, step: int) -> dict[str, Any]:
+  """The cursor of checkpoint `step` alone. Raises ConfigError, in one line, where the step is missing or unreadable."""
+  _quiet()
+  return _read(pathlib.Path(folder).absolute(), step, {"meta": ocp.args.JsonRestore()})["meta"]["cursor"]
+
+
 def restore_params(folder: str | pathlib.Path, step: int, like_params: Any) -> Any:
   """Reads the parameters of checkpoint `step` alone, for evaluation; safe beside a run that still writes.
 

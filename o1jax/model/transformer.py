@@ -385,6 +385,19 @@ def init_params(model: Decoder, key: jax.Array) -> Any:
   return params | {f"layer_{i}": jax.tree.map(take(i), layers, is_leaf=is_box) for i in range(cfg.layers)}
 
 
+def gathered(params: Any, model: Decoder) -> Any:
+  """The decoder's parameters laid out whole over the mesh axes of `embed`, gathered once where this stands in a program.
+
+  Else a loop over tokens gathers them at each one. Nothing changes where logical axis names mean no mesh axes.
+  """
+  if not nn.get_logical_axis_rules():
+    return params
+  boxed = jax.eval_shape(functools.partial(init_params, model), jax.random.key(0))
+  keep = lambda names: tuple(None if name == "embed" else name for name in names)
+  lay = lambda leaf, names: nn.with_logical_constraint(leaf, keep(names))
+  return jax.tree.map(lay, params, nn.get_partition_spec(boxed))
+
+
 def cast_params(params: Any, cfg: ModelConfig) -> Any:
   """Matrices in the dtype of the computation, cast once rather than at every decoded token; `VECTORS` as they are.
 

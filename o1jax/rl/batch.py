@@ -12,6 +12,7 @@ from o1jax.config import ConfigError, RLConfig, require
 from o1jax.model.transformer import Decoder
 from o1jax.rl.advantage import ADVANTAGES, reward_stats
 from o1jax.rl.regularise import kl_penalty
+from o1jax.rl.sample import MAX_BODIES, buffer_sizes
 from o1jax.rl.score import Grouped, score
 from o1jax.rl.shaping import correct_sampler, leave_out, length_reward
 from o1jax.rl.value import with_returns
@@ -117,8 +118,15 @@ def trim(rollout: Rollout, length: int) -> Rollout:
 
 
 def response_width(cfg: RLConfig, longest: int) -> int:
-  """Response columns that the update computes: few shapes to compile, little padding to compute."""
-  return min(-(-longest // cfg.trim) * cfg.trim, cfg.max_tokens) if cfg.trim else cfg.max_tokens
+  """Response columns that the update computes: few shapes to compile, little padding to compute.
+
+  Each width is a program of its own: all multiples of `rl.trim` where they are few, else the sizes of a sampler's buffer.
+  """
+  if not cfg.trim:
+    return cfg.max_tokens
+  sizes = list(range(cfg.trim, cfg.max_tokens + cfg.trim, cfg.trim))
+  sizes = sizes if len(sizes) <= MAX_BODIES else buffer_sizes(cfg.max_tokens, cfg.trim)
+  return min(next(size for size in sizes if size >= longest), cfg.max_tokens)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "layout", "chunk", "wanted"))

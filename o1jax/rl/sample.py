@@ -14,7 +14,7 @@ from typing import Any, Callable
 import jax
 import jax.numpy as jnp
 
-from o1jax.model.transformer import KV, Context, Decoder, cast_params
+from o1jax.model.transformer import KV, Context, Decoder, cast_params, gathered
 from o1jax.types import PromptBatch, Rollout, Strengths
 
 # Streams of random numbers, one a use, so that no two uses share a key.
@@ -144,17 +144,17 @@ def _draw(logits, uniform, temperature, replace, forced, cfg: SampleConfig):
   return token, picked - jax.nn.logsumexp(scaled, axis=-1), free
 
 
-def buffer_sizes(max_tokens: int) -> list[int]:
+def buffer_sizes(max_tokens: int, block: int = KEY_BLOCK) -> list[int]:
   """Ascending sizes of the response's key buffer, up to `max_tokens`; at most MAX_BODIES of them.
 
   Downwards from the largest: three quarters of it, half of it, three quarters of that, ..., in whole blocks.
   """
-  if max_tokens <= KEY_BLOCK:
+  if max_tokens <= block:
     return [max_tokens]
-  largest = -(-max_tokens // KEY_BLOCK)
+  largest = -(-max_tokens // block)
   halves = [-(-largest // 2**i) for i in range(largest.bit_length())]
   blocks = {n for half in halves for n in (half, -(-3 * half // 4))}
-  return [n * KEY_BLOCK for n in sorted(blocks)[-MAX_BODIES:]]
+  return [n * block for n in sorted(blocks)[-MAX_BODIES:]]
 
 
 def _empty_cache(prefix: Any, rows: int, size: int) -> Any:
@@ -210,7 +210,7 @@ def generate(
   `forced` i32[B, R] holds tokens that stand whatever is drawn, FREE (-1) where the policy chooses. Tokens forced or
   replaced are no actions: they carry no log-prob and no loss.
   """
-  params = {"params": cast_params(params, model.cfg)}
+  params = {"params": gathered(cast_params(params, model.cfg), model)}
   rows, budget = batch.tokens.shape[0] * samples, cfg.max_tokens
   repeat = lambda a: jnp.repeat(a, samples, axis=0)
   segment = batch.mask.astype(jnp.int32)

@@ -11,6 +11,7 @@ from o1jax.config import CurriculumConfig, OptimConfig, ProxyConfig, RLConfig, T
 from o1jax.rl.batch import response_width
 from o1jax.rl.objective import needs, rl_terms, sft_terms
 from o1jax.rl.regularise import hold_back, rl_controllers, rl_penalties
+from o1jax.rl.sample import buffer_sizes
 from o1jax.rl.score import Grouped, Packed
 from o1jax.rl.update import REFERENCES, UpdateConfig, decaying, init_state, learning_rate, make_optimizer
 from o1jax.rl.value import ADD_CRITIC
@@ -107,13 +108,18 @@ def rl_stage(config: TrainConfig, keep: frozenset[str] = frozenset()) -> Stage:
 
 
 def first_state(stage: Stage, params: Any) -> TrainState:
-  """The state a stage begins with: `params`, its critic, and copies where it asks for a reference or its start."""
+  """The state a stage begins with: `params`, its critic, and copies where it asks for a reference or its start.
+
+  One copy serves for both where the reference stays as it is.
+  """
   update = stage.update
+  with_reference = "logp_ref" in needs(update.terms)
+  serves = with_reference and update.reference is REFERENCES["frozen"]
   return init_state(
     nn.meta.unbox(stage.add_critic(params)),
     stage.tx,
-    with_reference="logp_ref" in needs(update.terms),
-    with_init=bool(update.penalties),
+    with_reference=with_reference,
+    with_init=bool(update.penalties) and not serves,
     controllers=update.controllers,
   )
 
@@ -162,7 +168,12 @@ def step_flops(
   cfg = config.rl
 
   def took(count: Callable[..., compute.Ledger], sizes: compute.Sizes, **passes: int) -> compute.Ledger:
-    width = response_width(cfg, int(sizes.lengths.max()))
+    longest = int(sizes.lengths.max())
+    width = response_width(cfg, longest)
+    if count is compute.sampling_flops:
+      width = next(
+        size for size in buffer_sizes(cfg.max_tokens) if size >= longest - 1
+      )  # the last is never fed back
     return count(config.model, sizes.prompts, cfg.max_prompt, sizes.lengths, width, **passes)
 
   passes = {"updates": cfg.epochs, "references": references(stage, cfg), **critic_passes(cfg)}

@@ -22,6 +22,12 @@ from o1jax.rl.value import policy_params
 from o1jax.types import Experience, Mean, Norms, Stat, Strengths, TrainState, blank_stats, merge_stats
 
 
+def frozen_reference(params: Any, ref: Any, step: jax.Array, strengths: Strengths) -> Any:
+  """ref <- ref."""
+  del params, step, strengths
+  return ref
+
+
 @dataclasses.dataclass(frozen=True)
 class UpdateConfig:
   """What is static about learning."""
@@ -34,7 +40,7 @@ class UpdateConfig:
   micro_batches: int = 1
   head_chunk: int = 4096
   segments: int = 1  # completions in a row at most
-  reference: Callable[[Any, Any, jax.Array, Strengths], Any] = lambda params, ref, step, strengths: ref
+  reference: Callable[[Any, Any, jax.Array, Strengths], Any] = frozen_reference
   reset_optimizer: bool = False
   hold_back: HoldBack = lambda experience, key: None  # of a whole minibatch, before its first forward pass
   penalties: tuple[Penalty, ...] = ()
@@ -93,6 +99,12 @@ def init_state(
   )
 
 
+def first_params(state: TrainState, cfg: UpdateConfig) -> Any | None:
+  """The policy's parameters that the stage began with, where its state holds them: a reference that stays is they."""
+  stays = cfg.reference is frozen_reference
+  return state.ref_params if state.init_params is None and stays else state.init_params
+
+
 def in_force(strengths: Strengths, controllers: dict[str, jax.Array] | None) -> Strengths:
   """The strengths with the coefficients that controllers have moved."""
   return dataclasses.replace(strengths, **controllers) if controllers else strengths
@@ -115,7 +127,7 @@ def reset_reference(params: Any, ref: Any, step: jax.Array, strengths: Strengths
 
 
 REFERENCES = {
-  "frozen": lambda params, ref, step, strengths: ref,
+  "frozen": frozen_reference,
   "ema": ema_reference,
   "reset": reset_reference,
 }
@@ -173,13 +185,13 @@ def gradients(
 
 
 def penalised(
-  loss: jax.Array, grads: Any, state: TrainState, strengths: Strengths, penalties: tuple[Penalty, ...]
+  loss: jax.Array, grads: Any, state: TrainState, strengths: Strengths, cfg: UpdateConfig
 ) -> tuple[jax.Array, Any, dict[str, Stat]]:
   """(loss, gradients, statistics) with the penalties added: once, whatever the micro-batches."""
   stats: dict[str, Stat] = {}
-  for penalty in penalties:
+  for penalty in cfg.penalties:
     value = jax.value_and_grad(penalty.apply, has_aux=True)
-    (share, told), slope = value(state.params, state.init_params, strengths)
+    (share, told), slope = value(state.params, first_params(state, cfg), strengths)
     loss, grads = loss + share, jax.tree.map(jnp.add, grads, slope)
     stats |= {**told, f"loss/{penalty.name}": Mean(share, jnp.ones(()))}
   return loss, grads, stats
@@ -204,7 +216,7 @@ def update(
   loss, grads, stats = gradients(
     state.params, state.ref_params, experience, strengths, norms, model=model, cfg=cfg
   )
-  loss, grads, told = penalised(loss, grads, state, strengths, cfg.penalties)
+  loss, grads, told = penalised(loss, grads, state, strengths, cfg)
   # Else a sum at the end of the backward pass is rounded as the optimiser, or whoever reads it next, likes.
   loss, grads, stats = jax.lax.optimization_barrier((loss, grads, stats))
   norm = optax.tree.norm(grads)
@@ -221,7 +233,6 @@ def update(
   ), stats
 
 
-@functools.partial(jax.jit, static_argnames=("model", "tx", "cfg"), donate_argnames=("state",))
 def learn(
   state: TrainState,
   experience: Experience,
@@ -236,8 +247,46 @@ def learn(
 
   Minibatches are drawn by prompt group, afresh each epoch. Consumes the key: epoch e orders its groups by fold_in(key, e),
   optimiser step s (from 0) draws by fold_in(key, epochs + s). Statistics are merged over the optimiser steps, but
-  `logp_gap`, which is the first one's, as is what moves the controllers: later ones are off-policy.
+  `logp_gap`, which is the first one's, as is what moves the controllers: later ones are off-policy. The state is donated,
+  where this is not traced.
   """
+  return learner(state)(state, experience, key, strengths, model=model, tx=tx, cfg=cfg)
+
+
+def learner(state: TrainState) -> Any:
+  """`learn` compiled for states that lie as `state` (arrays, or shapes with shardings) does.
+
+  They come back as they went in: else XLA chooses, the donation is lost and the next step compiles anew. A leaf that is
+  bound to no device, and a state that is traced, are laid out by the program.
+  """
+  leaves, structure = jax.tree.flatten(state)
+  if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    return _learner(structure, None)
+  bound = lambda leaf: getattr(leaf, "committed", True)
+  return _learner(
+    structure, tuple(getattr(leaf, "sharding", None) if bound(leaf) else None for leaf in leaves)
+  )
+
+
+@functools.cache
+def _learner(structure: Any, lies: tuple | None) -> Any:
+  """`_learn` with its state laid out by the shardings `lies` of its leaves; None: as XLA chooses."""
+  out = None if lies is None else (jax.tree.unflatten(structure, lies), None)
+  names = dict(static_argnames=("model", "tx", "cfg"), donate_argnames=("state",))
+  return jax.jit(_learn, out_shardings=out, **names)
+
+
+def _learn(
+  state: TrainState,
+  experience: Experience,
+  key: jax.Array,
+  strengths: Strengths,
+  *,
+  model: Decoder,
+  tx: optax.GradientTransformation,
+  cfg: UpdateConfig,
+) -> tuple[TrainState, dict[str, Stat]]:
+  """What `learn` says, not compiled."""
   strengths = in_force(strengths, state.controllers)
   run = functools.partial(update, model=model, tx=tx, cfg=cfg)
   steps = cfg.epochs * cfg.minibatches

@@ -12,6 +12,7 @@ import rich
 
 from o1jax import evaluate as ev
 from o1jax.dist.hosts import EXIT_NONFINITE, Preemption
+from o1jax.dist.sharding import replicated
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import CLOCK_METRICS, RunLog
 from o1jax.rl.regularise import first_coefficients
@@ -21,7 +22,7 @@ from o1jax.sweep.cold import Cold
 from o1jax.sweep.device import Block, member_setup
 from o1jax.sweep.folder import begin_member, finished_rows, write_row
 from o1jax.sweep.members import Member, cold_start_key
-from o1jax.train import Run, Stopped, fresh_state, rl_step
+from o1jax.train import Run, Stopped, fresh_state, kept_aside, rl_step
 from o1jax.types import TrainState
 
 
@@ -59,21 +60,18 @@ def _tells_time(step: Callable[..., tuple], steps: int) -> Callable[..., tuple]:
 
 
 def begin(block: Block, member: Member, colds: Mapping[str, Cold]) -> tuple[ev.Setup, Stage, Any, TrainState]:
-  """(setup, stage, first parameters, fresh state) of a member.
+  """(setup, stage, first parameters where diagnostics need a copy beside the state, fresh state) of a member.
 
   The block's stage lends its terms and optimiser, so that the compiled step is one; rates and coefficients are its own.
   """
   setup, mine = member_setup(block, member), rl_stage(member.config)
   stage = dataclasses.replace(block.stage, rate=mine.rate, optim=mine.optim)
-  first_params = jax.tree.map(jnp.asarray, colds[cold_start_key(member.config)].params)
+  copied = lambda: jax.tree.map(jnp.array, colds[cold_start_key(member.config)].params)
   with ev.in_mesh(setup):
-    state = fresh_state(setup, stage, jax.tree.map(jnp.copy, first_params))  # the RL stage donates its own
-  return (
-    setup,
-    stage,
-    first_params,
-    dataclasses.replace(state, controllers=first_coefficients(mine.update.controllers)),
-  )
+    state = fresh_state(setup, stage, copied())
+    begun = copied() if kept_aside(setup, stage) else None
+  own = jax.device_put(first_coefficients(mine.update.controllers), replicated(setup.mesh))
+  return setup, stage, begun, dataclasses.replace(state, controllers=own)
 
 
 def run_member(
@@ -84,7 +82,7 @@ def run_member(
 
   `step`: `rl_step`, or what stands for it. A member whose loss or gradient is not finite ends there. Raises Stopped on a signal, with everything saved.
   """
-  setup, stage, first_params, state = begin(block, member, colds)
+  setup, stage, begun, state = begin(block, member, colds)
   own, where = folder / member.name, colds[cold_start_key(member.config)].where
   begin_member(setup, own)
   with ev.in_mesh(setup), Checkpoints(own / "checkpoints", keep=1) as saved:
@@ -94,10 +92,8 @@ def run_member(
       where = type(where).from_json(cursor)
     with RunLog(own, resume_step=latest or 0) as log:
       run = Run(setup, log, saved, preemption, where)
-      state, bad = _to_its_end(
-        run, stage, state, block.steps, functools.partial(step, first_params=first_params)
-      )
-    found = _found(run, stage, state, first_params, own)
+      state, bad = _to_its_end(run, stage, state, block.steps, functools.partial(step, begun=begun))
+    found = _found(run, stage, state, begun, own)
   return write_row(folder, member, {"bad_step": bad, **found})
 
 
@@ -113,18 +109,18 @@ def _to_its_end(
     return run.state, run.where.step
 
 
-def _found(run: Run, stage: Stage, state: TrainState, first_params: Any, own: pathlib.Path) -> dict[str, Any]:
+def _found(run: Run, stage: Stage, state: TrainState, begun: Any, own: pathlib.Path) -> dict[str, Any]:
   """What a row says of a finished member: figures of its last state, tests, means over its last steps."""
   cfg = run.setup.config.eval
   final, by_problem = ev.tested(run.setup, state.params, cfg, cfg.final_problems, run.where.step)
   lines = rl_lines(own / "metrics.jsonl")
-  final = {**_diagnosed(run, stage, state, first_params), **final, **first_values(lines), **tail_means(lines)}
+  final = {**_diagnosed(run, stage, state, begun), **final, **first_values(lines), **tail_means(lines)}
   final |= {"train_flops": run.where.flops.useful, "num_tokens": float(run.where.tokens)}
   return {"final": final, "by_problem": by_problem}
 
 
-def _diagnosed(run: Run, stage: Stage, state: TrainState, first_params: Any) -> dict[str, float]:
-  """What the step that would come next says of a state; {} where diagnostics are off.
+def _diagnosed(run: Run, stage: Stage, state: TrainState, begun: Any) -> dict[str, float]:
+  """What the step that would come next says of a state, which is donated to it; {} where diagnostics are off.
 
   Its rollout is verified for these figures alone: a member that is diagnosed costs a step more than it learns from.
   """
@@ -132,6 +128,6 @@ def _diagnosed(run: Run, stage: Stage, state: TrainState, first_params: Any) -> 
   if not config.diagnostics.every:
     return {}
   each = dataclasses.replace(config, diagnostics=dataclasses.replace(config.diagnostics, every=1))
-  setup, copied = dataclasses.replace(run.setup, config=each), jax.tree.map(jnp.copy, state)
-  step = rl_step(setup, stage, copied, run.where.step + 1, run.where, first_params=first_params)
+  setup = dataclasses.replace(run.setup, config=each)
+  step = rl_step(setup, stage, state, run.where.step + 1, run.where, begun=begun)
   return {name: value for name, value in step[1].items() if name not in CLOCK_METRICS}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from o1jax.config import ConfigError
-from o1jax.rl.batch import prompt_batch
+from o1jax.config import ConfigError, RLConfig
+from o1jax.rl.batch import prompt_batch, response_width
 
 
 def test_prompts_lie_at_the_right_end_of_their_rows() -> None:
@@ -25,3 +25,15 @@ def test_a_prompt_that_fits_no_row_names_its_problem(prompt, message) -> None:
   with pytest.raises(ConfigError) as caught:
     prompt_batch([[5], prompt], [1, 2], ["a", "b"], 3)
   assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("trim", [1, 16, 48])
+@pytest.mark.parametrize("most", [1, 15, 16, 64, 96, 1000, 8192, 32768])
+def test_the_update_has_six_widths_at_most(most, trim) -> None:
+  cfg = RLConfig(max_tokens=most, trim=trim)
+  widths = {longest: response_width(cfg, longest) for longest in range(1, most + 1)}
+  assert len(set(widths.values())) <= 6
+  assert all(longest <= width <= most for longest, width in widths.items())
+  assert all(width % trim == 0 or width == most for width in widths.values())
+  if most <= 6 * trim:  # as little padding as there can be
+    assert all(width - longest < trim for longest, width in widths.items())

@@ -27,7 +27,7 @@ from o1jax.config import (
 )
 from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
 from o1jax.rl.step import improve
-from o1jax.rl.update import make_optimizer
+from o1jax.rl.update import first_params, make_optimizer
 from o1jax.types import Rollout, TrainState, resolve_stats
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8, vocab=8)
@@ -305,13 +305,19 @@ def test_decay_draws_the_parameters_towards_zero() -> None:
 
 def test_a_state_begins_with_copies_of_what_its_stage_asks_for() -> None:
   everything = config(
-    kl=KLConfig(0.1, target=0.1, horizon=8), l2_init=0.1, entropy_target=1.0, entropy_rate=0.1
+    kl=KLConfig(0.1, reference="ema", ema=0.5, target=0.1, horizon=8),
+    l2_init=0.1,
+    entropy_target=1.0,
+    entropy_rate=0.1,
   )
   params = {"table": jnp.asarray(TABLE)}
   state = jax.jit(functools.partial(first_state, stage_of(everything)))(params)
   copies = [tree["table"] for tree in (params, state.ref_params, state.init_params)]
   places = {copy.unsafe_buffer_pointer() for copy in copies}
   assert len(places) == 3
+  stays = dataclasses.replace(everything, kl=dataclasses.replace(everything.kl, reference="frozen", ema=None))
+  state = first_state(stage_of(stays), params)  # whose reference is the first parameters
+  assert state.init_params is None and first_params(state, stage_of(stays).update) is state.ref_params
   assert {name: float(c) for name, c in state.controllers.items()} == {
     "kl": pytest.approx(0.1),
     "entropy": 0.0,

@@ -1,0 +1,90 @@
+"""A run on a mesh and on one device: where its state lies, what is compiled and how often, and how much is alive at once."""
+
+import functools
+import shutil
+
+import jax
+import pytest
+from compilations import compiled
+
+from o1jax import evaluate as ev
+from o1jax import train as train_module
+from o1jax.config import (
+  CheckpointConfig,
+  CountdownConfig,
+  DiagnosticsConfig,
+  EvalConfig,
+  KLConfig,
+  LogConfig,
+  MeshConfig,
+  ModelConfig,
+  RLConfig,
+  SftConfig,
+  TrainConfig,
+)
+from o1jax.dist.sharding import param_shardings
+from o1jax.model.transformer import init_params
+from o1jax.train import train
+from o1jax.types import TrainState
+
+
+def config(
+  out, mesh: MeshConfig, *, width: int = 16, sft: SftConfig = SftConfig(), controls=False, **rl
+) -> TrainConfig:
+  return TrainConfig(
+    name="tiny", out=str(out), mesh=mesh, sft=sft, controls=controls,
+    model=ModelConfig(width=width, layers=2, heads=2, kv_heads=1, head_dim=8, mlp=2 * width, scan_layers=True),
+    task=CountdownConfig(count=2, max_number=4, max_value=8, max_target=6, held_out=8, max_tries=2),
+    rl=RLConfig(**{**dict(steps=4, prompts=8, samples=2, max_prompt=5, max_tokens=12, trim=0), **rl}),
+    eval=EvalConfig(final_problems=8, samples=1, batch=8, max_tokens=12, bootstrap=50),
+    diagnostics=DiagnosticsConfig(every=0), checkpoint=CheckpointConfig(every=2), log=LogConfig(progress=False),
+  )  # fmt: skip
+
+
+@pytest.fixture(params=[1, 8], ids=["1 device", "8 devices"])
+def mesh(request, monkeypatch) -> MeshConfig:
+  """A mesh (1, n, 1) of as many of the suite's devices."""
+  few = functools.partial(ev.prepare, devices=jax.devices()[: request.param])
+  monkeypatch.setattr(ev, "prepare", few)
+  return MeshConfig(1, request.param, 1)
+
+
+def test_a_state_lies_as_its_parameters_and_a_step_is_compiled_once(mesh, tmp_path, monkeypatch) -> None:
+  """Also behind a resume; with a reference and the stage's first parameters, which both lie as the policy's."""
+  states: list[TrainState] = []
+
+  def watched(*args, step_of=train_module.rl_step, **given):
+    states.append(jax.tree.map(lambda a: (a.sharding, a.ndim), args[2]))
+    after, *told = step_of(*args, **given)
+    states.append(jax.tree.map(lambda a: (a.sharding, a.ndim), after))
+    return after, *told
+
+  monkeypatch.setattr(train_module, "rl_step", watched)
+  run = config(
+    tmp_path, mesh, kl=KLConfig(0.1, reference="ema", ema=0.5), l2_init=0.1, chunks=1 + (mesh.fsdp == 1)
+  )
+  before = compiled()
+  assert train(run, resume=False) == 0
+  made = compiled() - before
+  assert {name: made[f"jit({name})"] for name in ("_learn", "token_scores", "credit_and_experience")} == {
+    "_learn": 1, "token_scores": 1, "credit_and_experience": 1,
+  }  # fmt: skip
+  assert made["jit(generate)"] == 2  # to learn from, and at the end to evaluate
+  shutil.rmtree(tmp_path / "tiny" / "checkpoints" / "4")
+  before = compiled()
+  assert train(run, resume=True) == 0
+  made = compiled() - before
+  assert made["jit(_learn)"] == 1 and made["jit(generate)"] == made["jit(_seed_params)"] == 0
+  assert len(states) == 2 * (4 + 2)
+  setup = ev.prepare(run)
+  lies = param_shardings(
+    jax.eval_shape(lambda key: init_params(setup.model, key), jax.random.key(0)), setup.mesh
+  )
+  for state in states:
+    adam = state.opt_state.inner_state[1][0]
+    for tree in (state.params, state.ref_params, state.init_params, adam.mu, adam.nu):
+      jax.tree.map(lambda wanted, got: _same(wanted, *got), lies, tree)
+
+
+def _same(wanted: jax.sharding.Sharding, got: jax.sharding.Sharding, ndim: int) -> None:
+  assert got.is_equivalent_to(wanted, ndim), (wanted, got)
