@@ -218,7 +218,7 @@ class Run:
     graded = ev.sample_and_grade(
       self.setup, state.params, ev.held_out(self.setup, cfg.problems, "eval.problems"), cfg, step
     )
-    told = ev.figures(self.setup, graded, cfg)
+    told = ev.figures(self.setup, graded)
     low, high = told["pass@1_ci95"]
     return {
       "eval/pass@1": told["pass@1"], "eval/pass@1_low": low, "eval/pass@1_high": high,
@@ -332,7 +332,7 @@ def summarise(run: Run, cold_params: Any, before: Progress, state: TrainState, b
 
   def compare(name: str, graded: ev.Graded) -> None:
     rng = np.random.default_rng(0)
-    gain = stats.paired_bootstrap(final_graded.correct.mean(1), graded.correct.mean(1), rng, cfg.bootstrap)
+    gain = stats.paired_difference(final_graded.correct.mean(1), graded.correct.mean(1), rng, cfg.bootstrap)
     summary["paired"][f"final_minus_{name}"] = gain
 
   if setup.config.sft.steps and setup.config.rl.steps:
@@ -343,7 +343,7 @@ def summarise(run: Run, cold_params: Any, before: Progress, state: TrainState, b
   if setup.config.controls:
     few = ev.control(cfg)
     graded = ev.sample_and_grade(setup, cold_params, problems, few, step, ev.no_give_up(setup.task))
-    summary["controls"]["no_give_up"] = ev.figures(setup, graded, few)
+    summary["controls"]["no_give_up"] = ev.figures(setup, graded)
     compare("no_give_up", graded)
     seconds["evaluation"] = time.perf_counter() - started
     started = time.perf_counter()
@@ -351,7 +351,7 @@ def summarise(run: Run, cold_params: Any, before: Progress, state: TrainState, b
     seconds["control"] = time.perf_counter() - started
     started = time.perf_counter() - seconds["evaluation"]
     graded = ev.sample_and_grade(setup, params, problems, few, step)
-    summary["controls"]["more_sft"] = {**ev.figures(setup, graded, few), "steps": steps}
+    summary["controls"]["more_sft"] = {**ev.figures(setup, graded), "steps": steps}
     compare("more_sft", graded)
   seconds["evaluation"] = time.perf_counter() - started
   seconds["total"] = time.perf_counter() - began
