@@ -62,11 +62,17 @@ def bootstrapped(values: np.ndarray) -> float:
 def test_many_problems_have_the_interval_of_a_bootstrap(mean, width, samples) -> None:
   # Quickstart's arms: 512 problems whose chances differ as much as their published intervals say.
   error = width / 2 / Z
-  kept = (error**2 * 512 - mean * (1 - mean) / samples) / (mean * (1 - mean) * (1 - 1 / samples)) if samples > 1 else 0.5
+  kept = (
+    (error**2 * 512 - mean * (1 - mean) / samples) / (mean * (1 - mean) * (1 - 1 / samples))
+    if samples > 1
+    else 0.5
+  )
   spread = 1 / kept - 1  # of a beta distribution, whose chances have this share of all variance
   values = rng(5).binomial(samples, rng(4).beta(mean * spread, (1 - mean) * spread, 512)) / samples
   low, high = share_ci(values)
-  assert high - low == pytest.approx(bootstrapped(values), rel=0.05) and high - low == pytest.approx(width, rel=0.15)
+  assert high - low == pytest.approx(bootstrapped(values), rel=0.05) and high - low == pytest.approx(
+    width, rel=0.15
+  )
   later = rng(6).binomial(samples, np.clip(values * 0.8 + 0.2, 0, 1)) / samples
   told = paired_difference(later, values, rng())
   assert np.diff(told["ci95"])[0] == pytest.approx(bootstrapped(later - values), rel=0.05)
@@ -117,7 +123,9 @@ def test_share_at_most_zero_is_the_probability_of_no_gain() -> None:
   assert paired_difference(noise, noise - 0.1, rng())["share_at_most_zero"] == 0.0
 
 
-@pytest.mark.parametrize("values", [np.full((2, 1), 0.0039), 0.1 + np.zeros((3, 1)) + [[1e-17]], np.zeros((3, 64))])
+@pytest.mark.parametrize(
+  "values", [np.full((2, 1), 0.0039), 0.1 + np.zeros((3, 1)) + [[1e-17]], np.zeros((3, 64))]
+)
 def test_seeds_that_agree_exactly_leave_their_noise_unknown(values) -> None:
   effect = seed_effect(values, rng())
   assert effect.p == 1.0 and np.isnan(effect.ci95).all() and effect.mean == pytest.approx(values.mean())
