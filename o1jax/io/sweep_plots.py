@@ -13,7 +13,7 @@ from matplotlib import ticker
 
 from o1jax.config.sweep import Check
 from o1jax.io import plots
-from o1jax.scaling import claims, fits, stats
+from o1jax.scaling import fits, laws, stats
 from o1jax.scaling.members import PASS, Member, outcomes, stack
 from o1jax.scaling.ranking import frontier
 
@@ -271,13 +271,11 @@ def law(members: Sequence[Member], drawn: Mapping[str, Style], check: Check) -> 
   figure, ax = plt.subplots(figsize=(7.2, 4.4))
   pick, columns, label, xlabel = LAWS[check.kind](check.metric)
   held = [m for m in members if not check.arms or m.arm in check.arms]
-  points = claims.points_by_seed(held, pick)
+  points = laws.points_by_seed(held, pick)
   for arm, style in drawn.items():
-    for own in claims.points_by_seed([m for m in held if m.arm == arm], pick).values():
-      ax.plot(
-        *claims.joined(own), style.marker, color=style.colour, markersize=4, alpha=0.6, markeredgewidth=0
-      )
-  x, y = claims.joined([pair for own in points.values() for pair in own])
+    for own in laws.points_by_seed([m for m in held if m.arm == arm], pick).values():
+      ax.plot(*laws.joined(own), style.marker, color=style.colour, markersize=4, alpha=0.6, markeredgewidth=0)
+  x, y = laws.joined([pair for own in points.values() for pair in own])
   line, coefficients = np.linspace(x.min(), x.max(), 200), fits.least_squares(columns(x), y)[0]
   ax.plot(line, columns(line) @ coefficients, color=plots.BLACK, linewidth=2)
   ax.set(xlabel=xlabel, ylabel=CURVES.get(check.metric, check.metric))
@@ -292,19 +290,19 @@ def law(members: Sequence[Member], drawn: Mapping[str, Style], check: Check) -> 
 # kind of check -> metric -> (points of a member, what the law adds up, its label, x axis)
 LAWS: dict[str, Callable[[str], tuple]] = {
   "fit_entropy": lambda metric: (
-    lambda member: claims.entropy_curve(member, metric),
+    lambda member: laws.entropy_curve(member, metric),
     fits.entropy_columns,
     "R = −a exp(H) + b",
     "entropy H, nats a token",
   ),
   "fit_gao": lambda metric: (
-    lambda member: claims.distance_curve(member, metric, claims.FIT_POINTS),
+    lambda member: laws.distance_curve(member, metric, laws.FIT_POINTS),
     fits.gao_rl_columns,
     "R = R₀ + d (a − b log d)",
     f"d: {DISTANCE}",
   ),
   "fit_gao_bon": lambda metric: (
-    lambda member: claims.best_of_n_curve(member, metric),
+    lambda member: laws.best_of_n_curve(member, metric),
     fits.gao_best_of_n_columns,
     "R = R₀ + d (a − b d)",
     "d: distance to the policy, √KL of best-of-n (√ nats a completion)",
@@ -346,4 +344,4 @@ def _fits(members: Sequence[Member], check: Check) -> bool:
   """Whether the members of a check have points enough for its law."""
   pick = LAWS[check.kind](check.metric)[0]
   held = [m for m in members if not check.arms or m.arm in check.arms]
-  return sum(len(x) for own in claims.points_by_seed(held, pick).values() for x, _ in own) > 4
+  return sum(len(x) for own in laws.points_by_seed(held, pick).values() for x, _ in own) > 4

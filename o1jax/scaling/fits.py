@@ -44,7 +44,7 @@ def least_squares(columns: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
 
 
 def residuals(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
-  """What `columns` f[n, k] cannot fit of `target` f[n] or, one fit a column, f[n, m]; of the target's shape."""
+  """What `columns` f[n, k] cannot fit of `target`, f[n] or, one fit a column, f[n, m]; of its shape."""
   return target - columns @ np.linalg.lstsq(columns, target, rcond=None)[0]
 
 
@@ -54,7 +54,7 @@ def entropy_columns(entropy: np.ndarray) -> np.ndarray:
 
 
 def gao_rl_columns(distance: np.ndarray) -> np.ndarray:
-  """f[n, 3] what start, a and b multiply in R = start + d (a - b log d), with d log d = 0 at 0; distance f[n]."""
+  """f[n, 3] what start, a and b multiply in R = start + d (a - b log d), d log d = 0 at 0; distance f[n]."""
   bend = distance * np.log(np.where(distance > 0, distance, 1.0))
   return np.stack([np.ones_like(distance), distance, -bend], 1)
 

@@ -45,6 +45,21 @@ class Finding:
   seeds: int  # that the effect rests on
 
 
+@dataclasses.dataclass(frozen=True)
+class Tested:
+  """One check by itself, before its p is adjusted for the claim's other checks."""
+
+  check: str
+  measured: str
+  effect: stats.Effect
+  leans: Holds  # the verdict where the effect's p is small enough
+  sentences: Mapping[Holds, str]  # that the reading begins with, by the verdict
+  rest: str  # of the reading
+  refuted: float = (
+    math.nan
+  )  # p of "no" for a reason beside the effect's: what a law misses, a member without an end
+
+
 class Untestable(ValueError):
   """Why a check cannot be tested on these members."""
 

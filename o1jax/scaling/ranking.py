@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from o1jax.scaling import stats
-from o1jax.scaling.claims import distance_curve
+from o1jax.scaling.laws import distance_curve
 from o1jax.scaling.members import LEVEL, PASS, Member, contrast, few_seeds, interval, outcomes, stack
 
 
@@ -35,9 +35,9 @@ class Path:
 
 
 def frontier(members: Sequence[Member], metric: str, points: int | None = None) -> list[Path]:
-  """Each member's metric against the root of its KL, in the order of its steps; without members that lack either.
+  """Each member's metric against the root of its KL, by step; without members that lack either.
 
-  `points`: averages of neighbouring steps; None: every step by itself.
+  `points`: at most so many averages of neighbouring steps; None: every step by itself.
   """
   paths = [Path(m.arm, m.seed, *distance_curve(m, metric, points)) for m in members]
   return [path for path in paths if len(path.distance)]

@@ -1,4 +1,4 @@
-"""Intervals: of shares and their paired differences over problems, over seeds and problems, and what few seeds can show."""
+"""Intervals: of shares and their paired differences over problems, of effects over seeds, and what few seeds show."""
 
 import dataclasses
 import functools
@@ -24,9 +24,9 @@ def _means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.n
 def share_ci(hits: np.ndarray, sizes: np.ndarray | None = None) -> tuple[float, float]:
   """95% interval of a share sum(hits) / sum(sizes), both f[n] by problem, 0 <= hits <= sizes (Wilson 1927).
 
-  Without sizes each problem weighs alike and `hits` are shares. Wilson's count of tries is the one whose binomial noise
-  is that between the problems, p (1 - p) / (s^2 / n), and at least the n problems that there are (of sizes that differ,
-  (sum sizes)^2 / sum sizes^2 of them), so that problems that all agree leave a width. Raises ValueError without one.
+  Without sizes each problem weighs alike and `hits` are shares. Wilson's count of tries is the one whose binomial
+  noise is that between the problems, p (1 - p) / (s^2 / n), and at least the n problems that there are (of sizes that
+  differ, (sum sizes)^2 / sum sizes^2), so that problems that all agree leave a width. Raises ValueError without one.
   """
   hits = np.asarray(hits, np.float64)
   sizes = np.ones_like(hits) if sizes is None else np.asarray(sizes, np.float64)
@@ -48,8 +48,8 @@ def paired_difference(
 ) -> dict[str, Any]:
   """{"mean", "ci95", "share_at_most_zero"} of a - b, both f[n] shares in [0, 1] of the same problems.
 
-  What problems gained and what they lost are two shares, whose intervals and correlation give that of their difference
-  (Newcombe 1998, method 10): it has a width where nothing changed. The last figure is of bootstrap resamples.
+  What problems gained and what they lost are two shares, whose intervals and correlation give that of their
+  difference (Newcombe 1998, method 10): it has a width where nothing changed. The last figure is of resamples.
   """
   difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
   gained, lost = np.maximum(difference, 0), np.maximum(-difference, 0)
@@ -113,11 +113,11 @@ def seed_means(values: np.ndarray, rng: np.random.Generator, resamples: int = 20
 def seed_effect(values: np.ndarray, rng: np.random.Generator, resamples: int = 2000) -> Effect:
   """The mean of `values` f[seeds, problems] (problems = 1 where a seed has one figure) with its 95% interval.
 
-  The interval spans two: the bootstrap over seeds and problems, which knows the noise of few problems, and Student's t
-  over the seeds' own means, which knows how little few seeds tell. The bootstrap alone covers about 75% with three
-  seeds, as it can never leave the range of the three. p is the larger of the two. One seed says nothing about others:
-  its interval is over problems alone, and its p is 1. Where neither seeds nor problems differ, their noise is not
-  known: the interval is NaN, and p is 1.
+  The interval spans two: the bootstrap over seeds and problems, which knows the noise of few problems, and
+  Student's t over the seeds' own means, which knows how little few seeds tell. The bootstrap alone covers about 75%
+  with three seeds, as it can never leave the range of the three. p is the larger of the two. One seed says nothing
+  about others: its interval is over problems alone, and its p is 1. Where neither seeds nor problems differ, their
+  noise is not known: the interval is NaN, and p is 1.
   """
   values = np.asarray(values, np.float64)
   own = values.mean(1)
@@ -139,7 +139,7 @@ def seed_effect(values: np.ndarray, rng: np.random.Generator, resamples: int = 2
 
 
 def share_effect(values: np.ndarray, rng: np.random.Generator) -> Effect:
-  """`seed_effect` of shares in [0, 1], whose interval also spans that of the problems' means where there are several."""
+  """`seed_effect` of shares in [0, 1], whose interval also spans that of several problems' means."""
   effect = seed_effect(values, rng)
   if np.shape(values)[1] == 1:
     return effect
