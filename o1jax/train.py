@@ -241,7 +241,7 @@ class Run:
     graded = ev.sample_and_grade(
       self.setup, state.params, ev.held_out(self.setup, cfg.problems, "eval.problems"), cfg, step
     )
-    told = ev.figures(self.setup, graded, cfg)
+    told = ev.figures(self.setup, graded)
     low, high = told["pass@1_ci95"]
     return {
       "eval/pass@1": told["pass@1"], "eval/pass@1_low": low, "eval/pass@1_high": high,
@@ -371,7 +371,7 @@ def summarise(run: Run, folder: pathlib.Path, before: Progress, began: float) ->
 
   def compare(name: str, graded: ev.Graded) -> None:
     rng = np.random.default_rng(0)
-    gain = stats.paired_bootstrap(final_graded.correct.mean(1), graded.correct.mean(1), rng, cfg.bootstrap)
+    gain = stats.paired_difference(final_graded.correct.mean(1), graded.correct.mean(1), rng, cfg.bootstrap)
     summary["paired"][f"final_minus_{name}"] = gain
 
   def told() -> dict[str, Any]:
@@ -391,14 +391,14 @@ def summarise(run: Run, folder: pathlib.Path, before: Progress, began: float) ->
     write_json(folder / SUMMARY, told())
     few = ev.control(cfg)
     graded = ev.sample_and_grade(setup, params, problems, few, step, ev.no_give_up(setup.task))
-    summary["controls"]["no_give_up"] = ev.figures(setup, graded, few)
+    summary["controls"]["no_give_up"] = ev.figures(setup, graded)
     compare("no_give_up", graded)
     control = time.perf_counter()
     params, steps = more_sft(run, params, run.where.flops.useful, before.flops.useful)
     seconds["control"] = time.perf_counter() - control
     started += seconds["control"]
     graded = ev.sample_and_grade(setup, params, problems, few, step)
-    summary["controls"]["more_sft"] = {**ev.figures(setup, graded, few), "steps": steps}
+    summary["controls"]["more_sft"] = {**ev.figures(setup, graded), "steps": steps}
     compare("more_sft", graded)
   return told()
 

@@ -29,7 +29,7 @@ class EvalConfig:
   top_k: int = 0  # evaluation alone; 0 = off
   top_p: float = 1.0  # evaluation alone; 1 = off
   budgets: tuple[int, ...] = ()  # forced budgets b, tokens, ascending; () = no forced-budget curve
-  bootstrap: int = 2000  # resamples behind each interval
+  bootstrap: int = 2000  # resamples behind the share of them in which a paired gain is not above 0
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""

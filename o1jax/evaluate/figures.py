@@ -42,11 +42,10 @@ def forced_budget(
   return {b: grade(setup, problems, [row[:b] for row in tokens], full(b)) for b in cfg.budgets}
 
 
-def figures(setup: Setup, graded: Graded, cfg: EvalConfig) -> dict[str, Any]:
+def figures(setup: Setup, graded: Graded) -> dict[str, Any]:
   """What summary.json says of one evaluation, its curves apart."""
   n, samples = graded.correct.shape
-  rng = np.random.default_rng(0)
-  low, high = stats.bootstrap_ci(graded.correct.mean(1), rng, cfg.bootstrap)
+  low, high = stats.share_ci(graded.correct.mean(1))
   tries = np.asarray(
     [[setup.task.count_tries(p, t) for t in row] for p, row in zip(graded.problems, graded.texts)]
   )
@@ -79,20 +78,19 @@ def all_curves(
   setup: Setup, params: Any, problems: Sequence[Problem], graded: Graded, cfg: EvalConfig, step: int
 ) -> dict:
   """Accuracy against completion tokens: pooled, within-prompt, forced budget, natural stopping, best of n."""
-  rng = np.random.default_rng(0)
-  out = {
-    "pooled": curves.pooled_bins(graded.correct, graded.length, rng, resamples=cfg.bootstrap),
-    "within_prompt": curves.within_prompt_bins(graded.correct, graded.length, rng, resamples=cfg.bootstrap),
-    "natural": curves.natural(graded.correct, graded.length, rng, resamples=cfg.bootstrap),
+  out: dict[str, Any] = {
+    "pooled": curves.pooled_bins(graded.correct, graded.length),
+    "within_prompt": curves.within_prompt_bins(graded.correct, graded.length),
+    "natural": curves.natural(graded.correct, graded.length),
   }
   if cfg.budgets:
     forced = forced_budget(setup, params, problems, cfg, step)
     correct = {b: g.correct for b, g in forced.items()}
-    out["forced_budget"] = curves.forced_budget(correct, rng, resamples=cfg.bootstrap)
+    out["forced_budget"] = curves.forced_budget(correct)
     first, last = (correct[cfg.budgets[i]].mean(1) for i in (0, -1))
-    out["forced_budget_gain"] = stats.paired_bootstrap(last, first, rng, cfg.bootstrap)
-    budgets = list(cfg.budgets)
-    out["best_of_n"] = curves.best_of_n(graded.correct, graded.length, budgets, rng, resamples=cfg.bootstrap)
+    rng = np.random.default_rng(0)
+    out["forced_budget_gain"] = stats.paired_difference(last, first, rng, cfg.bootstrap)
+    out["best_of_n"] = curves.best_of_n(graded.correct, graded.length, list(cfg.budgets))
   return out
 
 
@@ -101,7 +99,7 @@ def evaluate(
 ) -> tuple[dict, Graded]:
   """(figures with their curves, the graded samples) of natural stopping on `problems`."""
   graded = sample_and_grade(setup, params, problems, cfg, step)
-  told = figures(setup, graded, cfg)
+  told = figures(setup, graded)
   return {**told, "curves": all_curves(setup, params, problems, graded, cfg, step)}, graded
 
 

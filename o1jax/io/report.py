@@ -108,8 +108,9 @@ def _gains(summary: Mapping[str, Any]) -> str:
   lines = []
   for label, gain in told.items():
     low, high = gain["ci95"]
-    lines.append(f"<li>{label}: {gain['mean']:+.3f}, 95% interval [{low:+.3f}, {high:+.3f}]</li>")
-  return f"<ul>{''.join(lines)}</ul>" if lines else ""
+    lines.append(f"<li>{label}: {gain['mean']:+.3f} [{low:+.3f}, {high:+.3f}]</li>")
+  about = "<p>Differences, paired by problem, with intervals each at 95%, not adjusted for their number:</p>"
+  return f"{about}<ul>{''.join(lines)}</ul>" if lines else ""
 
 
 def _transcript(row: Mapping[str, Any]) -> str:

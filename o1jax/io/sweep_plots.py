@@ -13,7 +13,7 @@ from matplotlib import ticker
 
 from o1jax.config.sweep import Check
 from o1jax.io import plots
-from o1jax.scaling import claims, fits, stats
+from o1jax.scaling import fits, laws, stats
 from o1jax.scaling.members import PASS, Member, outcomes, stack
 from o1jax.scaling.ranking import frontier
 
@@ -172,8 +172,8 @@ def distance(members: Sequence[Member], drawn: Mapping[str, Style], metric: str)
     if not paths:
       continue
     count = min(PATH_POINTS, min(len(path.reward) for path in paths))
-    x = np.array([claims.parts(path.distance, count) for path in paths])
-    y = np.array([claims.parts(path.reward, count) for path in paths])
+    paths = frontier([m for m in members if m.arm == arm and m.bad_step is None], metric, count)
+    x, y = np.array([path.distance for path in paths]), np.array([path.reward for path in paths])
     ax.plot(x.mean(0), y.mean(0), style.line, color=style.colour, linewidth=1.4, alpha=0.8)
     ax.scatter(x[:, -1], y[:, -1], 14, color=style.colour, alpha=0.6, linewidths=0, zorder=3)
     ends[arm] = float(x[:, -1].mean()), float(y[:, -1].mean())
@@ -245,7 +245,7 @@ def accuracy(members: Sequence[Member], metrics: Sequence[str]) -> Any:
     arms = [arm for arm in places if arm in values]
     x = np.array([places[arm] for arm in arms]) + shift
     rows = [stack(list(values[arm].values())) for arm in arms]
-    effects = [stats.seed_effect(row, rng) for row in rows]
+    effects = [stats.share_effect(row, rng) for row in rows]
     mean = np.array([effect.mean for effect in effects])
     error = [[e.mean - e.ci95[0] for e in effects], [e.ci95[1] - e.mean for e in effects]]
     line = "-" if _numeric(strengths) else ""
@@ -269,15 +269,15 @@ def accuracy(members: Sequence[Member], metrics: Sequence[str]) -> Any:
 def law(members: Sequence[Member], drawn: Mapping[str, Style], check: Check) -> Any:
   """The curves of a fitted check as points, and the law fitted to all seeds together."""
   figure, ax = plt.subplots(figsize=(7.2, 4.4))
-  pick, fitted, label, xlabel = LAWS[check.kind](check.metric)
+  pick, columns, label, xlabel = LAWS[check.kind](check.metric)
   held = [m for m in members if not check.arms or m.arm in check.arms]
-  points = claims.points_by_seed(held, pick)
+  points = laws.points_by_seed(held, pick)
   for arm, style in drawn.items():
-    for x, y in claims.points_by_seed([m for m in held if m.arm == arm], pick).values():
-      ax.plot(x, y, style.marker, color=style.colour, markersize=4, alpha=0.6, markeredgewidth=0)
-  x, y = (np.concatenate([pair[i] for pair in points.values()]) for i in (0, 1))
-  line = np.linspace(x.min(), x.max(), 200)
-  ax.plot(line, fitted(x, y)(line), color=plots.BLACK, linewidth=2)
+    for own in laws.points_by_seed([m for m in held if m.arm == arm], pick).values():
+      ax.plot(*laws.joined(own), style.marker, color=style.colour, markersize=4, alpha=0.6, markeredgewidth=0)
+  x, y = laws.joined([pair for own in points.values() for pair in own])
+  line, coefficients = np.linspace(x.min(), x.max(), 200), fits.least_squares(columns(x), y)[0]
+  ax.plot(line, columns(line) @ coefficients, color=plots.BLACK, linewidth=2)
   ax.set(xlabel=xlabel, ylabel=CURVES.get(check.metric, check.metric))
   extra = [plt.Line2D([], [], color=plots.BLACK, linewidth=2, label=label)]
   shown = {
@@ -287,38 +287,23 @@ def law(members: Sequence[Member], drawn: Mapping[str, Style], check: Check) -> 
   return figure
 
 
-def _entropy_line(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-  fit = fits.entropy_law(x, y)
-  return lambda at: -fit.a * np.exp(at) + fit.b
-
-
-def _gao_line(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-  fit = fits.gao_rl(x, y)
-  return lambda at: fit.start + fit.a * at - fit.b * fits.d_log_d(at)
-
-
-def _gao_bon_line(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-  fit = fits.gao_best_of_n(x, y)
-  return lambda at: fit.start + fit.a * at - fit.b * at**2
-
-
-# kind of check -> metric -> (points of a member, fit, its label, x axis)
+# kind of check -> metric -> (points of a member, what the law adds up, its label, x axis)
 LAWS: dict[str, Callable[[str], tuple]] = {
   "fit_entropy": lambda metric: (
-    lambda member: claims.paired_curves(member, "entropy", metric),
-    _entropy_line,
+    lambda member: laws.entropy_curve(member, metric),
+    fits.entropy_columns,
     "R = −a exp(H) + b",
     "entropy H, nats a token",
   ),
   "fit_gao": lambda metric: (
-    lambda member: claims.distance_curve(member, metric),
-    _gao_line,
+    lambda member: laws.distance_curve(member, metric, laws.FIT_POINTS),
+    fits.gao_rl_columns,
     "R = R₀ + d (a − b log d)",
     f"d: {DISTANCE}",
   ),
   "fit_gao_bon": lambda metric: (
-    lambda member: claims.best_of_n_curve(member, metric),
-    _gao_bon_line,
+    lambda member: laws.best_of_n_curve(member, metric),
+    fits.gao_best_of_n_columns,
     "R = R₀ + d (a − b d)",
     "d: distance to the policy, √KL of best-of-n (√ nats a completion)",
   ),
@@ -342,7 +327,7 @@ def draw_sweep(
   if metrics := tested(members):
     wanted.append(
       (
-        "Final accuracy (mean, 95% interval, single seeds; dotted: at first)",
+        "Final accuracy (mean, each at 95%, single seeds; dotted: at first)",
         "accuracy.png",
         lambda: accuracy(members, metrics),
       )
@@ -359,4 +344,4 @@ def _fits(members: Sequence[Member], check: Check) -> bool:
   """Whether the members of a check have points enough for its law."""
   pick = LAWS[check.kind](check.metric)[0]
   held = [m for m in members if not check.arms or m.arm in check.arms]
-  return sum(len(x) for x, _ in claims.points_by_seed(held, pick).values()) > 4
+  return sum(len(x) for own in laws.points_by_seed(held, pick).values() for x, _ in own) > 4

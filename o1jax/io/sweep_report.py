@@ -20,7 +20,7 @@ from o1jax.io.log import NON_FINITE, read_metrics
 from o1jax.io.report import page, picture, table
 from o1jax.io.run_config import read_json, struct_from_dict
 from o1jax.scaling.claims import test_claim
-from o1jax.scaling.members import Curves, Finding, Member, outcomes
+from o1jax.scaling.members import Curves, Finding, Member, interval, outcomes
 from o1jax.scaling.ranking import Rank, rank_arms, reading
 
 FINISHED, STARTED = "results.json", "sweep.json"
@@ -142,7 +142,7 @@ def _curves(path: pathlib.Path) -> Curves:
 
 
 def _spelt(mean: float, ci95: tuple[float, float], plus: str = "") -> str:
-  return f"{mean:{plus}.3f} [{ci95[0]:{plus}.3f}, {ci95[1]:{plus}.3f}]"
+  return f"{mean:{plus}.3f} {interval(ci95, f'{plus}.3f')}"
 
 
 def _claim(claim: Mapping[str, Any], found: Sequence[Finding]) -> list[str]:
@@ -152,7 +152,7 @@ def _claim(claim: Mapping[str, Any], found: Sequence[Finding]) -> list[str]:
   if found:
     rows = [[f.check, f.measured, f.holds, f.reading] for f in found]
     body.append(
-      f"<div class='wide left'>{table(['check', 'measured [95%]', 'holds', 'reading'], rows)}</div>"
+      f"<div class='wide left'>{table(['check', 'measured [each at 95%]', 'holds', 'reading'], rows)}</div>"
     )
   return body
 
@@ -169,11 +169,13 @@ def _ranking(ranks: Sequence[Rank], metric: str) -> list[str]:
       share = f"{gap.share_at_most_zero:.3f}"
       against = [_spelt(gap.mean, gap.ci95, "+"), f"{gap.above} of {gap.seeds}", share, f"{rank.p:.3g}"]
     rows.append([*row, *against])
-  head = ["arm", "strength", f"{metric} [95%]", "seeds", "best minus this [95%]", "seeds above 0",
-          "resamples not above 0", "p (Holm)"]  # fmt: skip
+  head = ["arm", "strength", f"{metric} [95%]", "seeds", "best minus this [each at 95%]",
+          "seeds above 0", "resamples not above 0", "p (Holm)"]  # fmt: skip
   about = (
     "Intervals span a bootstrap over seeds and problems and Student's t over the seeds: resampling three or four"
-    " seeds alone understates what other seeds would do, so the share of resamples is no p-value."
+    " seeds alone understates what other seeds would do, so the share of resamples is no p-value. Each interval is at"
+    " 95% by itself, so that one of a difference can leave out 0 where p, which is adjusted for all pairs of arms, is"
+    " above 0.05. The best arm was chosen for its mean, which is therefore biased upwards, as are its differences."
   )
   return [
     f"<h2>Which arm is best</h2><p>{html.escape(reading(ranks, metric))}</p>",

@@ -1,88 +1,114 @@
 """A sweep's claim against its members: one finding for each check, with an interval over seeds.
 
-    members -> figures by arm and seed, or curves -> an effect a seed -> its interval -> yes, no or undecided
+    members -> figures by arm and seed, or curves -> an effect a seed -> its interval and p
+            -> p adjusted for the claim's checks -> yes, no or undecided
 
-Effects are counted by seed, as seeds are what repeats. The interval is that of `stats.seed_effect`, wide enough for
-three or four seeds. A check says "yes" or "no" when its interval lies on one side, else "undecided"; so does one
-that cannot be tested (a metric nobody has, arms without strengths), with the reason in its reading. Members that a
-NaN stopped have no final figures to compare: they are left out, and the reading names them.
+Effects are counted by seed, as seeds are what repeats. The interval is that of `stats.seed_effect`, wide enough
+for three or four seeds, and each is at 95% by itself. A check says "yes" or "no" where its p, adjusted for all
+checks of the claim (Holm 1979), is below 5%, else "undecided"; so does one that cannot be tested (a metric nobody
+has, arms without strengths), with the reason in its reading. Members that a NaN stopped have no final figures to
+compare: they are left out, and the reading names them.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from o1jax.config.sweep import Check
-from o1jax.scaling import fits, stats
+from o1jax.scaling import stats
+from o1jax.scaling.laws import fit_entropy, fit_gao, fit_gao_bon, parts
 from o1jax.scaling.members import (
+  LEVEL,
   Finding,
   Holds,
   Member,
+  Tested,
   Untestable,
   contrast,
   few_seeds,
   outcomes,
-  side,
   spell,
+  spell_p,
   stack,
   weighted,
 )
-from o1jax.scaling.passk import best_of_n_kl
 
-# Gao's KL is of whole completions; nats a token in its place scale d by the root of a length, which may drift. The last
-# is a sampled estimate, where nothing exact was logged.
-KL_METRICS = ("kl_sequence", "kl_reverse", "kl/k3")
-GOOD_FIT, BAD_FIT = 0.8, 0.5  # R^2 from which a law describes a curve, and below which it does not
-FIT_POINTS = 40  # averages of neighbouring steps that a curve is fitted by
+FLAT_DRAWS = 20_000  # of the null distribution of `declines`
 PARTS = 10  # equal parts that a curve is cut into to find its best and its end
 MARGIN = 0.1  # share of the gain so far that a curve may lose and still last
 
+Test = Callable[[str, Sequence[str], Sequence[Member], np.random.Generator], Tested]
+UNKNOWN = stats.Effect(math.nan, (math.nan, math.nan), 0, 0, math.nan, math.nan)
+
 
 def test_claim(checks: Sequence[Check], members: Sequence[Member], rng: np.random.Generator) -> list[Finding]:
-  """One finding a check, in their order; `rng` draws the resamples."""
-  return [_tested(check, members, rng) for check in checks]
+  """One finding a check, in their order; `rng` draws the resamples.
+
+  Two families of p-values are adjusted, each among themselves: of the checks' effects, and of what laws miss.
+  """
+  groups = [[m for m in members if not check.arms or m.arm in check.arms] for check in checks]
+  tests = [_tested(check, group, rng) for check, group in zip(checks, groups)]
+  effects, refuted = _adjusted([t.effect.p for t in tests]), _adjusted([t.refuted for t in tests])
+  count = sum(not math.isnan(p) for p in effects)
+  return [
+    _finding(test, p, no, count, [m for m in group if m.bad_step is not None])
+    for test, p, no, group in zip(tests, effects, refuted, groups)
+  ]
 
 
-def _tested(check: Check, members: Sequence[Member], rng: np.random.Generator) -> Finding:
-  chosen = [m for m in members if not check.arms or m.arm in check.arms]
-  arms = check.arms or tuple(dict.fromkeys(m.arm for m in chosen))
+def _adjusted(p_values: Sequence[float]) -> list[float]:
+  """Holm's adjustment of those that are there; NaN stays NaN."""
+  known = iter(stats.holm([p for p in p_values if not math.isnan(p)]))
+  return [p if math.isnan(p) else next(known) for p in p_values]
+
+
+def _tested(check: Check, members: Sequence[Member], rng: np.random.Generator) -> Tested:
+  arms = check.arms or tuple(dict.fromkeys(m.arm for m in members))
   try:
-    finding = CHECKS[check.kind](check.metric, arms, chosen, rng)
+    return CHECKS[check.kind](check.metric, arms, members, rng)
   except Untestable as reason:
-    nothing = (math.nan, math.nan)
+    sentences: dict[Holds, str] = {"undecided": f"Cannot be tested: {reason}."}
     text = f"{check.metric}: {check.kind} ({', '.join(arms)})"
-    finding = Finding(text, "not tested", math.nan, nothing, "undecided", f"Cannot be tested: {reason}.", 0)
-  stopped = [f"{m.arm} seed {m.seed} at step {m.bad_step}" for m in chosen if m.bad_step is not None]
-  if not stopped:
-    return finding
-  reading = f"{finding.reading} Stopped by a NaN, and left out of final figures: {', '.join(stopped)}."
-  return dataclasses.replace(finding, reading=reading)
+    return Tested(text, "not tested", UNKNOWN, "undecided", sentences, "")
 
 
-def greater(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Finding:
+def _finding(test: Tested, p: float, refuted: float, count: int, stopped: Sequence[Member]) -> Finding:
+  """The verdict; `p` and `refuted` are adjusted, the first of them for `count` checks."""
+  effect, measured = test.effect, test.measured
+  holds: Holds = "no" if refuted < LEVEL else test.leans if p < LEVEL else "undecided"
+  reading = [test.sentences[holds], test.rest]
+  if effect.seeds:
+    measured += f"; {spell_p(p)}{f', adjusted for {count} checks' if count > 1 else ''}"
+    same = effect.seeds > 1 and math.isnan(effect.ci95[0])
+    reading += ["The seeds agree exactly, which leaves their noise unknown."] if same else []
+    reading.append(few_seeds(effect.seeds))
+  if stopped:
+    named = ", ".join(f"{m.arm} seed {m.seed} at step {m.bad_step}" for m in stopped)
+    reading.append(f"Stopped by a NaN, and left out of final figures: {named}.")
+  text = " ".join(filter(None, reading))
+  return Finding(test.check, measured, effect.mean, effect.ci95, p, holds, text, effect.seeds)
+
+
+def _side(effect: stats.Effect, sign: float = 1.0) -> Holds:
+  """The verdict of an effect on the side of `sign`, or on the other one."""
+  return "yes" if sign * effect.mean > 0 else "no"
+
+
+def greater(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Tested:
   """The metric of arms[0] minus that of arms[1], paired by seed and, where it can be, by problem."""
   if len(arms) != 2:
     raise Untestable(f"it compares two arms, and has {len(arms)}")
   first, second = arms
   effect = stats.seed_effect(contrast(outcomes(members, metric), {first: 1.0, second: -1.0}), rng)
-  holds = side(effect)
-  told = {
+  sentences: dict[Holds, str] = {
     "yes": f"{first} lies above {second}.",
     "no": f"{first} lies below {second}.",
     "undecided": f"{first} and {second} cannot be told apart.",
-  }[holds]
-  text = f"{metric}: {first} above {second}"
-  return Finding(
-    text,
-    spell(effect),
-    effect.mean,
-    effect.ci95,
-    holds,
-    f"{told} {few_seeds(effect.seeds)}",
-    effect.seeds,
-  )
+  }
+  return Tested(f"{metric}: {first} above {second}", spell(effect), effect, _side(effect), sentences, "")
 
 
 def strength_axis(strengths: Sequence[float]) -> tuple[np.ndarray, str]:
@@ -120,7 +146,7 @@ def _trend(
   rng: np.random.Generator,
   sign: float,
   name: str,
-) -> Finding:
+) -> Tested:
   """The slope of the metric along the strengths; `sign` is the claimed one."""
   strengths = {m.arm: m.strength for m in members if m.strength is not None}
   if len(strengths) < len(arms) or len(set(strengths.values())) < 2:
@@ -131,235 +157,159 @@ def _trend(
   if not slopes:
     raise Untestable(f"no seed has {metric} at two strengths")
   effect = stats.seed_effect(stack(slopes), rng)
-  holds = side(effect, sign)
-  means = {
-    arm: float(np.mean([v.mean() for v in values[arm].values()])) for arm in strengths if arm in values
-  }
-  ordered = sorted(means, key=lambda arm: strengths[arm])
+  ordered = sorted((arm for arm in strengths if arm in values), key=lambda arm: strengths[arm])
+  means = {arm: float(np.mean([v.mean() for v in values[arm].values()])) for arm in ordered}
   listed = ", ".join(f"{strengths[arm]:g}: {means[arm]:.3f}" for arm in ordered)
-  told = {"yes": f"It is {name}.", "no": "It goes the other way.", "undecided": "No slope is shown."}[holds]
-  inside = [means[arm] for arm in ordered[1:-1]]
-  ends = [means[arm] for arm in (ordered[0], ordered[-1])]
-  hump = bool(inside) and (max(inside) > max(ends) or min(inside) < min(ends))
-  shape = (
-    " In these means a strength between lies outside the ends' range, which a slope does not tell."
-    if hump
-    else ""
-  )
-  reading = f"{told} Means by strength: {listed}.{shape} {few_seeds(effect.seeds)}"
+  sentences: dict[Holds, str] = {
+    "yes": f"It is {name}.",
+    "no": "It goes the other way.",
+    "undecided": "No slope is shown.",
+  }
+  outside = [f"{arm} ({spell_p(p)})" for arm, p in _humps(values, ordered, rng).items() if p < LEVEL]
+  shape = f" Outside the ends' range, which a slope does not tell: {', '.join(outside)}." if outside else ""
+  rest = f"Means by strength: {listed}.{shape}"
   text = f"{metric}: {name} with strength, per {unit}"
-  return Finding(text, spell(effect, 4), effect.mean, effect.ci95, holds, reading, effect.seeds)
+  return Tested(text, spell(effect, 4), effect, _side(effect, sign), sentences, rest)
 
 
-def rising(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Finding:
+def _humps(
+  values: Mapping[str, Mapping[int, np.ndarray]], arms: Sequence[str], rng: np.random.Generator
+) -> dict[str, float]:
+  """arm -> p of lying within the range of the first and the last of `arms`, adjusted for the arms between.
+
+  An arm lies outside where its contrasts with both ends lie on one side, so that its p is the larger of the two.
+  """
+  known = {}
+  for arm in arms[1:-1]:
+    shared = set.intersection(*(set(values[name]) for name in (arms[0], arm, arms[-1])))
+    if shared:
+      ends = [stats.seed_effect(contrast(values, {arm: 1.0, end: -1.0}), rng) for end in (arms[0], arms[-1])]
+      known[arm] = max(end.p for end in ends) if ends[0].mean * ends[1].mean > 0 else 1.0
+  return dict(zip(known, stats.holm(list(known.values()))))
+
+
+def rising(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Tested:
   """The metric rises with strength."""
   return _trend(metric, arms, members, rng, 1.0, "rising")
 
 
-def falling(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Finding:
+def falling(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Tested:
   """The metric falls with strength."""
   return _trend(metric, arms, members, rng, -1.0, "falling")
 
 
-def parts(values: np.ndarray, count: int) -> np.ndarray:
-  """f[min(count, n)] means of `values` f[n] over consecutive, near-equal parts."""
-  return np.array([part.mean() for part in np.array_split(values, min(count, len(values)))])
+def _chosen(curves: np.ndarray) -> np.ndarray:
+  """i[..., seeds] the best part before the last in the mean of the OTHER seeds; curves f[..., seeds, parts].
 
-
-def paired_curves(member: Member, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
-  """f[n], f[n]: two metrics of a member at the steps that have both, finite. Empty where it lacks one."""
-  if x not in member.curves or y not in member.curves:
-    return np.empty(0), np.empty(0)
-  (x_steps, x_values), (y_steps, y_values) = member.curves[x], member.curves[y]
-  _, i, j = np.intersect1d(x_steps, y_steps, return_indices=True)
-  finite = np.isfinite(x_values[i]) & np.isfinite(y_values[j])
-  return np.asarray(x_values[i][finite]), np.asarray(y_values[j][finite])
-
-
-def distance_curve(member: Member, metric: str) -> tuple[np.ndarray, np.ndarray]:
-  """f[n] sqrt of the KL to the first policy, nats a completion where logged; f[n] the metric. A KL below 0 counts as 0."""
-  pairs = (paired_curves(member, name, metric) for name in KL_METRICS)
-  kl, values = max(pairs, key=lambda pair: min(len(pair[0]), 3))  # the first that has points enough
-  return np.sqrt(np.maximum(kl, 0.0)), values
-
-
-def best_of_n_curve(member: Member, metric: str) -> tuple[np.ndarray, np.ndarray]:
-  """f[n] sqrt of the KL of best-of-n, nats a completion, and f[n] the member's final `<metric>/<n>`, in ascending n.
-
-  KL = log n - (n - 1) / n, which is exact where no two completions have one score, and a bound else.
+  A curve's own highest part is its luckiest one, so that any noise would look like a decline.
   """
-  found = {
-    int(n): value for name, value in member.final.items() for start, _, n in [name.rpartition("/")]
-    if start == metric and n.isdigit() and math.isfinite(value)
-  }  # fmt: skip
-  order = sorted(found)
-  return np.sqrt([best_of_n_kl(n) for n in order]), np.array([found[n] for n in order])
+  others = curves.sum(-2, keepdims=True) - curves
+  return np.argmax(others[..., :-1], -1)
 
 
-def points_by_seed(
-  members: Sequence[Member], curve: Callable[[Member], tuple[np.ndarray, np.ndarray]]
-) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-  """seed -> x f[n], y f[n] of all its members' curves, thinned to averages of neighbouring points."""
-  found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-  for member in members:
-    x, y = curve(member)
-    if len(x):
-      found.setdefault(member.seed, []).append((parts(x, FIT_POINTS), parts(y, FIT_POINTS)))
-  return {
-    seed: (np.concatenate([x for x, _ in held]), np.concatenate([y for _, y in held]))
-    for seed, held in found.items()
-  }
+def _lost(curves: np.ndarray) -> np.ndarray:
+  """f[..., seeds] what curves f[..., seeds, parts] lost from their best parts, as the others choose, to the end."""
+  return np.take_along_axis(curves, _chosen(curves)[..., None], -1)[..., 0] - curves[..., -1]
 
 
-def _fits(law: Callable, points: Mapping[int, tuple[np.ndarray, np.ndarray]], wanted: str) -> list:
-  """The law fitted to each seed's points. Raises Untestable where no seed has points enough."""
-  held = [law(x, y) for x, y in points.values() if len(x) > 4 and np.ptp(x) > 0 and np.ptp(y) > 0]
-  if not held:
-    raise Untestable(f"no seed has a curve of {wanted} that moves")
-  return held
+def _t(values: np.ndarray) -> np.ndarray:
+  """f[...] the mean over its standard error of f[..., seeds]; 0 where all are the same."""
+  error = values.std(-1, ddof=1) / math.sqrt(values.shape[-1])
+  return np.where(error > 0, values.mean(-1) / np.where(error > 0, error, 1.0), 0.0)
 
 
-def _fitted(coefficient: stats.Effect, r2: float) -> Holds:
-  """A law holds where it describes the curves and its coefficient is positive; it fails where one of both fails."""
-  sign = side(coefficient)
-  if coefficient.seeds < 2:
-    return "undecided"
-  if sign == "no" or r2 < BAD_FIT:
-    return "no"
-  return "yes" if sign == "yes" and r2 >= GOOD_FIT else "undecided"
+@functools.cache
+def flat_t(seeds: int, count: int) -> np.ndarray:
+  """f[FLAT_DRAWS] ascending t of what flat curves of `count` parts and independent noise lose.
 
-
-def fit_entropy(
-  metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator
-) -> Finding:
-  """R = -a exp(H) + b, one fit a seed over the curves of its arms (Cui et al. 2025); the effect is a."""
-  points = points_by_seed(members, lambda member: paired_curves(member, "entropy", metric))
-  laws: list[fits.EntropyLaw] = _fits(fits.entropy_law, points, f"entropy and {metric}")
-  effect = stats.seed_effect(np.array([[law.a] for law in laws]), rng)
-  b, r2, line = (float(np.mean([vars(law)[name] for law in laws])) for name in ("b", "r2", "line_r2"))
-  measured = f"a = {spell(effect)}; b = {b:.3f}; R^2 = {r2:.2f}"
-  holds = _fitted(effect, r2)
-  told = {
-    "yes": "Reward is bought with entropy along the law.",
-    "no": "The law does not describe these curves.",
-    "undecided": "The law is not shown.",
-  }[holds]
-  form = f"A straight line in the entropy fits with R^2 = {line:.2f}."
-  reading = f"{told} {form} {few_seeds(effect.seeds)}"
-  text = f"{metric} = -a exp(entropy) + b over {', '.join(arms)}"
-  return Finding(text, measured, effect.mean, effect.ci95, holds, reading, effect.seeds)
+  Wider than Student's, as the seeds choose for one another: 3 to 5% of them lie beyond its 97.5%.
+  """
+  return np.sort(_t(_lost(np.random.default_rng(0).standard_normal((FLAT_DRAWS, seeds, count)))))
 
 
 @dataclasses.dataclass(frozen=True)
-class GaoForm:
-  """One of Gao's two laws: how it is written, and how it is fitted."""
+class Drop:
+  """What curves lost from their best to their end."""
 
-  text: str
-  fit: Callable[[np.ndarray, np.ndarray], fits.GaoLaw]
-
-
-GAO_RL = GaoForm("d (a - b log d)", fits.gao_rl)
-GAO_BEST_OF_N = GaoForm("d (a - b d)", fits.gao_best_of_n)
+  effect: stats.Effect  # its p is of what the curves are shown to do, or else the smaller one of both
+  margin: float  # the loss that counts as none
+  declines: bool  # what they do, should p be small enough; False: they last
 
 
-def _gao_finding(
-  metric: str, arms: Sequence[str], points: Mapping[int, tuple[np.ndarray, np.ndarray]], rng: np.random.Generator,
-  law: GaoForm, other: GaoForm,
-) -> Finding:  # fmt: skip
-  """R = `law` fitted to each seed's d and R, with the other form beside it; the effect is b."""
-  laws: list[fits.GaoLaw] = _fits(law.fit, points, f"the KL and {metric}")
-  others: list[fits.GaoLaw] = _fits(other.fit, points, f"the KL and {metric}")
-  effect = stats.seed_effect(np.array([[law.b] for law in laws]), rng)
-  a, r2 = (float(np.mean([vars(law)[name] for law in laws])) for name in ("a", "r2"))
-  other_a, other_b, other_r2 = (float(np.mean([vars(law)[n] for law in others])) for n in ("a", "b", "r2"))
-  peak, furthest = float(np.median([law.peak for law in laws])), max(x.max() for x, _ in points.values())
-  where = "inside" if peak <= furthest else "beyond"
-  measured = f"b = {spell(effect)}; a = {a:.3f}; R^2 = {r2:.2f}; peak at d = {peak:.3g}"
-  holds = _fitted(effect, r2)
-  told = {
-    "yes": "Reward bends down along the law.",
-    "no": "The law does not describe these curves.",
-    "undecided": "The law is not shown.",
-  }[holds]
-  seen = f"Its peak lies {where} what was measured (d up to {furthest:.3g})."
-  beside = f"The other form {other.text} has a = {other_a:.3f}, b = {other_b:.3f}, R^2 = {other_r2:.2f}."
-  reading = f"{told} {seen} {beside} {few_seeds(effect.seeds)}"
-  text = f"{metric} = {law.text} over {', '.join(arms)}, d = sqrt KL"
-  return Finding(text, measured, effect.mean, effect.ci95, holds, reading, effect.seeds)
+def drop(curves: np.ndarray) -> Drop:
+  """The loss of curves f[seeds, parts]; two seeds or more, two parts or more.
 
-
-def fit_gao(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Finding:
-  """R = d (a - b log d), d = sqrt KL, one fit a seed over the curves of its arms (Gao et al. 2022); the effect is b."""
-  points = points_by_seed(members, lambda member: distance_curve(member, metric))
-  return _gao_finding(metric, arms, points, rng, GAO_RL, GAO_BEST_OF_N)
-
-
-def fit_gao_bon(
-  metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator
-) -> Finding:
-  """R = d (a - b d) over the final `<metric>/<n>` of best-of-n, one fit a seed (Gao et al. 2022); the effect is b."""
-  points = points_by_seed(members, lambda member: best_of_n_curve(member, metric))
-  return _gao_finding(metric, arms, points, rng, GAO_BEST_OF_N, GAO_RL)
-
-
-def drops(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """f[seeds] what each curve of f[seeds, parts] lost from its best to its end, and f[seeds] what it had gained by then.
-
-  The best part is chosen by the mean of the OTHER seeds: a curve's own highest part is its luckiest one, so that any
-  noise would look like a decline. What is left of that: as the seeds choose for one another, 3 to 5% of flat curves of
-  2 to 6 seeds are still called declining by a two-sided 95% interval, where 2.5% should be.
+  They decline where there is a loss: p by `flat_t`, which knows that the best part was chosen. They last where a
+  loss as large as the margin is refuted by Student's t, of the loss as it was chosen and of that from each part
+  that any seed chose or that is the best of all: of several near the top the chosen ones need not lose the most.
   """
-  seeds = len(curves)
-  best = [int(np.argmax(np.delete(curves, i, axis=0).mean(0))) for i in range(seeds)]
-  top = curves[np.arange(seeds), best]
-  return top - curves[:, -1], top - curves[:, 0]
+  seeds, count = curves.shape
+  lost, chosen = _lost(curves), _chosen(curves)
+  gained = curves[np.arange(seeds), chosen] - curves[:, 0]
+  margin = MARGIN * max(float(gained.mean()), 0.0)
+  best = int(np.argmax(curves[:, :-1].mean(0)))
+  rows = np.stack([lost, *(curves[:, k] - curves[:, -1] for k in {best, *chosen.tolist()})])
+  mean, error = rows.mean(1), rows.std(1, ddof=1) / math.sqrt(seeds)
+  p_lasts = max(stats.student_p(t, seeds - 1) if t < 0 else 1.0 for t in _t(rows - margin).tolist())
+  null, t = flat_t(seeds, count), float(_t(lost))
+  p_declines = min(2 * (FLAT_DRAWS - np.searchsorted(null, t) + 1) / (FLAT_DRAWS + 1), 1.0)
+  p_declines = max(float(p_declines), stats.student_p(t, seeds - 1)) if t > 0 else 1.0
+  student = stats.student_quantile(seeds - 1)
+  low = mean[0] - max(student, float(np.quantile(null, 0.975))) * error[0]
+  ci95 = (math.nan, math.nan) if not error.any() else (float(low), float(np.max(mean + student * error)))
+  declines = p_lasts >= LEVEL and p_declines < p_lasts
+  effect = stats.Effect(
+    float(mean[0]),
+    ci95,
+    seeds,
+    int(np.sum(lost > 0)),
+    float(np.mean(lost <= 0)),
+    p_declines if declines else p_lasts,
+  )
+  return Drop(effect, margin, declines)
 
 
-def _lasting(
-  metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator
-) -> tuple[stats.Effect, float, bool | None]:
-  """What arms[0] lost since its best, the loss that counts as none, and whether it declines (None: undecided)."""
-  held = [m.curves[metric][1] for m in members if m.arm == arms[0] and metric in m.curves and not m.bad_step]
-  held = [values[np.isfinite(values)] for values in held]
-  if len(held) < 2 or min(map(len, held)) < 3:
+def _drop_tested(
+  metric: str, arms: Sequence[str], members: Sequence[Member], name: str, claimed: bool, stopped: bool
+) -> Tested:
+  """`name`: what the curve of arms[0] does; `claimed`: whether by declining; `stopped`: before its end."""
+  curves = [
+    m.curves[metric][1] for m in members if m.arm == arms[0] and metric in m.curves and not m.bad_step
+  ]
+  curves = [values[np.isfinite(values)] for values in curves]
+  if len(curves) < 2 or min(map(len, curves)) < 3:
     raise Untestable(f"it takes curves of {metric} from two seeds or more, of three points or more")
-  count = min(PARTS, min(map(len, held)))
-  lost, gained = drops(np.stack([parts(values, count) for values in held]))
-  effect, margin = stats.seed_effect(lost[:, None], rng), MARGIN * max(float(gained.mean()), 0.0)
-  low, high = effect.ci95
-  return effect, margin, False if high <= margin else True if low > 0 else None
+  count = min(PARTS, min(map(len, curves)))
+  loss = drop(np.stack([parts(values, count) for values in curves]))
+  leans: Holds = "yes" if loss.declines == claimed else "no"
+  sentences: dict[Holds, str] = {"undecided": "Neither a decline nor its absence is shown."}
+  sentences[leans] = "It declines." if loss.declines else "It lasts."
+  if stopped:
+    sentences["no"] = "A seed did not get to the end."
+  kept = f"A loss of up to {loss.margin:.3f}, a tenth of the gain, counts as none."
+  return Tested(
+    f"{metric}: {arms[0]} {name}",
+    f"best minus end {spell(loss.effect)}",
+    loss.effect,
+    leans,
+    sentences,
+    f"{kept} The best part is chosen by the other seeds.",
+    0.0 if stopped else math.nan,
+  )
 
 
-def _lasting_finding(metric: str, arm: str, name: str, told: str, holds: Holds, drop: tuple) -> Finding:
-  effect, margin, _ = drop
-  kept = f"A loss of up to {margin:.3f}, a tenth of the gain, counts as none."
-  reading = f"{told} {kept} The best part is chosen by the other seeds. {few_seeds(effect.seeds)}"
-  measured = f"best minus end {spell(effect)}"
-  return Finding(f"{metric}: {arm} {name}", measured, effect.mean, effect.ci95, holds, reading, effect.seeds)
-
-
-def declines(
-  metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator
-) -> Finding:
+def declines(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Tested:
   """The curve of arms[0] ends below its best."""
-  drop = _lasting(metric, arms, members, rng)
-  holds: dict[bool | None, Holds] = {True: "yes", False: "no", None: "undecided"}
-  told = {True: "It declines.", False: "It lasts.", None: "Neither a decline nor its absence is shown."}
-  return _lasting_finding(metric, arms[0], "declines", told[drop[2]], holds[drop[2]], drop)
+  return _drop_tested(metric, arms, members, "declines", True, False)
 
 
-def lasts(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Finding:
+def lasts(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Tested:
   """The curve of arms[0] keeps what it had gained at its best. A member that a NaN stopped did not last."""
-  drop = _lasting(metric, arms, members, rng)
-  holds: dict[bool | None, Holds] = {True: "no", False: "yes", None: "undecided"}
-  told = {True: "It declines.", False: "It lasts.", None: "Neither a decline nor its absence is shown."}
   stopped = any(m.bad_step is not None for m in members if m.arm == arms[0])
-  verdict = "no" if stopped else holds[drop[2]]
-  said = "A seed did not get to the end." if stopped else told[drop[2]]
-  return _lasting_finding(metric, arms[0], "lasts", said, verdict, drop)
+  return _drop_tested(metric, arms, members, "lasts", False, stopped)
 
 
-CHECKS: dict[str, Callable[[str, Sequence[str], Sequence[Member], np.random.Generator], Finding]] = {
+CHECKS: dict[str, Test] = {
   "greater": greater,
   "rising": rising,
   "falling": falling,

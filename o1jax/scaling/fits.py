@@ -43,23 +43,32 @@ def least_squares(columns: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
   return coefficients, 1.0 - missed / spread if spread > 0 else math.nan
 
 
+def residuals(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
+  """What `columns` f[n, k] cannot fit of `target`, f[n] or, one fit a column, f[n, m]; of its shape."""
+  return target - columns @ np.linalg.lstsq(columns, target, rcond=None)[0]
+
+
+def entropy_columns(entropy: np.ndarray) -> np.ndarray:
+  """f[n, 2] what a and b multiply in R = -a exp(H) + b; entropy f[n]."""
+  return np.stack([-np.exp(entropy), np.ones_like(entropy)], 1)
+
+
+def gao_rl_columns(distance: np.ndarray) -> np.ndarray:
+  """f[n, 3] what start, a and b multiply in R = start + d (a - b log d), d log d = 0 at 0; distance f[n]."""
+  bend = distance * np.log(np.where(distance > 0, distance, 1.0))
+  return np.stack([np.ones_like(distance), distance, -bend], 1)
+
+
+def gao_best_of_n_columns(distance: np.ndarray) -> np.ndarray:
+  """f[n, 3] what start, a and b multiply in R = start + d (a - b d); distance f[n]."""
+  return np.stack([np.ones_like(distance), distance, -(distance**2)], 1)
+
+
 def entropy_law(entropy: np.ndarray, reward: np.ndarray) -> EntropyLaw:
   """Reward f[n] against policy entropy f[n], nats a token (Cui et al. 2025, section 2)."""
-  ones = np.ones_like(entropy)
-  (a, b), r2 = least_squares(np.stack([-np.exp(entropy), ones], 1), reward)
-  _, line_r2 = least_squares(np.stack([-entropy, ones], 1), reward)
+  (a, b), r2 = least_squares(entropy_columns(entropy), reward)
+  _, line_r2 = least_squares(np.stack([-entropy, np.ones_like(entropy)], 1), reward)
   return EntropyLaw(float(a), float(b), r2, line_r2)
-
-
-def _gao(distance: np.ndarray, reward: np.ndarray, bend: np.ndarray) -> tuple[float, float, float, float]:
-  """a, b, start, R^2 of R = start + a d - b bend."""
-  (start, a, b), r2 = least_squares(np.stack([np.ones_like(distance), distance, -bend], 1), reward)
-  return float(a), float(b), float(start), r2
-
-
-def d_log_d(distance: np.ndarray) -> np.ndarray:
-  """d log d, 0 at d = 0."""
-  return distance * np.log(np.where(distance > 0, distance, 1.0))
 
 
 def gao_rl(distance: np.ndarray, reward: np.ndarray) -> GaoLaw:
@@ -69,11 +78,11 @@ def gao_rl(distance: np.ndarray, reward: np.ndarray) -> GaoLaw:
   does not move the others. A constant factor of d is absorbed by a, b and the form, so that nats a token serve as well
   as nats a completion while the length stays; where it drifts they do not.
   """
-  a, b, start, r2 = _gao(distance, reward, d_log_d(distance))
-  return GaoLaw(a, b, start, r2, math.exp(min(a / b - 1, 700.0)) if b > 0 else math.inf)
+  (start, a, b), r2 = least_squares(gao_rl_columns(distance), reward)
+  return GaoLaw(float(a), float(b), float(start), r2, math.exp(min(a / b - 1, 700.0)) if b > 0 else math.inf)
 
 
 def gao_best_of_n(distance: np.ndarray, reward: np.ndarray) -> GaoLaw:
   """R = d (a - b d) for best-of-n (Gao et al. 2022, section 3.1); arguments as in `gao_rl`."""
-  a, b, start, r2 = _gao(distance, reward, distance**2)
-  return GaoLaw(a, b, start, r2, a / (2 * b) if b > 0 else math.inf)
+  (start, a, b), r2 = least_squares(gao_best_of_n_columns(distance), reward)
+  return GaoLaw(float(a), float(b), float(start), r2, float(a) / (2 * b) if b > 0 else math.inf)

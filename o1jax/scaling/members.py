@@ -12,7 +12,8 @@ from o1jax.scaling import stats
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 Holds = Literal["yes", "no", "undecided"]
 
-PASS = "/pass@1"  # the metrics of this ending are means over problems, which `by_problem` holds
+PASS = "/pass@1"  # the metrics of this ending are means over problems, which `by_problem` holds without it
+LEVEL = 0.05  # of an adjusted p below which something is shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,9 @@ class Member:
   strength: float | None
   seed: int
   final: Mapping[str, float]  # empty until the sweep ends
-  by_problem: Mapping[str, np.ndarray]  # set of problems ("held_out", "ood/<kind>") -> f[problems]
+  by_problem: Mapping[
+    str, np.ndarray
+  ]  # "held_out", "ood/<kind>" or a metric that is a mean over problems -> f[problems]
   curves: Curves  # metric -> (steps i[n], values f[n])
   bad_step: int | None = None  # at which a NaN or an infinity stopped it
 
@@ -33,12 +36,28 @@ class Finding:
   """What the sweep says about one check."""
 
   check: str
-  measured: str  # with its interval and the count of seeds' signs
+  measured: str  # with its interval, the count of seeds' signs and p
   effect: float
-  ci95: tuple[float, float]
+  ci95: tuple[float, float]  # not adjusted for the other checks
+  p: float  # of the effect, adjusted for all checks of the claim; NaN where it was not tested
   holds: Holds
   reading: str
   seeds: int  # that the effect rests on
+
+
+@dataclasses.dataclass(frozen=True)
+class Tested:
+  """One check by itself, before its p is adjusted for the claim's other checks."""
+
+  check: str
+  measured: str
+  effect: stats.Effect
+  leans: Holds  # the verdict where the effect's p is small enough
+  sentences: Mapping[Holds, str]  # that the reading begins with, by the verdict
+  rest: str  # of the reading
+  refuted: float = (
+    math.nan
+  )  # p of "no" for a reason beside the effect's: what a law misses, a member without an end
 
 
 class Untestable(ValueError):
@@ -57,9 +76,7 @@ def outcomes(members: Sequence[Member], metric: str) -> dict[str, dict[int, np.n
   """arm -> seed -> f[problems], or f[1] where the metric is no mean over problems; without members that stopped."""
   found: dict[str, dict[int, np.ndarray]] = {}
   for member in members:
-    name = metric.removesuffix(PASS)
-    known = metric.endswith(PASS) and name in member.by_problem
-    values = member.by_problem[name] if known else np.array([member.final.get(metric, math.nan)])
+    values = member.by_problem.get(metric.removesuffix(PASS), [member.final.get(metric, math.nan)])
     if member.bad_step is None and len(values) and np.isfinite(values).all():
       found.setdefault(member.arm, {})[member.seed] = np.asarray(values, np.float64)
   return found
@@ -88,16 +105,17 @@ def weighted(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> 
   return np.asarray(list(weights.values())) @ rows
 
 
+def interval(ci95: tuple[float, float], form: str) -> str:
+  """The bounds in brackets, as `form` writes a number; "[unknown]" where they are NaN."""
+  return "[unknown]" if math.isnan(ci95[0]) else f"[{ci95[0]:{form}}, {ci95[1]:{form}}]"
+
+
 def spell(effect: stats.Effect, digits: int = 3) -> str:
   """An effect, its interval and how many seeds agree in sign, for a table."""
-  low, high = effect.ci95
-  signs = f"{effect.above} of {effect.seeds} seeds above 0"
-  return f"{effect.mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}], {signs}"
+  form = f"+.{digits}f"
+  return f"{effect.mean:{form}} {interval(effect.ci95, form)}, {effect.above} of {effect.seeds} seeds above 0"
 
 
-def side(effect: stats.Effect, sign: float = 1.0) -> Holds:
-  """Whether the interval lies on the side of `sign`, on the other one, or on both; one seed decides nothing."""
-  low, high = sorted(sign * bound for bound in effect.ci95)
-  if effect.seeds < 2:
-    return "undecided"
-  return "yes" if low > 0 else "no" if high < 0 else "undecided"
+def spell_p(p: float) -> str:
+  """A p-value in two digits."""
+  return "p < 0.001" if p < 0.001 else f"p {p:.2g}"

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from o1jax.scaling import stats
-from o1jax.scaling.claims import distance_curve
-from o1jax.scaling.members import Member, contrast, few_seeds, outcomes, stack
-
-LEVEL = 0.05  # of the adjusted p below which two arms are told apart
+from o1jax.scaling.laws import distance_curve
+from o1jax.scaling.members import LEVEL, PASS, Member, contrast, few_seeds, interval, outcomes, stack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +34,12 @@ class Path:
   reward: np.ndarray  # f[n]
 
 
-def frontier(members: Sequence[Member], metric: str) -> list[Path]:
-  """Each member's metric against the root of its KL, in the order of its steps; without members that lack either."""
-  paths = [Path(m.arm, m.seed, *distance_curve(m, metric)) for m in members]
+def frontier(members: Sequence[Member], metric: str, points: int | None = None) -> list[Path]:
+  """Each member's metric against the root of its KL, by step; without members that lack either.
+
+  `points`: at most so many averages of neighbouring steps; None: every step by itself.
+  """
+  paths = [Path(m.arm, m.seed, *distance_curve(m, metric, points)) for m in members]
   return [path for path in paths if len(path.distance)]
 
 
@@ -49,7 +50,8 @@ def rank_arms(members: Sequence[Member], metric: str, rng: np.random.Generator) 
   of all k (k - 1) / 2 pairs are adjusted together (Holm 1979). Only their reading is about the best arm.
   """
   values = outcomes(members, metric)
-  effects = {arm: stats.seed_effect(stack(list(rows.values())), rng) for arm, rows in values.items()}
+  mean = stats.share_effect if metric.endswith(PASS) else stats.seed_effect
+  effects = {arm: mean(stack(list(rows.values())), rng) for arm, rows in values.items()}
   order = sorted(effects, key=lambda arm: -effects[arm].mean)
   pairs = {
     (a, b): stats.seed_effect(contrast(values, {a: 1.0, b: -1.0}), rng)
@@ -75,8 +77,10 @@ def reading(ranks: Sequence[Rank], metric: str) -> str:
   if not ranks:
     return f"No arm has finished with {metric}."
   best, others = ranks[0], ranks[1:]
-  low, high = best.effect.ci95
-  first = f"{best.arm} has the highest mean {metric}: {best.effect.mean:.3f} [{low:.3f}, {high:.3f}]."
+  first = (
+    f"{best.arm} has the highest mean {metric}: {best.effect.mean:.3f} {interval(best.effect.ci95, '.3f')}"
+  )
+  first += ", biased upwards by the choice of the highest." if others else "."
   behind = [rank.arm for rank in others if rank.p < LEVEL]
   unclear = [rank.arm for rank in others if not rank.p < LEVEL]
   seeds = best.effect.seeds
@@ -87,7 +91,7 @@ def reading(ranks: Sequence[Rank], metric: str) -> str:
     told.append(f"With {seeds} seed{'s' * (seeds != 1)} it cannot be told apart from {_list(unclear)}.")
   if others:
     pairs = len(ranks) * (len(ranks) - 1) // 2
-    told.append(f"Comparisons are paired by seed and adjusted for all {pairs} pairs.")
+    told.append(f"Comparisons are paired by seed, and their p is adjusted for all {pairs} pairs.")
   return " ".join([*told, few_seeds(seeds)])
 
 

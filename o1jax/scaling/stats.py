@@ -1,11 +1,15 @@
-"""Intervals: the bootstrap over problems, paired differences, over seeds then problems, and what few seeds can show."""
+"""Intervals: of shares and their paired differences over problems, of effects over seeds, and what few seeds show."""
 
 import dataclasses
 import functools
 import math
-from typing import Sequence
+import statistics
+from typing import Any, Sequence
 
 import numpy as np
+
+NORMAL = statistics.NormalDist().inv_cdf(0.975)
+ROUNDING = 1e-9  # of a spread in its own scale, below which figures are the same
 
 
 def _means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
@@ -17,35 +21,46 @@ def _means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.n
   return counts @ np.asarray(values, np.float64) / n
 
 
-def bootstrap_ci(values: np.ndarray, rng: np.random.Generator, resamples: int = 2000) -> tuple[float, float]:
-  """95% percentile interval of the mean of `values` f[n], one a problem (Efron & Tibshirani 1993, chapter 13)."""
-  low, high = np.percentile(_means(values, rng, resamples), [2.5, 97.5])
-  return float(low), float(high)
+def share_ci(hits: np.ndarray, sizes: np.ndarray | None = None) -> tuple[float, float]:
+  """95% interval of a share sum(hits) / sum(sizes), both f[n] by problem, 0 <= hits <= sizes (Wilson 1927).
+
+  Without sizes each problem weighs alike and `hits` are shares. Wilson's count of tries is the one whose binomial
+  noise is that between the problems, p (1 - p) / (s^2 / n), and at least the n problems that there are (of sizes that
+  differ, (sum sizes)^2 / sum sizes^2), so that problems that all agree leave a width. Raises ValueError without one.
+  """
+  hits = np.asarray(hits, np.float64)
+  sizes = np.ones_like(hits) if sizes is None else np.asarray(sizes, np.float64)
+  if not sizes.any():
+    raise ValueError("an interval needs at least one problem")
+  total = sizes.sum()
+  share, tries = hits.sum() / total, total**2 / np.sum(sizes**2)
+  binomial, noise = share * (1 - share), float(np.sum((hits - share * sizes) ** 2)) / total**2
+  if noise > ROUNDING * binomial / tries:
+    tries = max(tries, binomial / noise)
+  square = NORMAL**2 / tries
+  middle = (share + square / 2) / (1 + square)
+  half = math.sqrt(binomial * square + square**2 / 4) / (1 + square)
+  return float(min(max(middle - half, 0.0), share)), float(max(min(middle + half, 1.0), share))
 
 
-def paired_bootstrap(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, resamples: int = 2000) -> dict:
-  """{"mean", "ci95", "share_at_most_zero"} of a - b, both f[n] over the same problems."""
+def paired_difference(
+  a: np.ndarray, b: np.ndarray, rng: np.random.Generator, resamples: int = 2000
+) -> dict[str, Any]:
+  """{"mean", "ci95", "share_at_most_zero"} of a - b, both f[n] shares in [0, 1] of the same problems.
+
+  What problems gained and what they lost are two shares, whose intervals and correlation give that of their
+  difference (Newcombe 1998, method 10): it has a width where nothing changed. The last figure is of resamples.
+  """
   difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-  means = _means(difference, rng, resamples)
-  low, high = np.percentile(means, [2.5, 97.5])
-  return {
-    "mean": float(difference.mean()),
-    "ci95": [float(low), float(high)],
-    "share_at_most_zero": float(np.mean(means <= 0)),
-  }
-
-
-def seeds_ci(
-  runs: Sequence[np.ndarray], rng: np.random.Generator, resamples: int = 2000
-) -> tuple[float, float]:
-  """95% interval of the mean over seeds: seeds are resampled first, then the problems of each one that was drawn."""
-  count = len(runs)
-  drawn = rng.integers(count, size=(resamples, count))
-  # A seed that is drawn twice brings two samples of its problems: sharing one would count its noise as correlated.
-  means = [_means(np.asarray(run), rng, resamples * count).reshape(resamples, count) for run in runs]
-  chosen = np.take_along_axis(np.stack(means), drawn[None], axis=0)[0]
-  low, high = np.percentile(chosen.mean(1), [2.5, 97.5])
-  return float(low), float(high)
+  gained, lost = np.maximum(difference, 0), np.maximum(-difference, 0)
+  (low_gain, high_gain), (low_loss, high_loss) = share_ci(gained), share_ci(lost)
+  mean, gain, loss = float(difference.mean()), float(gained.mean()), float(lost.mean())
+  spread = float(gained.std() * lost.std())
+  together = float(np.mean(gained * lost) - gain * loss) / spread if spread > 0 else 0.0
+  away = lambda x, y: math.sqrt(max(x * x + y * y - 2 * together * x * y, 0.0))
+  ci95 = [mean - away(gain - low_gain, high_loss - loss), mean + away(high_gain - gain, loss - low_loss)]
+  share = float(np.mean(_means(difference, rng, resamples) <= 0))
+  return {"mean": mean, "ci95": ci95, "share_at_most_zero": share}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,17 +113,21 @@ def seed_means(values: np.ndarray, rng: np.random.Generator, resamples: int = 20
 def seed_effect(values: np.ndarray, rng: np.random.Generator, resamples: int = 2000) -> Effect:
   """The mean of `values` f[seeds, problems] (problems = 1 where a seed has one figure) with its 95% interval.
 
-  The interval spans two: the bootstrap over seeds and problems, which knows the noise of few problems, and Student's t
-  over the seeds' own means, which knows how little few seeds tell. The bootstrap alone covers about 75% with three
-  seeds, as it can never leave the range of the three. p is the larger of the two. One seed says nothing about others:
-  its interval is over problems alone, and its p is 1.
+  The interval spans two: the bootstrap over seeds and problems, which knows the noise of few problems, and
+  Student's t over the seeds' own means, which knows how little few seeds tell. The bootstrap alone covers about 75%
+  with three seeds, as it can never leave the range of the three. p is the larger of the two. One seed says nothing
+  about others: its interval is over problems alone, and its p is 1. Where neither seeds nor problems differ, their
+  noise is not known: the interval is NaN, and p is 1.
   """
   values = np.asarray(values, np.float64)
   own = values.mean(1)
   seeds, mean = len(own), float(own.mean())
   means = seed_means(values, rng, resamples)
-  low, high = np.percentile(means, [2.5, 97.5])
   share = float(np.mean(means <= 0))
+  same = ROUNDING * float(np.abs(values).max())
+  if np.ptp(own) <= same and np.ptp(values) <= same:
+    return Effect(mean, (math.nan, math.nan), seeds, int(np.sum(own > 0)), share, 1.0)
+  low, high = np.percentile(means, [2.5, 97.5])
   p = 1.0
   if seeds > 1:
     error = float(own.std(ddof=1)) / math.sqrt(seeds)
@@ -117,6 +136,15 @@ def seed_effect(values: np.ndarray, rng: np.random.Generator, resamples: int = 2
     t = mean / error if error > 0 else math.copysign(math.inf, mean) if mean else 0.0
     p = max(student_p(t, seeds - 1), min(1.0, 2 * min(share, float(np.mean(means >= 0)))))
   return Effect(mean, (float(low), float(high)), seeds, int(np.sum(own > 0)), share, p)
+
+
+def share_effect(values: np.ndarray, rng: np.random.Generator) -> Effect:
+  """`seed_effect` of shares in [0, 1], whose interval also spans that of several problems' means."""
+  effect = seed_effect(values, rng)
+  if np.shape(values)[1] == 1:
+    return effect
+  bounds = [*effect.ci95, *share_ci(np.mean(values, 0))]
+  return dataclasses.replace(effect, ci95=(float(np.nanmin(bounds)), float(np.nanmax(bounds))))
 
 
 def area_under_roc(scores: np.ndarray, correct: np.ndarray) -> float:

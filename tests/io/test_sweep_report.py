@@ -68,7 +68,12 @@ def member(arm: str, seed: int, d: float, gold: float) -> dict[str, Any]:
   by_problem = {name: (noise.random(128) < p).astype(float).tolist() for name, p in sets.items()}
   final = {f"{name}/pass@1": float(np.mean(values)) for name, values in by_problem.items()}
   final |= {f"first/{name}/pass@1": 0.2 for name in sets}
-  final |= {"kl_reverse": d * d, "entropy": 0.3, "completions/mean_length": 70.0, "last/reward": 0.6}
+  final |= {
+    "kl_reverse": d * d * (1 + 0.01 * seed),
+    "entropy": 0.3,
+    "completions/mean_length": 70.0,
+    "last/reward": 0.6,
+  }
   return {"arm": arm, "seed": seed, "bad_step": None, "final": final, "by_problem": by_problem}
 
 
@@ -138,7 +143,8 @@ def test_the_page_holds_all_it_shows(sweep) -> None:
   assert "http" not in page and "<script" not in page and "has not finished" not in page
   for text in (
     "<h1>kl &lt;sweep&gt;</h1>", "more KL &amp; less held-out", "Source: a paper, section 5. There: 84.3 to 87.6.",
-    "has the highest mean held_out/pass@1", "Which arm is best", "adjusted for all 6 pairs", "2 x vmap 8",
+    "has the highest mean held_out/pass@1", "biased upwards by the choice of the highest", "best minus this [each at 95%]",
+    "measured [each at 95%]", "Final accuracy (mean, each at 95%", ", adjusted for 4 checks", "Which arm is best", "adjusted for all 6 pairs", "2 x vmap 8",
     "0123456789abcdef, with changes", "<li>kl0, seed 3: step 150</li>", "KL, nats a token", "seconds: rl", "0.12",
   ):  # fmt: skip
     assert text in page, text

@@ -34,8 +34,8 @@ def test_pooled_and_within_prompt_bins_slope_in_opposite_ways_in_simpsons_parado
   correct = (chance > (np.arange(40)[:, None] % 20 + 0.5) / 20) ^ flip  # evenly spread thresholds: no noise
   length = np.where(easy, 10, 100) + rank
   slope = -1 if flip else 1
-  pooled = curves.pooled_bins(correct, length, rng(), bins=2)["y"]
-  within = curves.within_prompt_bins(correct, length, rng(), bins=4)["y"]
+  pooled = curves.pooled_bins(correct, length, bins=2)["y"]
+  within = curves.within_prompt_bins(correct, length, bins=4)["y"]
   assert pooled == pytest.approx([0.25, 0.75] if flip else [0.75, 0.25], abs=1e-12)
   assert (slope * np.diff(within) > 0.05).all() and len(within) == 4
 
@@ -43,7 +43,7 @@ def test_pooled_and_within_prompt_bins_slope_in_opposite_ways_in_simpsons_parado
 @pytest.mark.parametrize("seed", [0, 1])
 def test_pooled_bins_split_all_samples_by_length(seed) -> None:
   correct, length = samples(seed)
-  told = points(curves.pooled_bins(correct, length, rng(), bins=5, resamples=300))
+  told = points(curves.pooled_bins(correct, length, bins=5))
   pairs = sorted(zip(length.ravel().tolist(), correct.ravel().tolist()))
   assert sum(count for _, _, count in told) == len(pairs)
   for x, y, count in told:
@@ -64,14 +64,14 @@ def test_pooled_bins_split_all_samples_by_length(seed) -> None:
 )
 def test_pooled_bins_never_part_equal_lengths(lengths, bins, expected) -> None:
   correct = np.array([[True, False], [False, True]])
-  told = points(curves.pooled_bins(correct, np.array(lengths), rng(), bins=bins, resamples=50))
+  told = points(curves.pooled_bins(correct, np.array(lengths), bins=bins))
   assert [(x, count) for x, _, count in told] == expected
 
 
 @pytest.mark.parametrize(("k", "bins", "sizes"), [(7, 3, [3, 2, 2]), (4, 6, [1, 1, 1, 1]), (1, 2, [1])])
 def test_within_prompt_bins_take_equal_ranks_of_every_problem(k, bins, sizes) -> None:
   correct, length = samples(2, k=k)
-  told = points(curves.within_prompt_bins(correct, length, rng(), bins=bins, resamples=300))
+  told = points(curves.within_prompt_bins(correct, length, bins=bins))
   ranked = [
     sorted(zip(sizes_, goods, strict=True), key=lambda p: p[0]) for sizes_, goods in zip(length, correct)
   ]
@@ -85,12 +85,12 @@ def test_within_prompt_bins_take_equal_ranks_of_every_problem(k, bins, sizes) ->
 
 def test_natural_stopping_is_one_point() -> None:
   correct, length = samples(3)
-  assert points(curves.natural(correct, length, rng())) == [(length.mean(), correct.mean(), correct.size)]
+  assert points(curves.natural(correct, length)) == [(length.mean(), correct.mean(), correct.size)]
 
 
 def test_forced_budgets_are_points_in_ascending_order() -> None:
   short, long = samples(4)[0], samples(5, k=2)[0]
-  told = points(curves.forced_budget({64: long, 8: short}, rng()))
+  told = points(curves.forced_budget({64: long, 8: short}))
   assert told == [(8.0, short.mean(), short.size), (64.0, long.mean(), long.size)]
 
 
@@ -108,7 +108,7 @@ def affordable(goods: list[bool], sizes: list[int], budget: int) -> list[bool]:
 def test_best_of_n_takes_samples_in_order_while_they_fit() -> None:
   correct, length = samples(6)
   budgets = [1, 6, 20, 200]
-  told = points(curves.best_of_n(correct, length, budgets, rng()))
+  told = points(curves.best_of_n(correct, length, budgets))
   for budget, point in zip(budgets, told, strict=True):
     drawn = [affordable(goods, sizes, budget) for goods, sizes in zip(correct.tolist(), length.tolist())]
     solved = np.mean([any(taken) for taken in drawn])
@@ -121,7 +121,20 @@ def test_intervals_resample_whole_problems(name) -> None:
   # Every sample of a problem alike: 400 samples say no more than the 20 problems they belong to.
   correct = np.repeat(np.arange(20)[:, None] % 2 == 0, 20, axis=1)
   length = np.full((20, 20), 7)
-  curve = getattr(curves, name)(correct, length, rng())
+  curve = getattr(curves, name)(correct, length)
   width = np.array(curve["high"]) - np.array(curve["low"])
   expected = 2 * 1.96 * 0.5 / np.sqrt(20)
   np.testing.assert_allclose(width, expected, atol=0.06)
+
+
+@pytest.mark.parametrize("solved", [False, True])
+def test_what_nobody_or_everybody_solves_has_an_interval(solved) -> None:
+  # Wilson's bounds of 0 or 16 of 16 problems: 0.1936 from the end, for each point that all of them are in.
+  correct, length = np.full((16, 4), solved), np.tile(np.arange(1, 5), (16, 1))
+  told = [
+    curves.pooled_bins(correct, length, bins=2), curves.within_prompt_bins(correct, length, bins=2),
+    curves.natural(correct, length), curves.forced_budget({8: correct}), curves.best_of_n(correct, length, [4]),
+  ]  # fmt: skip
+  for curve in told:
+    widths = np.subtract(curve["high"], curve["low"])
+    np.testing.assert_allclose(widths, 0.1936, atol=1e-4)
