@@ -26,7 +26,7 @@ from o1jax.io.data import write_atomically
 from o1jax.io.log import RunLog, environment, progress, write_json
 from o1jax.io.report import results_table, write_report
 from o1jax.io.run_config import check_same, config_to_dict, read_run_config
-from o1jax.io.run_folder import new_run
+from o1jax.io.run_folder import locked, new_run
 from o1jax.io.tokenizer import EOS
 from o1jax.model.transformer import init_params
 from o1jax.rl.batch import pack, response_width, trim
@@ -242,7 +242,7 @@ def train(config: TrainConfig, *, resume: bool) -> int:
   check_reward(setup)
   ev.check_problems(setup)
   folder = pathlib.Path(config.out) / config.name
-  with contextlib.nullcontext() if resume else new_run(folder):
+  with locked(folder), contextlib.nullcontext() if resume else new_run(folder):
     latest = continued(setup, folder) if resume else None
     if not resume:
       write_head(setup, folder)
@@ -257,9 +257,9 @@ def train(config: TrainConfig, *, resume: bool) -> int:
       except Stopped as stop:
         rich.print(f"[yellow]{stop}[/]")
         return stop.code
-  write_json(folder / "summary.json", summary)
-  rich.print(results_table(summary))
-  print(f"report: {write_report(str(folder))}")
+    write_json(folder / "summary.json", summary)
+    rich.print(results_table(summary))
+    print(f"report: {write_report(str(folder))}")
   return 0
 
 
@@ -293,7 +293,7 @@ def stages(run: Run, cold: Checkpoints, latest: int, began: float) -> dict[str, 
   warm, rl = sft_stage(config, config.sft.steps), rl_stage(config)
   state = fresh_state(setup, warm, None)
   if 0 < latest <= config.sft.steps:
-    state, saved = run.checkpoints.restore(latest, state)
+    state, saved = run.checkpoints.restore(latest, state, finite=True)
     run.where = Progress.from_json(saved)
   if latest <= config.sft.steps:
     state = run.loop(warm, state, config.sft.steps, sft_step)
@@ -302,13 +302,13 @@ def stages(run: Run, cold: Checkpoints, latest: int, began: float) -> dict[str, 
       cold.wait()  # before any checkpoint of the RL stage: its resume needs this one
   before = run.where
   if latest > config.sft.steps and config.sft.steps:
-    state, saved = cold.restore(config.sft.steps, state)
+    state, saved = cold.restore(config.sft.steps, state, finite=True)
     before = Progress.from_json(saved)
   cold_params = jax.tree.map(jnp.copy, state.params)  # the RL stage donates its own
 
   state = fresh_state(setup, rl, state.params)
   if latest > config.sft.steps:
-    state, saved = run.checkpoints.restore(latest, state)
+    state, saved = run.checkpoints.restore(latest, state, finite=True)
     run.where = Progress.from_json(saved)
   else:
     run.where = dataclasses.replace(run.where, cursor=0)  # the RL stage has a stream of its own

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from o1jax.config import ConfigError
+from o1jax.io.files import replacing
 
 LAYOUT = "1"  # part of the data hash: raise it when prepared folders change their meaning
 TIMEOUT = 30.0  # seconds without a byte after which a download counts as unreachable
@@ -124,15 +125,8 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
   """Writes a file that other processes see whole or not at all. Raises ConfigError naming the path."""
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-", delete=False) as file:
-      beside = pathlib.Path(file.name)
-      try:
-        file.write(content)
-        file.close()
-        beside.chmod(0o644)  # a temporary file is its maker's alone
-        beside.replace(path)
-      finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as file:
+      file.write(content)
   except OSError as error:
     raise ConfigError(f"{path}: cannot be written: {_line(error)}") from error
 

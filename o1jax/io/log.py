@@ -19,7 +19,7 @@ import struct
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Callable, Iterator, Mapping, Sequence
 
 import jax
 import rich.console
@@ -29,6 +29,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
 from o1jax.config import ConfigError, require
+from o1jax.io.files import replacing
 from o1jax.io.tracking import connect
 
 # Metrics that the clock decides: all others are bitwise the same in a rerun, and in a resumed run.
@@ -179,18 +180,10 @@ def _named(path: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[Any]:
-  """A binary file that takes `path`'s place at the end, or, on any error, leaves `path` as it was."""
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  try:
-    with _named(path):
-      with open(temporary, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-      os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """`replacing`, with errors that name the file."""
+  with _named(path), replacing(path) as file:
+    yield file
 
 
 def write_json(path: str | pathlib.Path, obj: Any) -> None:

@@ -88,7 +88,7 @@ def run_member(
   with ev.in_mesh(setup), Checkpoints(own / "checkpoints", keep=1) as saved:
     latest = saved.latest()
     if latest is not None:
-      state, cursor = saved.restore(latest, state)
+      state, cursor = saved.restore(latest, state, finite=True)
       where = type(where).from_json(cursor)
     with RunLog(own, resume_step=latest or 0) as log:
       run = Run(setup, log, saved, preemption, where)

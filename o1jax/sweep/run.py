@@ -25,7 +25,7 @@ from o1jax.dist.hosts import Preemption
 from o1jax.io.log import write_json
 from o1jax.io.results import record as write_rows
 from o1jax.io.results import rows_of
-from o1jax.io.run_folder import new_run
+from o1jax.io.run_folder import locked, new_run
 from o1jax.io.sweep_report import findings, write_sweep_report
 from o1jax.rl.stages import rl_stage
 from o1jax.scaling.members import Finding
@@ -58,9 +58,12 @@ def sweep(
   _spread_cpus(config.devices, layouts.values())
   blocks = [_block(config, group) for group in groups_of(members)]
   head = files.head_of(config, experiment, command)
-  with contextlib.nullcontext() if resume else new_run(folder), Preemption() as preemption:
-    if not resume:
-      folder.mkdir(parents=True, exist_ok=True)
+  with (
+    locked(folder), contextlib.nullcontext() if resume else new_run(folder), Preemption() as preemption,
+  ):  # fmt: skip
+    if resume:
+      layouts = files.read_layouts(folder)  # again: another process may have had the folder until here
+    else:
       write_json(folder / files.HEAD, head)
     rows: list[dict[str, Any]] = []
     try:
