@@ -4,13 +4,9 @@ import dataclasses
 import functools
 import http.server
 import json
-import os
 import pathlib
 import shlex
 import shutil
-import socket
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -18,11 +14,9 @@ import pytest
 from o1jax import evaluate as ev
 from o1jax import train as train_module
 from o1jax.cli import main
-from o1jax.config import ConfigError
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import read_lines
 from o1jax.io.run_config import read_run_config
-from o1jax.io.run_folder import LOCK, locked
 from o1jax.rl.stages import sft_stage
 
 ROWS = (pathlib.Path(__file__).parent / "data" / "gsm8k_rows.jsonl").read_text()
@@ -309,41 +303,6 @@ def test_a_damaged_run_is_named_and_left_as_it_is(run, capfd, command, damage, e
   damage(run)
   line = refusal(capfd, run.parent.parent, *shlex.split(of_run(run, command)))
   assert line.startswith(of_run(run, expected))
-
-
-IN_USE = """
-import pathlib, sys
-from o1jax.io.run_folder import locked
-with locked(pathlib.Path(sys.argv[1])):
-  print("locked", flush=True)
-  sys.stdin.read()
-"""
-
-
-@pytest.mark.parametrize("resume", [[], ["--resume"]])
-def test_a_folder_that_another_process_uses_is_refused_until_it_has_ended(run, capfd, resume) -> None:
-  """Killed, it leaves its mark, and no lock."""
-  command = [sys.executable, "-c", IN_USE, str(run)]
-  user = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-  assert user.stdout.readline() == b"locked\n"
-  train = ["train", str(run.parent.parent / "experiment.py"), *resume]
-  line = refusal(capfd, run.parent.parent, *train)
-  assert line.startswith(f"{run}: is in use by process {user.pid} on {socket.gethostname()}: wait for it")
-  user.kill()
-  user.wait()
-  assert (run / LOCK).exists()
-  assert main(train) == (0 if resume else 2) and not (run / LOCK).exists()
-
-
-def test_a_process_has_a_folder_once(tmp_path) -> None:
-  with locked(tmp_path / "a" / "b"):
-    with (
-      pytest.raises(ConfigError, match=f"b: is in use by process {os.getpid()}"),
-      locked(tmp_path / "a" / "b"),
-    ):
-      raise AssertionError
-    assert (tmp_path / "a" / "b" / LOCK).exists()
-  assert list(tmp_path.iterdir()) == []
 
 
 def test_a_start_that_fails_leaves_the_files_of_others(tmp_path, capfd) -> None:

@@ -1,6 +1,7 @@
 """Real processes: a run that SIGTERM stops, or that kill -9 ends in the midst of a save, goes on bitwise."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -18,6 +19,7 @@ from o1jax.dist.hosts import EXIT_PREEMPTED
 from o1jax.io.checkpoint import TEMPORARY, Checkpoints, latest_step
 from o1jax.io.log import CLOCK_METRICS, read_lines, read_metrics
 from o1jax.io.run_config import read_run_config
+from o1jax.io.run_folder import locked
 from o1jax.rl.stages import rl_stage
 
 EXPERIMENT = """
@@ -150,3 +152,13 @@ def test_a_run_that_was_killed_before_its_first_step_can_be_resumed(whole, tmp_p
     shutil.copy(whole / name, tmp_path / "run")
   assert main(["train", experiment(tmp_path), "--resume"]) == 0
   assert made(tmp_path / "run") == made(whole)
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_a_second_process_is_refused_and_changes_nothing(whole, tmp_path, capfd, resume) -> None:
+  run = shutil.copytree(whole, tmp_path / "run")
+  before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+  with locked(run):
+    assert main(["train", experiment(tmp_path), *resume]) == 2
+  assert capfd.readouterr().err.startswith(f"error: {run}: is in use by process {os.getpid()} on ")
+  assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
