@@ -91,6 +91,7 @@ class RunLog:
         )
         _truncate(path, resume_step)
       lines = read_metrics(metrics)
+    self.last_step = lines[-1]["step"] if lines else 0  # of the lines that a resumed run goes on from
     events = _rewrite_events(self._folder, lines)
     self._metrics, self._rollouts, self._events = (_Appender(path) for path in (metrics, rollouts, events))
     self._tracing = False
@@ -325,6 +326,16 @@ def _git(root: pathlib.Path) -> dict[str, Any] | None:
 
 
 # Progress
+
+
+def shown(metrics: Mapping[str, float]) -> dict[str, float]:
+  """The fields of the progress bar that a step has."""
+  names = {
+    "loss": "nll", "reward": "reward", "accuracy": "accuracy", "length": "completions/mean_length",
+    "tokens/s": "tokens_per_second",
+  }  # fmt: skip
+  return {field: metrics[name] for field, name in names.items() if name in metrics}
+
 
 Update = Callable[[int, Mapping[str, float]], None]
 

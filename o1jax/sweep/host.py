@@ -22,6 +22,7 @@ from o1jax.sweep.cold import Cold
 from o1jax.sweep.device import Block, member_setup
 from o1jax.sweep.folder import begin_member, finished_rows, write_row
 from o1jax.sweep.members import Member, cold_start_key
+from o1jax.tasks.stream import Exhausted
 from o1jax.train import Run, Stopped, fresh_state, rl_step
 from o1jax.types import TrainState
 
@@ -92,6 +93,7 @@ def run_member(
       where = type(where).from_json(cursor)
     with RunLog(own, resume_step=latest or 0) as log:
       run = Run(setup, log, saved, preemption, where)
+      run.counted = setup.task.spent()  # by the members before it
       state, bad = _to_its_end(run, stage, state, block.steps, first_params)
     found = _found(run, stage, state, first_params, own)
   return write_row(folder, member, {"bad_step": bad, **found})
@@ -126,5 +128,9 @@ def _diagnosed(run: Run, stage: Stage, state: TrainState, first_params: Any) -> 
     return {}
   each = dataclasses.replace(config, diagnostics=dataclasses.replace(config.diagnostics, every=1))
   setup, copied = dataclasses.replace(run.setup, config=each), jax.tree.map(jnp.copy, state)
-  step = rl_step(setup, stage, copied, run.where.step + 1, run.where, first_params=first_params)
+  probe = functools.partial(rl_step, setup, stage, copied, run.where.step + 1, first_params=first_params)
+  try:
+    step = probe(run.where)
+  except Exhausted:  # it is measured on any problems
+    step = probe(dataclasses.replace(run.where, seen={}))
   return {name: value for name, value in step[1].items() if name not in CLOCK_METRICS}

@@ -21,7 +21,7 @@ import rich
 
 from o1jax import evaluate as ev
 from o1jax.config import ConfigError, CurriculumConfig, SweepConfig, require
-from o1jax.dist.hosts import Preemption
+from o1jax.dist.hosts import Preemption, start_backend
 from o1jax.io.log import write_json
 from o1jax.io.results import record as write_rows
 from o1jax.io.results import rows_of
@@ -93,6 +93,7 @@ def _spread_cpus(wanted: int, before: Iterable[Layout]) -> None:
   cores = len(os.sched_getaffinity(0)) if "sched_getaffinity" in vars(os) else os.cpu_count() or 1
   with contextlib.suppress(RuntimeError):  # the backend runs already, as it does under a test
     jax.config.update("jax_num_cpu_devices", max(wanted, had) or cores)
+  start_backend()
   count = jax.device_count()
   require(wanted <= count, "devices", f"{wanted} of only {count}")
   require(had <= count, "devices", f"the sweep was begun on {had}, and here are only {count}")
