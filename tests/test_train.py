@@ -150,11 +150,11 @@ def test_a_run_that_dies_in_an_evaluation_has_saved_its_step(whole, tmp_path, mo
 
   monkeypatch.setattr(train_module.Run, "quick_eval", dying)
   with pytest.raises(ZeroDivisionError):
-    train(config(str(tmp_path)), resume=False)
+    train(config(str(tmp_path), controls=False), resume=False)
   monkeypatch.undo()
   assert latest_step(tmp_path / "tiny" / "checkpoints") == stop_at
   assert [row["step"] for row in written(tmp_path / "tiny")] == list(range(1, stop_at))
-  assert train(config(str(tmp_path)), resume=True) == 0
+  assert train(config(str(tmp_path), controls=False), resume=True) == 0
   assert written(tmp_path / "tiny") == written(whole)
   assert read_lines(tmp_path / "tiny" / "rollouts.jsonl") == read_lines(whole / "rollouts.jsonl")
   assert figures(tmp_path / "tiny", "final") == figures(whole, "final")
