@@ -10,7 +10,6 @@ runs, so that help and errors come at once.
 import dataclasses
 import difflib
 import errno
-import os
 import shlex
 import signal
 import sys
@@ -30,10 +29,14 @@ from o1jax.io.run_config import (
   read_run_config,
   what_is_run,
 )
+from o1jax.io.screen import lasting_screen, open_stderr
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-STDERR = 2  # the descriptor
+# What an operating system refuses whatever the program does; other errors keep their traceback.
+OUTSIDE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS)
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")  # as XLA says it
+LESS_MEMORY = "a smaller model, fewer rows or completions, or more micro_batches need less"
 HELP = ("-h", "--help")
 
 Args = TypeVar("Args")
@@ -187,16 +190,15 @@ def _verify(arguments: list[str]) -> int:
 def _sample(arguments: list[str]) -> int:
   options = _parse("o1jax sample", _SampleOptions, arguments)
   require(options.samples > 0, "--samples", f"must be positive, is {options.samples}")
+  require(options.samples < 2**31, "--samples", "must be below 2**31")
   require_temperature(options.temperature, "--temperature", greedy=True)
+  require(0 <= options.seed < 2**32, "--seed", f"must lie in [0, 2**32), is {options.seed}")
   from o1jax.evaluate import sample_run
 
-  return sample_run(
-    options.run,
-    options.prompt,
-    samples=options.samples,
-    temperature=options.temperature,
-    seed=options.seed,
-  )
+  fields = vars(options)
+  code = sample_run(fields.pop("run"), fields.pop("prompt"), **fields)
+  sys.stdout.flush()  # a full disk is an error here: what is shown is the result
+  return code
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -234,36 +236,35 @@ and saved (run again with --resume), 76 stopped by a NaN or an infinity.
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command (`argv`, or the process's own arguments) and returns its exit code.
 
-  0 done; 2 for bad input and a full disk, with one line on standard error; 130 for Ctrl-C at the start; `o1jax.train` and `o1jax.evaluate` return
-  codes of their own. Raises SystemExit(0) after help, and lets every unforeseen exception through.
+  0 done; 2 for bad input and where disk or memory end, with one line on standard error; 130 for Ctrl-C at the start;
+  `o1jax.train` and `o1jax.evaluate` return codes of their own. Raises SystemExit(0) after help, and lets every
+  unforeseen exception through.
   """
   arguments = list(sys.argv[1:] if argv is None else argv)
-  _open_stderr()
+  open_stderr()
+  command = arguments[0] if arguments else ""
+  if command == "verify":  # sees to its streams itself
+    return _run(arguments)
+  with lasting_screen(results=command == "sample"):
+    return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
   try:
     return _dispatch(arguments)
   except KeyboardInterrupt:  # before a run or a grader has begun to see to signals itself
     return EXIT_INTERRUPTED
   except ConfigError as error:
-    # A message may quote another library's, which may have several lines.
-    return _fail(" ".join(str(error).split()))
+    return _fail(str(error))
   except OSError as error:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno not in OUTSIDE_FAULTS:
       raise
     return _fail(f"{error.filename or 'a file of the run'}: {error.strerror}")
-
-
-def _open_stderr() -> None:
-  """Gives a process whose standard error was closed one that leads nowhere.
-
-  Else Python prints complaints among the results, and the next file to be opened takes standard error's number.
-  """
-  if sys.stderr is None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    if nowhere != STDERR:
-      os.dup2(nowhere, STDERR)
-      os.close(nowhere)
-    os.set_inheritable(STDERR, True)  # child processes have one too
-    sys.stderr = open(STDERR, "w", closefd=False)
+  except (MemoryError, RuntimeError) as error:
+    text = " ".join(str(error).split())[:200]
+    if not (isinstance(error, MemoryError) or any(word in text for word in OUT_OF_MEMORY)):
+      raise
+    return _fail(f"out of memory: {LESS_MEMORY} ({text})")
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -279,7 +280,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _fail(line: str) -> int:
-  print(f"error: {line}", file=sys.stderr)
+  print(f"error: {' '.join(line.split())}", file=sys.stderr)
   return EXIT_BAD_INPUT
 
 

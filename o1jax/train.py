@@ -23,10 +23,10 @@ from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
 from o1jax.dist.sharding import put_rows
 from o1jax.io.checkpoint import Checkpoints, check_params, latest_step, read_cursor, restore_params
 from o1jax.io.data import write_atomically
-from o1jax.io.log import RunLog, environment, progress, write_json
+from o1jax.io.log import CLOCK_METRICS, RunLog, environment, progress, shown, write_json
 from o1jax.io.report import results_table, write_report
 from o1jax.io.run_config import check_same, config_to_dict, read_run_config
-from o1jax.io.run_folder import new_run
+from o1jax.io.run_folder import locked, new_run
 from o1jax.io.tokenizer import EOS
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import pack, response_width, trim
@@ -47,7 +47,7 @@ from o1jax.rl.step import improve, look_back
 from o1jax.rl.tally import of_chosen, tally
 from o1jax.rl.update import first_params, learn
 from o1jax.scaling import compute, stats
-from o1jax.tasks.stream import Use, curriculum_metrics, generator, problems_from, remembered
+from o1jax.tasks.stream import Exhausted, Use, curriculum_metrics, generator, problems_from, remembered
 from o1jax.types import Experience, TrainState, resolve_stats
 
 COLD, SUMMARY = (
@@ -138,7 +138,7 @@ def rl_step(
     memory = remembered(memory, some.problems, some.correct, cfg.curriculum)
   passed_over = drawn.cursor - where.cursor - cfg.prompts * (1 + rounds)
   stream = task.stream(setup.config.seed, cfg.problems)
-  metrics |= {**curriculum_metrics(memory, passed_over, stream, cfg.curriculum), **task.spent()}
+  metrics |= curriculum_metrics(memory, passed_over, stream, cfg.curriculum)
   unjudged = int(np.isnan(first.reward).sum())
   metrics |= {"completions/unjudged": float(unjudged)} if unjudged else {}
   spent = Spent(flops, processed, drawn.cursor, memory)
@@ -183,40 +183,63 @@ class Run:
     self.setup, self.log, self.checkpoints = setup, log, checkpoints
     self.preemption, self.where = preemption, where
     self.state: TrainState | None = None  # the newest; nobody else keeps one, so that memory holds one alone
+    self.counted: Mapping[str, float] = {}  # of what the task's verifier has cost, what `where` holds
 
-  def save(self, state: TrainState) -> None:
+  def save(self, state: TrainState, where: Progress) -> None:
     """Saves unless this step is saved already."""
     self.checkpoints.wait()
-    if self.checkpoints.latest() != self.where.step:
-      self.checkpoints.save(self.where.step, state, self.where.to_json())
+    if self.checkpoints.latest() != where.step:
+      self.checkpoints.save(where.step, state, where.to_json())
+
+  def log_unlogged(self, stage: Stage, state: TrainState) -> None:
+    """Evaluates again where the process before ended between a step's save and its line."""
+    line, self.where = self.where.unlogged, dataclasses.replace(self.where, unlogged={})
+    if line and self.log.last_step < self.where.step:
+      metrics = {name: float(value) for name, value in line.items()}
+      self.log.metrics(self.where.step, stage.name, metrics | self.quick_eval(state, self.where.step))
 
   def loop(self, stage: Stage, state: TrainState, steps: int, one_step: Any) -> TrainState:
-    """Steps `stage` to its end; saves, evaluates and logs on the way. Raises Stopped on a signal or a NaN."""
+    """Steps `stage` to its end; saves, evaluates and logs on the way. Raises Stopped on a signal or a NaN.
+
+    Where the curriculum has dropped every problem the stage ends early, saved.
+    """
     config, self.state = self.setup.config, state
     last = stage.first + steps
+    self.log_unlogged(stage, state)
     began = time.perf_counter() - self.where.seconds.get(stage.name, 0.0)
     with progress(last, stage.name, config.log.progress) as tell:
       while self.where.step < last:
         step, started = self.where.step + 1, time.perf_counter()
         self.log.profile(step, config.log.profile)
-        state, metrics, spent, *rows = one_step(self.setup, stage, state, step, self.where)
+        try:
+          state, metrics, spent, *rows = one_step(self.setup, stage, state, step, self.where)
+        except Exhausted as error:
+          rich.print(f"[yellow]the stage ends at step {self.where.step} of {last}: {error}[/]")
+          self.save(state, self.where)
+          break
         self.state = state
         seconds = time.perf_counter() - started
         self.where = self.where.after(step, stage.name, spent, time.perf_counter() - began)
+        self.where = self.where.with_costs(now := self.setup.task.spent(), self.counted)
+        self.counted = now
+        metrics |= self.where.costs
         metrics |= {"step_time": seconds, "tokens_per_second": spent.tokens / seconds}
         metrics |= {"num_tokens": float(self.where.tokens), **self.where.flops.metrics()}
         bad = not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all()
-        if stage.eval_every and (step - stage.first) % stage.eval_every == 0 and not bad:
-          metrics |= self.quick_eval(state, step)
-        self.log.metrics(step, stage.name, metrics)
         if rows and (bad or step % config.log.rollouts_every == 0):
           self.log.rollouts(step, stage.name, rows[0] if bad else rows[0][: config.log.rollouts])
+        if stage.eval_every and (step - stage.first) % stage.eval_every == 0 and not bad:
+          # First, for an evaluation may take longer than a scheduler that asked for an end waits.
+          made = {name: value for name, value in metrics.items() if name not in CLOCK_METRICS}
+          self.save(state, self.where.before_line(made))
+          metrics |= self.quick_eval(state, step)
+        self.log.metrics(step, stage.name, metrics)
         tell(step, shown(metrics))
         if bad:
           where = "; its rollouts are in rollouts.jsonl" if rows else ""
           raise Stopped(EXIT_NONFINITE, f"step {step}: loss or gradient is not finite{where}")
         if step % config.checkpoint.every == 0 or step == last or self.preemption.requested:
-          self.save(state)
+          self.save(state, self.where)
         self.leave_if_asked()
     self.log.profile(last + 1, config.log.profile)
     return state
@@ -249,15 +272,6 @@ class Run:
     }  # fmt: skip
 
 
-def shown(metrics: Mapping[str, float]) -> dict[str, float]:
-  """The fields of the progress bar that a step has."""
-  names = {
-    "loss": "nll", "reward": "reward", "accuracy": "accuracy", "length": "completions/mean_length",
-    "tokens/s": "tokens_per_second",
-  }  # fmt: skip
-  return {field: metrics[name] for field, name in names.items() if name in metrics}
-
-
 def train(config: TrainConfig, *, resume: bool) -> int:
   """Runs `config` into `config.out/config.name`; returns the exit code. Raises ConfigError where it cannot start."""
   began = time.perf_counter()
@@ -265,7 +279,7 @@ def train(config: TrainConfig, *, resume: bool) -> int:
   check_reward(setup)
   ev.check_problems(setup)
   folder = pathlib.Path(config.out) / config.name
-  with contextlib.nullcontext() if resume else new_run(folder):
+  with locked(folder), contextlib.nullcontext() if resume else new_run(folder):
     latest = continued(setup, folder) if resume else None
     if not resume:
       write_head(setup, folder)
@@ -276,12 +290,13 @@ def train(config: TrainConfig, *, resume: bool) -> int:
       run = Run(setup, log, checkpoints, preemption, Progress())
       try:
         summary = stages(run, folder, latest or 0, began)
+        summary["costs"] = run.where.with_costs(setup.task.spent(), run.counted).costs
       except Stopped as stop:
         rich.print(f"[yellow]{stop}[/]")
         return stop.code
-  write_json(folder / SUMMARY, summary)
-  rich.print(results_table(summary))
-  print(f"report: {write_report(str(folder))}")
+    write_json(folder / SUMMARY, summary)
+    rich.print(results_table(summary))
+    print(f"report: {write_report(str(folder))}")
   return 0
 
 
@@ -337,7 +352,7 @@ def stages(run: Run, folder: pathlib.Path, latest: int, began: float) -> dict[st
 
 def restored(run: Run, stage: Stage, step: int) -> TrainState:
   """The state of checkpoint `step`; the run goes on from there."""
-  state, saved = run.checkpoints.restore(step, ev.state_like(run.setup, stage))
+  state, saved = run.checkpoints.restore(step, ev.state_like(run.setup, stage), finite=True)
   run.where = Progress.from_json(saved)
   return state
 

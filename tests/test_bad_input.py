@@ -77,6 +77,9 @@ OPTIONS = {
   "--rl.steps 0 --sft.steps 0": "rl.steps: and sft.steps are both 0",
   "--name a/b": "name: must be a folder's name",
   "--name ..": "name: must be a folder's name",
+  "--rl.steps 99999999999999999999": "rl.steps: must lie in [-2**31, 2**31)",
+  "--task.split_seed 4294967296": "task.split_seed: must lie in [-2**31, 2**32)",
+  "--model.width 4096 --model.mlp 2147483647": "out of memory: a smaller model",
   "--mesh.data 3": "mesh: data=3 x fsdp=1 x tensor=1 does not fill 8 devices",
   "--mesh.data 0": "mesh: axes are positive",
   "--mesh.data -1 --mesh.fsdp -1": "mesh: at most one axis may be -1",
@@ -231,6 +234,7 @@ def of_run(run: pathlib.Path, text: str) -> str:
   return text.format(run=run, out=run.parent, experiment=run.parent.parent / "experiment.py")
 
 
+LONG = "n" * 256  # a name that no file can have
 COMMANDS = {
   "train {experiment}": "{run}: holds a run already: give it another name, or pass --resume",
   "train {experiment} --resume --model.width 32": "{run}: was started with another `model.width`",
@@ -245,11 +249,16 @@ COMMANDS = {
   "eval {run} --eval.final_problems 17": "eval.final_problems: 17 of only 16",
   "sample {out} --prompt x": "{out}/config.json: no such file",
   "sample {run}": "--prompt: is missing",
+  "sample {run} --prompt x --seed 99999999999999999999": "--seed: must lie in [0, 2**32), is 99999999999999999999",
+  "sample {run} --prompt x --samples 99999999999999999999": "--samples: must be below 2**31",
   "sample {run} --prompt x --samples 0": "--samples: must be positive",
   "sample {run} --prompt ''": "--prompt: has no tokens",
   "sample {run} --prompt '1 2 -> ü'": "--prompt: the vocabulary cannot spell 'ü'",
   "sample {run} --prompt '1 2 3 4 5 6'": "rl.max_prompt: problem '1 2 3 4 5 6' has 6 prompt tokens",
   "report {out}": "{out}: holds no run",
+  f"train {{experiment}} --name {LONG}": f"{{out}}/{LONG}: cannot be written: File name too long",
+  f"train {{experiment}} --out {LONG}": f"{LONG}/tiny: cannot be written: File name too long",
+  **{f"{command} {LONG}": LONG for command in ("train", "sweep", "eval", "report")},
 }
 
 
@@ -337,7 +346,7 @@ def test_a_full_disk_costs_no_saved_step(
   train = ["train", experiment(tmp_path, sft=SFT.replace("steps=1", "steps=16"), rl=NO_RL)]
   train += ["--out", str(small_disk), "--checkpoint.keep"]
   sizes = [(finished / "tiny" / name).stat().st_size for name in ("tokenizer.model", "config.json")]
-  head = sum(-(-size // PAGE) * PAGE for size in sizes)
+  head = sum(-(-size // PAGE) * PAGE for size in (*sizes, 1))  # the mark of the process that has the folder
   filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - head - free))
   code = main([*train, "99", "--checkpoint.every", str(every)])
   line = capfd.readouterr().err

@@ -70,7 +70,7 @@ def any_value(kind: Any, rng: np.random.Generator) -> Any:
     hints = typing.get_type_hints(kind)
     return kind(**{field.name: any_value(hints[field.name], rng) for field in dataclasses.fields(kind)})
   plain = {
-    int: lambda: int(rng.integers(-(2**40), 2**40)),
+    int: lambda: int(rng.integers(-(2**31), 2**31)),
     float: lambda: float(rng.standard_normal() * 10.0 ** rng.integers(-30, 30)),
     bool: lambda: bool(rng.integers(2)),
     str: lambda: "".join(map(chr, rng.integers(1, 0x3000, 5))),

@@ -1,6 +1,7 @@
 """Real processes: a run that SIGTERM stops, or that kill -9 ends in the midst of a save, goes on bitwise."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -18,6 +19,7 @@ from o1jax.dist.hosts import EXIT_PREEMPTED
 from o1jax.io.checkpoint import TEMPORARY, Checkpoints, latest_step
 from o1jax.io.log import CLOCK_METRICS, read_lines, read_metrics
 from o1jax.io.run_config import read_run_config
+from o1jax.io.run_folder import locked
 from o1jax.rl.stages import rl_stage
 
 EXPERIMENT = """
@@ -39,18 +41,20 @@ def get_config():
   )
 """
 
+ROOT = pathlib.Path(train_module.__file__).parents[1]
+
 # What XLA says of a program on 8 devices when it compiles it, and does not when the cache has it.
 XLA_LOG = re.compile(r"[IW]\d{4} [\d:.]+ +\d+ \w+\.cc:\d+\] ")
 
 # An experiment is Python, so that the real command can be made to meet its fate at a given step.
-SIGTERM = """
+SIGNAL = """
 import os, signal
 from o1jax import train
 rl_step = train.rl_step
 
 def stopping(*args, **given):
   if args[3] == 5:
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.NAME)
   return rl_step(*args, **given)
 
 train.rl_step = stopping
@@ -89,8 +93,7 @@ def experiment(folder: pathlib.Path, fate: str = "") -> str:
 def ended_by(folder: pathlib.Path, fate: str) -> subprocess.CompletedProcess:
   """`o1jax train` in a process of its own, with the settings of this one."""
   command = [sys.executable, "-m", "o1jax", "train", experiment(folder, fate)]
-  root = pathlib.Path(train_module.__file__).parents[1]
-  return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240)
+  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
 
 
 def made(run: pathlib.Path) -> tuple[list[dict], list[dict], dict]:
@@ -110,13 +113,17 @@ def whole(tmp_path_factory):
   return folder / "run"
 
 
-@pytest.mark.parametrize(("fate", "code", "saved"), [(SIGTERM, EXIT_PREEMPTED, 5), (KILL, -9, 4)])
+@pytest.mark.parametrize(
+  ("fate", "code", "saved"),
+  [("SIGTERM", EXIT_PREEMPTED, 5), ("SIGHUP", EXIT_PREEMPTED, 5), ("SIGKILL", -9, 4)],
+)
 def test_a_run_that_was_ended_goes_on_bitwise(whole, tmp_path, fate, code, saved) -> None:
-  ended, run = ended_by(tmp_path, fate), tmp_path / "run"
+  run = tmp_path / "run"
+  ended = ended_by(tmp_path, KILL if fate == "SIGKILL" else SIGNAL.replace("NAME", fate))
   assert ended.returncode == code, ended.stderr
   assert latest_step(run / "checkpoints") == saved
   if code == EXIT_PREEMPTED:
-    assert "SIGTERM: saved step 5; go on with --resume\n" in ended.stdout
+    assert f"{fate}: saved step 5; go on with --resume\n" in ended.stdout
     assert [line for line in ended.stderr.splitlines() if not XLA_LOG.match(line)] == []
   else:
     half_written = run / "checkpoints" / f"6{TEMPORARY}"
@@ -144,9 +151,41 @@ def test_a_run_that_was_ended_goes_on_bitwise(whole, tmp_path, fate, code, saved
     assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), path
 
 
+def test_a_run_outlives_its_screen(whole, tmp_path) -> None:
+  """A pipe that nobody reads, and letters that the stream lacks."""
+  reader, writer = os.pipe()
+  os.close(reader)
+  command = [
+    sys.executable,
+    "-m",
+    "o1jax",
+    "train",
+    experiment(tmp_path),
+    "--name",
+    "ünï",
+    "--log.progress",
+    "True",
+  ]
+  env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+  ended = subprocess.run(command, cwd=ROOT, env=env, stdout=writer, stderr=writer, timeout=240)
+  os.close(writer)
+  assert ended.returncode == 0
+  assert made(tmp_path / "ünï") == made(whole) and (tmp_path / "ünï" / "report.html").exists()
+
+
 def test_a_run_that_was_killed_before_its_first_step_can_be_resumed(whole, tmp_path) -> None:
   (tmp_path / "run").mkdir()
   for name in ("tokenizer.model", "config.json"):  # what is written first
     shutil.copy(whole / name, tmp_path / "run")
   assert main(["train", experiment(tmp_path), "--resume"]) == 0
   assert made(tmp_path / "run") == made(whole)
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_a_second_process_is_refused_and_changes_nothing(whole, tmp_path, capfd, resume) -> None:
+  run = shutil.copytree(whole, tmp_path / "run")
+  before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+  with locked(run):
+    assert main(["train", experiment(tmp_path), *resume]) == 2
+  assert capfd.readouterr().err.startswith(f"error: {run}: is in use by process {os.getpid()} on ")
+  assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

@@ -1,5 +1,6 @@
 """The whole run at a tiny size: every file it writes, and that a stopped run goes on as if it had not been."""
 
+import concurrent.futures
 import dataclasses
 import json
 import shutil
@@ -16,6 +17,7 @@ from o1jax.config import (
   CheckpointConfig,
   ConfigError,
   CountdownConfig,
+  CurriculumConfig,
   DiagnosticsConfig,
   EvalConfig,
   LogConfig,
@@ -25,7 +27,8 @@ from o1jax.config import (
   SftConfig,
   TrainConfig,
 )  # fmt: skip
-from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED
+from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, SIGNALS
+from o1jax.io.checkpoint import latest_step
 from o1jax.io.log import CLOCK_METRICS, read_lines, read_metrics
 from o1jax.train import train
 
@@ -133,6 +136,85 @@ def test_a_stopped_run_goes_on_bitwise(whole, tmp_path, monkeypatch, stop_at) ->
     assert figures(tmp_path / "tiny", arm) == figures(whole, arm)
   assert new["seconds"]["cold_start"] > 0 and new["seconds"]["rl"] > 0
   assert new["controls"] == old["controls"]
+
+
+@pytest.mark.parametrize("stop_at", [3, 5])
+def test_a_run_that_dies_in_an_evaluation_has_saved_its_step(whole, tmp_path, monkeypatch, stop_at) -> None:
+  """The resumed run makes the evaluation again, and the step's line."""
+
+  def dying(run, state, step, quick_eval=train_module.Run.quick_eval):
+    if step == stop_at:
+      run.checkpoints.wait()
+      raise ZeroDivisionError
+    return quick_eval(run, state, step)
+
+  monkeypatch.setattr(train_module.Run, "quick_eval", dying)
+  with pytest.raises(ZeroDivisionError):
+    train(config(str(tmp_path), controls=False), resume=False)
+  monkeypatch.undo()
+  assert latest_step(tmp_path / "tiny" / "checkpoints") == stop_at
+  assert [row["step"] for row in written(tmp_path / "tiny")] == list(range(1, stop_at))
+  assert train(config(str(tmp_path), controls=False), resume=True) == 0
+  assert written(tmp_path / "tiny") == written(whole)
+  assert read_lines(tmp_path / "tiny" / "rollouts.jsonl") == read_lines(whole / "rollouts.jsonl")
+  assert figures(tmp_path / "tiny", "final") == figures(whole, "final")
+
+
+def test_outside_the_main_thread_signals_are_left_alone(tmp_path) -> None:
+  short = config(str(tmp_path), controls=False, rl=RLConfig(max_prompt=5))
+  before = [signal.getsignal(number) for number in SIGNALS]
+  with (
+    concurrent.futures.ThreadPoolExecutor(1) as thread,
+    pytest.warns(UserWarning, match="are left as they were"),
+  ):
+    assert thread.submit(train, short, resume=False).result() == 0
+  assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_numbers_have_32_bits_whatever_the_flag_says(tmp_path) -> None:
+  jax.config.update("jax_enable_x64", True)
+  try:
+    setup = ev.prepare(config(str(tmp_path)))
+    assert not jax.config.jax_enable_x64
+  finally:
+    jax.config.update("jax_enable_x64", False)
+  assert setup.config.name == "tiny"
+
+
+@pytest.mark.parametrize(
+  "error", [RuntimeError("Unable to initialize backend 'tpu': INTERNAL:\nno"), AssertionError()]
+)
+def test_a_backend_that_is_not_there_is_named(tmp_path, monkeypatch, error) -> None:
+  def devices():
+    raise error
+
+  monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+  monkeypatch.setattr(jax, "devices", devices)
+  with pytest.raises(
+    ConfigError, match="^JAX_PLATFORMS=tpu: no such device here: name another, or leave it out"
+  ):
+    train(config(str(tmp_path)), resume=False)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_curriculum_that_drops_every_problem_ends_the_run_in_order(tmp_path, capsys) -> None:
+  rl = RLConfig(
+    steps=9, prompts=8, samples=2, max_prompt=5, max_tokens=16, problems=8,
+    curriculum=CurriculumConfig(drop_solved=1, drop_unsolved=1),
+  )  # fmt: skip
+  dropping = config(str(tmp_path), controls=False, rl=rl)
+  assert train(dropping, resume=False) == 0
+  line = (
+    "of 12: rl.curriculum: every training problem is dropped as always or never solved: raise drop_solved"
+  )
+  assert line in " ".join(capsys.readouterr().out.split())
+  run = tmp_path / "tiny"
+  before, last = written(run), written(run)[-1]["step"]
+  assert 3 < last < 12 and latest_step(run / "checkpoints") == last
+  held = figures(run, "final")
+  assert train(dropping, resume=True) == 0
+  assert line in " ".join(capsys.readouterr().out.split())
+  assert written(run) == before and figures(run, "final") == held
 
 
 @pytest.mark.parametrize(("window", "traced"), [((2, 2), [2]), ((2, 9), [2, 3])])

@@ -1,11 +1,19 @@
-"""How a run is told to stop, and what it answers with.
+"""How a run starts on a machine, is told to stop there, and what it answers with.
 
-A scheduler that takes a machine back sends SIGTERM; a person presses Ctrl-C (SIGINT). Both only set a flag, which
-the training loop reads between steps: it saves, says so in one line and exits with a code of its own.
+A scheduler that takes a machine back sends SIGTERM; a person presses Ctrl-C (SIGINT); a terminal that is closed sends
+SIGHUP. They only set a flag, which the training loop reads between steps: it saves, says so in one line and exits with
+a code of its own.
 """
 
+import os
 import signal
+import threading
 import types
+import warnings
+
+import jax
+
+from o1jax.config import ConfigError
 
 # EX_TEMPFAIL of sysexits.h: "try again later", which is what a scheduler should do with a run that saved and left.
 EXIT_PREEMPTED = 75
@@ -13,12 +21,33 @@ EXIT_PREEMPTED = 75
 EXIT_NONFINITE = 76
 
 
-class Preemption:
-  """Context manager that turns SIGTERM and SIGINT into a flag.
+def start_backend() -> None:
+  """Starts JAX's backend, for numbers of 32 bits whatever JAX_ENABLE_X64 says.
 
-  `requested` is None, or the name of the first signal that arrived ("SIGTERM", "SIGINT"). A second SIGINT raises
-  KeyboardInterrupt, so that a step that hangs can still be left by hand. The handlers that stood before are put
-  back on exit. Enter it in the main thread: Python delivers signals there alone, and raises ValueError elsewhere.
+  Raises ConfigError where JAX_PLATFORMS names one that is not there.
+  """
+  jax.config.update("jax_enable_x64", False)
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:  # an assertion is all that JAX says of some
+    why = " ".join(str(error).split())[:200] or "it cannot be started"
+    named = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
+    raise ConfigError(f"{named}: no such device here: name another, or leave it out ({why})") from error
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+OUTSIDE = (
+  "outside the main thread Python handles no signals: SIGTERM, Ctrl-C and SIGHUP are left as they were"
+)
+
+
+class Preemption:
+  """Context manager that turns SIGTERM, SIGINT and SIGHUP into a flag.
+
+  `requested` is None, or the name of the first signal that arrived ("SIGTERM", "SIGINT", "SIGHUP"). A second SIGINT
+  raises KeyboardInterrupt, so that a step that hangs can still be left by hand. A SIGHUP that is ignored, as `nohup`
+  has it, stays so. The handlers that stood before are put back on exit. Outside the main thread, where Python takes no
+  handlers, signals are left alone, which a warning says.
   """
 
   def __init__(self) -> None:
@@ -27,8 +56,12 @@ class Preemption:
     self._previous: dict[signal.Signals, object] = {}
 
   def __enter__(self) -> "Preemption":
-    for number in (signal.SIGTERM, signal.SIGINT):
-      self._previous[number] = signal.signal(number, self._handle)
+    if threading.current_thread() is not threading.main_thread():
+      warnings.warn(OUTSIDE, stacklevel=2)
+      return self
+    for number in SIGNALS:
+      if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+        self._previous[number] = signal.signal(number, self._handle)
     return self
 
   def __exit__(self, *exception: object) -> None:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from o1jax.config import EvalConfig, TrainConfig, require
+from o1jax.dist.hosts import start_backend
 from o1jax.dist.mesh import make_mesh
 from o1jax.dist.sharding import RULES, batch_rows, param_shardings, put_rows, state_shardings
 from o1jax.io.checkpoint import latest_step, restore_params
@@ -39,6 +40,7 @@ class Setup:
 def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Setup:
   """Builds task, model and mesh (of `devices`, None: all). Raises ConfigError where they do not fit each other."""
   config.validate()
+  start_backend()
   task = build_task(config.task)
   vocab = config.model.vocab or task.tokenizer.vocab_size
   require(

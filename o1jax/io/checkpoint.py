@@ -2,9 +2,10 @@
 
     TrainState, cursor -> save -> <folder>/<step>/{params, rest, meta} -> restore -> TrainState, cursor
 
-`params` and `rest` hold flat dictionaries of arrays under their paths in the state, `meta` the caller's cursor and
-the shape and dtype of every array, so that a checkpoint of another model is refused by the array's name before
-anything is read. Step numbers are the folders' names: a folder gets its name when all within is on the disk.
+`params` and `rest` hold flat dictionaries of arrays under their paths in the state, `meta` the caller's cursor, the
+shape and dtype of every array, so that a checkpoint of another model is refused by the array's name before anything is
+read, and the CRC-32 of every array and of the cursor, so that a damaged one is refused when it is read.
+Step numbers are the folders' names: a folder gets its name when all within is on the disk.
 Left out: keys (derived from the step, never stored) and any choice of "best" (the newest `keep` are kept).
 """
 
@@ -14,9 +15,12 @@ import logging
 import pathlib
 import shutil
 import time
+import zlib
 from typing import Any, Mapping
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.path import step as ocp_step
 
@@ -28,6 +32,8 @@ FIXED_BYTES, ARRAY_BYTES = (
   128 * 1024,
   1024,
 )  # what a checkpoint's index takes, a generous guess: whole, and an array
+CURSOR = "cursor"  # its name among the checksums; paths of arrays have others
+OLDER = "remove that folder to use the checkpoint before it"
 QUIET_SECONDS, STRAGGLER_SECONDS = 0.5, 10.0  # after a failed save: none of its threads wrote; they may go on
 
 
@@ -80,7 +86,13 @@ class Checkpoints:
     args = ocp.args.Composite(
       params=ocp.args.StandardSave(params),
       rest=ocp.args.StandardSave(rest),
-      meta=ocp.args.JsonSave({"cursor": cursor, "layout": _layout({**params, **rest})}),
+      meta=ocp.args.JsonSave(
+        {
+          "cursor": cursor,
+          "layout": _layout({**params, **rest}),
+          "checksums": _checksums({**params, **rest}, cursor),
+        }
+      ),
     )
     try:
       self._manager.save(step, args=args, force=True)
@@ -88,12 +100,15 @@ class Checkpoints:
       self._discard()
       raise _explain(self._folder, error) from error
 
-  def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+  def restore(
+    self, step: int, like: TrainState, *, finite: bool = False
+  ) -> tuple[TrainState, dict[str, Any]]:
     """Reads `step` back, bitwise: the state and the cursor.
 
     like: jax.Array or sharded jax.ShapeDtypeStruct leaves. The arrays come back on these shardings, whatever
     they were saved on; ref_params and controllers may be None, as they were when saved. Raises ConfigError, in
-    one line, where the step is missing or unreadable, or where a structure, shape or dtype differs.
+    one line, where the step is missing, unreadable or damaged, where a structure, shape or dtype differs, or where a
+    parameter should be `finite` and is not.
     """
     self.wait()
     params, rest = _flatten(like.params, "params"), _rest(like)
@@ -102,6 +117,9 @@ class Checkpoints:
     items = {"params": _onto(params), "rest": _onto(rest)}
     read = _read(self._folder, step, items)
     leaves = {**read["params"], **read["rest"]}
+    _check_whole(self._folder / str(step), meta, leaves)
+    if finite:
+      _check_finite(self._folder, step, read["params"])
     return _unflatten(like, leaves, ""), meta["cursor"]
 
   def wait(self) -> None:
@@ -136,21 +154,35 @@ def restore_params(folder: str | pathlib.Path, step: int, like_params: Any) -> A
   """Reads the parameters of checkpoint `step` alone, for evaluation; safe beside a run that still writes.
 
   like_params: pytree of jax.Array or sharded jax.ShapeDtypeStruct; the result has its structure and shardings.
-  Raises ConfigError, in one line, where the step is missing or unreadable or where a parameter differs.
+  Raises ConfigError, in one line, where the step is missing, unreadable or damaged, or where a parameter differs or
+  is not finite.
   """
   folder = pathlib.Path(folder).absolute()
-  check_params(folder, step, like_params)
-  params = _flatten(like_params, "params")
-  return _unflatten(like_params, _read(folder, step, {"params": _onto(params)})["params"], "params")
+  meta = check_params(folder, step, like_params)
+  leaves = _read(folder, step, {"params": _onto(_flatten(like_params, "params"))})["params"]
+  _check_whole(folder / str(step), meta, leaves)
+  _check_finite(folder, step, leaves)
+  return _unflatten(like_params, leaves, "params")
 
 
-def check_params(folder: str | pathlib.Path, step: int, like_params: Any) -> None:
-  """Raises ConfigError as `restore_params` does where checkpoint `step` is of another model; reads no array."""
+def _check_finite(folder: str | pathlib.Path, step: int, params: Any) -> None:
+  """Raises ConfigError naming the first of these parameters of checkpoint `step` that holds a NaN or an infinity."""
+  for path, leaf in _flatten(params, "").items():
+    finite = bool(jnp.isfinite(leaf).all())
+    require(finite, f"{pathlib.Path(folder) / str(step)}", f"{path} is not finite: {OLDER}")
+
+
+def check_params(folder: str | pathlib.Path, step: int, like_params: Any) -> dict[str, Any]:
+  """Raises ConfigError as `restore_params` does where checkpoint `step` is of another model; reads no array.
+
+  Returns what the checkpoint tells of itself: cursor, layout and checksums.
+  """
   folder = pathlib.Path(folder).absolute()
   _quiet()
   meta = _read(folder, step, {"meta": ocp.args.JsonRestore()})["meta"]
   held = {path: spec for path, spec in meta["layout"].items() if path.startswith("params/")}
   _check_layout(folder / str(step), held, _layout(_flatten(like_params, "params")))
+  return meta
 
 
 def _committed(folder: pathlib.Path) -> list[int]:
@@ -179,6 +211,26 @@ def _unflatten(like: Any, leaves: Mapping[str, Any], prefix: str) -> Any:
 def _layout(leaves: Mapping[str, Any]) -> dict[str, str]:
   """{path: "float32[2,3]"}."""
   return {path: f"{x.dtype}[{','.join(map(str, x.shape))}]" for path, x in leaves.items()}
+
+
+def _checksums(leaves: Mapping[str, jax.Array], cursor: Mapping[str, Any]) -> dict[str, int]:
+  """{path: CRC-32 of the whole array's bytes, whatever its sharding}, and the cursor's."""
+  arrays = {
+    path: zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)) for path, leaf in leaves.items()
+  }
+  return {**arrays, CURSOR: zlib.crc32(json.dumps(cursor, sort_keys=True).encode())}
+
+
+def _check_whole(folder: pathlib.Path, meta: Mapping[str, Any], leaves: Mapping[str, jax.Array]) -> None:
+  """Raises ConfigError naming the first array, or the cursor, that is not what was saved.
+
+  A checkpoint of before there were checksums passes.
+  """
+  saved = meta.get("checksums", {})
+  for path, found in _checksums(leaves, meta["cursor"]).items() if saved else ():
+    require(
+      found == saved.get(path), str(folder), f"damaged checkpoint: {path} is not what was saved: {OLDER}"
+    )
 
 
 def _onto(leaves: Mapping[str, Any]) -> ocp.args.StandardRestore:
@@ -215,7 +267,7 @@ def _read(
   except Exception as error:
     line = str(error).strip().partition("\n")[0][:200]
     raise ConfigError(
-      f"{folder / str(step)}: unreadable checkpoint: {type(error).__name__}: {line}"
+      f"{folder / str(step)}: unreadable checkpoint: {type(error).__name__}: {line}: {OLDER}"
     ) from error
 
 

@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from o1jax.config import ConfigError
+from o1jax.io.files import replacing
 from o1jax.io.json_rows import KINDS, Fields, one_line, parse_rows
 
 LAYOUT = "1"  # part of the data hash: raise it when prepared folders change their meaning
@@ -140,15 +141,8 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
   """Writes a file that other processes see whole or not at all. Raises ConfigError naming the path."""
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-", delete=False) as file:
-      beside = pathlib.Path(file.name)
-      try:
-        file.write(content)
-        file.close()
-        beside.chmod(0o644)  # a temporary file is its maker's alone
-        beside.replace(path)
-      finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as file:
+      file.write(content)
   except OSError as error:
     raise ConfigError(f"{path}: cannot be written: {one_line(error)}") from error
 

@@ -19,7 +19,7 @@ import struct
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Callable, Iterator, Mapping, Sequence
 
 import jax
 import rich.console
@@ -29,6 +29,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
 from o1jax.config import ConfigError, require
+from o1jax.io.files import replacing
 from o1jax.io.tracking import connect
 
 # Metrics that the clock decides: all others are bitwise the same in a rerun, and in a resumed run.
@@ -90,6 +91,7 @@ class RunLog:
         )
         _truncate(path, resume_step)
       lines = read_metrics(metrics)
+    self.last_step = lines[-1]["step"] if lines else 0  # of the lines that a resumed run goes on from
     events = _rewrite_events(self._folder, lines)
     self._metrics, self._rollouts, self._events = (_Appender(path) for path in (metrics, rollouts, events))
     self._tracing = False
@@ -179,18 +181,10 @@ def _named(path: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[Any]:
-  """A binary file that takes `path`'s place at the end, or, on any error, leaves `path` as it was."""
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  try:
-    with _named(path):
-      with open(temporary, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-      os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """`replacing`, with errors that name the file."""
+  with _named(path), replacing(path) as file:
+    yield file
 
 
 def write_json(path: str | pathlib.Path, obj: Any) -> None:
@@ -332,6 +326,16 @@ def _git(root: pathlib.Path) -> dict[str, Any] | None:
 
 
 # Progress
+
+
+def shown(metrics: Mapping[str, float]) -> dict[str, float]:
+  """The fields of the progress bar that a step has."""
+  names = {
+    "loss": "nll", "reward": "reward", "accuracy": "accuracy", "length": "completions/mean_length",
+    "tokens/s": "tokens_per_second",
+  }  # fmt: skip
+  return {field: metrics[name] for field, name in names.items() if name in metrics}
+
 
 Update = Callable[[int, Mapping[str, float]], None]
 

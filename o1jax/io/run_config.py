@@ -166,6 +166,8 @@ def _decode(kind: Any, value: Any, field: str) -> Any:
   accepted = (int, float) if kind is float else (kind,)
   require(type(value) in accepted, field, f"wants {_spell(kind)}, has {value!r}")
   require(kind is not float or math.isfinite(value), field, f"must be finite, is {value!r}")
+  bits = 32 if "seed" in field.rpartition(".")[2] else 31
+  require(kind is not int or -(2**31) <= value < 2**bits, field, f"must lie in [-2**31, 2**{bits})")
   return kind(value)
 
 

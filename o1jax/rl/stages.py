@@ -55,6 +55,9 @@ class Progress:
   tokens: int = 0  # of prompts and responses that were learned from
   flops: compute.Ledger = compute.Ledger()
   seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # in each stage, over all processes
+  costs: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of the verifier, over all processes
+  # Metrics of `step` as text, where it was saved before its line was written; {}: it is written.
+  unlogged: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def to_json(self) -> dict[str, Any]:
     return {**vars(self), "flops": self.flops.to_json()}
@@ -62,6 +65,16 @@ class Progress:
   @staticmethod
   def from_json(data: Mapping[str, Any]) -> "Progress":
     return Progress(**{**data, "flops": compute.Ledger.from_json(data["flops"])})
+
+  def with_costs(self, now: Mapping[str, float], counted: Mapping[str, float]) -> "Progress":
+    """With what the verifier has cost this process `now`, of which `counted` is in `costs` already."""
+    names = {**self.costs, **now}
+    new = {name: now.get(name, 0.0) - counted.get(name, 0.0) for name in names}
+    return dataclasses.replace(self, costs={name: self.costs.get(name, 0.0) + new[name] for name in names})
+
+  def before_line(self, metrics: Mapping[str, float]) -> "Progress":
+    """With the metrics of its step, whose line is not written yet."""
+    return dataclasses.replace(self, unlogged={name: str(float(value)) for name, value in metrics.items()})
 
   def after(self, step: int, stage: str, spent: Spent, seconds: float) -> "Progress":
     """Where the run is after a step of `stage`; `seconds` in that stage so far."""
@@ -72,6 +85,7 @@ class Progress:
       self.tokens + spent.tokens,
       self.flops + spent.flops,
       {**self.seconds, stage: seconds},
+      self.costs,
     )
 
 

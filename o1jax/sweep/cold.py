@@ -57,7 +57,7 @@ def _train(
   """What is left of a cold start behind its checkpoint; saved at its end and where a signal stops it."""
   where, latest = Progress(), saved.latest()
   if latest is not None:
-    state, cursor = saved.restore(latest, state)
+    state, cursor = saved.restore(latest, state, finite=True)
     where = Progress.from_json(cursor)
   steps, name = setup.config.sft.steps, f"cold start, seed {setup.config.seed}"
   with progress(steps, name, setup.config.log.progress, every=SHOWN) as tell:

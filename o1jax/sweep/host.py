@@ -22,6 +22,7 @@ from o1jax.sweep.cold import Cold
 from o1jax.sweep.device import Block, member_setup
 from o1jax.sweep.folder import begin_member, finished_rows, write_row
 from o1jax.sweep.members import Member, cold_start_key
+from o1jax.tasks.stream import Exhausted
 from o1jax.train import Run, Stopped, fresh_state, kept_aside, rl_step
 from o1jax.types import TrainState
 
@@ -88,10 +89,11 @@ def run_member(
   with ev.in_mesh(setup), Checkpoints(own / "checkpoints", keep=1) as saved:
     latest = saved.latest()
     if latest is not None:
-      state, cursor = saved.restore(latest, state)
+      state, cursor = saved.restore(latest, state, finite=True)
       where = type(where).from_json(cursor)
     with RunLog(own, resume_step=latest or 0) as log:
       run = Run(setup, log, saved, preemption, where)
+      run.counted = setup.task.spent()  # by the members before it
       state, bad = _to_its_end(run, stage, state, block.steps, functools.partial(step, begun=begun))
     found = _found(run, stage, state, begun, own)
   return write_row(folder, member, {"bad_step": bad, **found})
@@ -129,5 +131,9 @@ def _diagnosed(run: Run, stage: Stage, state: TrainState, begun: Any) -> dict[st
     return {}
   each = dataclasses.replace(config, diagnostics=dataclasses.replace(config.diagnostics, every=1))
   setup = dataclasses.replace(run.setup, config=each)
-  step = rl_step(setup, stage, state, run.where.step + 1, run.where, begun=begun)
+  probe = functools.partial(rl_step, setup, stage, state, run.where.step + 1, begun=begun)
+  try:
+    step = probe(run.where)
+  except Exhausted:  # it is measured on any problems
+    step = probe(dataclasses.replace(run.where, seen={}))
   return {name: value for name, value in step[1].items() if name not in CLOCK_METRICS}

@@ -21,11 +21,11 @@ import rich
 
 from o1jax import evaluate as ev
 from o1jax.config import ConfigError, CurriculumConfig, SweepConfig, require
-from o1jax.dist.hosts import Preemption
+from o1jax.dist.hosts import Preemption, start_backend
 from o1jax.io.log import write_json
 from o1jax.io.results import record as write_rows
 from o1jax.io.results import rows_of
-from o1jax.io.run_folder import new_run
+from o1jax.io.run_folder import locked, new_run
 from o1jax.io.sweep_report import findings, write_sweep_report
 from o1jax.rl.stages import rl_stage
 from o1jax.scaling.members import Finding
@@ -58,9 +58,12 @@ def sweep(
   _spread_cpus(config.devices, layouts.values())
   blocks = [_block(config, group) for group in groups_of(members)]
   head = files.head_of(config, experiment, command)
-  with contextlib.nullcontext() if resume else new_run(folder), Preemption() as preemption:
-    if not resume:
-      folder.mkdir(parents=True, exist_ok=True)
+  with (
+    locked(folder), contextlib.nullcontext() if resume else new_run(folder), Preemption() as preemption,
+  ):  # fmt: skip
+    if resume:
+      layouts = files.read_layouts(folder)  # again: another process may have had the folder until here
+    else:
       write_json(folder / files.HEAD, head)
     rows: list[dict[str, Any]] = []
     try:
@@ -90,6 +93,7 @@ def _spread_cpus(wanted: int, before: Iterable[Layout]) -> None:
   cores = len(os.sched_getaffinity(0)) if "sched_getaffinity" in vars(os) else os.cpu_count() or 1
   with contextlib.suppress(RuntimeError):  # the backend runs already, as it does under a test
     jax.config.update("jax_num_cpu_devices", max(wanted, had) or cores)
+  start_backend()
   count = jax.device_count()
   require(wanted <= count, "devices", f"{wanted} of only {count}")
   require(had <= count, "devices", f"the sweep was begun on {had}, and here are only {count}")

@@ -11,7 +11,7 @@ import atexit
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -36,7 +36,10 @@ def source(cfg: JudgedConfig) -> Source:
   data = jsonl_splits(cfg.name, {"rows": file}, FIELDS, cfg.data_dir, option="--task.path")
   rows = list(_rows(cfg, data.splits["rows"]))
   train, held_out = some_held_out(rows, cfg.held_out, cfg.split_seed, cfg.path)
+  connections = _connected.cache_info().misses
   verify, endpoint = _connected(cfg.judge)
+  # What another task of this process has asked of the same judge is not this one's; the first request is.
+  before = costs(endpoint) if _connected.cache_info().misses == connections else {}
   kind = Kind(
     cfg.name, verify, "judge", accepts=lambda verdict: True, demonstrate=demonstrate,
     count_tries=lambda text: int(bool(text.strip())), coherent=lambda problem, text: bool(text.strip()),
@@ -44,7 +47,7 @@ def source(cfg: JudgedConfig) -> Source:
   )  # fmt: skip
   made = make_source(kind, train, held_out, held_out, cfg.decontaminate, cfg.data_dir)
   shown = [problem for problem in made.train if problem.meta["response"] is not None]
-  return dataclasses.replace(made, demonstrated=shown, spent=lambda: costs(endpoint))
+  return dataclasses.replace(made, demonstrated=shown, spent=lambda: _since(before, endpoint))
 
 
 def demonstrate(problem: Problem, rng: np.random.Generator) -> str:
@@ -56,6 +59,10 @@ def demonstrate(problem: Problem, rng: np.random.Generator) -> str:
 def costs(endpoint: Endpoint) -> dict[str, float]:
   """`judge/<name>`: what the endpoint has been asked so far, and what that cost (dollars: in USD)."""
   return {f"judge/{name}": float(value) for name, value in vars(endpoint.costs).items()}
+
+
+def _since(before: Mapping[str, float], endpoint: Endpoint) -> dict[str, float]:
+  return {name: value - before.get(name, 0.0) for name, value in costs(endpoint).items()}
 
 
 @functools.cache

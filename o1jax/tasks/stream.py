@@ -118,6 +118,10 @@ def _composed(stream: Stream, size: int, block: int) -> tuple[np.ndarray, np.nda
 # Curriculum
 
 
+class Exhausted(ConfigError):
+  """No problem is left to train on."""
+
+
 def evenly(record: Record, cfg: CurriculumConfig) -> float:
   """Every problem is taken."""
   del record, cfg
@@ -155,7 +159,7 @@ def draw(
   """(the next `count` problems that are taken from position `start` on, the position behind the last of them).
 
   A problem that was never seen is taken; one that was, with the probability that the curriculum gives it, by a number
-  that the seed and the position fix. Raises ConfigError where every problem is dropped.
+  that the seed and the position fix. Raises Exhausted where every problem is dropped.
   """
   taken: list[Problem] = []
   position, missed = start, 0
@@ -183,7 +187,8 @@ def _check_left(stream: Stream, cfg: CurriculumConfig, seen: Seen) -> None:
   records = (seen.get(name_of(problem)) for part in stream.parts for problem in part)
   dropped = lambda record: is_solved(record, cfg) or is_unsolved(record, cfg)
   if all(known is not None and dropped(Record(*known)) for known in records):
-    raise ConfigError("rl.curriculum: every training problem is dropped as always or never solved")
+    cure = "raise drop_solved or drop_unsolved, or train on more problems"
+    raise Exhausted(f"rl.curriculum: every training problem is dropped as always or never solved: {cure}")
 
 
 def remembered(

@@ -27,15 +27,15 @@ CURSOR = {"stage": "rl", "data": {"epoch": 2, "row": 17}, "flops": 1.5e18, "queu
 
 
 def make_state(seed: int, width: int = 24) -> TrainState:
-  """A small state with odd values: bf16, negative zero, infinities, NaN, integers, an empty optimiser node."""
+  """A small state with odd values: bf16, negative zero, infinities, NaN (in the reference), integers, an empty node."""
   noise = jnp.asarray(np.random.default_rng(seed).standard_normal((16, width), np.float32))
   odd = jnp.asarray(np.array([-0.0, np.inf, -np.inf, np.nan, 1e-42, 3.0, 4.0, seed], np.float32))
   params = {
     "block": {"kernel": noise, "bias": jnp.asarray(np.asarray(noise[0]).astype(jnp.bfloat16))},
-    "odd": odd,
+    "odd": jnp.where(jnp.isfinite(odd), odd, -1.5),
   }
   tx = optax.chain(optax.clip_by_global_norm(1.0), optax.inject_hyperparams(optax.adamw)(learning_rate=1e-3))
-  ref = jax.tree.map(jnp.copy, params)
+  ref = {**jax.tree.map(jnp.copy, params), "odd": odd}
   return TrainState(
     step=jnp.int32(seed), params=params, opt_state=tx.init(params), ref_params=ref, controllers=None
   )

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import http.server
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from o1jax.config import ConfigError
 from o1jax.io import data
 from o1jax.io.data import Source, jsonl_rows, jsonl_splits, write_atomically
+from o1jax.io.log import write_json
 
 FIELDS = {"text": str, "n": int}
 ROWS = [{"text": "zero\x00", "n": 0}, {"text": "é\u2028\n", "n": -5}, {"text": "", "n": 2**63 - 1}]
@@ -356,7 +358,24 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
     write_atomically(tmp_path / "file" / "a.model", b"x")
 
 
-def test_what_is_written_may_be_read_by_others(tmp_path):
-  write_atomically(tmp_path / "report.html", b"x")
-  assert (tmp_path / "report.html").stat().st_mode & 0o777 == 0o644
-  assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_what_is_written_has_the_mode_that_open_gives(tmp_path, mask):
+  """A new file follows the umask, one that is replaced keeps its mode; a link leads to the file that is replaced."""
+  before = os.umask(mask)
+  try:
+    for put in (write_atomically, lambda path, content: write_json(path, content.decode())):
+      for name in ("report.html", "link.html"):
+        put(tmp_path / name, b"x")
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~mask
+        (tmp_path / name).chmod(0o664)
+        put(tmp_path / name, b"y")
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o664
+      (tmp_path / "link.html").unlink()
+      (tmp_path / "link.html").symlink_to("report.html")
+      put(tmp_path / "link.html", b"z")
+      assert (tmp_path / "link.html").is_symlink() and "z" in (tmp_path / "report.html").read_text()
+      (tmp_path / "report.html").unlink()
+      (tmp_path / "link.html").unlink()
+  finally:
+    os.umask(before)
+  assert list(tmp_path.iterdir()) == []

@@ -3,11 +3,24 @@
 import dataclasses
 import json
 import pathlib
+import signal
 
 import pytest
 from judge_server import completion, config, refuse, reply, say, serving
 
-from o1jax.config import ConfigError, JudgedConfig
+from o1jax import train as train_module
+from o1jax.config import (
+  ConfigError,
+  DiagnosticsConfig,
+  EvalConfig,
+  JudgedConfig,
+  LogConfig,
+  ModelConfig,
+  RLConfig,
+  TrainConfig,
+)  # fmt: skip
+from o1jax.dist.hosts import EXIT_PREEMPTED
+from o1jax.io.log import read_metrics
 from o1jax.tasks import judged, mixture
 
 ROWS = [
@@ -48,6 +61,43 @@ def test_rows_are_problems_and_the_endpoint_their_verifier(tmp_path, server) -> 
   assert [verdict.correct for verdict in verdicts] == [True, False, False]
   assert [verdict.reward for verdict in verdicts] == pytest.approx([0.9, 0.2, 0.0])
   assert verdicts[2].error == "unparsable" and len(server.seen) == 3  # nothing said, nothing asked
+
+
+def test_what_the_judge_costs_counts_over_resumes_and_by_task(tmp_path, server, monkeypatch) -> None:
+  """The server counts what it is asked; the last evaluation's share is in the summary alone."""
+  rows, prices = (
+    [{"prompt": f"Name number {n}."} for n in range(24)],
+    {"prompt_price": 2e6, "completion_price": 1e6},
+  )
+  task = options(tmp_path, server, rows=rows, held_out=8, judge=prices)
+  config = TrainConfig(
+    name="run", out=str(tmp_path), task=task,
+    model=ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32),
+    rl=RLConfig(steps=4, prompts=8, samples=2, max_prompt=64, max_tokens=4),
+    eval=EvalConfig(problems=8, final_problems=8, samples=1, batch=8, max_tokens=4, bootstrap=50),
+    diagnostics=DiagnosticsConfig(every=0), log=LogConfig(progress=False),
+  )  # fmt: skip
+  asked: list[int] = []
+
+  def stopping(*args, rl_step=train_module.rl_step, **given):
+    if args[3] == 2:
+      signal.raise_signal(signal.SIGTERM)
+    out = rl_step(*args, **given)
+    asked.append(len(server.seen))
+    return out
+
+  monkeypatch.setattr(train_module, "rl_step", stopping)
+  assert train_module.train(config, resume=False) == EXIT_PREEMPTED
+  judged._connected.cache_clear()  # as in a process of its own, which asks once whether the judge answers
+  assert train_module.train(config, resume=True) == 0
+  rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+  assert [row["judge/requests"] for row in rows] == asked and asked[0] > 1
+  assert [row["judge/dollars"] for row in rows] == [21 * count for count in asked]
+  summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+  assert summary["costs"]["judge/requests"] == len(server.seen)
+  again = judged.source(task)  # the same judge, asked by another task of this process
+  again.verify(again.train[:1], ["a"])
+  assert again.spent()["judge/requests"] == 1
 
 
 def test_what_the_judge_costs_is_told(tmp_path, server) -> None:
