@@ -1,6 +1,8 @@
 """How a setting or an input that cannot work is told, and how one is replaced by its dotted name."""
 
 import dataclasses
+import math
+import unicodedata
 from typing import Any, Mapping, TypeVar
 
 
@@ -12,6 +14,27 @@ def require(condition: bool, field: str, problem: str) -> None:
   """Raises ConfigError `field: problem` unless `condition`."""
   if not condition:
     raise ConfigError(f"{field}: {problem}")
+
+
+def is_name(text: str) -> bool:
+  """Whether a text can name a folder, shown on one line as it is: no separator, control or line-breaking character."""
+  broken = any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
+  return text not in ("", ".", "..") and "/" not in text and not broken
+
+
+def validate_finite(value: Any, field: str) -> None:
+  """Raises ConfigError naming the first number of a configuration that is a NaN or an infinity.
+
+  `field` is the dotted name of `value`, "" for that of a whole run.
+  """
+  if dataclasses.is_dataclass(value):
+    for name, item in vars(value).items():
+      validate_finite(item, f"{field}.{name}".lstrip("."))
+  elif isinstance(value, tuple):
+    for i, item in enumerate(value):
+      validate_finite(item, f"{field}[{i}]")
+  elif isinstance(value, float):
+    require(math.isfinite(value), field, f"must be finite, is {value}")
 
 
 Config = TypeVar("Config")
