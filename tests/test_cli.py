@@ -162,10 +162,10 @@ def test_naming_a_field_of_an_absent_group_makes_the_group(trained, option) -> N
 
 
 def test_another_tasks_fields_are_options_of_its_experiment(trained) -> None:
-  cli.main(["train", GSM8K, "--task.path", "rows.jsonl", "--task.sha256", "a", "b"])
+  cli.main(["train", GSM8K, "--task.path", "https://host/rows", "--task.sha256", "a", "b"])
   cli.main(["train", GSM8K, "--task.sha256", "None"])
   (first, _), (second, _) = trained
-  assert (first.task.path, first.task.sha256, second.task.sha256) == ("rows.jsonl", ("a", "b"), None)
+  assert (first.task.path, first.task.sha256, second.task.sha256) == ("https://host/rows", ("a", "b"), None)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 import pytest
+from idle_options import ACTS, IDLE, IDLE_IN_A_SWEEP
 
 from o1jax import config as config_module
 from o1jax.config import (
@@ -35,7 +36,7 @@ BASE = TrainConfig(
   sft=SftConfig(steps=1),
   rl=RLConfig(steps=1),
 )
-OFF_POLICY = {"rl.epochs": 2}
+OFF_POLICY = {"rl.epochs": 2, "rl.loss.kind": "sapo"}
 CRITIC = {"rl.critic.kind": "head", "rl.advantage.kind": "gae"}
 CLIPPED = {**OFF_POLICY, "rl.loss.clip_low": 0.2, "rl.loss.clip_high": 0.2}
 
@@ -67,6 +68,7 @@ COVS: dict[str, dict[str, Any]] = {
   "kl_cov": {**OFF_POLICY, "rl.cov.kind": "kl_cov", "rl.cov.fraction": 2e-3, "rl.cov.coef": 1.0},
 }
 FAULTS: list[tuple[dict[str, Any], str]] = [
+  *IDLE,
   *positive(*(f"model.{name}" for name in ("width", "layers", "heads", "kv_heads", "head_dim", "mlp"))),
   ({"model.kv_heads": 3}, "model.kv_heads: does not divide heads=4"),
   ({"model.head_dim": 7}, "model.head_dim: must be even, is 7"),
@@ -173,10 +175,10 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({**COVS["clip_cov"], "rl.cov.fraction": 0.0}, "rl.cov.fraction: must lie in (0, 1]"),
   ({**COVS["clip_cov"], "rl.cov.high": 1.0}, "rl.cov.high: must be above low=1.0"),
   ({**COVS["kl_cov"], "rl.cov.coef": -1.0}, "rl.cov.coef: must not be negative"),
-  ({**COVS["kl_cov"], "rl.epochs": 1}, "rl.cov.kind: with one optimiser step a rollout the ratio is 1 and kl_cov"),
+  ({**COVS["kl_cov"], "rl.epochs": 1, "rl.loss.kind": "reinforce"}, "rl.cov.kind: with one optimiser step a rollout the ratio is 1 and kl_cov"),
   ({**CLIPPED, **COVS["clip_cov"], "rl.loss.kind": "gspo"}, "rl.cov.kind: clip_cov picks tokens, gspo has one ratio"),
   ({"rl.overlong.buffer": 64}, "rl.overlong.buffer: must lie in [0, max_tokens=64)"),
-  ({"rl.overlong.buffer": 8, "rl.overlong.penalty": -1.0}, "rl.overlong.penalty: must not be negative"),
+  ({"rl.overlong.buffer": 8, "rl.overlong.penalty": -1.0}, "rl.overlong.penalty: must be positive"),
   ({"rl.overlong.penalty": 2.0}, "rl.overlong.penalty: cannot act with buffer=0"),
   ({"rl.overlong.unfinished": 1.0}, "rl.overlong.unfinished: must not be positive"),
   ({"rl.overlong.unfinished": -1.0, "rl.overlong.mask": True}, "rl.overlong.unfinished: cannot act with mask"),
@@ -267,6 +269,7 @@ def checked(kind: Any, metric: str = "reward", arms: tuple[str, ...] = ()) -> di
 
 THREE, KINDS = (*ARMS, Arm("third", {}, 0.3)), (Arm("one", {}), Arm("other", {}))
 SWEEP_FAULTS: list[tuple[dict[str, Any], str]] = [
+  *IDLE_IN_A_SWEEP,
   ({"arms": ()}, "arms: are none"),
   ({"arms": (ARMS[0], ARMS[0])}, "arms: two have one name"),
   *(({"arms": (Arm(name, {}),)}, "arms[0].name: must be a folder's name") for name in ("", "..", "a/b", "a b")),
@@ -353,6 +356,7 @@ def through_json(config: TrainConfig) -> TrainConfig:
   return config_from_dict(json.loads(json.dumps(config_to_dict(config), allow_nan=False)))
 
 
+GREEDY = {"eval.temperature": 0.0, "eval.samples": 1, "eval.control_samples": 1}
 WORKS: list[dict[str, Any]] = [
   {},
   {"sft.steps": 0},
@@ -360,9 +364,10 @@ WORKS: list[dict[str, Any]] = [
   {"controls": True, "seed": 2**32 - 1},
   {**CLIPPED, "rl.loss.kind": "dual_clip", "rl.loss.dual": 3.0},
   {**CLIPPED, "rl.loss.kind": "rloo", "rl.loss.aggregation": "seq_mean_token_mean"},
+  *ACTS,
   {"rl.minibatches": 2, "rl.loss.kind": "cispo", "rl.loss.clip_high": 4.0},
   {**OFF_POLICY, "rl.loss.kind": "sapo", "rl.loss.logp_old": "learner"},
-  {**KL, "rl.kl.reference": "ema", "rl.kl.ema": 1.0},
+  {**KL, **OFF_POLICY, "rl.kl.reference": "ema", "rl.kl.ema": 1.0},
   {**KL, "rl.kl.reference": "reset", "rl.kl.reset_every": 8, "rl.kl.reset_optimizer": True},
   {**SCHEDULED, "rl.kl.final_fraction": 1.0},
   {**ADAPTIVE, "rl.kl.placement": "reward"},
@@ -377,13 +382,13 @@ WORKS: list[dict[str, Any]] = [
   {"rl.advantage.ddof": 0, "rl.advantage.eps": 1e-8},
   {**CRITIC, "rl.samples": 1},
   {**PROXY, "rl.proxy.examples": 32, "rl.proxy.noise": 0.5, "rl.proxy.best_of": 1},
-  {**CRITIC, "rl.critic.kind": "own", "rl.minibatches": 2, "rl.critic.clip": 0.2, "rl.critic.whiten": False},
+  {**CRITIC, "rl.critic.kind": "own", **OFF_POLICY, "rl.critic.clip": 0.2, "rl.critic.whiten": False},
   {"rl.refill": 2, "rl.problems": 96},
   *({"rl.refill": 1, "rl.advantage.kind": kind} for kind in ("remax", "reinforce++", "maxrl")),
   {**CRITIC, "rl.refill": 1},
-  {"rl.optim.schedule": "linear", "rl.optim.final_fraction": 0.1, "rl.optim.clip_norm": 0.0},
+  {"rl.steps": 3, "rl.optim.schedule": "linear", "rl.optim.final_fraction": 0.1, "rl.optim.clip_norm": 0.0},
   {"model.rope_scaling": RopeScaling(), "model.attention_softcap": 50.0, "model.head_softcap": 30.0},
-  {"model.window": (4, 0), "model.rope_theta": (1e4, 1e6), "eval.budgets": (4, 8), "eval.temperature": 0.0},
+  {"model.window": (4, 0), "model.rope_theta": (1e4, 1e6), "eval.budgets": (4, 8), **GREEDY},
   {"rl.problems": 1, "task.max_target": 98, "task.more_numbers": 1},
   {"mesh.data": 2, "mesh.tensor": -1, "log.profile": (2, 2), "log.rollouts": 0, "task": Gsm8kConfig()},
 ]

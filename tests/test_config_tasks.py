@@ -28,6 +28,11 @@ from o1jax.tasks.catalog import SOURCES
 
 KINDS = [kind for kind in typing.get_args(SourceConfig) if kind is not CountdownConfig]
 NEEDED: dict[type, dict[str, Any]] = {JudgedConfig: {"path": "rows.jsonl", "judge": JudgeConfig("model")}}
+# A hash that is not the published one.
+OWN_HASH: dict[type, Any] = {
+  **dict.fromkeys((Gsm8kConfig, MathConfig), ("0" * 64, "1" * 64)),
+  **dict.fromkeys((MbppConfig, HumanevalConfig, BugfixConfig, IfevalConfig, JudgedConfig), "0" * 64),
+}
 FAULTS: list[tuple[type, dict[str, Any], str]] = [
   *((kind, {"text": TextConfig(vocab=299)}, "task.text.vocab: must be at least 300") for kind in KINDS),
   *(
@@ -58,6 +63,26 @@ FAULTS: list[tuple[type, dict[str, Any], str]] = [
   *(
     (kind, {"unverified": -1}, "task.unverified: must not be negative")
     for kind in (Gsm8kConfig, MathConfig, MbppConfig, HumanevalConfig, BugfixConfig, ReasoningGymConfig)
+  ),
+  *(
+    (
+      kind,
+      {"text": TextConfig("some.model", vocab=512)},
+      "task.text.vocab: cannot act with tokenizer=some.model",
+    )
+    for kind in KINDS
+  ),
+  *(
+    (kind, {"held_out": None, "split_seed": 1}, "task.split_seed: cannot act with held_out=None")
+    for kind in (HumanevalConfig, IfevalConfig, JudgedConfig)
+  ),
+  *(
+    (
+      kind,
+      {"path": "rows.jsonl", "sha256": OWN_HASH[kind]},
+      "task.sha256: is of a download, and rows.jsonl is a local",
+    )
+    for kind in OWN_HASH
   ),
   (MathConfig, {"decontaminate": ("#text",)}, "task.decontaminate: wants FILE_OR_URL#FIELD, has '#text'"),
   (MathConfig, {"decontaminate": ("a#b", "a#b")}, "task.decontaminate: names an evaluation set twice"),
@@ -118,6 +143,12 @@ def test_defaults_are_valid_and_build_a_task(kind) -> None:
   full = dict(NEEDED.get(kind, {}))
   full |= {"options": (("a", "[1, null]"), ("b", '"x"'))} if kind is ReasoningGymConfig else {}
   assert kind(**full).validate("task") is None and hash(kind(**full)) == hash(kind(**full))
+
+
+@pytest.mark.parametrize("kind", OWN_HASH, ids=lambda kind: kind.__name__)
+def test_a_hash_acts_on_a_download_and_the_published_one_stays_with_a_local_file(kind) -> None:
+  for fields in ({"path": "https://host/rows.jsonl", "sha256": OWN_HASH[kind]}, {"path": "rows.jsonl"}):
+    assert kind(**{**NEEDED.get(kind, {}), **fields}).validate("task") is None
 
 
 def test_what_the_tasks_have_in_common_is_written_alike() -> None:

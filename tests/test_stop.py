@@ -32,7 +32,7 @@ def get_config():
     sft=SftConfig(steps=3, rows=8, length=48),
     rl=RLConfig(
       steps=4, prompts=8, samples=2, max_prompt=5, max_tokens=16, epochs=2,
-      loss=LossConfig("reinforce", logp_old="learner"), importance=ImportanceConfig(2.0),
+      loss=LossConfig("sapo", logp_old="learner"), importance=ImportanceConfig(2.0),
       kl=KLConfig(coef=0.1, reference="ema", ema=0.5, target=0.01, horizon=32), entropy_target=1.0, entropy_rate=0.01,
       l2_init=0.1, cov=CovConfig("clip_cov", fraction=0.1, low=-9.0, high=9.0), overlong=OverlongConfig(buffer=8),
     ),

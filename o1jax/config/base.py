@@ -1,6 +1,8 @@
 """How a setting or an input that cannot work is told, and how one is replaced by its dotted name."""
 
 import dataclasses
+import math
+import unicodedata
 from typing import Any, Mapping, TypeVar
 
 
@@ -22,6 +24,27 @@ def require_temperature(value: float, field: str, *, greedy: bool) -> None:
   """Raises ConfigError unless `value` is a temperature to sample at, or 0 where `greedy` decoding is a choice."""
   told = f"must lie in [{COLDEST:g}, {HOTTEST:g}]{', or be 0, greedy' if greedy else ''}, is {value}"
   require(COLDEST <= value <= HOTTEST or greedy and value == 0, field, told)
+
+
+def is_name(text: str) -> bool:
+  """Whether a text can name a folder, shown on one line as it is: no separator, control or line-breaking character."""
+  broken = any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
+  return text not in ("", ".", "..") and "/" not in text and not broken
+
+
+def validate_finite(value: Any, field: str) -> None:
+  """Raises ConfigError naming the first number of a configuration that is a NaN or an infinity.
+
+  `field` is the dotted name of `value`, "" for that of a whole run.
+  """
+  if dataclasses.is_dataclass(value):
+    for name, item in vars(value).items():
+      validate_finite(item, f"{field}.{name}".lstrip("."))
+  elif isinstance(value, tuple):
+    for i, item in enumerate(value):
+      validate_finite(item, f"{field}[{i}]")
+  elif isinstance(value, float):
+    require(math.isfinite(value), field, f"must be finite, is {value}")
 
 
 Config = TypeVar("Config")

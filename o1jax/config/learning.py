@@ -23,10 +23,21 @@ class OptimConfig:
   decay: float = 0.0  # decoupled weight decay, on matrices alone
   clip_norm: float = 1.0  # global gradient norm; 0 = off
 
-  def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+  def validate(self, field: str, steps: int) -> None:
+    """Raises ConfigError naming the first field that cannot work in a stage of `steps` steps.
+
+    `field` is the dotted name of this group.
+    """
     require(self.lr > 0, f"{field}.lr", f"must be positive, is {self.lr}")
+    require(self.eps > 0, f"{field}.eps", f"must be positive, is {self.eps}")
     require(self.warmup >= 0, f"{field}.warmup", "must not be negative")
+    told = f"must be below the stage's steps={steps}, is {self.warmup}: the learning rate never arrives at lr"
+    require(steps == 0 or self.warmup < steps, f"{field}.warmup", told)
+    falls = self.schedule == "constant" or steps == 0 or steps - self.warmup > 1
+    told = f"{self.schedule} cannot act in the one step that warmup leaves of {steps}: use constant"
+    require(falls, f"{field}.schedule", told)
+    within = 0 <= self.final_fraction <= 1
+    require(within, f"{field}.final_fraction", f"must lie in [0, 1], is {self.final_fraction}")
     require(self.clip_norm >= 0, f"{field}.clip_norm", "must not be negative")
     require(self.decay >= 0, f"{field}.decay", "must not be negative")
     for name in ("b1", "b2"):
@@ -43,7 +54,7 @@ class SftConfig:
   rows: int = 32  # packed rows a step
   length: int = 256  # tokens a row
   micro_batches: int = 1
-  optim: OptimConfig = OptimConfig(lr=2e-3, warmup=50, schedule="cosine")
+  optim: OptimConfig = OptimConfig(lr=2e-3)
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
@@ -51,7 +62,7 @@ class SftConfig:
     require(self.rows > 0 and self.length > 0, f"{field}.rows", "rows and length must be positive")
     split = self.micro_batches > 0 and self.rows % self.micro_batches == 0
     require(split, f"{field}.micro_batches", f"must divide rows={self.rows}")
-    self.optim.validate(f"{field}.optim")
+    self.optim.validate(f"{field}.optim", self.steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +106,8 @@ class LossConfig:
       problem = "is needed" if wanted else "cannot act"
       require(bool(wanted) == (value is not None), f"{field}.{name}", f"{problem} with kind={self.kind}")
       require(value is None or value > 0, f"{field}.{name}", "must be positive")
+    reached = self.clip_low is None or self.clip_low < 1
+    require(reached, f"{field}.clip_low", f"must be below 1, is {self.clip_low}: no ratio is below 0")
     dual = self.kind == "dual_clip"
     require(dual == (self.dual is not None), f"{field}.dual", "goes with kind=dual_clip, and is needed there")
     require(self.dual is None or self.dual > 1, f"{field}.dual", "must be above 1")
@@ -168,11 +181,12 @@ class RLConfig:
     self.importance.validate(f"{field}.importance")
     self.critic.validate(f"{field}.critic")
     self.proxy.validate(f"{field}.proxy")
-    self.optim.validate(f"{field}.optim")
+    self.optim.validate(f"{field}.optim", self.steps)
     self._validate_refill(field)
     self._validate_critic(field)
     self._validate_loss(field)
     self._validate_regularisers(field)
+    self._validate_steps(field)
 
   def _validate_refill(self, field: str) -> None:
     """What rounds of fresh problems need. Any estimator may have them: what goes is what has no contrast to show."""
@@ -233,6 +247,25 @@ class RLConfig:
       require(not (asked and self.steps == 1), f"{field}.{name}", "cannot act in a stage of one step")
     resets = self.kl.reset_every is None or self.steps == 0 or self.kl.reset_every < self.steps
     require(resets, f"{field}.kl.reset_every", f"must be below steps={self.steps}, or no step sees a reset")
+
+  def _validate_steps(self, field: str) -> None:
+    """What cannot act, or is biased, with as many optimiser steps a rollout, as many tokens, or a device that waits."""
+    steps = self.epochs * self.minibatches
+    told = (
+      f"reinforce has no ratio, and of {steps} optimiser steps a rollout all but the first are off-policy"
+    )
+    cure = "use ppo_clip, dual_clip, cispo, gspo, rloo or sapo, or epochs=1 and minibatches=1"
+    require(steps == 1 or self.loss.kind != "reinforce", f"{field}.loss.kind", f"{told}: {cure}")
+    told = "is the policy with one optimiser step a rollout, so that the KL is 0"
+    cure = "raise epochs or minibatches, raise reset_every above 1, or lower ema below 1"
+    apart = steps > 1 or (self.kl.reset_every != 1 and self.kl.ema != 1.0)
+    require(apart, f"{field}.kl.reference", f"{told}: {cure}")
+    # The default stands for every budget; one that was set is to do something.
+    trims = self.trim in (0, RLConfig.trim) or self.trim < self.max_tokens
+    require(trims, f"{field}.trim", f"must be below max_tokens={self.max_tokens}, is {self.trim}; 0 is never")
+    beside = self.overlap or self.chunks == 1
+    told = "cannot act with overlap=False, as nothing is verified beside the device: use 1"
+    require(beside, f"{field}.chunks", told)
 
   def _validate_critic(self, field: str) -> None:
     """What the critic needs of the rest."""

@@ -13,7 +13,9 @@ class KLConfig:
   coef: float = 0.0  # 0: no term, and no reference forward pass
   estimator: Literal["k1", "k2", "k3", "reverse", "forward"] = "k3"  # the last two are exact
   placement: Literal["loss", "reward"] = "loss"
-  times_ratio: bool = False  # multiplies the sampled estimator by the (undetached) ratio
+  # Multiplies the sampled estimator by the (undetached) ratio. Without it later optimiser steps of a rollout average over
+  # tokens of the policy that sampled them, as TRL and verl do by default.
+  times_ratio: bool = False
   schedule: Literal["constant", "linear", "cosine"] = "constant"  # of coef over the stage's steps
   final_fraction: float = 0.0  # of coef, at the end of a linear or cosine schedule
   target: float | None = (
@@ -40,6 +42,10 @@ class KLConfig:
     require(not (exact and paid), f"{field}.placement", f"{self.estimator} is exact, and goes into the loss")
     idle = self.times_ratio and (exact or paid)
     require(not idle, f"{field}.times_ratio", "multiplies a sampled estimator in the loss alone")
+    idle = self.estimator == "k1" and not (paid or self.times_ratio or self.coef == 0)
+    why = "k1 in the loss has a gradient of mean 0, whatever the reference"
+    cure = "use k2, k3, reverse or forward, times_ratio=True, or placement=reward"
+    require(not idle, f"{field}.estimator", f"{why}: {cure}")
     self._validate_coefficient(field)
     if self.coef == 0:
       plain = dataclasses.replace(KLConfig(), estimator=self.estimator, placement=self.placement)
@@ -96,7 +102,7 @@ class OverlongConfig:
   def validate(self, field: str, max_tokens: int) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(0 <= self.buffer < max_tokens, f"{field}.buffer", f"must lie in [0, max_tokens={max_tokens})")
-    require(self.penalty >= 0, f"{field}.penalty", "must not be negative")
+    require(self.penalty > 0, f"{field}.penalty", f"must be positive, is {self.penalty}; buffer=0 is none")
     acts = self.penalty == 1.0 or self.buffer > 0
     require(acts, f"{field}.penalty", "cannot act with buffer=0")
     require(self.unfinished <= 0, f"{field}.unfinished", "must not be positive")

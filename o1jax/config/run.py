@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from o1jax.config.base import require, require_temperature
+from o1jax.config.base import is_name, require, require_temperature, validate_finite
 from o1jax.config.learning import RLConfig, SftConfig
 from o1jax.config.mixture import MixtureConfig
 from o1jax.config.model import ModelConfig
@@ -49,6 +49,11 @@ class EvalConfig:
     require_temperature(self.temperature, f"{field}.temperature", greedy=True)
     sampled = self.temperature > 0 or (self.top_k == 0 and self.top_p == 1)
     require(sampled, f"{field}.temperature", "is 0, greedy, so that top_k and top_p cannot act")
+    for name, asked in (("samples", True), ("control_samples", bool(self.budgets))):
+      one = self.temperature > 0 or not asked or vars(self)[name] == 1
+      require(
+        one, f"{field}.{name}", "must be 1 with temperature=0, which is greedy: all samples would be equal"
+      )
     require(tuple(sorted(set(self.budgets))) == self.budgets, f"{field}.budgets", "must ascend")
     require(all(b > 0 for b in self.budgets), f"{field}.budgets", "must be positive")
 
@@ -68,9 +73,9 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-  """Devices along each mesh axis; -1 takes what is left."""
+  """Devices along each mesh axis; -1 takes what is left. A mesh may leave devices out."""
 
-  data: int = -1
+  data: int = -1  # over this and fsdp the rows of a batch are spread: -1 there takes as many as divide them
   fsdp: int = 1
   tensor: int = 1
 
@@ -137,11 +142,17 @@ class TrainConfig:
 
   def validate(self) -> None:
     """Raises ConfigError naming the first field that cannot work."""
-    plain = self.name not in ("", ".", "..") and "/" not in self.name
-    require(plain, "name", f"must be a folder's name, is {self.name!r}")
+    require(is_name(self.name), "name", f"must be a folder's name, is {self.name!r}")
+    require(self.out != "", "out", "is empty: the current folder is `.`")
+    validate_finite(self, "")
     require(0 <= self.seed < 2**32, "seed", f"must lie in [0, 2**32), is {self.seed}")  # keys take 32 bits
     for name in ("model", "task", "sft", "rl", "eval", "diagnostics", "checkpoint", "mesh", "log"):
       vars(self)[name].validate(name)
     require(self.sft.steps + self.rl.steps > 0, "rl.steps", "and sft.steps are both 0: nothing to run")
     both = self.sft.steps > 0 and self.rl.steps > 0
     require(both or not self.controls, "controls", "compare a cold start with RL: both stages must run")
+    greedy = "must be 1 with eval.temperature=0, which is greedy: all samples would be equal"
+    several = self.eval.temperature == 0 and self.diagnostics.every > 0 and self.diagnostics.samples > 1
+    require(not several, "diagnostics.samples", greedy)
+    several = self.eval.temperature == 0 and self.controls and self.eval.control_samples > 1
+    require(not several, "eval.control_samples", greedy)

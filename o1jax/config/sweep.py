@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any, Literal, Mapping
 
-from o1jax.config.base import require
-from o1jax.config.run import MeshConfig, TrainConfig
+from o1jax.config.base import is_name, require
+from o1jax.config.run import CheckpointConfig, EvalConfig, MeshConfig, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Arm:
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
-    plain = self.name not in ("", ".", "..") and not set(self.name) & set("/\\ ")
+    plain = is_name(self.name) and not set(self.name) & set("\\ ")
     require(plain, f"{field}.name", f"must be a folder's name without spaces, is {self.name!r}")
 
 
@@ -105,3 +105,10 @@ class SweepConfig:
     require(not base.log.profile, "log.profile", "cannot act in a sweep")
     require(base.log.wandb is None, "log.wandb", "cannot act in a sweep")
     require(base.mesh == MeshConfig(), "mesh", "cannot act in a sweep: --devices spreads its members")
+    plain = base.checkpoint.keep == CheckpointConfig.keep
+    require(plain, "checkpoint.keep", "cannot act in a sweep, which keeps the newest of each alone")
+    for name in ("problems", "control_samples", "bootstrap"):
+      plain = vars(base.eval)[name] == vars(EvalConfig)[name]
+      require(
+        plain, f"eval.{name}", "cannot act in a sweep: diagnostics and eval.final_problems test its members"
+      )

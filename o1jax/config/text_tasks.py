@@ -6,6 +6,7 @@ Where a task has them, `path` is a file, a folder or a URL, and `sha256` what a 
 import dataclasses
 import json
 import re
+from typing import Any
 
 from o1jax.config.base import require
 from o1jax.config.judge import JudgeConfig
@@ -34,6 +35,12 @@ class TextConfig:
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.vocab >= 300, f"{field}.vocab", "must be at least 300: 256 bytes and some pieces")
+    trained = self.tokenizer is None or self.vocab == TextConfig.vocab
+    require(
+      trained,
+      f"{field}.vocab",
+      f"cannot act with tokenizer={self.tokenizer}, which has a vocabulary of its own",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,6 +102,7 @@ class Gsm8kConfig(VerifiedTaskConfig):
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
+    _validate_hash(self, field)
     super().validate(field)
 
 
@@ -115,6 +123,7 @@ class MathConfig(VerifiedTaskConfig):
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
+    _validate_hash(self, field)
     super().validate(field)
 
 
@@ -131,6 +140,7 @@ class MbppConfig(VerifiedTaskConfig):
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
+    _validate_hash(self, field)
     super().validate(field)
 
 
@@ -168,6 +178,7 @@ class BugfixConfig(VerifiedTaskConfig):
     require(self.bugs >= 1, f"{field}.bugs", "must be positive")
     require(self.held_out >= 1, f"{field}.held_out", "must be positive")
     require(self.split_seed >= 0, f"{field}.split_seed", "must not be negative")
+    _validate_hash(self, field)
     super().validate(field)
 
 
@@ -270,7 +281,17 @@ def _is_json(text: str) -> bool:
   return True
 
 
+def _validate_hash(cfg: Any, field: str) -> None:
+  """What a `sha256` of one's own needs: a download, which alone is looked at."""
+  published = type(cfg).__dataclass_fields__["sha256"].default
+  acts = cfg.sha256 in (None, published) or "://" in cfg.path
+  require(acts, f"{field}.sha256", f"is of a download, and {cfg.path} is a local file: set it to None")
+
+
 def _validate_evaluation_set(cfg: HumanevalConfig | IfevalConfig | JudgedConfig, field: str) -> None:
   """What holds for every task of one file of which all, or some by a seed, is held out."""
   require(cfg.held_out is None or cfg.held_out >= 1, f"{field}.held_out", "must be positive, or None for all")
   require(cfg.split_seed >= 0, f"{field}.split_seed", "must not be negative")
+  some = cfg.held_out is not None or cfg.split_seed == 0
+  require(some, f"{field}.split_seed", "cannot act with held_out=None, which holds all out")
+  _validate_hash(cfg, field)

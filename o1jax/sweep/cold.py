@@ -54,7 +54,7 @@ def _cold_start(setup: ev.Setup, stage: Stage, folder: pathlib.Path, preemption:
 def _train(
   setup: ev.Setup, stage: Stage, state: TrainState, saved: Checkpoints, preemption: Preemption
 ) -> tuple[TrainState, Progress]:
-  """What is left of a cold start behind its checkpoint; saved at its end and where a signal stops it."""
+  """What is left of a cold start behind its checkpoint; saved as `checkpoint.every` says, at its end and where a signal stops it."""
   where, latest = Progress(), saved.latest()
   if latest is not None:
     state, cursor = saved.restore(latest, state, finite=True)
@@ -67,7 +67,8 @@ def _train(
       tell(where.step, {"loss": metrics["nll"]})
       if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
         raise Stopped(EXIT_NONFINITE, f"{name}: step {where.step}: loss or gradient is not finite")
-      if preemption.requested or where.step == steps:
+      due = where.step % setup.config.checkpoint.every == 0
+      if preemption.requested or where.step == steps or due:
         saved.save(where.step, state, where.to_json())
       if preemption.requested:
         saved.wait()

@@ -20,7 +20,7 @@ import jax
 import rich
 
 from o1jax import evaluate as ev
-from o1jax.config import ConfigError, CurriculumConfig, SweepConfig, require
+from o1jax.config import ConfigError, CurriculumConfig, LogConfig, SweepConfig, require
 from o1jax.dist.hosts import Preemption, start_backend
 from o1jax.io.log import write_json
 from o1jax.io.results import record as write_rows
@@ -57,6 +57,7 @@ def sweep(
   layouts = files.read_layouts(folder) if resume else {}
   _spread_cpus(config.devices, layouts.values())
   blocks = [_block(config, group) for group in groups_of(members)]
+  _check_acts(config, {_by_host(config, block) for block in blocks})
   head = files.head_of(config, experiment, command)
   with (
     locked(folder), contextlib.nullcontext() if resume else new_run(folder), Preemption() as preemption,
@@ -127,6 +128,21 @@ def _block(config: SweepConfig, group: Sequence[Member]) -> Block:
     require(every % chunk == 0, "chunk", told)
     candidates(config, len(group), [])  # raises where vmapped does not divide
   return block
+
+
+def _check_acts(config: SweepConfig, by_host: set[bool]) -> None:
+  """Raises ConfigError naming an option that acts in none of the blocks; by_host: the ways in which they are verified."""
+  if True not in by_host:
+    for name in ("rollouts", "rollouts_every"):
+      plain = vars(config.base.log)[name] == vars(LogConfig)[name]
+      require(plain, f"log.{name}", "cannot act where steps are fused: no completion is written")
+  if False not in by_host:
+    for name in ("vmapped", "devices", "chunk"):
+      one = vars(config)[name] in (0, 1)
+      told = (
+        "cannot act where the host verifies: members run one after the other, step by step, on one device"
+      )
+      require(one, name, f"{told}; 0 is the default")
 
 
 def _by_host(config: SweepConfig, block: Block) -> bool:

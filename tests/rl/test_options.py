@@ -58,7 +58,8 @@ def numbers() -> tuple[Rollout, TokenScores, np.ndarray, np.ndarray]:
 
 
 def config(loss=LossConfig(), advantage=CENTRED, **changes) -> RLConfig:
-  fields = dict(steps=10, prompts=2, samples=2, max_tokens=4, epochs=2, loss=loss, advantage=advantage)
+  epochs = 1 if loss.kind == "reinforce" else 2  # without a ratio there is one step a rollout
+  fields = dict(steps=10, prompts=2, samples=2, max_tokens=4, epochs=epochs, loss=loss, advantage=advantage)
   return RLConfig(**{**fields, **changes})
 
 
@@ -104,6 +105,7 @@ def differ(left: np.ndarray, right: np.ndarray) -> bool:
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.3}
 WIDE = {"clip_low": 0.999, "clip_high": 99.0}  # bounds that no ratio meets
+FREE = LossConfig("ppo_clip", **WIDE)
 SEQ = "seq_mean_token_mean"
 KINDS = [LossConfig("reinforce", SEQ), LossConfig("sapo", SEQ), LossConfig("cispo", SEQ, clip_high=0.3)]
 KINDS += [LossConfig("dual_clip", SEQ, dual=1.4, **CLIP)]
@@ -112,7 +114,7 @@ ESTIMATORS = ("grpo", "dr_grpo", "rloo", "reinforce", "reinforce++", "remax", "o
 
 
 def critic(**options) -> RLConfig:
-  return config(advantage=AdvantageConfig("gae"), critic=CriticConfig("head", **options))
+  return config(FREE, AdvantageConfig("gae"), critic=CriticConfig("head", **options))
 
 
 SAMPLED = KLConfig(0.25, "k3")
@@ -125,12 +127,14 @@ VALUES = {
   "loss.kind": [config(kind) for kind in KINDS],
   "loss.aggregation": [config(LossConfig("reinforce", a)) for a in ("token_mean", SEQ, "dr_grpo")],
   "advantage.kind": [config(advantage=AdvantageConfig(kind)) for kind in ESTIMATORS] + [critic()],
-  "kl.estimator": [config(kl=KLConfig(0.25, e)) for e in ("k1", "k2", "k3", "reverse", "forward")],
+  "kl.estimator": [
+    config(kl=KLConfig(0.25, e, times_ratio=e == "k1")) for e in ("k1", "k2", "k3", "reverse", "forward")
+  ],
   "kl.reference": [config(kl=kl) for kl in MOVING],
   "kl.schedule": [
     config(kl=dataclasses.replace(SAMPLED, schedule=s)) for s in ("constant", "linear", "cosine")
   ],
-  "cov.kind": [config(cov=cov) for cov in (CovConfig(), CLIP_COV, KL_COV)],
+  "cov.kind": [config(FREE, cov=cov) for cov in (CovConfig(), CLIP_COV, KL_COV)],
 }
 
 
@@ -187,10 +191,10 @@ PAIRS |= {
   "entropy_target": (config(**BONUS), config(**{**BONUS, "entropy_target": 0.1})),
   "entropy_rate": (config(**BONUS), config(**{**BONUS, "entropy_rate": 0.2})),
   "cov.fraction of clip_cov": (config(cov=CLIP_COV), config(cov=dataclasses.replace(CLIP_COV, fraction=0.5))),
-  "cov.fraction": (config(cov=KL_COV), config(cov=dataclasses.replace(KL_COV, fraction=0.5))),
+  "cov.fraction": (config(FREE, cov=KL_COV), config(FREE, cov=dataclasses.replace(KL_COV, fraction=0.5))),
   "cov.low": (config(cov=WINDOW), config(cov=dataclasses.replace(WINDOW, low=-9.0))),
   "cov.high": (config(cov=WINDOW), config(cov=dataclasses.replace(WINDOW, high=9.0))),
-  "cov.coef": (config(cov=KL_COV), config(cov=dataclasses.replace(KL_COV, coef=1.0))),
+  "cov.coef": (config(FREE, cov=KL_COV), config(FREE, cov=dataclasses.replace(KL_COV, coef=1.0))),
   "overlong.buffer": (config(), config(overlong=BUFFER)),
   "overlong.penalty": (config(overlong=BUFFER), config(overlong=dataclasses.replace(BUFFER, penalty=0.5))),
   "overlong.unfinished": (config(), config(overlong=OverlongConfig(unfinished=-1.0))),

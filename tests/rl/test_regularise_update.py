@@ -82,6 +82,9 @@ def config(kind="reinforce", **changes) -> RLConfig:
   return RLConfig(**{**fields, **changes})
 
 
+PPO = functools.partial(config, "ppo_clip", epochs=2)  # off-policy steps need a ratio
+
+
 def run_of(cfg: RLConfig) -> TrainConfig:
   run = TrainConfig("test", MODEL, CountdownConfig(), rl=cfg)
   run.validate()
@@ -182,20 +185,20 @@ def to(reference, **options) -> KLConfig:
 
 
 STILL, GONE = (lambda first, table: first), (lambda first, table: table)
-REFERENCES = {
-  "frozen": (to("frozen"), STILL),
-  "ema": (to("ema", ema=0.25), lambda first, table: 0.25 * table + 0.75 * first),
-  "reset every 2": (to("reset", reset_every=2), STILL),
-  "reset": (to("reset", reset_every=1), GONE),
-  "reset, moments too": (to("reset", reset_every=1, reset_optimizer=True), GONE),
+REFERENCES = {  # the reference, where it goes in a step, the steps before it
+  "frozen": (to("frozen"), STILL, 0),
+  "ema": (to("ema", ema=0.25), lambda first, table: 0.25 * table + 0.75 * first, 0),
+  "between resets": (to("reset", reset_every=2), STILL, 0),
+  "reset": (to("reset", reset_every=2), GONE, 1),
+  "reset, moments too": (to("reset", reset_every=2, reset_optimizer=True), GONE, 1),
 }
 
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_the_gradient_is_that_of_the_kl_to_where_the_reference_has_gone(name) -> None:
-  kl, moved = REFERENCES[name]
+  kl, moved, before = REFERENCES[name]
   cfg = config(kl=kl)
-  first, _ = trained(cfg)
+  first, _ = trained(cfg, state_of(cfg).replace(step=jnp.int32(before)))
   reference = moved(TABLE, table_of(first))
   np.testing.assert_allclose(first.ref_params["table"], reference, atol=1e-6)
   assert seen(first).any() != kl.reset_optimizer
@@ -204,17 +207,17 @@ def test_the_gradient_is_that_of_the_kl_to_where_the_reference_has_gone(name) ->
   second, told = trained(cfg, away, LEVEL, step=2)
   expected = 0.5 * exactly(reverse(reference), away.params["table"])
   assert np.linalg.norm(expected) > 0.01
-  # Below the clip's norm of 1 the parameters take the gradient whole; what the optimiser keeps may have been cleared.
+  # Below the clip's norm of 1 the parameters take the gradient whole.
   np.testing.assert_allclose(table_of(second), table_of(away) - expected, atol=1e-6)
-  assert np.linalg.norm(expected) < 1 and seen(second).any() != kl.reset_optimizer
+  assert np.linalg.norm(expected) < 1
   assert told["kl/coef"] == 0.5
 
 
 @pytest.mark.parametrize("placement", ["loss", "reward"])
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
 def test_an_adaptive_coefficient_is_in_force_in_the_next_step(placement, estimator) -> None:
-  kl = KLConfig(0.5, estimator, placement)
-  cfg = config(kl=dataclasses.replace(kl, target=1e-6, horizon=8), epochs=2)
+  kl = KLConfig(0.5, estimator, placement, times_ratio=(estimator, placement) == ("k1", "loss"))
+  cfg = PPO(kl=dataclasses.replace(kl, target=1e-6, horizon=8))
   state, told = trained(cfg)
   assert told["kl/coef"] == 0.5
   # The first optimiser step has the reference's parameters, a KL of 0: 1 - 0.2 * 4 completions / 8, whatever comes later.
@@ -223,7 +226,7 @@ def test_an_adaptive_coefficient_is_in_force_in_the_next_step(placement, estimat
   away = state.replace(params={"table": state.params["table"] + SHIFT})
   adaptive, told = trained(cfg, away, step=2)
   assert told["kl/coef"] == pytest.approx(0.45)
-  fixed = config(kl=dataclasses.replace(kl, coef=0.45), epochs=2)
+  fixed = PPO(kl=dataclasses.replace(kl, coef=0.45))
   plain, _ = trained(fixed, away.replace(controllers=None), step=2)
   assert_near(seen(adaptive), seen(plain))
   unmoved, _ = trained(fixed, away.replace(controllers=None), step=2, kl=0.5)
@@ -279,7 +282,7 @@ def test_l2_pulls_towards_the_first_parameters_once_a_step(micro_batches) -> Non
 
 
 def test_l2_reads_the_parameters_before_each_optimiser_step() -> None:
-  cfg = config(l2_init=0.3, epochs=2)
+  cfg = PPO(l2_init=0.3)
   twice, told = trained(cfg, reward=LEVEL)
   np.testing.assert_array_equal(table_of(twice), TABLE)  # where it began there is no pull
   assert told["l2_init/distance"] == 0.0
@@ -335,11 +338,11 @@ def test_tokens_are_picked_over_the_whole_minibatch(kind) -> None:
     "clip_cov": CovConfig("clip_cov", fraction=0.3, low=-9.0, high=9.0),
     "kl_cov": CovConfig("kl_cov", fraction=0.3, coef=0.5),
   }[kind]
-  whole, split = (config(cov=cov, epochs=2, micro_batches=m) for m in (1, 2))
+  whole, split = (PPO(cov=cov, micro_batches=m) for m in (1, 2))
   (one, told), (two, other) = trained(whole), trained(split)
   assert_near(seen(two), seen(one))
   assert told["cov/held_back_mean"] == pytest.approx(0.3) == other["cov/held_back_mean"]
-  without, _ = trained(config(epochs=2))
+  without, _ = trained(PPO())
   assert np.linalg.norm(seen(without) - seen(one)) > 1e-3
 
 
@@ -351,14 +354,14 @@ def test_each_optimiser_step_draws_anew() -> None:
   )
   tx = optax.inject_hyperparams(lambda learning_rate, weight_decay: both)(1.0, 0.0)
   for cov, same in ((CovConfig("clip_cov", fraction=0.5, low=-9.0, high=9.0), False), (CovConfig(), True)):
-    state, _ = trained(config(cov=cov, epochs=2), tx=tx)
+    state, _ = trained(PPO(cov=cov), tx=tx)
     first, second = (np.asarray(grads["table"]) for grads in state.opt_state.inner_state)
     assert np.allclose(first, second, atol=1e-6) == same
 
 
 # No strength: the compiled step is that without the term
 
-KLS = {e: KLConfig(0.3, e) for e in ("k1", "k3", "reverse", "forward")}
+KLS = {e: KLConfig(0.3, e) for e in ("k3", "reverse", "forward")}
 KLS |= {
   "k2 times the ratio": KLConfig(0.3, "k2", times_ratio=True),
   "k3 in the reward": KLConfig(0.3, "k3", placement="reward"),
@@ -367,7 +370,6 @@ KLS |= {
   "EMA": KLConfig(0.3, "k3", reference="ema", ema=0.5),
   "reset": KLConfig(0.3, "k3", reference="reset", reset_every=2),
 }
-PPO = functools.partial(config, "ppo_clip", epochs=2)
 LEARNER = LossConfig("ppo_clip", clip_low=0.2, clip_high=0.3, logp_old="learner")
 WEAK = {f"KL, {name}": (PPO(kl=kl), PPO()) for name, kl in KLS.items()}
 WEAK |= {
@@ -376,7 +378,7 @@ WEAK |= {
   "kl_cov": (PPO(cov=CovConfig("kl_cov", fraction=0.3, coef=0.5)), PPO()),
   "clip_cov": (PPO(cov=CovConfig("clip_cov", fraction=0.3, low=90.0, high=99.0)), PPO()),
   "L2": (PPO(l2_init=0.1), PPO()),
-  "soft overlong": (PPO(overlong=OverlongConfig(buffer=2, penalty=0.0)), PPO()),
+  "soft overlong": (PPO(overlong=OverlongConfig(buffer=2, penalty=1e-30)), PPO()),
   "unfinished": (PPO(overlong=OverlongConfig(unfinished=-10.0)), PPO()),  # all are finished
   "truncated masking": (PPO(overlong=OverlongConfig(mask=True)), PPO()),  # none is truncated
   "importance": (

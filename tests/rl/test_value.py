@@ -13,6 +13,7 @@ from o1jax.config import (
   CountdownConfig,
   CriticConfig,
   KLConfig,
+  LossConfig,
   ModelConfig,
   RLConfig,
   TrainConfig,
@@ -31,7 +32,7 @@ NAN = float("nan")
 def run_of(kl=KLConfig(), **critic) -> TrainConfig:
   """A valid run with a critic."""
   rl = RLConfig(
-    steps=2, prompts=2, samples=2, max_tokens=R, epochs=2, kl=kl, advantage=AdvantageConfig("gae"),
+    steps=2, prompts=2, samples=2, max_tokens=R, epochs=2, kl=kl, loss=LossConfig("sapo"), advantage=AdvantageConfig("gae"),
     critic=CriticConfig("head", **critic),
   )  # fmt: skip
   run = TrainConfig("test", MODEL, CountdownConfig(), rl=rl)

@@ -27,7 +27,7 @@ from o1jax.sweep.members import cold_start_key, groups_of, kept_terms, members_o
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32)
 BASE = TrainConfig("sweep", MODEL, CountdownConfig(), sft=SftConfig(steps=3), rl=RLConfig(steps=8, trim=0))
-OFF_POLICY = {"rl.epochs": 2}
+OFF_POLICY = {"rl.epochs": 2, "rl.loss.kind": "sapo"}
 CLIP = {**OFF_POLICY, "rl.loss.kind": "ppo_clip", "rl.loss.clip_low": 0.2, "rl.loss.clip_high": 0.2}
 
 
@@ -75,7 +75,7 @@ def test_members_that_differ_in_a_strength_share_a_program(field) -> None:
 
 
 STATIC = {
-  "rl.samples": 4, "rl.steps": 5, "rl.epochs": 2, "rl.kl": KLConfig(0.1, "k2"), "rl.entropy_target": None,
+  "rl.samples": 4, "rl.steps": 5, "rl.epochs": 3, "rl.kl": KLConfig(0.1, "k2"), "rl.entropy_target": None,
   "rl.kl.placement": "reward", "rl.advantage.kind": "rloo", "rl.max_tokens": 32, "rl.optim.b1": 0.5,
   "rl.optim.clip_norm": 0.0, "sft.steps": 2, "model.width": 32, "task.count": 2, "rl.overlong.mask": True,
 }  # fmt: skip
@@ -83,7 +83,8 @@ STATIC = {
 
 @pytest.mark.parametrize("field", STATIC)
 def test_members_that_differ_in_what_is_static_do_not(field) -> None:
-  groups = groups_of(swept({}, {field: STATIC[field]}, {"rl.optim.lr": 0.1}, seeds=(0, 1)))
+  base = with_overrides(BASE, OFF_POLICY if field == "rl.epochs" else {})
+  groups = groups_of(swept({}, {field: STATIC[field]}, {"rl.optim.lr": 0.1}, base=base, seeds=(0, 1)))
   same = field == "rl.entropy_target"  # None is what it was
   assert [len(group) for group in groups] == ([6] if same else [4, 2])
   assert [m.seed for group in groups for m in group] == [0, 1] * 3
