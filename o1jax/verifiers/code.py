@@ -2,59 +2,83 @@
 
     completion -> its code -> ways to make a program of it -> sandbox: the program against meta["tests"] -> verdict
 
-`meta["tests"]` has one of three forms:
+`meta["tests"]` has one of four forms:
   - a string that defines `check(candidate)` (Chen et al. 2021, HumanEval). The prompt is code too, or holds it in its
     last fenced block: the completion may go on with it, or be a whole function; what the prompt defines is there for
     both the program and the tests;
   - assertions, as a list of strings or one string (Austin et al. 2021, MBPP), behind
-    `meta["test_setup"]` if there is one. The prompt is not looked at;
-  - a list of {"input", "output"}: the program reads standard input and prints; lines are compared as text, without
-    trailing whitespace and empty lines at the end.
-`meta["entry_point"]`, where there is one, names the function under test.
+    `meta["test_setup"]` if there is one. Of the prompt, its imports of the standard library are there;
+  - a list of {"input", "output"}: the program reads standard input and prints;
+  - the same with `meta["fn_name"]` (Jain et al. 2024, LiveCodeBench), or with an entry point that is a method: the
+    function's arguments (a list, an object of names, or a text of one JSON value a line) and its result, as JSON.
+`meta["entry_point"]`, where there is one, names the function under test: `f`, or a method as `Solution.f` or
+`Solution().f`, called on a new object each time. `fn_name` may be a function or a method of `Solution`.
 
-Programs have Python's standard library, no other package. A completion is `unparsable` where it holds no code or
-none that compiles. `sandbox.program` and `sandbox.trial` say which failure is which verdict.
+What of a completion is its program: end tokens and thoughts are taken off, and one cut off in its thoughts has none.
+Then the last fenced block (or the first, by `block`), python ones first; where that defines nothing that is asked
+for, an earlier one; where it defines it and does not compile, none. A fence that closes what the prompt opened, an
+indented, quoted or unclosed one are read. Programs have Python's standard library, as of the Python that runs this
+and no other package, and nothing of the limits is lifted that Python has, as that on the digits of an int.
+A completion is `unparsable` where it holds no code or none that compiles. What the tests ask of an answer that is no
+literal is put to the program's process: `sandbox.program` says how, and which failure is which verdict.
+
+`policy` says what counts where graders differ:
+                      strict                                        standard
+  standard output     lines as text, without whitespace at their    tokens; where one with a point or an exponent is
+                      ends, nor empty lines at the end              wanted, numbers within 1e-6, relative or absolute
+  fn_name: floats     equal                                         within 1e-6
+  class Solution      where the entry point says so                 its method also where a function is asked for
+  what goes on        belongs to the program                        ends at an end token; a function's body also at
+                                                                    the next class, def, if, print or comment
+
+Limits are those of `Limits` (`sandbox.service`): CPU time of all of an item's tests together, address space, output.
 """
 
 import ast
 import functools
+import json
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.code_extract import Candidate, Which, answer_text, candidates, extract
+from o1jax.verifiers.completion import Policy
 from o1jax.verifiers.sandbox import service
 from o1jax.verifiers.sandbox.names import left_to_the_program
 from o1jax.verifiers.sandbox.service import Limits
 
+__all__ = ["MAX_TEXT", "extract", "make_verify", "prompt_code", "verify"]
+
 MAX_TEXT = 200_000  # characters; a longer completion is unparsable
-# Possessive: what has been matched is never given back, else a long line that is no fence takes quadratic time.
-_FENCE = re.compile(r"[ \t]{0,3}+(`{3,}+|~{3,}+)[ \t]*+([^`\s]*+)[^`]*+")
-_PYTHON = ("python", "py", "python3")
-
-
-def extract(text: str) -> str:
-  """The code of a completion: its last ```python block, else its last block, else all of it.
-
-  A block that nothing closes reaches to the end.
-  """
-  blocks: list[tuple[str, str]] = []
-  lines: list[str] = []
-  fence = language = ""
-  for line in text.splitlines(keepends=True):
-    mark = _FENCE.fullmatch(line.rstrip())
-    if not fence and mark is not None:
-      fence, language, lines = mark[1], mark[2].lower(), []
-    elif fence and mark is not None and mark[1].startswith(fence) and line.strip() == mark[1]:
-      blocks.append((language, "".join(lines)))
-      fence = ""
-    elif fence:
-      lines.append(line)
-  if fence:
-    blocks.append((language, "".join(lines)))
-  python = [code for language, code in blocks if language in _PYTHON]
-  return (python or [code for _, code in blocks] or [text])[-1]
+_ENTRY = re.compile(r"(?:[^\W\d]\w*(?:\(\))?\.)?[^\W\d]\w*")
+_SOLUTION = "Solution"  # LeetCode's name of the class
+# What LeetCode's programs find imported.
+_LEETCODE = (
+  "import bisect, collections, functools, heapq, itertools, math, re, string\nfrom typing import *\n"
+  + "".join(
+    f"from {module} import *\n"
+    for module in ("bisect", "collections", "functools", "heapq", "itertools", "math")
+  )
+)
+# What tests of the form fn_name run: JSON has no tuples.
+_CALLS = """
+import json, math
+def plain(value):
+  return [plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+def same(got, wanted):
+  if isinstance(got, list) and isinstance(wanted, list):
+    return len(got) == len(wanted) and all(map(same, got, wanted))
+  if TOLERANCE and isinstance(got, (int, float)) and isinstance(wanted, float):
+    return math.isclose(got, wanted, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+  return got == wanted
+def check(candidate):
+  for given, wanted in json.loads(ROWS):
+    got = candidate(**given) if isinstance(given, dict) else candidate(*given)
+    assert same(plain(got), wanted)
+"""
 
 
 def _compiles(source: str) -> bool:
@@ -74,10 +98,26 @@ def prompt_code(prompt: str) -> str | None:
   return None
 
 
-def _alternatives(code: str, prompt: str | None) -> list[list[str]]:
-  """Programs that a completion may mean, each as sources to run one after the other, the likeliest first."""
+def _prompt_imports(prompt: str) -> str:
+  """What a prompt imports of the standard library, in its text or its code, as source that cannot fail."""
+  found = []
+  for line in map(str.strip, prompt.splitlines()):
+    if line.startswith(("import ", "from ")) and _compiles(line):
+      node = ast.parse(line).body[0]
+      named = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+      roots = {(name or "").partition(".")[0] for name in named} - {"__future__"}
+      if roots and roots <= set(sys.stdlib_module_names):
+        found.append(f"try:\n  {line}\nexcept ImportError:\n  pass\n")
+  return "".join(found)
+
+
+def _alternatives(code: str, prompt: str | None, imports: str) -> list[list[str]]:
+  """Programs that a candidate may mean, each as sources to run one after the other, the likeliest first.
+
+  All but the first go on with the function that the prompt begins.
+  """
   if prompt is None:
-    return [[code]]
+    return [[imports, code] if imports else [code]]
   helpers = prompt if _compiles(prompt) else f"{prompt}    pass\n"
   # A body may have lost its indent, or that of its first line: it is the one of the docstring's last line.
   last = prompt.rstrip().rpartition("\n")[2]
@@ -86,22 +126,29 @@ def _alternatives(code: str, prompt: str | None) -> list[list[str]]:
   return [[helpers, code], *([prompt + body] for body in (code, indent + code, indented))]
 
 
-def _order(problem: Problem, code: str) -> dict[str, Any]:
-  """What the sandbox is asked. Raises ValueError where the problem's fields have none of the known forms."""
-  tests, entry_point = problem.meta["tests"], problem.meta.get("entry_point")
+def _order(problem: Problem, policy: Policy) -> dict[str, Any]:
+  """What the sandbox is asked, but for the program: `prompt` and `imports` are what it may go on with.
+
+  Raises ValueError where the problem's fields have none of the known forms.
+  """
+  tests, name = problem.meta["tests"], problem.meta.get("fn_name")
+  entry_point = problem.meta.get("entry_point") if name is None else name
   setup = problem.meta.get("test_setup") or ""
-  if entry_point is not None and not (isinstance(entry_point, str) and entry_point.isidentifier()):
-    raise ValueError(f"problem {problem.id}: entry_point is no name: {entry_point!r}")
+  if entry_point is not None and not (isinstance(entry_point, str) and _ENTRY.fullmatch(entry_point)):
+    field = "entry_point" if name is None else "fn_name"
+    raise ValueError(f"problem {problem.id}: {field} is no name: {entry_point!r}")
   order: dict[str, Any] = {
-    "entry_point": entry_point,
-    "helpers": [],
-    "tests": "",
-    "check": False,
-    "scripts": None,
+    **{"entry_point": entry_point, "helpers": [], "tests": "", "check": False, "names": [], "modules": []},
+    **{"scripts": None, "tokens": policy == "standard", "prompt": None, "imports": ""},
+    "solution": _SOLUTION if name is not None or policy == "standard" else None,
   }
+  is_method = entry_point is not None and "." in entry_point
+  if isinstance(tests, list) and tests and all(_is_call(test) for test in tests) and (name or is_method):
+    source = _calls(problem.id, tests, 1e-6 if policy == "standard" else 0.0)
+    return {**order, "tests": source, "check": True, "imports": _LEETCODE + _prompt_imports(problem.prompt)}
   if isinstance(tests, list) and tests and all(_is_script(test) for test in tests):
     _check_encodable(problem.id, tests)
-    return {**order, "alternatives": [[code]], "scripts": tests}
+    return {**order, "scripts": tests, "entry_point": None}
   rows = [tests] if isinstance(tests, str) else tests
   if not (
     isinstance(rows, list) and rows and all(isinstance(row, str) for row in rows) and isinstance(setup, str)
@@ -117,12 +164,43 @@ def _order(problem: Problem, code: str) -> dict[str, Any]:
     raise ValueError(
       f"problem {problem.id}: its tests cannot be run: {type(error).__name__}: {error}"
     ) from error
-  order = {**order, "tests": source, "check": check, "names": names, "modules": modules}
-  if not check:
-    return {**order, "alternatives": [[code]]}
-  prompt = prompt_code(problem.prompt)
-  helpers = [] if prompt is None else [_alternatives(code, prompt)[0][0]]
-  return {**order, "alternatives": _alternatives(code, prompt), "helpers": helpers}
+  order |= {"tests": source, "check": check, "names": names, "modules": modules}
+  prompt = prompt_code(problem.prompt) if check else None
+  imports = _prompt_imports(problem.prompt) if prompt is None else ""
+  imports = _LEETCODE + imports if is_method and prompt is None else imports
+  helpers = [] if prompt is None else [_alternatives("", prompt, "")[0][0]]
+  return {**order, "helpers": helpers, "prompt": prompt, "imports": imports}
+
+
+def _wanted(order: dict[str, Any]) -> list[str]:
+  """Names of which a program is to define one; none where that is not known."""
+  entry_point = order["entry_point"]
+  if entry_point is None:
+    return [] if order["check"] else order["names"]
+  root = entry_point.partition(".")[0].removesuffix("()")
+  return [root, order["solution"]] if order["solution"] else [root]
+
+
+def _is_call(test: Any) -> bool:
+  return isinstance(test, dict) and isinstance(test.get("input"), str | list | dict) and "output" in test
+
+
+def _calls(name: str, tests: Sequence[dict[str, Any]], tolerance: float) -> str:
+  """Tests of arguments and results as the source that runs them. Raises ValueError where a text is no JSON."""
+  rows = []
+  for number, test in enumerate(tests, start=1):
+    given, wanted = test["input"], test["output"]
+    try:
+      given = (
+        [json.loads(line) for line in given.splitlines() if line.strip()] if isinstance(given, str) else given
+      )
+      wanted = json.loads(wanted) if isinstance(wanted, str) else wanted
+    except ValueError as error:
+      raise ValueError(
+        f"problem {name}: its tests cannot be run: test {number} is no JSON: {error}"
+      ) from None
+    rows.append([given, wanted])
+  return f"TOLERANCE = {tolerance!r}\nROWS = {json.dumps(rows)!r}\n{_CALLS}"
 
 
 def _is_script(test: Any) -> bool:
@@ -148,39 +226,83 @@ def defines_check(source: str) -> bool:
   return any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in body)
 
 
-def _verdict(problem: Problem, completion: str, limits: Limits, allow_unsandboxed_code: bool) -> Verdict:
-  code = extract(completion) if len(completion) <= MAX_TEXT else ""
-  order = _order(problem, code)
-  if not code.strip():
+def _verdict(
+  problem: Problem,
+  completion: str,
+  limits: Limits,
+  allow_unsandboxed_code: bool,
+  policy: Policy,
+  block: Which,
+) -> Verdict:
+  order = _order(problem, policy)
+  prompt, imports, wanted = order.pop("prompt"), order.pop("imports"), _wanted(order)
+  text = answer_text(completion, policy) if len(completion) <= MAX_TEXT else ""
+  found = candidates(text, wanted, block, policy)
+  if not found:
     return Verdict(0.0, False, None, "unparsable")
+  order |= {"wanted": wanted, "candidates": [_candidate(each, prompt, imports) for each in found]}
   answer = service.judge(order, limits, allow_unsandboxed_code)
   if "broken_tests" in answer:
     raise ValueError(f"problem {problem.id}: its tests cannot be run: {answer['broken_tests']}")
   error = answer["error"]
-  return Verdict(float(error is None), error is None, code, error)
+  return Verdict(float(error is None), error is None, found[answer["taken"]].code, error)
+
+
+def _candidate(each: Candidate, prompt: str | None, imports: str) -> dict[str, Any]:
+  return {"alternatives": _alternatives(each.code, prompt, imports), "sealed": each.sealed}
 
 
 def _verify(
-  problems: Sequence[Problem], completions: Sequence[str], *, limits: Limits, allow_unsandboxed_code: bool
+  problems: Sequence[Problem],
+  completions: Sequence[str],
+  *,
+  limits: Limits,
+  allow_unsandboxed_code: bool,
+  policy: Policy,
+  block: Which,
 ) -> list[Verdict]:
   if len(problems) != len(completions):
     raise ValueError(f"{len(problems)} problems have {len(completions)} completions")
-  return [_verdict(p, c, limits, allow_unsandboxed_code) for p, c in zip(problems, completions, strict=True)]
+  rest = (limits, allow_unsandboxed_code, policy, block)
+  return [_verdict(p, c, *rest) for p, c in zip(problems, completions, strict=True)]
 
 
 def make_verify(
-  limits: Limits | None = None, allow_unsandboxed_code: bool = False, cpu_seconds: int | None = None
+  limits: Limits | None = None,
+  allow_unsandboxed_code: bool = False,
+  cpu_seconds: int | None = None,
+  memory_mib: int | None = None,
+  output_mib: int | None = None,
+  policy: Policy = "strict",
+  block: Which = "last",
 ) -> Verify:
-  """`verify` under other limits: given as a whole, or as CPU seconds an item, with ten times as much elapsed time.
+  """`verify` otherwise than by default. `policy` and `block` (which code block counts) are as the module says.
 
-  `allow_unsandboxed_code` runs programs even where essential layers are missing. Raises ValueError where both are given.
+  Limits are given as a whole, or one by one: CPU seconds an item, with ten times as much elapsed time; MiB of address
+  space, and of standard output. `allow_unsandboxed_code` runs programs even where essential layers are missing. Raises
+  ValueError where limits are given both ways, or an option has no such value.
   """
-  if limits is not None and cpu_seconds is not None:
-    raise ValueError("cpu_seconds and limits both say what an item may use")
+  given = {"cpu_seconds": cpu_seconds, "memory_mib": memory_mib, "output_mib": output_mib}
+  given = {name: value for name, value in given.items() if value is not None}
+  if limits is not None and given:
+    raise ValueError(f"{' and '.join(given)} and limits both say what an item may use")
+  if policy not in ("strict", "standard"):
+    raise ValueError(f"policy: must be strict or standard, is {policy!r}")
+  if block not in ("last", "first"):
+    raise ValueError(f"block: must be last or first, is {block!r}")
+  changed: dict[str, Any] = {}
   if cpu_seconds is not None:
-    limits = Limits(cpu_seconds=cpu_seconds, wall_seconds=10.0 * cpu_seconds)
-  limits = limits or Limits()
-  return functools.partial(_verify, limits=limits, allow_unsandboxed_code=allow_unsandboxed_code)
+    changed |= {"cpu_seconds": cpu_seconds, "wall_seconds": 10.0 * cpu_seconds}
+  changed |= {
+    f"{name.removesuffix('mib')}bytes": mib << 20 for name, mib in given.items() if name.endswith("mib")
+  }
+  return functools.partial(
+    _verify,
+    limits=limits or Limits(**changed),
+    allow_unsandboxed_code=allow_unsandboxed_code,
+    policy=policy,
+    block=block,
+  )
 
 
 verify = make_verify()

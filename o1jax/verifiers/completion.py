@@ -11,7 +11,7 @@ Policy = Literal["strict", "standard"]
 
 # One token that ends a turn, as model families spell them, at the very end.
 _END_TOKEN = re.compile(
-  r"(?:<\|[a-z0-9_]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</s>|<eos>|<pad>|<end_of_turn>|<start_of_turn>)\Z"
+  r"(?:<\|[A-Za-z0-9_]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</s>|<eos>|<pad>|<end_of_turn>|<start_of_turn>|<turn\|>|\[EOS\])\Z"
 )
 _LONGEST_END_TOKEN = 44
 
@@ -22,6 +22,7 @@ _THOUGHT_ENDS = (
   "</thought>",
   "</reasoning>",
   "[/THINK]",
+  "◁/think▷",
   "<|channel|>final<|message|>",
 )
 _THOUGHT_STARTS = (
@@ -30,6 +31,7 @@ _THOUGHT_STARTS = (
   "<thought>",
   "<reasoning>",
   "[THINK]",
+  "◁think▷",
   "<|channel|>analysis<|message|>",
 )
 

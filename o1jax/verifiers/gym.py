@@ -11,51 +11,66 @@ Where that choice would hand the reward to a trick, it is not followed:
     That formula may not state the integral it was asked for, which the scorer would differentiate back;
   - complex_arithmetic gives `nan` full marks: only finite numbers are read;
   - game_of_life_halting gives every answer full marks, and coin_flip every leading part of the right one: both are
-    graded here, as text and as a number.
-An answer that its scorer cannot read is unparsable.
+    graded here, as text and as a number;
+  - puzzle24 gives full marks to any four numbers that make 24, and to what makes 24.5; countdown to what comes near
+    its target by a function or a fraction: both want the entry's numbers, each once, under + - * / and no more, and
+    the exact value;
+  - sokoban passes over moves into a wall, and over every letter but four, so that a long walk solves it: an answer is
+    made of L, D, U and R, and each of them is a step;
+  - time_intervals takes the first number of an answer for days, whatever follows it: days alone may follow.
+An answer that its scorer cannot read is unparsable. End tokens are taken off. Under `policy` "standard" an answer
+that does not score 1 as it stands is also read without its dress: `\\boxed{...}`, dollars, asterisks, backticks, "The
+answer is ...", what follows `=` behind an arithmetic expression, a list's brackets, blanks behind its commas.
 
-Left out: datasets made with other settings than the default ones, where the scorer looks at those (puzzle24's range
-of numbers), and `composite`, whose entries carry the name of their own dataset.
+Left out: datasets made with other settings than the default ones, where the scorer looks at those, and `composite`,
+whose entries carry the name of their own dataset.
 """
 
 import ast
+import contextlib
 import functools
 import importlib
+import io
 import math
+import operator
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
-from o1jax.verifiers.base import Problem, Verdict
+from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.completion import Policy, without_end_tokens, without_thoughts
 
 with warnings.catch_warnings():
   warnings.simplefilter("ignore", SyntaxWarning)  # in a library of the library
   import reasoning_gym
   from reasoning_gym.factory import DATASETS
+  from reasoning_gym.games.contrib.sokoban.src.game import Game
 
 Score = Callable[[str, dict[str, Any]], float]
 
 MAX_FORMULA = 4_000  # characters
+MAX_BITS = 1 << 14  # of a number that a formula spells: sympy computes 9**9**9**9 as it reads it
 
-_THOUGHTS = "</think>"
 _OPEN, _CLOSE = "<answer>", "</answer>"
 
 _WORDS = (
   "sqrt|exp|log|ln|sin|cos|tan|cot|sec|csc|asin|acos|atan|sinh|cosh|tanh|asinh|acosh|atanh|erf|Abs|pi|oo"
 )
 _FORMULA = re.compile(rf"(?:(?:{_WORDS}|[A-Za-z])(?![A-Za-z0-9_])|\d+\.?\d*|\.\d+|[-+*/^(),!\s])*")
+_ARITHMETIC = re.compile(r"(?:[-+/()\d\s]|(?<!\*)\*(?!\*))*")
+_LARGE_FACTORIAL = re.compile(r"\d{4,}\s*!|[)!]\s*!")
 _COMPLEX = re.compile(r"[-+.\d\seEiIjJ()]*")
 _INTEGERS = re.compile(r"(?:0[xX][0-9a-fA-F]+|\d+|<<|>>|[-+*()&|^~\s])*")
 
 # What an answer may be made of, where the scorer reads more than it should.
 _SHAPES: dict[str, re.Pattern[str]] = {
   "complex_arithmetic": _COMPLEX,
-  "countdown": _FORMULA,
+  "countdown": _ARITHMETIC,
   "intermediate_integration": _FORMULA,
   "polynomial_multiplication": _FORMULA,
-  "puzzle24": _FORMULA,
+  "puzzle24": _ARITHMETIC,
   "simple_integration": _FORMULA,
 }
 # What sympy reads of an entry as it reads the answer.
@@ -67,6 +82,7 @@ _READ_TOO: dict[str, Callable[[dict[str, Any]], Any]] = {
 _OUTPUT = "output"  # of the metadata: a board as tuples, which JSON makes lists
 _BOARDS = ("arc_agi", "rearc")
 _COIN_TOLERANCE = 1e-3  # of the probability itself
+_COUNTER_TOLERANCE = 5e-2  # of the counter-probability, which tells 0.9995 from 1
 
 
 def _integers(text: str) -> int:
@@ -94,7 +110,7 @@ def extract(text: str) -> str | None:
 
   What stands in the last pair of tags behind the thoughts; where there is none, all that stands behind them.
   """
-  text = text.rpartition(_THOUGHTS)[2]
+  text = without_thoughts(without_end_tokens(text))
   end = text.rfind(_CLOSE)
   start = text.rfind(_OPEN, 0, max(end, 0))
   return (text[start + len(_OPEN) : end] if start >= 0 else text).strip() or None
@@ -105,12 +121,19 @@ def is_formula(text: str) -> bool:
   return len(text) <= MAX_FORMULA and _FORMULA.fullmatch(text) is not None
 
 
-def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-  """Scores completions[i] by `problem.meta`: `dataset`, the name, and `entry`, one of that dataset's.
+def _verify(problems: Sequence[Problem], completions: Sequence[str], *, policy: Policy) -> list[Verdict]:
+  return [_verdict(problem, text, policy) for problem, text in zip(problems, completions, strict=True)]
 
-  Raises ValueError where the lengths differ, there is no such dataset, or the entry is none of it.
+
+def make_verify(policy: Policy = "strict") -> Verify:
+  """A verifier that scores completions[i] by `problem.meta`: `dataset`, the name, and `entry`, one of that dataset's.
+
+  It raises ValueError where the lengths differ, there is no such dataset, or the entry is none of it.
   """
-  return [_verdict(problem, text) for problem, text in zip(problems, completions, strict=True)]
+  return functools.partial(_verify, policy=policy)
+
+
+verify = make_verify()
 
 
 def _same_text(answer: str, entry: dict[str, Any]) -> float:
@@ -119,10 +142,69 @@ def _same_text(answer: str, entry: dict[str, Any]) -> float:
 
 def _same_probability(answer: str, entry: dict[str, Any]) -> float:
   given, gold = (float(Fraction(text.replace(",", ""))) for text in (answer, entry["answer"]))
-  return float(math.isclose(given, gold, rel_tol=_COIN_TOLERANCE))
+  near = math.isclose(given, gold, rel_tol=_COIN_TOLERANCE)
+  return float(near and math.isclose(1.0 - given, 1.0 - gold, rel_tol=_COUNTER_TOLERANCE))
 
 
-_OWN: dict[str, Score] = {"coin_flip": _same_probability, "game_of_life_halting": _same_text}
+def _value(node: ast.expr) -> Fraction:
+  """The exact value of an expression of + - * /. Raises ValueError where it holds anything else."""
+  match node:
+    case ast.Constant(int(number)):
+      return Fraction(number)
+    case ast.UnaryOp(ast.USub(), inner):
+      return -_value(inner)
+    case ast.BinOp(left, how, right) if type(how) in _OPERATORS:
+      return _OPERATORS[type(how)](_value(left), _value(right))
+  raise ValueError("no expression of + - * /")
+
+
+def _makes(answer: str, numbers: Sequence[int], target: int) -> bool:
+  """Whether an expression makes a target exactly of the numbers, each of them once."""
+  try:
+    tree = ast.parse(answer.strip(), mode="eval").body
+    used = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return _value(tree) == target and sorted(used) == sorted(numbers)
+  except (ValueError, ZeroDivisionError, SyntaxError, RecursionError, TypeError):
+    return False
+
+
+def _makes_24(answer: str, entry: dict[str, Any]) -> float:
+  return float(_makes(answer, entry["metadata"]["numbers"], 24))
+
+
+def _makes_target(answer: str, entry: dict[str, Any]) -> bool:
+  return _makes(answer, entry["metadata"]["numbers"], entry["metadata"]["target"])
+
+
+def _is_walk(answer: str, entry: dict[str, Any]) -> bool:
+  rows = [list(line) for line in entry["metadata"]["gamestr"].replace(" ", "").strip().split("\n")]
+  game = Game(height=len(rows), width=len(rows[0]))
+  game.load_puzzle_matrix(rows)
+  return all(game.player.update(key=step) for step in answer)
+
+
+def _is_interval(answer: str, entry: dict[str, Any]) -> bool:
+  return entry["metadata"]["task_type"] != "date" or _DAYS.fullmatch(answer) is not None
+
+
+_OPERATORS: dict[type, Callable[[Fraction, Fraction], Fraction]] = {
+  ast.Add: operator.add,
+  ast.Sub: operator.sub,
+  ast.Mult: operator.mul,
+  ast.Div: operator.truediv,
+}
+_DAYS = re.compile(r"[-+]?\d+(?:\s*days?)?")
+_OWN: dict[str, Score] = {
+  "coin_flip": _same_probability,
+  "game_of_life_halting": _same_text,
+  "puzzle24": _makes_24,
+}
+# What full marks of the library's want besides.
+_WANTED_TOO: dict[str, Callable[[str, dict[str, Any]], bool]] = {
+  "countdown": _makes_target,
+  "sokoban": _is_walk,
+  "time_intervals": _is_interval,
+}
 
 
 @functools.cache
@@ -130,28 +212,102 @@ def _scorer(dataset: str) -> Score:
   return _OWN.get(dataset) or reasoning_gym.get_score_answer_fn(dataset)
 
 
-def _verdict(problem: Problem, text: str) -> Verdict:
+def _verdict(problem: Problem, text: str, policy: Policy) -> Verdict:
   name = problem.meta["dataset"]
   if name not in DATASETS or name == "composite":
     raise ValueError(f"problem {problem.id}: reasoning-gym has no dataset {name!r}")
   entry = _checked_entry(problem.id, name, problem.meta["entry"])
   answer = extract(text)
-  score = None if answer is None or not _has_shape(name, answer) else _score(problem.id, name, answer, entry)
+  if answer is None:
+    return Verdict(0.0, False, None, "unparsable")
+  score = _score(problem.id, name, answer, entry)
+  if policy == "standard" and score != 1.0:
+    for bare in _undressed(name, answer):
+      if _score(problem.id, name, bare, entry) == 1.0:
+        answer, score = bare, 1.0
+        break
   if score is None:
     return Verdict(0.0, False, answer, "unparsable")
   return Verdict(score, score == 1.0, answer, None if score == 1.0 else "wrong")
 
 
+def _undressed(name: str, answer: str) -> Iterator[str]:
+  """What an answer may be without its dress: each step takes one more piece off."""
+  found = True
+  while found is not None:
+    found = _DRESS.fullmatch(answer)
+    if found is not None:
+      answer = next(part for part in found.groups() if part is not None).strip()
+      yield answer
+  if name in ("countdown", "puzzle24") and "=" in answer:
+    yield answer.partition("=")[0].strip()
+  if name == "number_sorting" and not answer.startswith("["):
+    yield str([number.strip() for number in answer.split(",")])
+  if name == "word_sequence_reversal":
+    yield re.sub(r"\s*,\s*", ", ", answer)
+
+
+# What may stand around an answer, one alternative each.
+_DRESS = re.compile(
+  r"\\boxed\s*\{(.*)\}\.?"
+  r"|\$\$?([^$]+)\$\$?\.?"
+  r"|\\[(\[](.+)\\[)\]]\.?"
+  r"|\\text\{([^{}]*)\}"
+  r"|\*\*?([^*]+)\*\*?\.?"
+  r"|`+([^`]+)`+\.?"
+  r"|(?:so |thus,? |therefore,? |hence,? )?(?:the |my )?(?:final |correct )?answer(?: is|:| is:)\s+(.+?)\.?"
+  r"|(.+)\.",
+  re.DOTALL | re.IGNORECASE,
+)
+
+
 def _has_shape(name: str, text: str) -> bool:
   shape = _SHAPES.get(name)
-  return shape is None or len(text) <= MAX_FORMULA and shape.fullmatch(text) is not None
+  if shape is None:
+    return True
+  return (
+    len(text) <= MAX_FORMULA
+    and shape.fullmatch(text) is not None
+    and (shape is not _FORMULA or _is_small(text))
+  )
+
+
+def _is_small(formula: str) -> bool:
+  """Whether no number that a formula spells is longer than MAX_BITS. One that does not parse is: nobody computes it."""
+  if _LARGE_FACTORIAL.search(formula):
+    return False
+  try:
+    return _bits(ast.parse(formula.replace("!", "").strip(), mode="eval").body) <= MAX_BITS
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    return True
+
+
+def _bits(node: ast.expr) -> float:
+  """A bound on the bits of an expression's value, a name counting as one digit."""
+  match node:
+    case ast.Constant(int(number)):
+      return number.bit_length()
+    case ast.BinOp(base, ast.Pow(), exponent):
+      return _bits(base) * 2.0 ** min(_bits(exponent), 100)
+    case ast.BinOp(left, _, right):
+      return _bits(left) + _bits(right)
+    case ast.UnaryOp(_, operand):
+      return _bits(operand)
+    case ast.Call(_, arguments):
+      return max(map(_bits, arguments), default=1)
+  return 1
 
 
 def _score(problem: str, name: str, answer: str, entry: dict[str, Any]) -> float | None:
   """The score; None where the scorer cannot read the answer. Raises ValueError where it cannot read its own either."""
-  score = _scorer(name)
+  if not _has_shape(name, answer):
+    return None
+  score, wanted_too = _scorer(name), _WANTED_TOO.get(name)
   try:
-    given = float(score(answer, entry))
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+      given = float(score(answer, entry))
+    if given == 1.0 and wanted_too is not None and not wanted_too(answer, entry):
+      given = 0.0
   except Exception:
     given = math.nan
   if 0.0 <= given <= 1.0:

@@ -29,7 +29,7 @@ def error(completion: str, tests, prompt: str = "", **meta) -> str | None:
     ("```python title=a.py\nx = 1\n```", "x = 1\n"),
     ("~~~python\nx = 1\n~~~", "x = 1\n"),
     ("````python\ns = '''\n```\n'''\n````", "s = '''\n```\n'''\n"),  # a longer fence holds a shorter one
-    ("  ```python\n  x = 1\n  ```", "  x = 1\n"),
+    ("  ```python\n  x = 1\n   y = 2\n z = 3\n  ```", "x = 1\n y = 2\nz = 3\n"),  # its indent is the fence's
     ("```python\nx = 1\n", "x = 1\n"),  # cut off
     ("```python\r\nx = 1\r\n```\r\n", "x = 1\r\n"),
     ("use `x` and ```x = 1``` here", "use `x` and ```x = 1``` here"),  # no fence: it does not begin a line

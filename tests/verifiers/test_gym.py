@@ -5,7 +5,7 @@ import json
 import pytest
 
 from o1jax.verifiers.base import Problem, Verdict
-from o1jax.verifiers.gym import DATASETS, extract, is_formula, verify
+from o1jax.verifiers.gym import DATASETS, extract, is_formula, make_verify, verify
 
 NAMES = sorted(set(DATASETS) - {"composite"})
 
@@ -34,6 +34,8 @@ def judge(dataset: str, answer, completion: str, **metadata) -> Verdict:
     (" \n", None),
     ("", None),
     ("<think>7</think>", None),
+    ("<answer>7</answer><|im_end|>", "7"),
+    ("7<end_of_turn>\n", "7"),
   ],
 )
 def test_where_the_answer_stands(text, answer):
@@ -55,7 +57,13 @@ def test_where_the_answer_stands(text, answer):
     ("coin_flip", "0.65625", "0.65625", 1.0, None),
     ("coin_flip", "0.65625", "21/32", 1.0, None),
     ("coin_flip", "0.65625", "0", 0.0, "wrong"),
+    ("coin_flip", "0.65625", "0.656", 1.0, None),
     ("coin_flip", "0.65625", "0.65", 0.0, "wrong"),
+    ("coin_flip", "0.9995117188", "1", 0.0, "wrong"),
+    ("coin_flip", "0.9995117188", "0.9999695", 0.0, "wrong"),
+    ("coin_flip", "0.9995117188", "0.9995", 1.0, None),
+    ("coin_flip", "1", "0.9995117188", 0.0, "wrong"),
+    ("coin_flip", "1", "1.0", 1.0, None),
     ("coin_flip", "0.65625", "nan", 0.0, "unparsable"),
     ("coin_flip", "0.65625", "1/0", 0.0, "unparsable"),
     # what the scorer cannot read
@@ -67,6 +75,112 @@ def test_table(dataset, gold, completion, reward, error):
   gold = gold.replace(" x ", " × ") if dataset == "prime_factorization" else gold
   verdict = judge(dataset, gold, completion)
   assert (verdict.reward, verdict.correct, verdict.error) == (reward, reward == 1.0, error)
+
+
+SOKOBAN = "+ + + + + + +  \n+ - * - @ X +  \n+ + + + + + +  \n\n"
+
+
+@pytest.mark.parametrize(
+  ("dataset", "metadata", "answer", "right"),
+  [
+    ("puzzle24", {"numbers": [6, 2, 8, 6]}, "6*2 + 8 + 6 - 2", False),
+    ("puzzle24", {"numbers": [6, 2, 8, 6]}, "1 + 7 + 8 + 8", False),
+    ("puzzle24", {"numbers": [6, 2, 8, 6]}, "2*6 + 6 + 6", False),
+    ("puzzle24", {"numbers": [6, 2, 8, 6]}, "8*6/2", False),
+    ("puzzle24", {"numbers": [6, 2, 8, 6]}, "(8 - 6 + 2)*6", True),
+    ("puzzle24", {"numbers": [6, 2, 8, 6]}, "(8-6+2)/(1/6)", False),
+    ("puzzle24", {"numbers": [7, 7, 2, 1]}, "7*7/2*1", False),  # 24.5
+    ("puzzle24", {"numbers": [3, 3, 8, 8]}, "8/(3 - 8/3)", True),
+    ("puzzle24", {"numbers": [2, 3, 4, 1]}, "-(-4*3*2) / 1", True),
+    ("puzzle24", {"numbers": [4, 4, 1, 1]}, "(4 + 1 - 1)!", False),
+    ("countdown", {"numbers": [2, 3, 4], "target": 14}, "2*(4 + 3)", True),
+    ("countdown", {"numbers": [2, 3, 4], "target": 14}, "2*4*3 - 10", False),
+    ("countdown", {"numbers": [3, 99, 100], "target": 33}, "99/3 + 100*0", False),
+    ("countdown", {"numbers": [1, 1000, 500], "target": 500}, "500 + 1/1000", False),  # near is not there
+    ("countdown", {"numbers": [2, 3, 4], "target": 81}, "3**4 + 2 - 2", False),
+    ("sokoban", {"gamestr": SOKOBAN}, "RR", True),
+    ("sokoban", {"gamestr": SOKOBAN}, "LRRR", True),
+    ("sokoban", {"gamestr": SOKOBAN}, "URDRR", False),  # into the walls
+    ("sokoban", {"gamestr": SOKOBAN}, "R, then R", False),
+    ("time_intervals", {"task_type": "date"}, "67 days", True),
+    ("time_intervals", {"task_type": "date"}, "67", True),
+    ("time_intervals", {"task_type": "date"}, "67 days, 01:04:00", False),
+    ("time_intervals", {"task_type": "date"}, "67 hours", False),
+  ],
+)
+def test_what_the_entry_fixes_is_looked_at(dataset, metadata, answer, right):
+  gold = "67 days" if dataset == "time_intervals" else "1"
+  assert judge(dataset, gold, f"<answer>{answer}</answer>", **metadata).correct == right
+
+
+@pytest.mark.parametrize("answer", ["9**9**9**9", "(9**9999)**9999", "9**(9**9)", "99999!", "(3!)!!"])
+def test_a_number_too_long_is_not_computed(answer):
+  assert judge("polynomial_multiplication", "x", answer).error == "unparsable"
+
+
+def test_a_scorer_prints_nothing(capfd):
+  metadata = {"num_disks": 1, "num_pegs": 3, "start_peg": 1, "target_peg": 3, "solution_length": 1}
+  assert judge("tower_of_hanoi", "x", "Move disk 1 from Peg 4 to Peg 2", **metadata).error == "wrong"
+  assert judge("tower_of_hanoi", "x", "Move disk 1 from Peg 1 to Peg 3", **metadata).correct
+  assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+  ("dataset", "gold", "answer"),
+  [
+    ("basic_arithmetic", "-61", "\\boxed{-61}"),
+    ("basic_arithmetic", "-61", "$-61$"),
+    ("basic_arithmetic", "-61", "**-61**"),
+    ("basic_arithmetic", "-61", "The answer is -61."),
+    ("basic_arithmetic", "-61", "The final answer is: $\\boxed{-61}$."),
+    ("basic_arithmetic", "-61", "-61."),
+    ("countdown", "x", "2*(4 + 3) = 14"),
+    ("countdown", "x", "\\boxed{2*(4 + 3)}"),
+    ("word_sequence_reversal", "b, a", "b,a"),
+  ],
+)
+def test_the_standard_policy_takes_the_dress_off(dataset, gold, answer):
+  metadata = {"numbers": [2, 3, 4], "target": 14} if dataset == "countdown" else {}
+  asked = [problem(dataset, gold, **metadata)]
+  standard = make_verify(policy="standard")
+  assert standard(asked, [f"<answer>{answer}</answer>"])[0].correct
+  assert not verify(asked, [f"<answer>{answer}</answer>"])[0].correct
+  wrong = answer.replace("61", "62").replace("3", "2").replace("b", "c")
+  assert not standard(asked, [f"<answer>{wrong}</answer>"])[0].correct
+
+
+def swaps(name: str, size: int, seed: int):
+  """(entry, another entry's answer) of a dataset, where the answers differ."""
+  import reasoning_gym
+
+  entries = list(reasoning_gym.create_dataset(name, seed=seed, size=size))
+  for entry in entries:
+    for other in entries:
+      if other["answer"] is not None and str(other["answer"]) != str(entry["answer"]):
+        yield entry, str(other["answer"])
+
+
+# Puzzles with several answers, whose scorer tries the one it is given.
+SEVERAL = (
+  "n_queens",
+  "quantum_lock",
+  "jugs",
+  "rubiks_cube",
+  "rush_hour",
+  "sokoban",
+  "mini_sudoku",
+  "modulo_grid",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_answer_to_another_entry_does_not_pay(name):
+  paid = []
+  for entry, answer in swaps(name, 3, 5):
+    asked = Problem("p", "", "", "gym", {"dataset": name, "entry": entry})
+    if verify([asked], [f"<answer>{answer}</answer>"])[0].correct:
+      paid.append((entry["question"], entry["answer"], answer))
+  assert not paid or name in SEVERAL, paid
 
 
 @pytest.mark.parametrize("answer", ["nan", "nan+nanj", "NaN", "inf", "-infinity"])

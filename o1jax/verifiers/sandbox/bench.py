@@ -1,7 +1,8 @@
 """The trusted side: keeps a zygote, and forks a tester for each item, so that no test sees what another left behind.
 
-    {"alternatives", "entry_point", "helpers", "tests", "check", "names", "modules", "scripts", "limits"}
-      -> {"error"} | {"broken_tests"} | {"broken_sandbox"}
+    {"candidates": [{"alternatives", "sealed"}], "wanted", "solution", "entry_point", "helpers", "tests", "check",
+     "names", "modules", "scripts", "tokens", "limits"}
+      -> {"error", "taken"} | {"broken_tests"} | {"broken_sandbox"}
 
 Ends when the caller's end of the socket closes, at once; the kernel ends everything below with it.
 """
@@ -148,7 +149,7 @@ def _judged(order: dict[str, Any], zygote: socket.socket, caller: int) -> dict[s
     return verdict
   busy = used.ru_utime + used.ru_stime >= NEARLY * order["limits"]["cpu_seconds"]
   late = said not in ready or os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and busy
-  return {"error": "timeout" if late else "crashed"}
+  return {"error": "timeout" if late else "crashed", "taken": 0}
 
 
 def _be_tester(order: dict[str, Any], zygote: socket.socket, say: int) -> NoReturn:
@@ -159,7 +160,7 @@ def _be_tester(order: dict[str, Any], zygote: socket.socket, say: int) -> NoRetu
     kernel.limit(resource.RLIMIT_CORE, 0)
     kernel.forbid_dumps()  # a program that core_pattern names gets a core whatever its limit
     try:
-      said = {"error": judge(order, zygote)}
+      said = judge(order, zygote)
     except BrokenTests as error:
       said = {"broken_tests": str(error)}
     except BrokenSandbox as error:

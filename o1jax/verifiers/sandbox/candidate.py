@@ -1,6 +1,6 @@
 """What runs in a candidate's process, once it is locked down: the candidate's program, and nothing that judges it.
 
-    {"alternatives", "entry_point", "script"} -> {"state": "ready" | "unparsable"}
+    {"candidates", "wanted", "solution", "script"} -> {"state": "ready" | "unparsable", "taken"}
     script:     the program runs as __main__ over its standard input and output, and the process ends with it
     otherwise:  the program is loaded -> {"state": "loaded" | "failed"}, then {"call"} -> {"value" | "raise" | ...}
 
@@ -14,6 +14,7 @@ import gc
 import io
 import os
 import random
+import re
 import symtable
 import sys
 import threading
@@ -21,19 +22,14 @@ import types
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from o1jax.verifiers.sandbox import frames
-from o1jax.verifiers.sandbox.literals import Decoder, Encoder, Uncrossable, derived, unchanged
+from o1jax.verifiers.sandbox import devices, frames
+from o1jax.verifiers.sandbox.served import MODULE, Served, told
 
 REQUESTS, REPLIES = 3, 4  # file descriptors
-MODULE = "solution"  # the program's __name__, where it is no script
 FILE = "<program>"  # the program's name in its own tracebacks
 _NO_PROGRAM = (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError)
-_NOT_TOLD = (
-  "AssertionError",
-  "BaseExceptionGroup",
-  "ExceptionGroup",
-)  # an exception by its next base instead
-_MAX_TEXT = 300  # characters of an exception's text
+_RETURNS = re.compile(r"\b(?:return|yield|raise)\b")
+_ACTS = re.compile(r"\w\s*\(|\bimport\b")
 
 
 def run(message_bytes: int) -> NoReturn:
@@ -43,30 +39,43 @@ def run(message_bytes: int) -> NoReturn:
   order = frames.read(REQUESTS)
   if order is None:
     os._exit(0)
-  codes = _compiled(order["alternatives"], order["entry_point"])
-  frames.write(REPLIES, {"state": "ready" if codes else "unparsable"})
+  codes, taken = _chosen(order)
+  frames.write(REPLIES, {"state": "ready" if codes else "unparsable", "taken": taken})
   if not codes:
     os._exit(0)
+  builtins.open = io.open = devices.opening(io.open)
   if order["script"]:
     _run_script(codes)
   module = types.ModuleType(MODULE)
   sys.modules["__main__"] = sys.modules[MODULE] = module
-  _serve(codes, module, message_bytes)
+  _serve(codes, module, order, message_bytes)
 
 
-def _compiled(alternatives: Sequence[Sequence[str]], entry_point: str | None) -> list[types.CodeType]:
-  """Code objects of the sources to run one after the other; none where no alternative compiles.
+def _chosen(order: dict[str, Any]) -> tuple[list[types.CodeType], int]:
+  """Code objects of the sources to run one after the other, and of which candidate; no code where none compiles.
 
-  The first alternative is taken where it defines the entry point; then any later one that compiles; then the first.
+  First comes what defines one of the wanted names, then a body that returns, then another, then what compiles
+  otherwise; of equals the first. What stands behind a sealed candidate that does not compile does not count.
   """
-  first, *later = alternatives
-  whole = _compile_all(first)
-  if whole and (not later or entry_point is None or _binds(first[-1], entry_point)):
-    return whole
-  for sources in later:
-    if codes := _compile_all(sources):
-      return codes
-  return whole
+  best: tuple[int, list[types.CodeType], int] = (9, [], 0)
+  for place, candidate in enumerate(order["candidates"]):
+    whole, *bodies = candidate["alternatives"]
+    ranked = [(codes, _rank(whole[-1], order)) for codes in [_compile_all(whole)] if codes]
+    if not ranked or ranked[0][1] != 0:
+      codes = next(filter(None, map(_compile_all, bodies)), None)
+      ranked += [(codes, 1 if _RETURNS.search(whole[-1]) else 2)] if codes else []
+    for codes, rank in ranked:
+      best = min(best, (rank, codes, place), key=lambda found: found[0])
+    if best[0] == 0 or candidate["sealed"] and not ranked:
+      break
+  return best[1], best[2]
+
+
+def _rank(source: str, order: dict[str, Any]) -> int:
+  """0 where a source that compiles is what is asked for by all that shows; a script calls or imports something."""
+  if order["script"]:
+    return 0 if _ACTS.search(source) else 3
+  return 0 if not order["wanted"] or any(_binds(source, name) for name in order["wanted"]) else 3
 
 
 def _compile_all(sources: Sequence[str]) -> list[types.CodeType]:
@@ -130,67 +139,29 @@ def _flush(file: Any) -> None:
     file.flush()
 
 
-def _serve(codes: Sequence[types.CodeType], module: types.ModuleType, message_bytes: int) -> NoReturn:
-  """Loads the program and answers calls.
+def _serve(
+  codes: Sequence[types.CodeType], module: types.ModuleType, order: dict[str, Any], most: int
+) -> NoReturn:
+  """Loads the program and answers calls, in messages of at most `most` bytes.
 
   Whatever else is raised ends the process: what is no Exception, as it would end a program, and an answer too long.
   """
   namespace, read, write, leave = module.__dict__, frames.read, frames.write, os._exit
   try:
-    for code in codes:
+    for code in codes[:-1]:
       exec(code, namespace)
+    begun = dict(namespace)
+    exec(codes[-1], namespace)
   except Exception as error:
-    write(REPLIES, {"state": "failed", **_told(error)})
+    write(REPLIES, {"state": "failed", **told(error)})
     leave(1)
+  for name in order[
+    "wanted"
+  ]:  # a function that the prompt begins gives way to a method of the program's class
+    if hasattr(namespace.get(order["solution"]), name) and namespace.get(name) is begun.get(name):
+      namespace.pop(name, None)
+  served = Served(namespace, order["solution"])
   write(REPLIES, {"state": "loaded"})
   while (call := read(REQUESTS)) is not None:
-    write(REPLIES, _answer(namespace, call), message_bytes)
+    write(REPLIES, served.answer(call), most)
   leave(0)
-
-
-def _answer(namespace: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
-  """The reply to one call: what came of it, and the call's containers as they are now."""
-  decoder = Decoder(call["heap"])
-  arguments = decoder.values(call["args"])
-  named = dict(zip(call["kwargs"], decoder.values(call["kwargs"].values())))
-  try:
-    value = _function(namespace, call["call"])(*arguments, **named)
-  except Exception as error:
-    outcome = _told(error)
-    value = None
-  else:
-    outcome = {}
-  try:
-    encoder = Encoder(derived, decoder.objects, call["heap"])
-    if not outcome:
-      outcome = {"value": encoder.cell(value)}
-    return {"id": call["id"], "heap": encoder.heap, **outcome}
-  except (Uncrossable, RecursionError) as error:
-    return {"id": call["id"], "heap": unchanged(call["heap"]), "uncrossable": str(error)}
-
-
-def _function(namespace: dict[str, Any], name: str | None) -> Any:
-  """What a call names: the last function that the program defines where it names none."""
-  if name is None:
-    own = [
-      kept
-      for kept in namespace.values()
-      if isinstance(kept, types.FunctionType) and kept.__module__ == MODULE
-    ]
-    if not own:
-      raise NameError("no function is defined")
-    return own[-1]
-  if name not in namespace:
-    raise NameError(f"name {name!r} is not defined")
-  return namespace[name]
-
-
-def _told(error: Exception) -> dict[str, Any]:
-  """An exception as the tester hears of it: its nearest builtin class, and its text."""
-  names = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
-  name = next(name for name in names if name not in _NOT_TOLD and hasattr(builtins, name))
-  try:
-    text = str(error)[:_MAX_TEXT]
-  except Exception:
-    text = ""
-  return {"raise": name, "text": text}

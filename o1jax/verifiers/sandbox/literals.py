@@ -2,9 +2,10 @@
 
     values -> Encoder -> cells and a heap (plain JSON) -> Decoder -> the same values
 
-None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset. A cell is a JSON scalar, or a list
+None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset, and the types in `shapes`. A cell is a JSON scalar, or a list
 that says what no scalar can: [n] points into the heap, ["i", hex] is a long int, ["b", hex] bytes, ["c", re, im] a
-complex, ["u", hex] a str with lone surrogates. The heap holds containers as [kind, [cell, ...]], so that one object
+complex, ["u", hex] a str with lone surrogates, ["r", address] an object that stays with the program, with its class's
+name where it comes from there, and ["v", address, name, cell] one with the literal that it derives from. The heap holds containers as [kind, [cell, ...]], so that one object
 in two places stays one object, a list may hold itself, and no reader recurses, however deep values nest.
 
 Whoever answers a call sends the heap it was called with back, with what has changed in it, in front of the containers
@@ -18,6 +19,8 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from o1jax.verifiers.sandbox.shapes import MADE, SHAPES, Shape
+
 MAX_DEPTH = 200  # containers within one another
 _SMALL = 1 << 53  # ints below travel as JSON numbers
 _KEPT = "k"  # a container of the call that has not changed: the caller has it
@@ -30,12 +33,20 @@ class Uncrossable(ValueError):
 class Encoder:
   """Turns values into cells, and their containers into entries of `heap`.
 
-  `base` says as which literal type an object of another type crosses. `Encoder(base, objects, heap)` answers a call:
-  its heap begins with the call's containers, decoded from `heap`.
+  `base` says as which literal type an object of another type crosses; `far` says where one that crosses as none is
+  found, as the rest of its cell, or raises Uncrossable. `Encoder(base, objects, heap)` answers a call: its heap begins
+  with the call's containers, decoded from `heap`.
   """
 
-  def __init__(self, base: Callable[[type], type], objects: Sequence[Any] = (), heap: Sequence[Any] = ()):
+  def __init__(
+    self,
+    base: Callable[[type], type],
+    objects: Sequence[Any] = (),
+    heap: Sequence[Any] = (),
+    far: Callable[[Any], list[Any]] | None = None,
+  ):
     self._base = base
+    self._far = far
     self.objects = list(objects)  # what each entry was made of; holds it, so that its id stays its own
     self.heap = unchanged(heap)
     self._place = {id(value): place for place, value in enumerate(objects)}
@@ -52,8 +63,37 @@ class Encoder:
       return _SCALARS[kind](value)
     if kind in _LETTERS:
       return [self._container(value, kind, depth)]
-    base = self._base(kind)
-    return _SCALARS[base](_PLAIN[base](value)) if base in _PLAIN else [self._container(value, base, depth)]
+    shape = SHAPES.get(kind)
+    if shape is not None and (shape.passed or self._base is derived):
+      try:
+        return [self._shaped(value, shape, list(shape.parts(value)), depth)]
+      except Uncrossable:
+        raise
+      except ValueError:
+        pass
+    return self._other(value, kind, depth)
+
+  def _other(self, value: Any, kind: type, depth: int) -> Any:
+    """The cell of what is neither a literal nor of a shape."""
+    try:
+      base = self._base(kind)
+    except Uncrossable:
+      if self._far is None:
+        raise
+      return ["r", *self._far(value)]
+    own = self._far is not None and _has_own(value, kind, base)
+    if own and base in _CHANGEABLE:
+      return ["r", *self._far(value)]
+    cell = _SCALARS[base](_PLAIN[base](value)) if base in _PLAIN else [self._container(value, base, depth)]
+    return ["v", *self._far(value), cell] if own else cell
+
+  def _shaped(self, value: Any, shape: Shape, parts: list[Any], depth: int) -> int:
+    if id(value) in self._place:
+      return self._place[id(value)]
+    if depth >= MAX_DEPTH:
+      raise Uncrossable(f"containers more than {MAX_DEPTH} deep")
+    self._keep(value, [shape.letter, [self.cell(part, depth + 1) for part in parts]])
+    return len(self.heap) - 1
 
   def _container(self, value: Any, base: type, depth: int) -> int:
     """Its place in the heap: before its content where that may point back to it, else behind."""
@@ -82,10 +122,12 @@ class Encoder:
 class Decoder:
   """Reads a heap. `known` are the objects of the call that it answers, which are updated in place.
 
-  Raises ValueError where the heap is not of this format.
+  `far(*rest of its cell)` gives what stands for an object that stays, or is one. Raises ValueError where the heap is not
+  of this format.
   """
 
-  def __init__(self, heap: Any, known: Sequence[Any] = ()):
+  def __init__(self, heap: Any, known: Sequence[Any] = (), far: Callable[..., Any] | None = None):
+    self._far = far
     if type(heap) is not list or len(heap) < len(known):
       raise ValueError("no heap")
     self.objects: list[Any] = []
@@ -104,6 +146,10 @@ class Decoder:
       return _scalar(cell)
     if len(cell) == 1 and type(cell[0]) is int and 0 <= cell[0] < len(self.objects):
       return self.objects[cell[0]]
+    if self._far is not None and 2 <= len(cell) <= 3 and cell[0] == "r":
+      return self._far(*cell[1:])
+    if self._far is not None and len(cell) == 4 and cell[0] == "v":
+      return self._far(*cell[1:3], self.value(cell[3]))
     if len(cell) > 1 and type(cell[0]) is str and cell[0] in _TAGS:
       return _TAGS[cell[0]](cell[1:])
     raise ValueError("no cell")
@@ -122,6 +168,8 @@ class Decoder:
       return _EMPTY[letter]()
     if letter in _WHOLE:
       return _hashed(_WHOLE[letter], self.values(cells))
+    if letter in MADE:
+      return _made(MADE[letter], self.values(cells))
     raise ValueError("no container")
 
 
@@ -150,6 +198,14 @@ def _hashed(make: Callable[[Any], Any], parts: Any) -> Any:
     raise ValueError(str(error)) from None
 
 
+def _made(make: Callable[[list[Any]], Any], parts: list[Any]) -> Any:
+  """What a shape makes of its parts; whatever goes wrong is a deviation from the format."""
+  try:
+    return make(parts)
+  except Exception as error:
+    raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
 def _fill_list(found: list, values: list[Any]) -> None:
   found[:] = values
 
@@ -175,6 +231,14 @@ def derived(kind: type) -> type:
     if base in _LETTERS or base in _PLAIN:
       return base
   raise Uncrossable(f"a value of type {kind.__name__}")
+
+
+def _has_own(value: Any, kind: type, base: type) -> bool:
+  """Whether an object has attributes beyond those of the literal type that it derives from."""
+  above = kind.__mro__[: kind.__mro__.index(base)]
+  return bool(getattr(value, "__dict__", None)) or any(
+    not name.startswith("__") for each in above for name in vars(each)
+  )
 
 
 def _items(value: dict) -> Iterable[tuple[Any, Any]]:
@@ -228,6 +292,14 @@ _PLAIN: dict[type, Callable[[Any], Any]] = {  # a subclass's instance as its bas
   complex: complex.__complex__,
   str: str.__str__,
   bytes: bytes.__bytes__,
+}
+COPIES: dict[type, Callable[[Any], Any]] = {  # the literal that an object derives from, whatever it overrides
+  **_PLAIN,
+  list: list.copy,
+  tuple: lambda value: tuple(tuple.__iter__(value)),
+  dict: lambda value: dict(_items(value)),
+  set: lambda value: set(set.__iter__(value)),
+  frozenset: lambda value: frozenset(frozenset.__iter__(value)),
 }
 _LETTERS: dict[type, str] = {list: "l", tuple: "t", dict: "d", set: "s", frozenset: "f"}
 _CHANGEABLE = (list, dict, set)

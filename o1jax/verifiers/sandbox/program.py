@@ -7,6 +7,8 @@ How a program that cannot go on is judged:
     no program: it does not compile             unparsable
     dead, out of memory, does not load, prints or answers too much, speaks no valid message    crashed
 
+    asked what cannot be told of an object that stays with it (`remote`), or answers what nests too deep    policy
+
 Nothing that the program says is believed beyond the value or the exception that it stands for.
 """
 
@@ -19,6 +21,8 @@ from typing import Any
 
 from o1jax.verifiers.sandbox import frames
 from o1jax.verifiers.sandbox.literals import Decoder, Encoder, Uncrossable, exact
+from o1jax.verifiers.sandbox.remote import Remote, address_of, awaited, carried
+from o1jax.verifiers.sandbox.shapes import COROUTINE
 
 # What a program may have raised; an AssertionError would look like a failed test.
 _EXCEPTIONS: dict[str, type[Exception]] = {
@@ -40,30 +44,35 @@ class BrokenSandbox(BaseException):
   """The sandbox itself failed, and has to be started anew."""
 
 
-class NoLiteral:
-  """Stands for an answer that cannot cross. The item is lost; the test goes on, for it may show that it needs objects.
+class _Raised:
+  """An exception that a program told of, which is no value of its."""
 
-  It does where it passes one on, or looks into it: then no program can be put to this test.
-  """
+  def __init__(self, error: Exception):
+    self.error = error
 
-  def __init__(self, program: "Program"):
-    self.__dict__["_program"] = program
 
-  def __getattr__(self, name: str) -> Any:
-    raise self.__dict__["_program"].end("policy")
+def _address(value: Any) -> list[Any]:
+  address = address_of(value)
+  if address is None:
+    raise Uncrossable(f"a value of type {type(value).__name__}")
+  return address
 
 
 class Program:
   """One process with a program. `error`, once set, stays, so that a test that swallows `Ended` changes nothing.
 
-  `calls` counts those that the tests have made; `answered_no_literal` says whether any answer could not cross.
+  `calls` counts those that the tests have made, `objects` holds what stands for objects that stay with the program, and
+  `raised` is the last exception that it told of. `taken` is the candidate that it loaded.
 
   `limits` are those of `service.Limits` as a dict, with what is left of CPU and elapsed time.
   """
 
   def __init__(self, zygote: socket.socket, limits: dict[str, Any], stdin: int, stdout: int):
     self.error: str | None = None
-    self.answered_no_literal = False
+    self.objects: dict[Any, Remote] = {}
+    self.ahead: dict[Any, tuple[list[Any], int]] = {}
+    self.raised: Exception | None = None
+    self.taken = 0
     self._limits = limits
     self.calls = 0
     self._status: dict[str, Any] | None = None
@@ -81,51 +90,66 @@ class Program:
     for descriptor in given:
       os.close(descriptor)
 
-  def load(self, alternatives: list[list[str]], entry_point: str | None, script: bool) -> None:
+  def load(self, order: dict[str, Any], script: bool) -> None:
     """Sends the program, and waits until it is loaded, or compiled where it is a script. Raises Ended."""
-    self._send({"alternatives": alternatives, "entry_point": entry_point, "script": script})
+    self._send({**{key: order[key] for key in ("candidates", "wanted", "solution")}, "script": script})
     reply = self._receive(_MAX_SETUP)
     if reply.get("state") == "setup":
       raise BrokenSandbox(reply["why"])
     if reply.get("state") != "ready":
       raise self.end("unparsable")
+    self.taken = reply["taken"]  # nothing of the program has run yet
     if not script and self._receive(_MAX_SETUP).get("state") != "loaded":
       raise self.end("crashed")
 
-  def call(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What the program's function gives, or raises, as literals; lists, dicts and sets of the arguments are updated."""
+  def ask(self, op: str, on: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    """What an operation on an object of the program's gives, or raises.
+
+    `on` is its number, the name of a global, or None for the last function. Lists, dicts and sets of the arguments are
+    updated.
+    """
     if self.error is not None:
       raise Ended
     self.calls += 1
-    encoder = Encoder(exact)
+    encoder = Encoder(exact, far=_address)
     try:
       cells = [encoder.cell(value) for value in args]
-      named = {key: encoder.cell(value) for key, value in kwargs.items()}
+      named = {key: encoder.cell(value) for key, value in (kwargs or {}).items()}
     except Uncrossable:
       raise self.end("policy") from None
     number = self.calls
-    self._send({"id": number, "call": name, "args": cells, "kwargs": named, "heap": encoder.heap})
+    call = {"id": number, "op": op, "on": on, "args": cells, "kwargs": named, "heap": encoder.heap}
+    self._send(call)
     reply = self._receive(self._limits["message_bytes"])
     try:
       if reply.get("id") != number:
         raise ValueError("an answer to another call")
-      answer = self._answer(reply, Decoder(reply.get("heap"), encoder.objects))
+      answer = self._answer(reply, Decoder(reply.get("heap"), encoder.objects, far=self._far))
     except ValueError:
       raise self.end("crashed") from None
-    if isinstance(answer, Exception):
-      raise answer
+    if type(answer) is _Raised:
+      self.raised = answer.error
+      raise answer.error
     return answer
 
   def _answer(self, reply: dict[str, Any], decoder: Decoder) -> Any:
     """The value of an answer, or the exception that it tells of. Raises ValueError where it is not well formed."""
     if "raise" in reply:
-      return self._exception(reply["raise"], reply.get("text"))
+      return _Raised(self._exception(reply["raise"], reply.get("text")))
     if "uncrossable" in reply:
-      self.answered_no_literal = True
-      return NoLiteral(self)
+      raise self.end("policy")
     if "value" not in reply:
       raise ValueError("no answer")
     return decoder.value(reply["value"])
+
+  def _far(self, address: Any, kind: Any = "", *value: Any) -> Any:
+    """What stands for an object that stays with the program. Raises ValueError where it is not told of as one."""
+    if type(address) is not int or type(kind) is not str:
+      raise ValueError("no object")
+    far = self.objects.setdefault(address, Remote(self, address, kind))
+    if value:
+      return carried(value[0], far)
+    return awaited(far) if kind == COROUTINE else far
 
   def _exception(self, name: Any, text: Any) -> Exception:
     if type(name) is not str or name not in _EXCEPTIONS or type(text) is not str:

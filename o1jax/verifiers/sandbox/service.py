@@ -32,7 +32,7 @@ def f(x):
 """
 _FORBIDDEN = "import os\nos.fork()\n"
 _CHECKED = {
-  **{"entry_point": "f", "helpers": [], "scripts": None},
+  **{"entry_point": "f", "wanted": ["f"], "solution": None, "helpers": [], "scripts": None},
   **{"tests": "assert f(1) == 2", "check": False, "names": ["f"], "modules": []},
 }
 
@@ -153,10 +153,9 @@ class Bench:
   def _check(self, filtered: bool) -> None:
     """Sees an honest program pass, and a forbidden one be stopped where system calls are filtered."""
     for program, error in [(_HONEST, None), (_FORBIDDEN, "policy")][: 2 if filtered else 1]:
-      answer = self._exchange(
-        {**_CHECKED, "alternatives": [[program]], "limits": dataclasses.asdict(Limits())}
-      )
-      if answer != {"error": error}:
+      candidate = {"alternatives": [[program]], "sealed": False}
+      answer = self._exchange({**_CHECKED, "candidates": [candidate], "limits": dataclasses.asdict(Limits())})
+      if answer != {"error": error, "taken": 0}:
         self._close()
         raise SandboxError(
           f"the code sandbox does not work here: {answer} of a program that should give {error}"
@@ -195,7 +194,7 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def judge(order: dict[str, Any], limits: Limits, allow_unsandboxed_code: bool) -> dict[str, Any]:
-  """{"error": ...} or {"broken_tests": why} of one order (see `bench`). Raises SandboxError."""
+  """{"error": ..., "taken": ...} or {"broken_tests": why} of one order (see `bench`). Raises SandboxError."""
   if sys.platform != "linux":
     raise SandboxError("the code sandbox needs Linux")
   asked = {**order, "limits": dataclasses.asdict(limits)}

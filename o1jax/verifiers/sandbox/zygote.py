@@ -1,7 +1,8 @@
 """The process that candidates' programs are forked from: isolated once, and copied for each program.
 
 A fresh interpreter, started by the tester's bench before it has seen any test, moves into namespaces of its own and
-becomes process 1 of one, under a root of its own that holds Python's standard library read-only and nothing else.
+becomes process 1 of one, under a root of its own that holds Python's standard library and the machine's time zones
+read-only and nothing else.
 Then, for each program:
 
     order + descriptors -> fork -> lock down -> the program -> {"signal", "code", "cpu", "late"}
@@ -31,6 +32,7 @@ import signal
 import site
 import socket
 import sys
+import sysconfig
 import tempfile
 from typing import Any, NamedTuple, NoReturn
 
@@ -185,7 +187,8 @@ def _become_first(link: socket.socket) -> None:
 
 def _isolate(separate: bool, missing: dict[str, str]) -> Isolation:
   """Sets up all that programs have in common; what fails goes into `missing` by name, with the reason."""
-  readable = [folder for folder in sys.path if os.path.isdir(folder)]
+  zones = (sysconfig.get_config_var("TZPATH") or "").split(os.pathsep)  # where zoneinfo looks
+  readable = [folder for folder in (*sys.path, *zones) if os.path.isdir(folder)]
   home = None
   if "namespaces" not in missing:
     try:

@@ -1,0 +1,161 @@
+"""Where in a completion its program stands: fenced blocks, and what graders and prompts make of them.
+
+    completion -> end tokens and thoughts off -> candidates, the likeliest first
+
+Which candidate counts is decided in the sandbox, where they are compiled (`sandbox.candidate`). Standard library alone.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
+
+from o1jax.verifiers.completion import Policy, in_thoughts, without_end_tokens, without_thoughts
+
+Which = Literal["last", "first"]  # of the code blocks
+
+MOST = 16  # candidates
+_PYTHON = ("python", "py", "python3")
+_MARKDOWN = ("markdown", "md")
+# Possessive: what has been matched is never given back, else a long line that is no fence takes quadratic time.
+_FENCE = re.compile(r"([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+([^`\s]*+)[^`]*+")
+_INDENT = 3  # of a fence, at most; a ```python line may stand deeper, as in a list
+_DEEPEST = 12
+_DONE = re.compile(
+  r"\s*\[DONE\]\s*\Z"
+)  # MBPP's own mark of the end (Austin et al. 2021), [BEGIN] that of the start
+_QUOTED = re.compile(r"^> ?", re.MULTILINE)
+_IN_A_LINE = re.compile(r"(?<=[^\n`])(```(?:python|py|python3)[ \t]*\n)")
+# Where the completion of a function ends that goes on with something else (Chen et al. 2021), and mid-text end tokens.
+_STOPS = re.compile(r"\n(?=class|def|#|if|print|@)")
+_END_TOKENS = re.compile(
+  r"<\|(?:endoftext|im_end|eot_id|end_of_text|return|end|eom_id|EOT)\|>|<end_of_turn>|</s>"
+)
+
+
+class Candidate(NamedTuple):
+  """A text that may be the program."""
+
+  code: str
+  sealed: bool  # it defines what is asked for, or says that it is Python: if it does not compile, no later one counts
+
+
+class Block(NamedTuple):
+  """A fenced block."""
+
+  language: str  # in small letters; "" where none is given
+  code: str
+
+
+def answer_text(completion: str, policy: Policy) -> str:
+  """A completion without its end tokens and thoughts; nothing where it was cut off in these.
+
+  Under `standard` all ends with the first end token, wherever it stands.
+  """
+  text = without_end_tokens(completion)
+  if in_thoughts(text):
+    return ""
+  text = without_thoughts(text)
+  if policy == "standard":
+    text = _END_TOKENS.split(text, maxsplit=1)[0]
+  return _DONE.sub("", text).removeprefix("[BEGIN]\n")
+
+
+def extract(text: str, block: Which = "last") -> str:
+  """The code of a completion: its last (or first) ```python block, else its last (first) block, else all of it.
+
+  A block that nothing closes reaches to the end. The indent of a fence is taken off its lines.
+  """
+  ordered = _ordered(_blocks(text), block)
+  return ordered[0].code if ordered else text
+
+
+def candidates(text: str, names: Iterable[str], block: Which, policy: Policy) -> list[Candidate]:
+  """What of an answer's text may be its program, each once; `names` are those that a program is to define."""
+  asked = "|".join(map(re.escape, names))
+  defines = re.compile(rf"\b(?:def|class)\s+(?:{asked})\b|^(?:{asked})\s*=", re.MULTILINE) if asked else None
+  found: dict[str, bool] = {}
+  blocks = _blocks(text)
+  whole = _widest(text)
+  for language, code in _ordered(blocks, block):
+    if code and whole != code and whole.startswith(code):
+      found.setdefault(
+        whole, False
+      )  # a fence at the margin of a docstring ends a block for Markdown, not for Python
+    if "\xa0" in code:
+      found.setdefault(code.replace("\xa0", " "), False)
+    says = language in _PYTHON if defines is None else defines.search(code) is not None
+    found.setdefault(code, says and language not in _MARKDOWN)
+  for code in _other_readings(text, blocks, block, policy):
+    found.setdefault(code, False)
+    found.setdefault(code.replace("\xa0", " "), False)
+  return [Candidate(code, sealed) for code, sealed in found.items() if code.strip()][:MOST]
+
+
+def _other_readings(text: str, blocks: list[Block], block: Which, policy: Policy) -> Iterator[str]:
+  yield _before_a_closing_fence(text)
+  yield from _codes(*(code for language, code in blocks if language in _MARKDOWN), block=block)
+  yield text
+  yield from _codes(_QUOTED.sub("", text), _IN_A_LINE.sub(r"\n\1", text), block=block)
+  yield text[text.find("<code>\n") + len("<code>\n") : text.rfind("</code>")] if "<code>\n" in text else ""
+  if policy == "standard":
+    yield _STOPS.split(text, maxsplit=1)[0]
+
+
+def _codes(*texts: str, block: Which) -> Iterator[str]:
+  for text in texts:
+    yield from (code for _, code in _ordered(_blocks(text), block))
+
+
+def _blocks(text: str) -> list[Block]:
+  found: list[Block] = []
+  lines: list[str] = []
+  fence = language = ""
+  indent = 0
+  for line in text.splitlines(keepends=True):
+    mark = _FENCE.fullmatch(line.rstrip())
+    if not fence and mark is not None and _opens(mark):
+      indent, fence, language, lines = len(mark[1]), mark[2], mark[3].lower(), []
+    elif fence and mark is not None and _closes(mark, fence, indent, line):
+      found.append(Block(language, "".join(lines)))
+      fence = ""
+    elif fence:
+      lines.append(_outdented(line, indent))
+  if fence:
+    found.append(Block(language, "".join(lines)))
+  return found
+
+
+def _opens(mark: re.Match[str]) -> bool:
+  return len(mark[1]) <= (_DEEPEST if mark[3].lower() in _PYTHON else _INDENT)
+
+
+def _closes(mark: re.Match[str], fence: str, indent: int, line: str) -> bool:
+  return mark[2].startswith(fence) and line.strip() == mark[2] and len(mark[1]) <= indent + _INDENT
+
+
+def _outdented(line: str, indent: int) -> str:
+  blank = len(line) - len(line.lstrip(" \t"))
+  return line[min(blank, indent) :]
+
+
+def _ordered(blocks: list[Block], block: Which) -> list[Block]:
+  """Python before any other, the last (or first) before the others."""
+  inward = blocks if block == "first" else blocks[::-1]
+  return sorted(inward, key=lambda each: each.language not in _PYTHON)
+
+
+def _widest(text: str) -> str:
+  """What stands between the first fence and the last, whatever fences stand between; "" without two."""
+  lines = text.splitlines(keepends=True)
+  marks = [place for place, line in enumerate(lines) if _FENCE.fullmatch(line.rstrip())]
+  return "".join(lines[marks[0] + 1 : marks[-1]]) if len(marks) > 2 else ""
+
+
+def _before_a_closing_fence(text: str) -> str:
+  """What stands before the first fence, where that may close one that the prompt has opened."""
+  lines = text.splitlines(keepends=True)
+  for place, line in enumerate(lines):
+    mark = _FENCE.fullmatch(line.rstrip())
+    if mark is not None:
+      return "" if mark[3] or len(mark[1]) > _INDENT else "".join(lines[:place])
+  return ""
