@@ -21,9 +21,10 @@ import functools
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.completion import Policy, check_policy
 from o1jax.verifiers.sandbox import service
 from o1jax.verifiers.sandbox.names import left_to_the_program
 from o1jax.verifiers.sandbox.service import Limits
@@ -169,12 +170,17 @@ def _verify(
 
 
 def make_verify(
-  limits: Limits | None = None, allow_unsandboxed_code: bool = False, cpu_seconds: int | None = None
+  limits: Limits | None = None,
+  allow_unsandboxed_code: bool = False,
+  cpu_seconds: int | None = None,
+  policy: Policy = "strict",
+  block: Literal["last", "first"] = "last",
 ) -> Verify:
   """`verify` under other limits: given as a whole, or as CPU seconds an item, with ten times as much elapsed time.
 
   `allow_unsandboxed_code` runs programs even where essential layers are missing. Raises ValueError where both are given.
   """
+  check_policy(policy)
   if limits is not None and cpu_seconds is not None:
     raise ValueError("cpu_seconds and limits both say what an item may use")
   if cpu_seconds is not None:

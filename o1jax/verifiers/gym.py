@@ -28,7 +28,8 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from o1jax.verifiers.base import Problem, Verdict
+from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.completion import Policy, check_policy
 
 with warnings.catch_warnings():
   warnings.simplefilter("ignore", SyntaxWarning)  # in a library of the library
@@ -111,6 +112,12 @@ def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verd
   Raises ValueError where the lengths differ, there is no such dataset, or the entry is none of it.
   """
   return [_verdict(problem, text) for problem, text in zip(problems, completions, strict=True)]
+
+
+def make_verify(policy: Policy = "strict") -> Verify:
+  """The verifier, which is the same under either policy. Raises ValueError where there is no such policy."""
+  check_policy(policy)
+  return verify
 
 
 def _same_text(answer: str, entry: dict[str, Any]) -> float:
