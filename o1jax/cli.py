@@ -10,7 +10,6 @@ runs, so that help and errors come at once.
 import dataclasses
 import difflib
 import errno
-import inspect
 import os
 import shlex
 import signal
@@ -179,12 +178,10 @@ def _report(arguments: list[str]) -> int:
 
 
 def _verify(arguments: list[str]) -> int:
-  from o1jax.verifiers import completion
   from o1jax.verifiers.grade import verify_stream
-  from o1jax.verifiers.jsonl import VerifyOptions
+  from o1jax.verifiers.jsonl import ABOUT, VerifyOptions
 
-  about = f"{inspect.getdoc(VerifyOptions)}\n\n{inspect.getdoc(completion)}"
-  return verify_stream(_parse("o1jax verify", VerifyOptions, arguments, about=about))
+  return verify_stream(_parse("o1jax verify", VerifyOptions, arguments, about=ABOUT))
 
 
 def _sample(arguments: list[str]) -> int:

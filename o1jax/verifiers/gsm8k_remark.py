@@ -50,7 +50,7 @@ _ORDINAL = re.compile(
 _CHANGES = re.compile(
   # other numbers, multipliers
   rf"\b(?:{_COUNTS.replace('|times', '')}|quarter|double|triple|treble|quadruple|\w+fold)\b"
-  r"|\b(?:(?-i:[kKMBTG])|[nxz]|pi|twice|thrice|grand|gross|scores?)(?=\W*$| of\b)|\b[nxz]\b|[α-ω√]"
+  r"|\b(?:(?-i:[kKMBTG])|[inxyz]|pi|twice|thrice|grand|gross|scores?)(?=\W*$| of\b)|\b[nxz]\b|[α-ω√]"
   r"|[十百万萬亿億兆半两二三四五六七八九倍不或非多]|千(?![克米瓦卡])|左右|以上|以下"
   r"|\b(?:binary|hexadecimal|octal|factorial|modulo|remainder|reciprocal|inverted|negated|negative)\b"
   # operations

@@ -9,6 +9,7 @@ beyond a float's range are none. A byte order mark may begin the first.
 
 import dataclasses
 import decimal
+import inspect
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from o1jax.config import ConfigError
+from o1jax.verifiers import completion
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.completion import Policy
 from o1jax.verifiers.pool import Pending
@@ -54,6 +56,8 @@ class VerifyOptions:
   allow_unsandboxed_code: bool = False  # of code: run programs even where the kernel cannot contain them
   progress: bool = False  # show a progress bar on standard error even where that is no terminal
 
+
+ABOUT = f"{inspect.getdoc(VerifyOptions)}\n\n{completion.__doc__}"
 
 # The options that are settings of one verifier, and whose they are; `policy` is one of all.
 SETTINGS = {"reading": "constraints", "extractors": "math", "block": "code", "allow_unsandboxed_code": "code"}
