@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from processes import DEADLINE, below, gone
 
 from o1jax import cli
+from o1jax.verifiers import completion
 from o1jax.verifiers.catalog import CATALOG
 from o1jax.verifiers.jsonl import (
   FIELDS,
@@ -28,6 +30,7 @@ from o1jax.verifiers.jsonl import (
 )
 
 ROOT = pathlib.Path(__file__).parents[1]
+SUMMARY = re.compile(r"[a-z0-9]+, (?:strict|standard): [0-9,]+ graded, |warning: .*unparsable is high")
 COMMAND = [sys.executable, "-m", "o1jax", "verify", "--workers", "2", "--verifier"]
 GOOD = {"id": 1, "answer": "18", "completion": "#### 18"}
 
@@ -39,14 +42,14 @@ def lines(*rows: Any) -> bytes:
 
 
 def run(given: bytes, verifier: str = "gsm8k", *options: str) -> tuple[list[dict], list[str], int]:
-  """(rows of standard output, lines of standard error, exit code)."""
+  """(rows of standard output, lines of standard error but for the summary, exit code)."""
   done = subprocess.run(
     [*COMMAND, verifier, *options], cwd=ROOT, input=given, capture_output=True, timeout=DEADLINE
   )
   assert done.stdout == b"" or done.stdout.endswith(b"\n")
   return (
     [json.loads(line) for line in done.stdout.splitlines()],
-    done.stderr.decode().splitlines(),
+    [line for line in done.stderr.decode().splitlines() if not SUMMARY.match(line)],
     done.returncode,
   )
 
@@ -224,6 +227,39 @@ def test_a_reader_that_goes_away_is_no_fault():
     process.stdin.close()
 
 
+SUITE = ["#### 18", "#### 17", "The answer is 18.", "18", *["\\boxed{18}"] * 16]
+
+
+@pytest.mark.parametrize(
+  ("completions", "options", "told"),
+  [
+    (SUITE[:2], (), ["gsm8k, strict: 2 graded, 50.0% correct, 0.0% unparsable"]),
+    (SUITE, (), ["gsm8k, strict: 20 graded, 85.0% correct, 10.0% unparsable"]),
+    (SUITE[:5], (), ["gsm8k, strict: 5 graded, 40.0% correct, 40.0% unparsable", "warning: 40.0% unparsable is high"]),
+    (SUITE, ("--policy", "standard"), ["gsm8k, standard: 20 graded, 95.0% correct, 0.0% unparsable"]),
+  ],
+)  # fmt: skip
+def test_the_share_that_is_unparsable_is_told_and_a_high_one_named(completions, options, told):
+  given = lines(*({**GOOD, "id": i, "completion": text} for i, text in enumerate(completions)))
+  done = subprocess.run(
+    [*COMMAND, "gsm8k", *options], cwd=ROOT, input=given, capture_output=True, timeout=DEADLINE
+  )
+  shown = done.stderr.decode().splitlines()
+  assert len(shown) == len(told) and all(line.startswith(start) for line, start in zip(shown, told))
+  assert done.returncode == 0
+
+
+def test_help_prints_the_table_of_policies(capsys):
+  with pytest.raises(SystemExit):
+    cli.main(["verify", "--help"])
+  shown = "".join(capsys.readouterr().out.split())
+  assert completion.__doc__ is not None
+  assert all("".join(line.split()) in shown for line in completion.__doc__.splitlines())
+  assert all(
+    re.search(rf"^  {name} +(?:strict|either) ", completion.__doc__, re.MULTILINE) for name in CATALOG
+  )
+
+
 def test_a_progress_bar_where_asked():
   told, errors, code = run(lines(GOOD, b"x"), "gsm8k", "--progress")
   assert (len(told), code) == (1, 2)
@@ -250,6 +286,8 @@ def test_it_starts_without_jax():
     ("--verifier gsm8k --cpu_limit nan", "--cpu_limit: must lie between 0 and 86400"),
     ("--verifier gsm8k --reading loose", "--reading: is an option of constraints; gsm8k does not read it"),
     ("--verifier code --extractors boxed", "--extractors: is an option of math; code does not read it"),
+    ("--verifier math --block first", "--block: is an option of code; math does not read it"),
+    ("--verifier gsm8k --policy lax", "--policy: wants one of strict, standard, has 'lax'"),
     ("--verifier math --extractors", "--extractors: is empty"),
     ("--verifier math --allow_unsandboxed_code", "--allow_unsandboxed_code: is an option of code; math does not read it"),
     ("--verifier math in.jsonl", "in.jsonl: unexpected argument (see o1jax verify --help)"),
@@ -275,6 +313,7 @@ def test_every_verifier_of_the_catalog_has_its_fields():
     ("code", {"tests": [{"input": "1", "output": "2"}], "entry_point": "f", "test_setup": "import math"}),
     ("constraints", {"prompt": "p", "instruction_id_list": ["a:b"], "kwargs": [{"n": None}]}),
     ("gym", {"dataset": "d", "entry": {"answer": "1"}}),
+    ("countdown", {"numbers": [1], "target": 1, "operations": ["+", "/"]}),
   ],
 )
 def test_fields_travel(verifier, fields):
@@ -301,6 +340,7 @@ def test_fields_travel(verifier, fields):
     ("constraints", {"instruction_id_list": ["a"], "kwargs": [{}]}, "'prompt' is missing"),
     ("gym", {"dataset": 1, "entry": {}}, "'dataset' wants"),
     ("math", {"answer": None}, "'answer' wants"),
+    ("countdown", {"numbers": [1], "target": 1, "operations": ["**"]}, "'operations' wants"),
   ],
 )
 def test_a_field_of_the_wrong_kind_is_named(verifier, fields, wrong):

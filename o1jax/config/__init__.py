@@ -32,6 +32,7 @@ from o1jax.config.text_tasks import (
   JudgedConfig,
   MathConfig,
   MbppConfig,
+  PolicyConfig,
   ReasoningGymConfig,
   TextConfig,
 )
@@ -68,6 +69,7 @@ __all__ = [
   "OptimConfig",
   "OverlongConfig",
   "Part",
+  "PolicyConfig",
   "ProxyConfig",
   "RLConfig",
   "ReasoningGymConfig",

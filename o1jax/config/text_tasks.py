@@ -6,7 +6,7 @@ Where a task has them, `path` is a file, a folder or a URL, and `sha256` what a 
 import dataclasses
 import json
 import re
-from typing import Any
+from typing import Any, Literal
 
 from o1jax.config.base import require
 from o1jax.config.judge import JudgeConfig
@@ -74,6 +74,21 @@ class ComparedTaskConfig(TextTaskConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+  """What every task has whose verifier reads a completion by policy."""
+
+  # strict: what stands in doubt is not paid; standard: as the field's common graders read it (o1jax verify --help).
+  policy: Literal["strict", "standard"] = "strict"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProgramConfig(PolicyConfig):
+  """What every task has whose answers are programs."""
+
+  block: Literal["last", "first"] = "last"  # which block of code in a completion is its program
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class VerifiedTaskConfig(ComparedTaskConfig):
   """What every task has whose rows come with a reference that its own verifier must accept."""
 
@@ -88,7 +103,7 @@ class VerifiedTaskConfig(ComparedTaskConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class Gsm8kConfig(VerifiedTaskConfig):
+class Gsm8kConfig(PolicyConfig, VerifiedTaskConfig):
   """Grade-school maths (Cobbe et al. 2021), from the published JSONL files."""
 
   # A folder or URL that holds train.jsonl and test.jsonl, or one .jsonl file.
@@ -107,7 +122,7 @@ class Gsm8kConfig(VerifiedTaskConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class MathConfig(VerifiedTaskConfig):
+class MathConfig(PolicyConfig, VerifiedTaskConfig):
   """Competition maths with worked solutions (Hendrycks et al. 2021), as JSONL: `problem`, `solution`, perhaps `answer`."""
 
   # A folder or URL that holds train.jsonl and test.jsonl, or one .jsonl file. The published files are those of Lightman
@@ -128,7 +143,7 @@ class MathConfig(VerifiedTaskConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class MbppConfig(VerifiedTaskConfig):
+class MbppConfig(ProgramConfig, VerifiedTaskConfig):
   """Small Python functions with their tests (Austin et al. 2021), in the published split by `task_id`."""
 
   path: str = _MBPP  # a JSONL file or its URL
@@ -145,7 +160,7 @@ class MbppConfig(VerifiedTaskConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class HumanevalConfig(VerifiedTaskConfig):
+class HumanevalConfig(ProgramConfig, VerifiedTaskConfig):
   """Python functions to complete, with their tests (Chen et al. 2021): an evaluation set, all of it held out."""
 
   path: str = "https://raw.githubusercontent.com/openai/human-eval/master/data/HumanEval.jsonl.gz"  # a JSONL file or URL
@@ -162,7 +177,7 @@ class HumanevalConfig(VerifiedTaskConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class BugfixConfig(VerifiedTaskConfig):
+class BugfixConfig(ProgramConfig, VerifiedTaskConfig):
   """Programs to repair: references of MBPP-style rows with a bug put in, and the tests that it fails."""
 
   path: str = _MBPP  # a JSONL file of rows like MBPP's, or its URL
@@ -183,7 +198,7 @@ class BugfixConfig(VerifiedTaskConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class IfevalConfig(ComparedTaskConfig):
+class IfevalConfig(PolicyConfig, ComparedTaskConfig):
   """Prompts with constraints that a program can check (Zhou et al. 2023): an evaluation set, all of it held out."""
 
   path: str = f"{_GOOGLE}/instruction_following_eval/data/input_data.jsonl"  # a JSONL file or its URL
@@ -221,7 +236,7 @@ class JudgedConfig(ComparedTaskConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class ArithmeticConfig(TextTaskConfig):
+class ArithmeticConfig(PolicyConfig, TextTaskConfig):
   """Exact integer arithmetic with two operands."""
 
   digits: int = 2  # operands lie in 0 .. 10 ** digits - 1
@@ -246,7 +261,7 @@ class ArithmeticConfig(TextTaskConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReasoningGymConfig(VerifiedTaskConfig):
+class ReasoningGymConfig(PolicyConfig, VerifiedTaskConfig):
   """Problems of one of reasoning-gym's generators, scored by it (Stojanovski et al. 2025)."""
 
   dataset: str = "leg_counting"  # its name in reasoning-gym

@@ -16,9 +16,10 @@ import numpy as np
 
 from o1jax.config import ArithmeticConfig, require
 from o1jax.tasks.base import Source
+from o1jax.tasks.pooled import called
 from o1jax.tasks.rows import Kind, Row, is_correct, make_source, problems_hash, without_spacing
 from o1jax.verifiers.base import Problem
-from o1jax.verifiers.gsm8k import count_answers, verify
+from o1jax.verifiers.gsm8k import count_answers, make_verify
 
 NAME = "arithmetic"
 APPLY: dict[str, Callable[[int, int], int]] = {
@@ -46,7 +47,7 @@ def source(cfg: ArithmeticConfig) -> Source:
   for rows in (held_out, train, longer):
     random.Random(cfg.split_seed).shuffle(rows)  # as they come, they are sorted by operation
   kind = Kind(
-    NAME, verify, "gsm8k", is_correct, demonstrate, count_answers,
+    NAME, make_verify(cfg.policy), called("gsm8k", cfg), is_correct, demonstrate, count_answers,
     coherent=lambda problem, text: count_answers(text) == 1, key=without_spacing,
   )  # fmt: skip
   made = make_source(kind, train, held_out, (), (), cfg.data_dir)

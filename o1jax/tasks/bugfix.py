@@ -24,7 +24,7 @@ from o1jax.io import data as io_data
 from o1jax.io.data import jsonl_splits, write_atomically
 from o1jax.tasks import mbpp, mutants
 from o1jax.tasks.base import Source
-from o1jax.tasks.pooled import pooled
+from o1jax.tasks.pooled import called, chosen, pooled
 from o1jax.tasks.programs import count_blocks, fenced, is_program
 from o1jax.tasks.rows import (
   Kind,
@@ -53,7 +53,7 @@ def source(cfg: BugfixConfig) -> Source:
   and `task.held_out` where too few buggy programs can be made."""
   rows = mbpp.accepted(cfg)
   kind = Kind(
-    NAME, mbpp.kind().verify, "code", is_correct, demonstrate, count_blocks,
+    NAME, pooled("code", **chosen(cfg)), called("code", cfg), is_correct, demonstrate, count_blocks,
     coherent=lambda problem, text: is_program(text), key=letters_and_digits,
   )  # fmt: skip
   quick = pooled("code", limits=Limits(cpu_seconds=CPU_SECONDS), allow_unsandboxed_code=False)

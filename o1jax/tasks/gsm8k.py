@@ -15,6 +15,7 @@ import numpy as np
 from o1jax.config import Gsm8kConfig, require
 from o1jax.io.data import JsonlData, jsonl_splits
 from o1jax.tasks.base import Source
+from o1jax.tasks.pooled import called
 from o1jax.tasks.rows import (
   Kind,
   Row,
@@ -26,7 +27,7 @@ from o1jax.tasks.rows import (
   verified,
 )
 from o1jax.verifiers.base import Problem
-from o1jax.verifiers.gsm8k import count_answers, parse_answer, verify
+from o1jax.verifiers.gsm8k import count_answers, make_verify, parse_answer
 
 NAME = "gsm8k"
 FIELDS = {"question": str, "answer": str | float}
@@ -45,7 +46,7 @@ def source(cfg: Gsm8kConfig) -> Source:
   """
   data, files = load(cfg), split_files(cfg.path, cfg.sha256)
   kind = Kind(
-    NAME, verify, "gsm8k", is_correct, demonstrate, count_answers,
+    NAME, make_verify(cfg.policy), called("gsm8k", cfg), is_correct, demonstrate, count_answers,
     coherent=lambda problem, text: count_answers(text) == 1, key=letters_and_digits,
   )  # fmt: skip
   rows = [row for split, some in data.splits.items() for row in _rows(files[split].location, split, some)]

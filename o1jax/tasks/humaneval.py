@@ -13,7 +13,7 @@ import numpy as np
 from o1jax.config import HumanevalConfig, require
 from o1jax.io.data import jsonl_splits
 from o1jax.tasks.base import Source
-from o1jax.tasks.pooled import pooled
+from o1jax.tasks.pooled import called, chosen, pooled
 from o1jax.tasks.programs import count_blocks, fenced, is_program, parses, tidy
 from o1jax.tasks.rows import (
   Kind,
@@ -41,7 +41,14 @@ def source(cfg: HumanevalConfig) -> Source:
   file = single_file(cfg.path, cfg.sha256)
   data = jsonl_splits(NAME, {"rows": file}, FIELDS, cfg.data_dir, option="--task.path")
   kind = Kind(
-    NAME, pooled("code"), "code", is_correct, demonstrate, count_blocks, coherent, key=letters_and_digits
+    NAME,
+    pooled("code", **chosen(cfg)),
+    called("code", cfg),
+    is_correct,
+    demonstrate,
+    count_blocks,
+    coherent,
+    key=letters_and_digits,
   )
   rows = verified(list(_rows(cfg.path, data.splits["rows"])), kind, cfg.unverified, cfg.data_dir)
   train, held_out = some_held_out(rows, cfg.held_out, cfg.split_seed, cfg.path)

@@ -13,7 +13,7 @@ from typing import Any
 from o1jax.config import IfevalConfig, require
 from o1jax.io.data import jsonl_splits
 from o1jax.tasks.base import Source
-from o1jax.tasks.pooled import pooled
+from o1jax.tasks.pooled import called, chosen, pooled
 from o1jax.tasks.rows import Kind, Row, letters_and_digits, make_source, single_file, some_held_out, verified
 from o1jax.verifiers.base import Problem
 
@@ -32,7 +32,7 @@ def source(cfg: IfevalConfig) -> Source:
   file = single_file(cfg.path, cfg.sha256)
   data = jsonl_splits(NAME, {"rows": file}, FIELDS, cfg.data_dir, option="--task.path")
   kind = Kind(
-    NAME, pooled("constraints"), "constraints",
+    NAME, pooled("constraints", **chosen(cfg)), called("constraints", cfg),
     accepts=lambda verdict: True,  # any: the empty response is graded, which shows that the instructions are known
     demonstrate=None, count_tries=lambda text: int(bool(text.strip())),
     coherent=lambda problem, text: bool(text.strip()), key=letters_and_digits,

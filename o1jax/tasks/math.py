@@ -14,7 +14,7 @@ import numpy as np
 from o1jax.config import MathConfig, require
 from o1jax.io.data import jsonl_splits
 from o1jax.tasks.base import Source
-from o1jax.tasks.pooled import pooled
+from o1jax.tasks.pooled import called, chosen, pooled
 from o1jax.tasks.rows import (
   Kind,
   Row,
@@ -43,7 +43,7 @@ def source(cfg: MathConfig) -> Source:
   files = split_files(cfg.path, cfg.sha256)
   data = jsonl_splits(NAME, files, FIELDS, cfg.data_dir, option="--task.path")
   kind = Kind(
-    NAME, pooled("math"), "math", is_correct, demonstrate, count_answers,
+    NAME, pooled("math", **chosen(cfg)), called("math", cfg), is_correct, demonstrate, count_answers,
     coherent=lambda problem, text: count_answers(text) == 1, key=without_spacing,
   )  # fmt: skip
   rows = [row for split, some in data.splits.items() for row in _rows(files[split].location, split, some)]

@@ -18,7 +18,7 @@ import numpy as np
 from o1jax.config import BugfixConfig, MbppConfig, require
 from o1jax.io.data import jsonl_splits
 from o1jax.tasks.base import Source
-from o1jax.tasks.pooled import pooled
+from o1jax.tasks.pooled import called, chosen, pooled
 from o1jax.tasks.programs import count_blocks, fenced, is_program, parses, tidy
 from o1jax.tasks.rows import Kind, Row, is_correct, letters_and_digits, make_source, single_file, verified
 from o1jax.verifiers.base import Problem
@@ -44,13 +44,13 @@ def source(cfg: MbppConfig) -> Source:
   enough = len(held_out) == cfg.held_out
   require(enough, "task.held_out", f"only {len(held_out)} rows of {cfg.path} are of the test split")
   require(bool(train), "task.path", f"no row of {cfg.path} has a task_id in {TRAIN.start}..{TRAIN.stop - 1}")
-  return make_source(kind(), train, held_out, held_out, cfg.decontaminate, cfg.data_dir)
+  return make_source(kind(cfg), train, held_out, held_out, cfg.decontaminate, cfg.data_dir)
 
 
-def kind() -> Kind:
+def kind(cfg: MbppConfig | BugfixConfig) -> Kind:
   """What MBPP's problems have in common."""
   return Kind(
-    NAME, pooled("code"), "code", is_correct, demonstrate, count_blocks,
+    NAME, pooled("code", **chosen(cfg)), called("code", cfg), is_correct, demonstrate, count_blocks,
     coherent=lambda problem, text: is_program(text), key=letters_and_digits,
   )  # fmt: skip
 
@@ -59,7 +59,7 @@ def accepted(cfg: MbppConfig | BugfixConfig) -> Mapping[str, list[Row]]:
   """`train` and `test` of the published split: the rows whose reference passes its tests. Raises ConfigError."""
   file = single_file(cfg.path, cfg.sha256)
   data = jsonl_splits(NAME, {"rows": file}, FIELDS, cfg.data_dir, option="--task.path")
-  rows = verified(list(_rows(cfg.path, data.splits["rows"])), kind(), cfg.unverified, cfg.data_dir)
+  rows = verified(list(_rows(cfg.path, data.splits["rows"])), kind(cfg), cfg.unverified, cfg.data_dir)
   number = lambda row: int(row.problem.id)
   return {
     "train": [row for row in rows if number(row) in TRAIN],

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Hashable, Sequence
 
-from o1jax.config import ConfigError
+from o1jax.config import ConfigError, PolicyConfig
 from o1jax.verifiers.base import Problem, Verdict, Verify
 from o1jax.verifiers.pool import Pool, cores
 from o1jax.verifiers.sandbox import service
@@ -63,6 +63,20 @@ class _Shared:
 _SHARED = _Shared()
 atexit.register(_SHARED.close)
 close = _SHARED.close  # ends the worker processes now rather than with this process
+
+
+DEFAULTS = {"policy": "strict", "block": "last"}  # of the settings that a task's configuration has
+
+
+def chosen(cfg: PolicyConfig) -> dict[str, str]:
+  """The settings of a task's verifier, without those that are as by default."""
+  given = {name: vars(cfg).get(name, default) for name, default in DEFAULTS.items()}
+  return {name: value for name, value in given.items() if value != DEFAULTS[name]}
+
+
+def called(name: str, cfg: PolicyConfig) -> str:
+  """A verifier's name with its settings, by which what it said before is known again."""
+  return " ".join((name, *chosen(cfg).values()))
 
 
 def pooled(name: str, **settings: Hashable) -> Verify:

@@ -20,7 +20,7 @@ from o1jax.io import data as io_data
 from o1jax.io.data import jsonl_splits, write_atomically
 from o1jax.tasks import gym_entries, plain
 from o1jax.tasks.base import Source
-from o1jax.tasks.pooled import pooled
+from o1jax.tasks.pooled import called, chosen, pooled
 from o1jax.tasks.rows import Kind, Row, content_hash, is_correct, make_source, verified, without_spacing
 from o1jax.verifiers.base import Problem
 
@@ -43,7 +43,7 @@ def source(cfg: ReasoningGymConfig) -> Source:
   """
   name = f"gym_{cfg.dataset}"
   kind = Kind(
-    name, pooled("gym"), "gym", is_correct, None, count_answers,
+    name, pooled("gym", **chosen(cfg)), called("gym", cfg), is_correct, None, count_answers,
     coherent=lambda problem, text: count_answers(text) == 1, key=without_spacing,
   )  # fmt: skip
   files = {split: io_data.Source(str(path)) for split, path in _made(cfg).items()}

@@ -21,7 +21,7 @@ class VerifierLimits:
 class Entry:
   """One verifier."""
 
-  module: str  # has verify(problems, completions), and make_verify(**settings) where it takes settings
+  module: str  # has verify(problems, completions), and make_verify(**settings) with `policy` among them
   # What it reads of a problem: `prompt` and `answer` are fields of it, all others keys of `meta`, which may be absent.
   reads: tuple[str, ...]
   limits: VerifierLimits
@@ -37,6 +37,8 @@ CATALOG: Mapping[str, Entry] = {
   "constraints": Entry(
     "o1jax.verifiers.constraints", ("prompt", "instruction_id_list", "kwargs"), VerifierLimits(10.0, 100.0)
   ),
-  "countdown": Entry("o1jax.verifiers.countdown", ("numbers", "target"), VerifierLimits(2.0, 20.0)),
+  "countdown": Entry(
+    "o1jax.verifiers.countdown", ("numbers", "target", "operations"), VerifierLimits(2.0, 20.0)
+  ),
   "gym": Entry("o1jax.verifiers.gym", ("dataset", "entry"), VerifierLimits(10.0, 100.0)),
 }

@@ -41,11 +41,11 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from o1jax.verifiers.base import Problem, Verdict, Verify
 from o1jax.verifiers.code_extract import Candidate, Which, answer_text, candidates, extract
-from o1jax.verifiers.completion import Policy
+from o1jax.verifiers.completion import Policy, check_policy
 from o1jax.verifiers.sandbox import service
 from o1jax.verifiers.sandbox.names import left_to_the_program
 from o1jax.verifiers.sandbox.service import Limits
@@ -286,8 +286,7 @@ def make_verify(
   given = {name: value for name, value in given.items() if value is not None}
   if limits is not None and given:
     raise ValueError(f"{' and '.join(given)} and limits both say what an item may use")
-  if policy not in ("strict", "standard"):
-    raise ValueError(f"policy: must be strict or standard, is {policy!r}")
+  check_policy(policy)
   if block not in ("last", "first"):
     raise ValueError(f"block: must be last or first, is {block!r}")
   changed: dict[str, Any] = {}

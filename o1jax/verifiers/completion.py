@@ -1,13 +1,43 @@
-"""What of a completion is its answer: thoughts and end tokens taken off, alike for every verifier.
+"""What of a completion is its answer, by policy; thoughts and end tokens taken off in one place.
 
-Standard library alone.
-"""
+Under the policy `strict` what stands in doubt is not paid. Under `standard` a completion is read as the field's
+common graders read it, so that figures compare with theirs. What each does:
+
+  math         strict    several different answers are a hedge, and wrong, as is one that is taken back
+               standard  the last box is the answer (as in verl, slime, lm-evaluation-harness)
+  gsm8k        strict    answers are marked: `#### 18`, a box, a line `A: 18`. Marks of different values are a
+                         hedge, and wrong, those in the thoughts included, as is an answer that is taken back.
+                         Values are equal where they are exactly
+               standard  the last mark behind the thoughts, else the last number, as flexible-extract of
+                         lm-evaluation-harness reads one. Values are equal within 1e-6
+  code         strict    standard output is compared as text, line by line
+               standard  standard output is compared as contest judges do
+               either    a completion's last block of code is its program, or its first: see --block
+  constraints  strict    the whole response is checked, its thoughts included
+               standard  what stands behind the thoughts is checked
+               either    by the rules of the published checkers of IFEval, quirks included
+  countdown    either    the last claimed try, or the expression in <answer>...</answer>, exactly
+  gym          strict    the scorers of reasoning-gym, on the answer as it stands
+               standard  an answer that does not score 1 is read again without its dress: a box, dollars,
+                         "The answer is"
+
+Under either policy the end tokens that decoding has left are taken off, and all but gsm8k and constraints look
+behind the thoughts alone: the last of </think>, </thinking>, </thought>, </reasoning>, [/THINK] and the mark of
+gpt-oss's final channel. A response that was cut off in its thoughts states nothing (gsm8k, constraints in standard).
+"""  # printed by `o1jax verify --help`; the module needs the standard library alone
 
 import re
-from typing import Literal
+from typing import Literal, get_args
 
-# strict: what stands in doubt is not paid. standard: as the field's common graders read it, so that figures compare.
 Policy = Literal["strict", "standard"]
+
+
+def check_policy(name: str) -> Policy:
+  """The policy of that name. Raises ValueError where there is none."""
+  if name not in get_args(Policy):
+    raise ValueError(f"{name!r} is no policy; there are {', '.join(get_args(Policy))}")
+  return name  # type: ignore[return-value]
+
 
 # One token that ends a turn, as model families spell them, at the very end.
 _END_TOKEN = re.compile(

@@ -8,6 +8,9 @@ its last, or both, which often hold a greeting or a farewell, and each of these 
 variant follows nothing. Judged both ways per instruction and per prompt, these are the paper's four
 accuracies.
 
+End tokens that decoding has left are no part of a response, nor are its thoughts under the standard policy; those
+that never close leave nothing. Under the strict one the thoughts have to follow the instructions too.
+
 The checks are in `instructions`, where others are added; what they read of English is in `sentences` and
 `language`.
 """
@@ -17,6 +20,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.completion import Policy, check_policy, in_thoughts, without_end_tokens, without_thoughts
 from o1jax.verifiers.instructions import INSTRUCTIONS, read_arguments
 
 MAX_LENGTH = 200_000  # characters of a response that is looked at; a longer one is unparsable
@@ -47,14 +51,17 @@ def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verd
   None, with the error "unparsable", of a response longer than MAX_LENGTH or with JSON nested too deep. Raises
   ValueError where the lengths differ, or as `bind` does.
   """
-  return _verify("strict", problems, completions)
+  return _verify("strict", "strict", problems, completions)
 
 
-def make_verify(reading: str) -> Verify:
-  """The verifier whose reward follows `reading`, a name in READINGS; what it parses tells every reading."""
+def make_verify(reading: str = "strict", policy: Policy = "strict") -> Verify:
+  """The verifier whose reward follows `reading`, a name in READINGS, under a policy; what it parses tells every reading.
+
+  Raises ValueError where there is no such reading or policy.
+  """
   if reading not in READINGS:
     raise ValueError(f"{reading!r} is no reading; there are {', '.join(READINGS)}")
-  return functools.partial(_verify, reading)
+  return functools.partial(_verify, reading, check_policy(policy))
 
 
 def bind(problem: Problem) -> list[Check]:
@@ -102,8 +109,22 @@ def _bind_one(problem: Problem, name: object, row: object) -> Check:
   return functools.cache(functools.partial(INSTRUCTIONS[name], prompt=problem.prompt, **arguments))
 
 
-def _verify(reading: str, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-  return [_verdict(reading, bind(problem), text) for problem, text in zip(problems, completions, strict=True)]
+def _verify(
+  reading: str, policy: Policy, problems: Sequence[Problem], completions: Sequence[str]
+) -> list[Verdict]:
+  pairs = zip(problems, completions, strict=True)
+  return [_verdict(reading, bind(problem), _response(policy, text)) for problem, text in pairs]
+
+
+def _response(policy: Policy, completion: str) -> str:
+  """What of a completion is the response."""
+  text = without_end_tokens(completion)
+  if policy == "strict":
+    return text
+  if in_thoughts(text):
+    return ""
+  answer = without_thoughts(text)
+  return text if len(answer) == len(text) else answer.lstrip()
 
 
 def _verdict(reading: str, checks: Sequence[Check], response: str) -> Verdict:

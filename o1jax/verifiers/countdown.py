@@ -6,6 +6,9 @@ and ends with a mark: `yes` claims it, `no` drops it. The answer is the last cla
 off or dropped, changes nothing. It is correct where every step is exact, every number is used once, and the last
 result is the target (Gandhi et al. 2024, Stream of Search, section 3; Pan et al. 2025, TinyZero).
 
+A response may also state one expression as TinyZero has it, `<answer>(3 + 5) * 7</answer>`, the last of them: of + - *
+and brackets, and of / where `meta["operations"]` names it; `= 56` may stand behind. Division is exact, of fractions.
+
     texts -> lexemes -> array parser under numpy                      (host: verify)
     tokens -> table of lexemes -> the same parser under jax.numpy     (device: make_device_verify)
 
@@ -13,16 +16,21 @@ The parser is array code without data-dependent shapes, told its namespace `xp`.
 n numbers a problem at most.
 """
 
+import ast
+import operator
 import re
+from fractions import Fraction
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
-from o1jax.verifiers.base import Problem, Verdict
+from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.completion import Policy, check_policy, without_end_tokens, without_thoughts
 
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 CLAIM, DROP, RETRY, GIVE_UP, OFF = "yes", "no", "wait", "quit", "off"
 MAX_TEXT = 100_000  # characters; a longer completion is unparsable
+MAX_EXPRESSION = 200  # characters
 
 # Kinds of lexemes. SKIP is what has no text: padding, control tokens. The four marks stand together.
 SKIP, NUMBER, OPERATOR, EQUALS, COMMA, YES, NO, WAIT, QUIT, DISTANCE, OTHER = range(11)
@@ -39,6 +47,9 @@ _WORDS = {"=": EQUALS, ",": COMMA, CLAIM: YES, DROP: NO, RETRY: WAIT, GIVE_UP: Q
 _CODES = {
   **_WORDS,
   **{symbol: place << _KIND_BITS | OPERATOR for place, symbol in enumerate(OPERATORS)},
+  **{
+    sign: OPERATORS.index(symbol) << _KIND_BITS | OPERATOR for sign, symbol in (("×", "*"), ("\u2212", "-"))
+  },
   **{str(n): n << _KIND_BITS | NUMBER for n in range(10_000)},
 }  # what needs no pattern to read
 
@@ -224,15 +235,71 @@ def _answer(values: Sequence[int]) -> str:
   return canonical_steps([(a, OPERATORS[op], b, c) for a, op, b, c in zip(*places, strict=True)])
 
 
+def make_verify(policy: Policy = "strict") -> Verify:
+  """The verifier, which is the same under either policy. Raises ValueError where there is no such policy."""
+  check_policy(policy)
+  return verify
+
+
 def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-  """Exact verdicts, 1.0 or 0.0; `problem.meta` holds `numbers` (list of int, none negative) and `target` (int)."""
+  """Exact verdicts, 1.0 or 0.0; `problem.meta` holds `numbers` (list of int, none negative), `target` (int) and perhaps
+  `operations` (list of the operators that an expression may have)."""
   if len(problems) != len(completions):
     raise ValueError(f"{len(problems)} problems have {len(completions)} completions")
-  rows = [_codes(text) for text in completions]
+  texts = [without_thoughts(without_end_tokens(text)) for text in completions]
+  rows = [_codes(text) for text in texts]
   verdicts: list[Verdict] = []
   for part in _batches([len(row) for row in rows]):
     verdicts += _verify_batch(problems[part], rows[part])
+  for place, text in enumerate(texts):
+    if _CLOSE in text and len(text) <= MAX_TEXT:
+      verdicts[place] = _verify_expression(problems[place], text)
   return verdicts
+
+
+_OPEN, _CLOSE = "<answer>", "</answer>"
+_SIGNS = str.maketrans("×÷\u2212", "*/-")
+_EXPRESSION = re.compile(r"[0-9+\-*/()\s]+")
+_APPLY: dict[type, tuple[str, Callable[[Fraction, Fraction], Fraction]]] = {
+  ast.Add: ("+", operator.add), ast.Sub: ("-", operator.sub), ast.Mult: ("*", operator.mul), ast.Div: ("/", operator.truediv),
+}  # fmt: skip
+
+
+def _verify_expression(problem: Problem, text: str) -> Verdict:
+  """The verdict on what stands in the last pair of tags."""
+  inside = text[: text.rfind(_CLOSE)].rpartition(_OPEN)[2].translate(_SIGNS)
+  expression, equals, result = inside.partition("=")
+  used: list[int] = []
+  try:
+    value = _value(_parsed(expression), used, problem.meta.get("operations") or OPERATORS)
+    told = value if not equals else _value(_parsed(result), [], "-")
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    return Verdict(0.0, False, None, "unparsable")
+  except ZeroDivisionError:
+    return Verdict(0.0, False, None, "wrong")
+  right = sorted(used) == sorted(problem.meta["numbers"]) and value == told == problem.meta["target"]
+  shown = " ".join(re.findall(r"[0-9]+|[^\s0-9]", expression))
+  return Verdict(float(right), right, shown, None if right else "wrong")
+
+
+def _parsed(text: str) -> ast.expr:
+  """A formula of numbers. Raises SyntaxError or ValueError where a text is none."""
+  if len(text) > MAX_EXPRESSION or not _EXPRESSION.fullmatch(text):
+    raise ValueError("is no expression")
+  return ast.parse(" ".join(text.split()), mode="eval").body
+
+
+def _value(node: ast.expr, used: list[int], operations: Sequence[str]) -> Fraction:
+  """Its value; the numbers that stand in it go into `used`. Raises ValueError for any other operation, ZeroDivisionError."""
+  match node:
+    case ast.Constant(int() as number):
+      used.append(number)
+      return Fraction(number)
+    case ast.UnaryOp(ast.USub(), operand):
+      return -_value(operand, used, operations)
+    case ast.BinOp(left, op, right) if type(op) in _APPLY and _APPLY[type(op)][0] in operations:
+      return _APPLY[type(op)][1](_value(left, used, operations), _value(right, used, operations))
+  raise ValueError("is no expression of these operations")
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[slice]:

@@ -5,6 +5,7 @@
 What is written is whole lines, in order, however the command ends; then no worker is left.
 """
 
+import collections
 import contextlib
 import json
 import math
@@ -12,7 +13,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -31,6 +32,7 @@ MAX_CPU_SECONDS = 86_400
 RUNS_PROGRAMS = ("code",)
 OWN_CPU_LIMIT = ("code",)  # limits the programs below the worker, by its setting `cpu_seconds`
 HELD_BYTES = 1 << 16  # of output, at most, that are held back while more is at hand
+HIGH_UNPARSABLE = 0.1  # share of the lines graded above which there is something to look at
 SWITCH_SECONDS = 5e-4  # for which a thread may keep the others from running: the pool's answers quickly
 
 
@@ -136,7 +138,7 @@ def verify_stream(options: VerifyOptions) -> int:
     )
     stack.callback(reader.close)
     try:
-      return _write_all(reader, Writer(sys.stdout.fileno()), signals, meter)
+      return _write_all(reader, Writer(sys.stdout.fileno()), signals, meter, f"{name}, {options.policy}")
     except BrokenPipeError:
       return EXIT_SIGNAL + signal.SIGPIPE
 
@@ -152,10 +154,10 @@ def _unable() -> Iterator[None]:
     raise ConfigError(f"nothing more can be graded: {error}") from error
 
 
-def _write_all(reader: Reader, writer: Writer, signals: Signals, meter: Meter) -> int:
+def _write_all(reader: Reader, writer: Writer, signals: Signals, meter: Meter, title: str) -> int:
   """Writes verdicts until the input's end or a signal; the exit code of `verify_stream`."""
   try:
-    return _write_each(reader, writer, signals, meter)
+    return _write_each(reader, writer, signals, meter, title)
   except Stopped:
     writer.flush()
     return EXIT_SIGNAL + (signals.number or 0)
@@ -164,9 +166,10 @@ def _write_all(reader: Reader, writer: Writer, signals: Signals, meter: Meter) -
     raise
 
 
-def _write_each(reader: Reader, writer: Writer, signals: Signals, meter: Meter) -> int:
+def _write_each(reader: Reader, writer: Writer, signals: Signals, meter: Meter, title: str) -> int:
   """Writes the verdict of each line once it is next, until the input's end; 0, or 2 where a line could not be graded."""
   code = 0
+  counts: collections.Counter[str] = collections.Counter()
   while True:
     if reader.batches.empty():
       writer.flush()
@@ -177,9 +180,11 @@ def _write_each(reader: Reader, writer: Writer, signals: Signals, meter: Meter) 
       raise batch
     if batch is None:
       writer.flush()
+      for told in summary(title, counts):
+        meter.complain(told)
       return code
     for line in batch.lines:
-      fault = line.fault or _write_verdict(line, batch.pending, writer, signals, meter)
+      fault = line.fault or _write_verdict(line, batch.pending, writer, signals, meter, counts)
       if fault is not None:
         code = EXIT_BAD_INPUT
         meter.complain(f"error: line {line.number}: {fault}")
@@ -187,10 +192,31 @@ def _write_each(reader: Reader, writer: Writer, signals: Signals, meter: Meter) 
       reader.window.give_back(1, line.size)
 
 
+def summary(title: str, counts: Mapping[str, int]) -> list[str]:
+  """What is told at the input's end of the lines graded, by their `error`, and by "correct" where that is what they are."""
+  graded = sum(counts.values())
+  if not graded:
+    return []
+  correct, unparsable = (counts.get(kind, 0) / graded for kind in ("correct", "unparsable"))
+  told = [f"{title}: {graded:,} graded, {correct:.1%} correct, {unparsable:.1%} unparsable"]
+  if unparsable > HIGH_UNPARSABLE:
+    told.append(
+      f"warning: {unparsable:.1%} unparsable is high (above {HIGH_UNPARSABLE:.0%}): look at some of these completions: "
+      "were they cut off by their budget, is the answer marked in a way that the verifier reads, would "
+      "--policy standard read it (see o1jax verify --help)?"
+    )
+  return told
+
+
 def _write_verdict(
-  line: Line, pending: Pending, writer: Writer, signals: Signals, meter: Meter
+  line: Line,
+  pending: Pending,
+  writer: Writer,
+  signals: Signals,
+  meter: Meter,
+  counts: collections.Counter[str],
 ) -> str | None:
-  """Writes one verdict, or returns what is wrong with the line's problem."""
+  """Writes one verdict, and counts it, or returns what is wrong with the line's problem."""
   if not pending.known(line.place):
     writer.flush()
   with signals.waiting():
@@ -200,6 +226,7 @@ def _write_verdict(
   told = {**vars(graded.verdict), "seconds": round(graded.seconds, 6)}
   writer.put(f'{{"id": {line.id}, {json.dumps(told)[1:]}\n'.encode())
   meter.advance(line.size, 1, int(graded.verdict.correct))
+  counts["correct" if graded.verdict.correct else str(graded.verdict.error)] += 1
   return None
 
 
@@ -227,6 +254,8 @@ def _tell_sandbox(options: VerifyOptions) -> None:
 def _settings(options: VerifyOptions) -> dict[str, Hashable]:
   """What the verifier is made with: the options that were given."""
   settings = {option: vars(options)[option] for option in SETTINGS if vars(options)[option]}
+  if options.policy != "strict":
+    settings["policy"] = options.policy
   if options.cpu_limit is not None and options.verifier in OWN_CPU_LIMIT:
     settings["cpu_seconds"] = math.ceil(options.cpu_limit)
   return settings

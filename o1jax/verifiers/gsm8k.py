@@ -1,74 +1,123 @@
-r"""Numeric final answers: `#### 1,234` (Cobbe et al. 2021, section 2) and `\boxed{1234}`, compared exactly.
+r"""Numeric final answers: `#### 1,234` (Cobbe et al. 2021, section 2) and `\boxed{1234}`, by one of two policies.
 
 A completion with neither may state its answer in a line `A: 1234`, as the model solutions published with the data do.
 
-    completion -> marked answers -> one exact value each -> one distinct value -> equal to the gold answer?
+    completion -> marked answers -> one exact value each -> one distinct value, not taken back -> the gold answer?
 
-A marked answer is a number with, at most, a known lead-in ("The answer is", "x =", a currency) and a unit or remark
-without digits behind it. Whatever could change its value (an operator, "million", "not", an exponent) makes it
-unparsable rather than half read, so that `5-3` is never -3 and `1e5` never 1. Several answers with different values
-are a hedge, and wrong; the same value twice is one answer.
+That is the strict policy. A marked answer is a number with, at most, a known lead-in ("The answer is", "x =", a
+currency) and a unit or remark without digits behind it. Whatever could change its value (an operator, "million", "not",
+an exponent, a number in words) makes it unparsable rather than half read, so that `5-3` is never -3 and `1e5` never 1.
+Several answers with different values are a hedge, and wrong, and so is one that the text takes back; the same value
+twice is one answer. A mark that holds a placeholder (`\boxed{}`, `#### <answer>`) only speaks of the form.
 
-Left out: scientific notation, mixed numbers, expressions, numbers in words, an answer without a marker.
+The standard policy reads as lm-evaluation-harness's flexible-extract does, so that figures compare: the last mark's
+answer, or where that is no plain number its last number; without a mark the last number of the text.
+
+Left out: scientific notation, mixed numbers, expressions, numbers in words.
 """
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
-from o1jax.verifiers.base import Problem, Verdict
+from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.completion import Policy, check_policy, in_thoughts, without_end_tokens, without_thoughts
+from o1jax.verifiers.gsm8k_remark import is_remark
 
-MAX_MARKS = 64  # marked answers in one completion; a completion with more is unparsable
+MAX_MARKS = 64  # marked answers in one completion; one with more is unparsable under the strict policy
 MAX_LENGTH = 400  # characters of one marked answer: far below Python's limit on int(str), and quick to parse
+TOLERANCE = Fraction(1, 10**6)  # of the standard policy: so far may a value lie from the gold one
 
-END_TOKEN = re.compile(r"(?:<\|[a-z_]{1,40}\|>|</s>|<eos>)\s*$")  # where decoding has kept it
 _MARK = re.compile(r"#{4,}|\\(?:boxed|fbox)\s?\{")
 _LINE = re.compile(
   r"^A:", re.MULTILINE
-)  # looked for where nothing else is marked: "A" may also name a person or a point
-_WRAPPERS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox)\s?\{([^{}]*)\}")
+)  # where nothing else is marked: "A" may also name a person or a point
+_WRAPPERS = re.compile(
+  r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|tt)|mbox|pmb|boldsymbol|bm|underline|emph)\s?\{([^{}]*)\}"
+)
+_STYLES = re.compile(
+  r"\\(?:display|text|script)style\b|\\(?:tiny|small|normalsize|[lL]arge|LARGE|[hH]uge|bf|bfseries|rm|it)\b"
+  r"|\\(?:text)?color\s?\{[a-zA-Z]{1,20}\}|</?(?:b|i|u|em|strong|answer)>"
+)
 _FRACTION = re.compile(r"\\[dt]?frac\s?\{\s?([0-9,]+)\s?\}\s?\{\s?([0-9,]+)\s?\}")
 _LIST = re.compile(r"\s(?:or|and)\s(?=\W{0,3}[0-9])|[,;]\s(?=\W{0,3}[0-9])")
 
+# What a mark holds that only speaks of the form: nothing, dots, `answer`, in whatever dress.
+_FILLING = re.compile(
+  r"\\(?:square|Box|q?quad|[lc]?dots|phantom\s?\{[^{}]*\}|[,;:! _]|text(?:bf|it)?|math(?:rm|bf))|[^\w\\]|_"
+)
+_PLACEHOLDER = re.compile(
+  r"(?:insert|put|write|place)?(?:the|your|my|an?)?(?:final|numeric|numerical|correct)?"
+  r"(?:answer|ans|result|number|value|solution|integer|n|x{1,3})?(?:(?:goes)?here)?",
+  re.IGNORECASE,
+)
+
 _CURRENCY = r"(?:(?:US|USD|EUR|GBP) ?)?(?:[$€£¥₹]{1,2} ?)?"
 _INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
-_LEAD = r"(?:(?:so )?(?:the )?(?:final )?answer(?: is)?(?: ?[:=])? ?|[a-z] ?= ?|= ?)?"
+_LEAD = r"(?:(?:so )?(?:the )?(?:final )?answer(?: is)?(?: ?[:=])? ?|\$?[a-z] ?= ?|= ?)?"
 _NUMBER = re.compile(
   rf"{_LEAD}\(?{_CURRENCY}(?P<sign>[+-]?){_CURRENCY}(?=\.?[0-9])"
   rf"(?:(?P<top>{_INTEGER}) ?/ ?(?P<bottom>{_INTEGER})|(?P<whole>{_INTEGER})?(?P<decimals>\.[0-9]+)?)"
   r"(?P<rest>.*)",
   re.IGNORECASE,
 )
+# A number as flexible-extract finds it (lm-evaluation-harness, tasks/gsm8k/gsm8k.yaml); it holds a digit.
+_ANY_NUMBER = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
 
-# A number may be followed by letters and these signs, and by the joints of "5-year" and "$18/hour".
-_REMARK_SIGNS = frozenset(" .,;:()'\"$€£¥₹%°&")
-_WORD_JOINT = re.compile(r"(?:^|(?<=[^\W\d_]))-(?=[^\W\d_]{2})|/(?= ?[^\W\d_])")
-_ELLIPSIS = re.compile(r"\. ?\.")
-_ATTACHED = re.compile(r"(?:k|m|b|e|n|x|y|z|mn|bn|mil)\b", re.IGNORECASE)  # factors and unknowns: 18k, 5x
-_CHANGES_VALUE = re.compile(
-  r"\b(?:hundred|thousand|million|billion|trillion|hundredth|thousandth|tenth|third|fourth|fifth|dozen|half|halves|x"
-  r"|or|either|maybe|perhaps|not|no|nor|neither|never|wrong|incorrect|plus|minus|times|negative|squared|cubed)s?\b",
+# Behind the last mark: `is incorrect.`, `No, that is wrong.`, `Wait,`.
+_BE = r"(?:'s| is| was| are| must be| has to be| seems| looks)"
+_BAD = r"(?:wrong|incorrect|false|invalid|mistaken|inaccurate|untrue|impossible|(?:a )?mistake|(?:an )?error)"
+_GOOD = r"(?:right|correct|true|valid|accurate|possible|(?:the|our|my|an?) (?:\w+ ){0,2}(?:answer|result|value|number|solution))"
+_TAKEN_BACK = re.compile(
+  rf"\A\W*(?:{_BAD}\b|no\b(?! (?:more|other|further|need|matter))|not\b|nope\b|wait\b)|\A[\s$.*)\]]*(?:\?|~~)"
+  r"|[,.!\n]\W{0,8}no[,.!]"
+  r"|(?:\A[^\w\n]*|[0-9]|\b(?:that|this|it|which|answer|result|value|number|calculation|solution|above))"
+  rf"(?:{_BE} (?:(?!not\b)\w+ ){{0,2}}{_BAD}\b"
+  rf"|(?:{_BE} not|{_BE}n't| (?:can't|cannot|can not|couldn't|could not) be| do(?:es)?(?:n't| not) (?:seem|look|sound))"
+  rf" (?:\w+ )?{_GOOD}\b)"
+  r"|\bi(?: have|'ve)? (?:made|make) (?:an?|some) (?:\w+ )?(?:mistake|error|slip)|\bi(?: was|'m| am) (?:wrong|mistaken)\b"
+  r"|\b(?:scratch|strike|forget|ignore) (?:that|it|this)\b|\btake (?:that|it) back\b|\bon second thoughts?\b"
+  r"|\b(?:do not|don't) think (?:that|this|it)\b|\b(?:am not|not) (?:sure|certain)\b|\bunsure\b|\bdoubt (?:that|this|it)\b"
+  r"|\blet me (?:redo|recalculate|recompute|reconsider|rethink|rework|retry|correct|fix|start over|try)\b"
+  r"|\b(?:hold on|oops|never mind)\b|\b(?:wait|correction)\b ?[,.!:…-]|\bactually,? (?:no|it|that|the answer)\b",
   re.IGNORECASE,
 )
+# Before a mark: `it is not \boxed{5}`.
+_DENIED = re.compile(
+  r"(?:\b(?:not|never|nor|cannot|instead of|rather than|other than)|n't) (?:(?:be|equals?|to|just|simply|exactly|the answer) ){0,3}"
+  r"[$:(* ]{0,4}\Z|\b(?:wrong|incorrect|false) (?:answer|result|value|number) ?(?:is|was|would be|=|:)?[$:(* ]{0,4}\Z",
+  re.IGNORECASE,
+)
+_TAIL = 100_000  # characters at a completion's end that the standard policy looks at
+_BEFORE, _BEHIND = 80, 4_000  # characters before and behind a mark that are looked at
 
+# Signs of other scripts and keyboards as ASCII; full-width ones stand 0xFEE0 behind theirs. Signs of no width go.
 _PLAIN = str.maketrans(
   {
-    "\u2212": "-",
-    "\u2013": "-",
-    "\ufe63": "-",
-    "\uff0d": "-",
-    "\u2009": "",
-    "\u202f": "",
-    "\u00a0": " ",
-    "~": " ",
+    **{chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F)},
+    **dict.fromkeys("✅✓✔\ufe0f\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\ufeff", ""),
+    **{"\u2212": "-", "\u2013": "-", "\ufe63": "-", "\u2009": "", "\u202f": "", "\u00a0": " ", "\u3000": " "},
+    **{"。": ".", "、": ",", "℃": "°C", "℉": "°F", "¢": " cents", "’": "'", "“": '"', "”": '"'},
   }
 )
 _LATEX = (
-  (r"\$", "$"), (r"\%", "%"), (r"\!", ""), (r"\,", " "), (r"\;", " "), (r"\ ", " "), (r"\(", ""), (r"\)", ""),
-  (r"\[", ""), (r"\]", ""), (r"\left(", "("), (r"\right)", ")"), (r"^\circ", "°"), (r"^{\circ}", "°"), ("{,}", ","),
+  (r"\\", " "), (r"\$", "$"), (r"\%", "%"), (r"\!", ""), (r"\,", " "), (r"\;", " "), (r"\ ", " "), (r"\(", ""),
+  (r"\)", ""), (r"\[", ""), (r"\]", ""), (r"\left(", "("), (r"\right)", ")"), (r"^\circ", "°"), (r"^{\circ}", "°"),
+  ("{,}", ","),
 )  # fmt: skip
+_TIE = re.compile(r"(?<=[0-9}])~(?!~)")  # a space in LaTeX; before a number a tilde says `about`
 _DIGIT_GROUP = re.compile(r"(?<=[0-9])(?:\\,|\u2009|\u202f)(?=[0-9]{3}(?![0-9]))")
+
+
+class _Marked(NamedTuple):
+  """An answer behind its mark."""
+
+  answer: str
+  start: int  # of the mark in the text
+  end: int  # of the answer
 
 
 def parse_answer(text: str) -> tuple[Fraction, ...] | None:
@@ -78,9 +127,8 @@ def parse_answer(text: str) -> tuple[Fraction, ...] | None:
   """
   if len(text) > MAX_LENGTH:
     return None
-  text = _plain(END_TOKEN.sub("", text))
   values: list[Fraction] = []
-  for part in _LIST.split(text):
+  for part in _LIST.split(_plain(without_end_tokens(text))):
     value = _parse_number(part.strip())
     if value is None:
       return None
@@ -93,11 +141,101 @@ def extract(text: str) -> tuple[Fraction, ...] | None:
 
   Takes time linear in the text, however it is built.
   """
-  marked = list(itertools.islice(_marked(text), MAX_MARKS + 1))
-  if not marked or len(marked) > MAX_MARKS:
+  return _values(_marked(without_end_tokens(text), MAX_MARKS + 1))
+
+
+def count_answers(text: str) -> int:
+  """Marked answers in a response's text; a box on a `####` line belongs to that line's answer."""
+  return len(_marked(text))
+
+
+def make_verify(policy: Policy = "strict") -> Verify:
+  """The verifier under a policy, see the module. Raises ValueError where there is no such policy."""
+  return functools.partial(_verify, check_policy(policy))
+
+
+def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+  """Judges completions[i] against problems[i].answer: reward 1.0 where its one marked value equals the gold one.
+
+  The answer is a number, or a solution with the number behind its last `####`, in its last box, or in its last line
+  `A: 18`, as the data set and its model solutions have it.
+
+  `parsed` is the value in lowest terms ("18", "-3", "1/2"), so that equal answers are equal strings.
+  Raises ValueError where the lengths differ or a gold answer is not one number.
+  """
+  return _verify("strict", problems, completions)
+
+
+def _verify(policy: Policy, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+  return [_verdict(policy, problem, text) for problem, text in zip(problems, completions, strict=True)]
+
+
+def _verdict(policy: Policy, problem: Problem, text: str) -> Verdict:
+  gold = _gold(problem)
+  read = _strict if policy == "strict" else _standard
+  values = None if in_thoughts(text) else read(without_end_tokens(text))
+  if values is None:
+    return Verdict(reward=0.0, correct=False, parsed=None, error="unparsable")
+  if len(values) != 1:
+    return Verdict(reward=0.0, correct=False, parsed=None, error="wrong")
+  value = values[0]
+  correct = value == gold if policy == "strict" else abs(value - gold) < TOLERANCE
+  return Verdict(
+    reward=float(correct), correct=correct, parsed=str(value), error=None if correct else "wrong"
+  )
+
+
+def _gold(problem: Problem) -> Fraction:
+  """The gold answer. Raises ValueError where it is not one number."""
+  marked = _marked(problem.answer)
+  gold = parse_answer(marked[-1].answer if marked else problem.answer)
+  if gold is None or len(gold) != 1:
+    raise ValueError(f"problem {problem.id}: the gold answer {problem.answer[:80]!r} is not one number")
+  return gold[0]
+
+
+def _strict(text: str) -> tuple[Fraction, ...] | None:
+  """As `extract`, of a text without end tokens; several values, or none, are an answer that is no single one.
+
+  None too where the thoughts alone hold a mark, and no value where the last answer is taken back or denied.
+  """
+  marked = _marked(text, MAX_MARKS + 1)
+  values = _values(marked)
+  if values is None or marked[-1].start < len(text) - len(without_thoughts(text)):
+    return None
+  last = marked[-1]
+  denied = _DENIED.search(text, max(0, last.start - _BEFORE), last.start) is not None
+  return () if denied or _TAKEN_BACK.search(text[last.end : last.end + _BEHIND]) is not None else values
+
+
+def _standard(text: str) -> tuple[Fraction, ...] | None:
+  """The one value that the text behind the thoughts states at last, None where it holds no number."""
+  text = without_thoughts(text)[-_TAIL:]
+  if marked := _marked(text):
+    stated = parse_answer(marked[-1].answer)
+    if stated is not None and len(stated) == 1:
+      return stated
+    if (number := _last_number(marked[-1].answer)) is not None:
+      return (number,)
+  number = _last_number(text)
+  return None if number is None else (number,)
+
+
+def _last_number(text: str) -> Fraction | None:
+  """The last number of a text as flexible-extract reads it: `$` and commas are taken out, a point at the end too."""
+  for found in reversed(_ANY_NUMBER.findall(text)):
+    number = found.replace("$", "").replace(",", "").rstrip(".")
+    if len(number) <= MAX_LENGTH and re.fullmatch(r"-?[0-9]*\.?[0-9]+", number):
+      return Fraction(number)
+  return None
+
+
+def _values(marked: Sequence[_Marked]) -> tuple[Fraction, ...] | None:
+  """Distinct values of marked answers; None where there is none, too many, or one is no number."""
+  if not 0 < len(marked) <= MAX_MARKS:
     return None
   values: list[Fraction] = []
-  for answer in marked:
+  for answer, _, _ in marked:
     parsed = parse_answer(answer)
     if parsed is None:
       return None
@@ -105,59 +243,43 @@ def extract(text: str) -> tuple[Fraction, ...] | None:
   return tuple(dict.fromkeys(values))
 
 
-def count_answers(text: str) -> int:
-  """Marked answers in a response's text; a box on a `####` line belongs to that line's answer."""
-  return sum(1 for _ in _marked(text))
+def _marked(text: str, most: int | None = None) -> list[_Marked]:
+  """The answers behind `####` and in boxes, or where there is none in lines `A:`, without those that are placeholders.
 
-
-def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-  """Judges completions[i] against problems[i].answer: reward 1.0 where its one marked value equals the gold one.
-
-  The answer is a number, or a solution with the number behind its last `####` or in its last line `A: 18`, as the data
-  set and its model solutions have it.
-
-  `parsed` is the value in lowest terms ("18", "-3", "1/2"), so that equal answers are equal strings.
-  Raises ValueError where the lengths differ or a gold answer is not one number.
+  At most the first `most` marks are looked at; None: all.
   """
-  return [_verdict(problem, text) for problem, text in zip(problems, completions, strict=True)]
+  for mark in (_MARK, _LINE):
+    found = [each for each in itertools.islice(_behind(mark, text), most) if not _is_placeholder(each.answer)]
+    if found:
+      return found
+  return []
 
 
-def _verdict(problem: Problem, text: str) -> Verdict:
-  gold = parse_answer(re.split(r"####|^A:", problem.answer, flags=re.MULTILINE)[-1])
-  if gold is None or len(gold) != 1:
-    raise ValueError(f"problem {problem.id}: the gold answer {problem.answer[:80]!r} is not one number")
-  values = extract(text)
-  if values is None:
-    return Verdict(reward=0.0, correct=False, parsed=None, error="unparsable")
-  if len(values) > 1:
-    return Verdict(reward=0.0, correct=False, parsed=None, error="wrong")
-  correct = values == gold
-  return Verdict(
-    reward=float(correct), correct=correct, parsed=str(values[0]), error=None if correct else "wrong"
-  )
+def _is_placeholder(answer: str) -> bool:
+  return len(answer) <= MAX_LENGTH and _PLACEHOLDER.fullmatch(_FILLING.sub("", answer)) is not None
 
 
-def _marked(text: str) -> Iterator[str]:
+def _behind(marks: re.Pattern[str], text: str) -> Iterator[_Marked]:
   """What stands behind each marker: the rest of the line, up to the next `####`, or the inside of a box.
 
   At most MAX_LENGTH + 1 characters of each are looked at: a longer one is unparsable whatever it says.
   """
-  position, marks = 0, _MARK if _MARK.search(text) else _LINE
+  position = 0
   while (mark := marks.search(text, position)) is not None:
     start = mark.end()
     window = text[start : start + MAX_LENGTH + 1]
     if text[mark.start()] in "#A":
       answer = re.split(r"[\r\n]|#{4}", window, maxsplit=1)[0]
       position = start + len(answer)
-      yield _unbox(answer)
+      yield _Marked(_unbox(answer), mark.start(), position)
     else:
       inside = _balanced(window)
       position = start + len(inside)
-      yield inside.removeprefix("####")
+      yield _Marked(_unbox(inside.removeprefix("####")), mark.start(), position + 1)
 
 
 def _unbox(line: str) -> str:
-  """A `####` line with its box, if any, replaced by what it holds; a second box stays, and is unparsable."""
+  """A marked answer with its box, if any, replaced by what it holds; a second box stays, and is unparsable."""
   mark = _MARK.search(line)
   if mark is None:
     return line
@@ -178,12 +300,16 @@ def _balanced(text: str) -> str:
 def _plain(text: str) -> str:
   """Typography and LaTeX dress taken off; what could carry meaning stays and fails to parse."""
   text = _DIGIT_GROUP.sub("", text)
-  for dressed, bare in _LATEX:
-    text = text.replace(dressed, bare)
-  text = _WRAPPERS.sub(r"\1", text)
-  text = _FRACTION.sub(_inline_fraction, text)
-  text = re.sub(r"\s+", " ", text.translate(_PLAIN)).strip()
-  return text.strip("*`").strip()
+  if not text.isascii():
+    text = text.translate(_PLAIN)
+  if "\\" in text or "{" in text or "<" in text:
+    text = _STYLES.sub(" ", text)
+    for dressed, bare in _LATEX:
+      text = text.replace(dressed, bare)
+    text = _FRACTION.sub(_inline_fraction, _WRAPPERS.sub(r"\1", text))
+    text = re.sub(r"^\s*\{([^{}]*)\}\s*$", r"\1", text)
+  text = re.sub(r"\s+", " ", _TIE.sub(" ", text)).strip()
+  return text.strip("*`_\"'").strip()
 
 
 def _inline_fraction(match: re.Match[str]) -> str:
@@ -197,7 +323,7 @@ def _parse_number(text: str) -> Fraction | None:
   match = _NUMBER.fullmatch(text)
   if match is None or match["top"] is None and match["whole"] is None and match["decimals"] is None:
     return None
-  if not _is_remark(match["rest"]):
+  if not is_remark(match["rest"]):
     return None
   if match["top"] is not None:
     bottom = int(match["bottom"].replace(",", ""))
@@ -205,14 +331,3 @@ def _parse_number(text: str) -> Fraction | None:
   else:
     size = Fraction((match["whole"] or "0").replace(",", "") + (match["decimals"] or ""))
   return -size if size is not None and match["sign"] == "-" else size
-
-
-def _is_remark(rest: str) -> bool:
-  """Whether what follows a number leaves its value alone: a unit, closing punctuation, words."""
-  if _ATTACHED.match(rest) is not None or _ELLIPSIS.search(rest) is not None:
-    return False
-  rest = _WORD_JOINT.sub(" ", re.sub(r"(?<=m)[²³]", "", rest))  # an area or a volume is a unit
-  return (
-    all(letter.isalpha() or letter in _REMARK_SIGNS for letter in rest)
-    and _CHANGES_VALUE.search(rest) is None
-  )

@@ -40,7 +40,7 @@ from fractions import Fraction
 from typing import Any
 
 from o1jax.verifiers.base import Problem, Verdict, Verify
-from o1jax.verifiers.completion import Policy, without_end_tokens, without_thoughts
+from o1jax.verifiers.completion import Policy, check_policy, without_end_tokens, without_thoughts
 
 with warnings.catch_warnings():
   warnings.simplefilter("ignore", SyntaxWarning)  # in a library of the library
@@ -128,8 +128,10 @@ def _verify(problems: Sequence[Problem], completions: Sequence[str], *, policy: 
 def make_verify(policy: Policy = "strict") -> Verify:
   """A verifier that scores completions[i] by `problem.meta`: `dataset`, the name, and `entry`, one of that dataset's.
 
-  It raises ValueError where the lengths differ, there is no such dataset, or the entry is none of it.
+  It raises ValueError where the lengths differ, there is no such dataset, or the entry is none of it; this does where
+  there is no such policy.
   """
+  check_policy(policy)
   return functools.partial(_verify, policy=policy)
 
 

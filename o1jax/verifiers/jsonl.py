@@ -9,6 +9,7 @@ beyond a float's range are none. A byte order mark may begin the first.
 
 import dataclasses
 import decimal
+import inspect
 import json
 import math
 import os
@@ -19,7 +20,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from o1jax.config import ConfigError
+from o1jax.verifiers import completion
 from o1jax.verifiers.base import Problem
+from o1jax.verifiers.completion import Policy
 from o1jax.verifiers.pool import Pending
 
 WINDOW_LINES = 2_048  # read and not yet written, at most
@@ -28,6 +31,7 @@ BATCH = 64  # lines handed to the pool at once
 READ = 1 << 16  # bytes asked for at once
 MAX_NESTING = 100  # of a line's JSON: it is pickled and written again, each of which has a limit of its own
 MAX_NUMBER = 10**9  # of countdown: its verifier reads nine digits
+OPERATIONS = ("+", "-", "*", "/")  # of countdown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,23 +39,28 @@ class VerifyOptions:
   """Grade the completions of a JSONL file: `o1jax verify --verifier gsm8k < in.jsonl > out.jsonl`.
 
   A line holds `id`, `completion` and what the verifier reads: `answer` (math, gsm8k); `tests`, `entry_point`, `prompt`
-  (code); `instruction_id_list`, `kwargs`, `prompt` (constraints); `numbers`, `target` (countdown); `dataset`, `entry`
-  (gym). Out comes `id`, `reward`, `correct`, `parsed`, `error` and `seconds`: CPU time of the worker that graded it, the
-  first time where an equal line came before. Exit code 2 where a line could not be graded.
+  (code); `instruction_id_list`, `kwargs`, `prompt` (constraints); `numbers`, `target`, perhaps `operations`
+  (countdown); `dataset`, `entry` (gym). Out comes `id`, `reward`, `correct`, `parsed`, `error` and `seconds`: CPU time of
+  the worker that graded it, the first time where an equal line came before. Standard error tells at the end how many
+  are correct and how many unparsable. Exit code 2 where a line could not be graded.
   """
 
   verifier: Literal["math", "gsm8k", "code", "constraints", "countdown", "gym"]
   workers: int = 0  # processes; 0: one for each core
   cpu_limit: float | None = None  # seconds of CPU time an item; None: the verifier's own
+  policy: Policy = "strict"  # how a completion is read: the table above says what each does
   reading: Literal["strict", "loose"] | None = None  # of constraints; None: strict
   # Of math: how a final answer may be marked, the first that finds one; None: all, in this order.
   extractors: tuple[Literal["boxed", "hashes", "phrase", "expression"], ...] | None = None
+  block: Literal["last", "first"] | None = None  # of code: which block is the program; None: last
   allow_unsandboxed_code: bool = False  # of code: run programs even where the kernel cannot contain them
   progress: bool = False  # show a progress bar on standard error even where that is no terminal
 
 
-# The options that are settings of a verifier, and whose they are.
-SETTINGS = {"reading": "constraints", "extractors": "math", "allow_unsandboxed_code": "code"}
+ABOUT = f"{inspect.getdoc(VerifyOptions)}\n\n{completion.__doc__}"
+
+# The options that are settings of one verifier, and whose they are; `policy` is one of all.
+SETTINGS = {"reading": "constraints", "extractors": "math", "block": "code", "allow_unsandboxed_code": "code"}
 
 
 class Field(NamedTuple):
@@ -96,6 +105,9 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
       "a list of integers from 0 to 999999999", lambda value: _is_list(value, lambda n: _is_int(n, 0))
     ),
     "target": Field("an integer of at most nine digits", lambda value: _is_int(value, 1 - MAX_NUMBER)),
+    "operations": Field(
+      "a list of + - * /", lambda value: _is_list(value, lambda sign: sign in OPERATIONS), required=False
+    ),
   },
   "gym": {"dataset": TEXT, "entry": Field("an object", _is_object)},
 }

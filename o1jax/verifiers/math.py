@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import sympy
 
 from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.completion import Policy, check_policy
 from o1jax.verifiers.math_equal import IncomparableError, same
 from o1jax.verifiers.math_extract import (
   DECLARED,
@@ -45,11 +46,12 @@ _CHECK = re.compile(
 _HEDGE = Verdict(reward=0.0, correct=False, parsed=None, error="wrong")
 
 
-def make_verify(extractors: Sequence[str] = DEFAULT_ORDER) -> Verify:
+def make_verify(extractors: Sequence[str] = DEFAULT_ORDER, policy: Policy = "strict") -> Verify:
   """The verifier that asks the named extractors in this order, and takes the first that finds an answer.
 
   Raises ValueError where there are none, or one has no such name.
   """
+  check_policy(policy)
   order = tuple(extractors)
   unknown = [name for name in order if name not in EXTRACTORS]
   if unknown or not order:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from o1jax.verifiers.gsm8k import END_TOKEN
+from o1jax.verifiers.completion import without_end_tokens
 
 MAX_LENGTH = 400  # characters of one answer
 MAX_STATED = 64  # answers of one extractor that are looked at
@@ -80,7 +80,7 @@ class Stated(NamedTuple):
 
 def final_part(completion: str) -> str:
   """What stands behind the thoughts: the completion from its last `</think>` on, all of it where there is none."""
-  return END_TOKEN.sub("", completion.rpartition(_THOUGHT_END)[2])
+  return without_end_tokens(completion.rpartition(_THOUGHT_END)[2])
 
 
 def balanced(text: str) -> str | None:

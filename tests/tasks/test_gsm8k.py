@@ -11,7 +11,7 @@ import pytest
 
 from o1jax.config import ConfigError, Gsm8kConfig, TextConfig
 from o1jax.io.data import Source
-from o1jax.io.run_config import load_experiment
+from o1jax.io.run_config import config_to_dict, load_experiment, with_overrides
 from o1jax.io.tokenizer import EOS, train_text_tokenizer, train_tokenizer
 from o1jax.tasks import gsm8k
 from o1jax.tasks import text as text_module
@@ -69,6 +69,18 @@ def test_demonstrations_are_the_solutions_without_annotations_and_verify(task):
   assert not any("<<" in text for text in texts)
   assert all(verdict.correct for verdict in task.verify(problems, texts))
   assert [verdict.parsed for verdict in task.verify(problems[2:4], texts[2:4])] == ["2160", "-7"]
+
+
+def test_the_policy_of_the_configuration_is_that_of_the_verdicts(task, tmp_path):
+  standard = build(config(ROWS, tmp_path, policy="standard"))
+  assert [made.verify(task.train[:1], ["So 22 are left."])[0].error for made in (task, standard)] == [
+    "unparsable",
+    None,
+  ]
+  overridden = with_overrides(load_experiment(str(EXPERIMENT)), {"task.policy": "standard"})
+  assert config_to_dict(overridden)["task"]["policy"] == "standard"
+  with pytest.raises(ConfigError, match="task.policy: wants one of strict, standard, has 'lax'"):
+    with_overrides(overridden, {"task.policy": "lax"})
 
 
 def test_a_solution_that_fits_no_row_is_named_before_any_step(task):

@@ -2,8 +2,9 @@
 
 import pytest
 
+from o1jax.config import HumanevalConfig, MathConfig, MbppConfig
 from o1jax.tasks import pooled as module
-from o1jax.tasks.pooled import pooled
+from o1jax.tasks.pooled import called, chosen, pooled
 from o1jax.verifiers.base import Problem
 
 
@@ -64,6 +65,23 @@ def test_closed_it_begins_anew(shared):
   assert FakePool.made[0].closed
   gsm8k([None], ["b"])
   assert len(FakePool.made) == 2 and not FakePool.made[1].closed
+
+
+@pytest.mark.parametrize(
+  ("cfg", "settings", "name"),
+  [
+    (MathConfig(), {}, "x"),
+    (MathConfig(policy="standard"), {"policy": "standard"}, "x standard"),
+    (MbppConfig(block="first"), {"block": "first"}, "x first"),
+    (
+      HumanevalConfig(policy="standard", block="first"),
+      {"policy": "standard", "block": "first"},
+      "x standard first",
+    ),
+  ],
+)
+def test_a_task_chooses_the_settings_of_its_verifier(cfg, settings, name):
+  assert (chosen(cfg), called("x", cfg)) == (settings, name)
 
 
 def test_the_real_pool_grades():

@@ -105,6 +105,39 @@ def test_an_unknown_reading_is_an_error():
     make_verify("lax")
 
 
+THOUGHT = "<think>\nOkay, they want this, and that.\n</think>\n\n"
+QUIRKS = ("detectable_format:number_bullet_lists", {"num_bullets": 2})
+BY_POLICY = [
+  # (instruction, response, followed under strict, under standard)
+  (NO_COMMA, "No commas at all.", T, T),
+  (NO_COMMA, f"{THOUGHT}No commas at all.", F, T),
+  (NO_COMMA, f"{THOUGHT}Some, here.", F, F),
+  (QUOTED, f'{THOUGHT}"in quotes"', F, T),
+  (QUOTED, '[THINK]Quotes?[/THINK]"in quotes"', F, T),
+  (("combination:repeat_prompt", {"prompt_to_repeat": "Say hello."}), f"{THOUGHT}Say hello. Hello.", F, T),
+  (("keywords:forbidden_words", {"forbidden_words": ["okay"]}), f"{THOUGHT}Hello.", F, T),
+  (("keywords:existence", {"keywords": ["okay"]}), f"{THOUGHT}Hello.", T, F),
+  (NO_COMMA, "<think>It was cut off", T, F),
+  # End tokens are no part of a response under either.
+  (("detectable_format:json_format", {}), '{"a": 1}<|eot_id|>', T, T),
+  (("detectable_format:json_format", {}), '{"a": 1}<end_of_turn>\n', T, T),
+  (ENDS, "Well. The end.<|im_end|><|endoftext|>", T, T),
+  # The published rules hold under either: a rule is a bullet, Chinese is one word, `C++` finds a c.
+  (QUIRKS, "* a\n* b\n---", F, F),
+  (("keywords:existence", {"keywords": ["C++"]}), "A cat.", T, T),
+  (("length_constraints:number_words", {"num_words": 2, "relation": "at least"}), "你好世界", F, F),
+]
+
+
+@pytest.mark.parametrize(("row", "text", "strict", "standard"), BY_POLICY)
+def test_policies(row, text, strict, standard):
+  told = {policy: make_verify(policy=policy)([problem(row)], [text])[0] for policy in ("strict", "standard")}
+  assert {policy: verdict.correct for policy, verdict in told.items()} == {
+    "strict": strict,
+    "standard": standard,
+  }
+
+
 def test_accuracies_by_hand():
   problems = [problem(NO_COMMA, TITLE), problem(NO_COMMA), problem(TITLE, QUOTED, ENDS)]
   verdicts = verify(problems, ["<<a>>", "a,\nb", '"<<a>>"\nThe end.'])

@@ -4,15 +4,65 @@ import pytest
 
 from o1jax.verifiers import countdown
 from o1jax.verifiers.base import Problem
-from o1jax.verifiers.countdown import coherent, count_tries, verify
+from o1jax.verifiers.countdown import coherent, count_tries, make_verify, verify
 
 PROBLEM = Problem("3 7 9 34", "3 7 9 -> 34", "34", "countdown", {"numbers": [3, 7, 9], "target": 34})
 SAME = Problem("2 2 5 9", "2 2 5 -> 9", "9", "countdown", {"numbers": [2, 2, 5], "target": 9})
 
 
+EXPRESSIONS = [
+  # (text, verdict where the problem says nothing of operations, verdict where it names division too)
+  ("<answer>3 * 9 + 7</answer>", None, None),
+  ("I try. <answer> (9*3) + 7 </answer>.", None, None),
+  ("<answer>7 + 9 × 3 = 34</answer>", None, None),
+  ("<answer>7 - -9 * 3</answer>", None, None),
+  ("<think><answer>3 + 9</answer></think><answer>3 * 9 + 7</answer><|im_end|>", None, None),
+  ("<answer>3 + 7 + 9</answer> no: <answer>3 * 9 + 7</answer>", None, None),
+  ("<answer>3 * 9 + 7</answer> no: <answer>3 + 7 + 9</answer>", "wrong", "wrong"),
+  ("<answer>3 * 9 + 7 = 35</answer>", "wrong", "wrong"),
+  ("<answer>3 * 9 + 3 + 7 - 3</answer>", "wrong", "wrong"),  # 3 too often
+  ("<answer>27 + 7</answer>", "wrong", "wrong"),
+  ("<answer>34</answer>", "wrong", "wrong"),
+  ("<answer>9 * 7 / 3 + 13</answer>", "unparsable", "wrong"),
+  ("<answer>7 + 9 / (3 - 3)</answer>", "unparsable", "wrong"),
+  ("<answer>7 + 9 // 3</answer>", "unparsable", "unparsable"),
+  ("<answer>7 + 3 ** 9</answer>", "unparsable", "unparsable"),
+  ("<answer>3 9 7</answer>", "unparsable", "unparsable"),
+  ("<answer>f(3)</answer>", "unparsable", "unparsable"),
+  ("<answer></answer>", "unparsable", "unparsable"),
+  ("3 * 9 + 7</answer>", None, None),  # the tag that opens it may stand in the prompt
+  ("<answer>" + "(" * 90 + "3" + ")" * 90 + " * 9 + 7</answer>", None, None),
+  ("<answer>" + "(" * 5000 + "3" + ")" * 5000 + "</answer>", "unparsable", "unparsable"),
+  ("<answer>3 * 9 + 7", "unparsable", "unparsable"),
+  ("3 * 9 + 7 = 34", "unparsable", "unparsable"),
+]
+
+
+@pytest.mark.parametrize(("text", "error", "with_division"), EXPRESSIONS)
+def test_expressions_in_tags(text: str, error: str | None, with_division: str | None) -> None:
+  divided = Problem("", "", "", "", {**PROBLEM.meta, "operations": ["+", "-", "*", "/"]})
+  for policy in ("strict", "standard"):
+    verdicts = make_verify(policy)([PROBLEM, divided], [text, text])
+    assert [verdict.error for verdict in verdicts] == [error, with_division]
+
+
+def test_division_is_exact() -> None:
+  problem = Problem("", "", "", "", {"numbers": [8, 3, 8, 3], "target": 24, "operations": ["-", "/"]})
+  texts = [
+    "<answer>8 / (3 - 8 / 3)</answer>",
+    "<answer>8 / (3 - 8 ÷ 3) = 24</answer>",
+    "<answer>8 / 3 / 8 / 3</answer>",
+  ]
+  verdicts = verify([problem] * 3, texts)
+  assert [verdict.error for verdict in verdicts] == [None, None, "wrong"]
+  assert verdicts[0].parsed == verdicts[1].parsed == "8 / ( 3 - 8 / 3 )"
+
+
 @pytest.mark.parametrize(
   ("text", "error"),
   [
+    ("3 × 9 = 27 , 27 + 7 = 34 yes", None),
+    ("<think>3 + 7 no</think> 3 * 9 = 27 , 27 + 7 = 34 yes</s>", None),
     ("3 * 9 = 27 , 27 + 7 = 34 yes", None),
     ("9 * 3 = 27 , 7 + 27 = 34 yes", None),
     ("3 * 9 = 27 , 27 + 7 = 34 off 0 yes", None),
