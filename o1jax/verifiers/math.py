@@ -98,12 +98,12 @@ def _verdict(problem: Problem, text: str, order: Sequence[str], policy: Policy) 
     answers = list(dict.fromkeys(stated + _values(behind)))
     if not all(_alike(answers[-1], other) for other in answers[:-1]):
       return Verdict(1.0, True, gold.shown()) if _are_parts(gold, answers, text, declared) else _HEDGE
-    correct = all(same(gold, answer) for answer in answers)
+    correct = all(same(gold, answer) for answer in stated)
   except (UnreadableError, IncomparableError):
     return _UNPARSABLE
-  if not correct and answers[-1].form is None:
+  if not correct and stated[-1].form is None:
     return _UNPARSABLE
-  return Verdict(float(correct), correct, answers[-1].shown(), None if correct else "wrong")
+  return Verdict(float(correct), correct, stated[-1].shown(), None if correct else "wrong")
 
 
 def _are_parts(gold: Answer, answers: Sequence[Answer], text: str, declared: Sequence[Stated]) -> bool:

@@ -202,7 +202,8 @@ def _named(value: Any) -> tuple[Any, Any] | None:
 
 
 def _is_name(value: Any) -> bool:
-  return isinstance(value, AppliedUndef) or bool(is_expr_of_only_symbols(value))
+  applied = isinstance(value, AppliedUndef) or isinstance(value, sympy.Function) and bool(value.free_symbols)
+  return applied or bool(is_expr_of_only_symbols(value))
 
 
 def _same_equation(gold: Any, answer: Any) -> bool:

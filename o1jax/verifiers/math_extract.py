@@ -27,7 +27,7 @@ _BARE = re.compile(
 )
 # What only stands where an answer is to be put.
 _PLACEHOLDER = re.compile(
-  r"(?:[\s.?_{}$*]|\\(?:[hv]?phantom\s?\{[^{}]*\}|q?quad|square|Box|cdots|[lc]?dots|ldots|underline|text(?:bf|it|rm)?|mathrm|[,;:! ])"
+  r"(?:[\s.?_{}$*]|\\(?:[hv]?phantom\s?\{[^{}]*\}|q?quad|square|Box|cdots|[lc]?dots|ldots|underline|text(?:bf|it|rm)?|mathrm|[,;:!_ ])"
   r"|(?i:(?:your|the|my|final|correct|answer|solution|result|value|goes|here|insert|put|placeholder)(?![a-z])))*"
 )
 _BEHIND_BOX = re.compile(

@@ -95,7 +95,7 @@ _BASED = re.compile(
   r"|\(?(?:in )?base (?P<said>[0-9]{1,2}|[a-z]+)\)?)"
 )
 _ANNOUNCED = re.compile(
-  r"\\text\{\s*[a-zA-Z ]{3,40}:\s*\}\s*(?=\S)|(?P<open>\\text\{)?\s*(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct )?answer(?: is:?| ?[:=])\s*"
+  r"\\text\{\s*(?:(?!(?:not|never|neither|nor|or|no)\b)[a-zA-Z]+\s*){1,8}(?::|(?<=\sis)|(?<=\sis\s))\s*\}\s*(?=\S)|(?P<open>\\text\{)?\s*(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct )?answer(?: is:?| ?[:=])\s*"
   r"(?P<shut>\})?\s*",
   re.IGNORECASE,
 )
@@ -130,11 +130,12 @@ _NAMED = re.compile(
   r"(?:\\text\{\s?)?(?P<name>[a-zA-Z][a-zA-Z ]{2,40}?)\s?(?:\}?\s?(?:=|:)|:\s*\})\s?(?=\S)(?P<rest>.+)"
 )
 # The parser takes these for products.
-_CALLED = re.compile(r"(?:[a-zA-Z]\^\{-1\}\(-?[0-9./]+\)|[a-zA-Z]\([a-zA-Z]\(-?[0-9./]+\)\))\s?=")
+_CALLED = re.compile(r"(?:[a-zA-Z](?:\^\{-1\}\(-?|\(-)[0-9./]+\)|[a-zA-Z]\([a-zA-Z]\(-?[0-9./]+\)\))\s?=")
 _NAME_WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones may be products of unknowns
 _NO_NAME = frozenset("not never isn cannot and or either neither if".split()) | _NO_TEXT
 # What no name of a quantity has outside of brackets.
-_NO_QUANTITY = re.compile(r"[,;:?<>!]|\\(?:lor|vee|land|mid|to|approx|pm|mp|text\{\s*(?:or|and|not|if))(?![a-zA-Z])")
+_NO_QUANTITY = re.compile(r"[,;:?<>!]|\\(?:lor|vee|land|mid|to|approx|pm|mp)(?![a-zA-Z])")
+_DENIED = re.compile(r"\\text\{[^{}]*\b(?:or|and|not|if|no|never)\b")
 _EMPTY = frozenset(
   f"{before}{what}" for before in ("", "no ", "there is ", "there are ", "the ")
   for what in ("no solution", "no solutions", "no real solution", "no real solutions", "empty set", "null set")
@@ -179,7 +180,7 @@ def _spelt(text: str) -> str:
 
 
 _IDLE_BRACES = re.compile(r"(?<=[\^_])\s?\{\s?(\w|\\[a-zA-Z]+)\s?\}|(?<=angle)\s?\{([A-Z]+)\}")
-_SPACE = re.compile(r"(?P<needed>\\[a-zA-Z]+ (?=[a-zA-Z]))| (?![0-9])|(?<![0-9,]) ")
+_SPACE = re.compile(r"(?P<needed>\\[a-zA-Z]+ (?=[a-zA-Z]))| (?![0-9])|(?<![0-9,]) |(?<=,) (?![0-9]{3}(?![0-9]))")
 
 
 def _key(text: str) -> str:
@@ -187,7 +188,8 @@ def _key(text: str) -> str:
 
   `1, 234` stays a list.
   """
-  text = _IDLE_BRACES.sub(lambda match: f"{match[1] or ' ' + match[2]} ", text.strip())
+  text = _IDLE_BRACES.sub(lambda match: f"{match[1] or ' ' + match[2]} ", text.replace("...", r"\dots "))
+  text = " ".join(text.split())
   return _SPACE.sub(lambda match: match["needed"] or "", text)
 
 
@@ -309,7 +311,7 @@ def _unnamed(text: str) -> str:
 def _quantity(text: str) -> sympy.Basic | None:
   r"""`P(A \mid B) = 1/2 = 0.5` as the equations of a symbol of that name, where the parser cannot read the name."""
   name, *stated = parts(text, "=")
-  if not stated or not re.match(r"[a-zA-Z\\(|]", name) or _NO_QUANTITY.search(_outside(name)):
+  if not stated or not re.match(r"[a-zA-Z\\(|]", name) or _NO_QUANTITY.search(_outside(name)) or _DENIED.search(name):
     return None
   values = [_parsed(value) for value in stated]
   if any(value is None for value in values) or _parsed(name) is not None and not _CALLED.match(text):

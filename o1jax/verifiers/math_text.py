@@ -250,7 +250,7 @@ _DECIMAL = re.compile(r"(?P<whole>[0-9]*)\.(?P<part>[0-9]+)")
 _ARGUMENT = r"\{(?:[^{}]|\{[^{}]*\})*\}|[0-9a-zA-Z]|\\pi(?![a-zA-Z])"
 # A digit behind one that stands without braces: `\frac142` is neither 1/42 nor twice 1/4 to be sure.
 _BESIDE = re.compile(rf"\\frac\s*(?:{_ARGUMENT})\s*(?:[0-9]|\{{[0-9]+\}})\s*[0-9]|[0-9)\]}}]\s?\\\{{|\\sqrt\s?[0-9]\s?[0-9]")
-_FRACTION = re.compile(rf"\\frac\s*(?P<top>{_ARGUMENT})\s*(?P<bottom>{_ARGUMENT})")
+_FRACTION = re.compile(rf"\\(?P<name>frac|binom)\s*(?P<top>{_ARGUMENT})\s*(?P<bottom>{_ARGUMENT})")
 _ARGUMENTS = r"((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*?)"
 _INFIX = rf"{_ARGUMENTS}\\(over|choose)(?![a-zA-Z]){_ARGUMENTS}"
 _ROOT_OF_FRACTION = re.compile(r"\\sqrt\s?(\\frac\{[^{}]*\}\{[^{}]*\})")
@@ -373,7 +373,7 @@ def _braced_fraction(match: re.Match[str]) -> str:
   top, bottom = (
     argument[1:-1] if argument[0] == "{" else argument for argument in (match["top"], match["bottom"])
   )
-  return rf"\frac{{{top}}}{{{bottom}}}"
+  return rf"\{match['name']}{{{top}}}{{{bottom}}}"
 
 
 def _improper(match: re.Match[str]) -> str:

@@ -61,6 +61,7 @@ _DEGREES = re.compile(
 _TURNED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")  # functions of an angle
 _ANGLE = re.compile(rf"(?P<angle>[0-9.]+)(?:{_DEGREES.pattern})")
 _ORDINAL = re.compile(r"(?P<head>[0-9]+)(?:\^?\{?\\text\{\s?(?:st|nd|rd|th)\}\}?|st|nd|rd|th)")
+_AND = re.compile(r"(?:,\s?)?(?:(?P<unit>\\text\{\s*[^{}\s]+\s)and\s*\}|\\text\{\s*and\s*\}|(?<![a-zA-Z])and(?![a-zA-Z]))")
 _ONE_MEASURE = re.compile(
   r"(?:(?P<shape>sq|square|cu|cubic) )?(?P<name>[a-z]+)\s?(?:\^\{?(?P<power>[23])\}?)?"
 )
@@ -77,7 +78,7 @@ def split_unit(text: str) -> tuple[str, str | None]:
   sign = "$" if CURRENCY_SIGN in text else "deg" if whole != bare else None
   if (ordinal := _ORDINAL.fullmatch(whole)) is not None:
     return ordinal["head"], sign
-  entries = parts(re.sub(r"(?:,\s?)?(?:\\text\{\s*and\s*\}|(?<![a-zA-Z])and(?![a-zA-Z]))", ",", whole), ",")
+  entries = parts(_AND.sub(lambda match: f"{match['unit'] + '}' if match['unit'] else ''},", whole), ",")
   if len(entries) > 1 and not whole.startswith("\\text"):
     split = [_one(entry) for entry in entries]
     if len({unit for _, unit in split}) == 1 and all(head != entry for (head, _), entry in zip(split, entries)):
