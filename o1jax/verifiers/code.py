@@ -41,7 +41,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from o1jax.verifiers.base import Problem, Verdict, Verify
 from o1jax.verifiers.code_extract import Candidate, Which, answer_text, candidates, extract

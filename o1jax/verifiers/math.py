@@ -2,16 +2,19 @@ r"""Answers of MATH and AIME style: final answers read off a completion, and com
 
     completion -> behind its thoughts -> first extractor that finds an answer -> one distinct answer -> the gold one?
 
-What each part does, and what it leaves out, stands in `math_extract` (where answers are stated), `math_text` and
-`math_read` (what they say), `math_equal` (when two are the same).
+math-verify reads and compares. What stands around it says where answers are stated (`math_extract`), takes off their
+dress (`math_text`, `math_units`), and vetoes what would be read or compared too kindly (`math_read`, `math_equal`).
 
-Several different answers are a hedge, and wrong: two boxes, `3 or 4`, a value that `or` joins to the box, another
-value declared behind it. The same value twice is one answer, and so is a chain `x = 2/4 = 1/2`. Two boxes 1 and 2 are
-the list 1, 2 where the gold answer is a list. A box in the thoughts, before `</think>`, is no final answer; elsewhere
-an intermediate box counts as one.
+    policy      several different answers     taken back (`\boxed{5} is wrong`)     a box in thoughts that were cut off
+    strict      a hedge, wrong                wrong                                 unparsable
+    standard    the last one counts           not looked at                         unparsable
+
+A hedge is two boxes, `3 or 4`, a value that `or` joins to the box, another value declared behind it. The same value
+twice is one answer, and so is a chain `x = 2/4 = 1/2`. Two boxes 1 and 2 are the list 1, 2 where the gold answer is a
+list; those with words between them must stand in its order. A placeholder in a box (`\boxed{answer}`) is no answer.
 
 Left out: whether an answer is simplified (`\sqrt{4}` is 2, and `3 + 4` is 7: the form is for the prompt to ask for),
-sums, integrals and limits, which are only compared as text, numbers in words.
+sums, integrals, limits and congruences, which are only compared as text, numbers in words.
 """
 
 import re
@@ -21,7 +24,7 @@ import sympy
 
 from o1jax.verifiers.base import Problem, Verdict, Verify
 from o1jax.verifiers.completion import Policy, check_policy
-from o1jax.verifiers.math_equal import IncomparableError, same
+from o1jax.verifiers.math_equal import IncomparableError, entries, equal, same
 from o1jax.verifiers.math_extract import (
   DECLARED,
   DEFAULT_ORDER,
@@ -31,6 +34,8 @@ from o1jax.verifiers.math_extract import (
   alternatives,
   boxed,
   final_part,
+  joined,
+  taken_back,
 )
 from o1jax.verifiers.math_read import Answer, Formula, Words, read
 from o1jax.verifiers.math_text import UnreadableError
@@ -38,24 +43,26 @@ from o1jax.verifiers.math_text import UnreadableError
 MARK = "####"  # before a gold answer at the end of its worked solution, as GSM8K has it
 
 _UNPARSABLE = Verdict(reward=0.0, correct=False, parsed=None, error="unparsable")
+_HEDGE = Verdict(reward=0.0, correct=False, parsed=None, error="wrong")
 # `The answer is consistent with $5 + 1 = 6$`: maths that checks an answer is none.
 _CHECK = re.compile(
   r"(?:correct|right|valid|consistent|reasonable|verified|confirmed|checked|accurate|supported|justified)\b",
   re.IGNORECASE,
 )
-_HEDGE = Verdict(reward=0.0, correct=False, parsed=None, error="wrong")
 
 
 def make_verify(extractors: Sequence[str] = DEFAULT_ORDER, policy: Policy = "strict") -> Verify:
   """The verifier that asks the named extractors in this order, and takes the first that finds an answer.
 
-  Raises ValueError where there are none, or one has no such name.
+  Raises ValueError where there are none, one has no such name, or the policy is none.
   """
   check_policy(policy)
   order = tuple(extractors)
   unknown = [name for name in order if name not in EXTRACTORS]
   if unknown or not order:
     raise ValueError(f"extractors: {unknown or 'none'}, of {list(EXTRACTORS)}")
+  if policy not in ("strict", "standard"):
+    raise ValueError(f"policy: {policy!r}, of ['strict', 'standard']")
 
   def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
     """Judges completions[i] against problems[i].answer, 1.0 or 0.0; see the module.
@@ -63,7 +70,8 @@ def make_verify(extractors: Sequence[str] = DEFAULT_ORDER, policy: Policy = "str
     `parsed` is a number in lowest terms, other answers as they are written but for their dress.
     Raises ValueError where the lengths differ, or naming the problem whose gold answer cannot be read.
     """
-    return [_verdict(problem, text, order) for problem, text in zip(problems, completions, strict=True)]
+    rows = zip(problems, completions, strict=True)
+    return [_verdict(problem, final_part(text), order, policy) for problem, text in rows]
 
   return verify
 
@@ -76,32 +84,57 @@ def count_answers(text: str) -> int:
   return len(_stated(final_part(text), DEFAULT_ORDER)[0])
 
 
-def _verdict(problem: Problem, completion: str, order: Sequence[str]) -> Verdict:
+def _verdict(problem: Problem, text: str, order: Sequence[str], policy: Policy) -> Verdict:
   gold = _gold(problem)
-  declared, behind = _stated(final_part(completion), order)
+  declared, behind = _stated(text, order)
   if not declared or len(declared) > MAX_STATED:
     return _UNPARSABLE
+  if policy == "standard":
+    last = ", ".join(stated.text for stated in joined(text, declared)[-1])
+    declared, behind = [declared[-1]._replace(text=last)], []
+  elif taken_back(text, declared[-1]):
+    return _HEDGE
   try:
-    answers = list(dict.fromkeys([read(stated.text) for stated in declared] + _values(behind)))
+    stated = [read(answer.text) for answer in declared]
+    answers = list(dict.fromkeys(stated + _values(behind)))
     if not all(_alike(answers[-1], other) for other in answers[:-1]):
-      # Each is a part of the list: one that holds it all contradicts the others.
-      parts = _is_list(gold) and not any(same(gold, answer) for answer in answers)
-      correct = parts and same(gold, read(", ".join(answer.text for answer in answers)))
-      return _HEDGE if not correct else Verdict(1.0, True, gold.shown())
-    correct = all(same(gold, answer) for answer in answers)
+      return Verdict(1.0, True, gold.shown()) if _are_parts(gold, answers, text, declared) else _HEDGE
+    correct = all(same(gold, answer) for answer in stated)
   except (UnreadableError, IncomparableError):
     return _UNPARSABLE
-  if not correct and answers[-1].form is None:
+  if not correct and stated[-1].form is None:
     return _UNPARSABLE
-  return Verdict(float(correct), correct, answers[-1].shown(), None if correct else "wrong")
+  return Verdict(float(correct), correct, stated[-1].shown(), None if correct else "wrong")
+
+
+def _are_parts(gold: Answer, answers: Sequence[Answer], text: str, declared: Sequence[Stated]) -> bool:
+  """Whether different answers are the entries of a gold list; one that holds it all contradicts the others.
+
+  Those with more between them than `and` may be told apart by words: they stand in the order of the gold answer.
+  """
+  match gold.form:
+    case Words(items) if len(items) > 1:
+      wanted = None
+    case Formula(sympy.FiniteSet() as value, _) if len(wanted := entries(value)) > 1:
+      pass
+    case _:
+      return False
+  if any(same(gold, answer) for answer in answers):
+    return False
+  if wanted is None or len(joined(text, declared)) == 1 < len(declared):
+    return same(gold, read(", ".join(answer.text for answer in answers)))
+  return len(wanted) == len(answers) and all(
+    isinstance(answer.form, Formula) and equal(value, answer.form.value)
+    for value, answer in zip(wanted, answers)
+  )
 
 
 def _gold(problem: Problem) -> Answer:
-  """The gold answer; what stands in its boxes, as a list, where it has any, else behind its last `####`."""
+  """The gold answer; what stands in its last boxes that only `and` parts, where it has any, else behind its last `####`."""
   boxes = boxed(problem.answer)
-  text = ", ".join(box.text for box in boxes) if boxes else problem.answer.rpartition(MARK)[2]
+  texts = dict.fromkeys(box.text for box in joined(problem.answer, boxes)[-1]) if boxes else ()
   try:
-    return read(text)
+    return read(", ".join(texts) if boxes else problem.answer.rpartition(MARK)[2])
   except UnreadableError as error:
     raise ValueError(f"problem {problem.id}: the gold answer {problem.answer[:80]!r} {error}") from error
 
@@ -141,12 +174,3 @@ def _values(behind: Sequence[Stated]) -> list[Answer]:
 
 def _alike(a: Answer, b: Answer) -> bool:
   return same(a, b) or same(b, a)
-
-
-def _is_list(gold: Answer) -> bool:
-  match gold.form:
-    case Words(items):
-      return len(items) > 1
-    case Formula(sympy.FiniteSet() as values, _):
-      return len(values) > 1
-  return False

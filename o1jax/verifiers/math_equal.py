@@ -3,13 +3,15 @@ r"""Whether a prediction says what the gold answer says. The gold answer always 
     gold x = 5      prediction 5        yes     gold 12_3      prediction 12          yes: the question names the base
     gold 1 < x < 2  prediction (1, 2)   yes     gold (1, 2)    prediction 1 < x < 2   no: it may be a point
 
-What a container or a relation holds is compared here, strictly; numbers, expressions, matrices and intervals are left
-to math-verify. Its leniences stay outside: any right-hand side for a number, points for lists, equations without a
-solution for each other, decimals to six places.
+What a container or a relation holds is compared here, strictly, each entry as often as it stands there; numbers,
+expressions, matrices, intervals and sets that inequalities describe are left to math-verify. Its leniences stay
+outside: any right-hand side for a number, points for lists, equations without a solution for each other, decimals to
+six places.
 """
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,8 +21,9 @@ from latex2sympy2_extended import is_expr_of_only_symbols
 from latex2sympy2_extended.logic import And
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Eq, GreaterThan, LessThan, Ne, Relational, StrictGreaterThan, StrictLessThan
+from sympy.functions.elementary.hyperbolic import HyperbolicFunction
 
-from o1jax.verifiers.math_read import Answer, Based, Clock, Formula, Ratio, Words
+from o1jax.verifiers.math_read import Answer, Based, Clock, Formula, Words
 
 DIGITS = 40  # decimal places to which numbers without a closed form must agree
 _ROUNDING = 12  # decimal places at which math-verify compares floats; none is left to reach it
@@ -56,34 +59,24 @@ def _same_form(gold: Answer, answer: Answer) -> bool:
       return gold.form.items == {answer.text.casefold()}  # option (B) against b
     case Formula(), Words():
       return answer.form.items == {gold.text.casefold()}
-    case Clock(), Clock():
-      times_agree = gold.form[:3] == answer.form[:3]
-      return times_agree and ("" in (gold.form.half, answer.form.half) or gold.form.half == answer.form.half)
-    case Ratio(), Ratio():
-      return _proportional(gold.form.terms, answer.form.terms)
-    case Ratio(), Formula():
-      quotient = _quotient(gold.form)
-      return quotient is not None and equal(quotient, answer.form.value)
-    case Formula(), Ratio():
-      quotient = _quotient(answer.form)
-      return quotient is not None and equal(gold.form.value, quotient)
+    case Clock(), Clock() if gold.form[:3] == answer.form[:3]:
+      return "" in (gold.form.half, answer.form.half) or gold.form.half == answer.form.half
     case Based(), Based():
       return gold.form == answer.form
     case Based(), _:
       return answer.text.lstrip("0") == gold.form.digits
-  return False
+  quotients = _quotient(gold.form, gold=True), _quotient(answer.form, gold=False)
+  return all(quotients) and same_formula(*quotients)
 
 
-def _proportional(gold: Sequence[int], terms: Sequence[int]) -> bool:
-  if len(gold) != len(terms) or not any(terms):
-    return False
-  return all(a * d == b * c for a, b in zip(gold, terms) for c, d in zip(gold, terms))
-
-
-def _quotient(ratio: Ratio) -> sympy.Rational | None:
-  """a : b as a / b; the ratio of more terms is no number."""
-  of_two = len(ratio.terms) == 2 and ratio.terms[1] != 0
-  return sympy.Rational(*ratio.terms) if of_two else None
+def _quotient(form: Any, gold: bool) -> Formula | None:
+  """`7:24` as the ratio that it may be, a gold one only where it stands in lowest terms; a formula as it is."""
+  match form:
+    case Clock(hour, minute, 0, "") if minute and (not gold or math.gcd(hour, minute) == 1 and minute >= 10):
+      return Formula(sympy.Rational(hour, minute), percent=False)
+    case Formula():
+      return form
+  return None
 
 
 def same_formula(gold: Formula, answer: Formula) -> bool:
@@ -103,15 +96,19 @@ def same_formula(gold: Formula, answer: Formula) -> bool:
 
 def equal(gold: Any, answer: Any) -> bool:
   """Whether two sympy objects are one answer, without the short-cuts of `same`."""
+  if _orders(gold) or _orders(answer):
+    return _same_order(gold, answer)
+  if _ordered(gold) is not None or _ordered(answer) is not None:
+    gold, answer = _coordinates(gold), _coordinates(answer)
+  gold_list, answer_list = entries(gold), entries(answer)
+  if len(gold_list) + len(answer_list) > 2 or any(
+    isinstance(value, sympy.FiniteSet) for value in (gold, answer)
+  ):
+    if not (_names_any(gold) and _names_any(answer)):
+      gold_list, answer_list = _unnamed(gold_list), _unnamed(answer_list)
+    return _pair_off(gold_list, answer_list, _same_entry)
   if _relations(gold) or _relations(answer):
-    return _same_relation(gold, answer)
-  if isinstance(gold, sympy.FiniteSet) or isinstance(answer, sympy.FiniteSet):
-    sets = _united(gold), _united(answer)
-    if all(isinstance(value, sympy.Set) and not isinstance(value, sympy.FiniteSet) for value in sets):
-      return same_value(*sets)
-    named = _names_any(gold) and _names_any(answer)
-    elements = _listed if named else _unnamed
-    return _cover(elements(gold), elements(answer), _same_element)
+    return _same_equation(gold, answer)
   gold_items, answer_items = _ordered(gold), _ordered(answer)
   if gold_items is not None and answer_items is not None:
     return len(gold_items) == len(answer_items) and all(map(equal, gold_items, answer_items))
@@ -121,51 +118,50 @@ def equal(gold: Any, answer: Any) -> bool:
   return alike and same_value(gold, answer)
 
 
-def _united(value: Any) -> Any:
-  """The union of the sets that a list of inequalities describes: `x < 1 or x > 5`; all else as it is."""
-  elements = _listed(value)
-  links = [link for element in elements for link in _relations(element)]
-  several = len(elements) > 1 and all(map(_relations, elements))
-  if (
-    not several
-    or any(isinstance(link, Eq) for link in links)
-    or len(set().union(*(link.free_symbols for link in links))) != 1
-  ):
-    return value
-  with _comparing():
-    return sympy.Union(*(element.as_set() for element in elements))
-
-
-def _same_element(gold: Any, answer: Any) -> bool:
-  """Elements of lists. Names are not to be left out here: `x = 1, y = 2` is not 1, 2."""
+def _same_entry(gold: Any, answer: Any) -> bool:
+  """Entries of lists. Names are not to be left out here: `x = 1, y = 2` is not 1, 2."""
   return bool(_relations(gold)) == bool(_relations(answer)) and equal(gold, answer)
 
 
-def _cover(gold: Sequence[Any], answer: Sequence[Any], match: Callable[[Any, Any], bool]) -> bool:
-  """Whether each of the one has its like among the others, and the other way round."""
-  return all(any(match(g, a) for a in answer) for g in gold) and all(
-    any(match(g, a) for g in gold) for a in answer
-  )
+def _pair_off(gold: Sequence[Any], answer: Sequence[Any], match: Callable[[Any, Any], bool]) -> bool:
+  """Whether each of the one has its like among the others, each of which is taken once."""
+  left = list(answer)
+  for g in gold if len(gold) == len(left) else ():
+    place = next((k for k, a in enumerate(left) if match(g, a)), None)
+    if place is None:
+      return False
+    del left[place]
+  return len(gold) == len(answer)
 
 
-def _listed(value: Any) -> Sequence[Any]:
-  """What a list or set holds; what is neither is the list of itself."""
-  return value.args if isinstance(value, sympy.FiniteSet) else [value]
+def entries(value: Any) -> Sequence[Any]:
+  """What a list or set holds, as often as it is written; `(x, y) = (1, 2)` as its equations; all else as the list of itself."""
+  if isinstance(value, sympy.FiniteSet):
+    return [inner for entry in getattr(value, "_unsorted_args", value.args) for inner in entries(entry)]
+  if isinstance(value, Eq) and isinstance(value.lhs, sympy.Tuple):
+    items = _ordered(value.rhs)
+    if items is not None and len(items) == len(value.lhs):
+      return [Eq(name, item, evaluate=False) for name, item in zip(value.lhs, items)]
+  return [value]
+
+
+def _coordinates(value: Any) -> Any:
+  """`(x, y) = (1, 2)` as the point alone; all else as it is."""
+  return value.rhs if isinstance(value, Eq) and isinstance(value.lhs, sympy.Tuple) else value
 
 
 def _names_any(value: Any) -> bool:
-  return any(_relations(element) for element in _listed(value))
+  return any(map(_relations, entries(value)))
 
 
-def _unnamed(value: Any) -> Sequence[Any]:
-  """As `_listed`, where `x = 1, x = 2` and `x_1 = 1, x_2 = 2` are the list 1, 2; `x = 1, y = 2` is not."""
-  elements = _listed(value)
-  named = [_named(element) for element in elements]
+def _unnamed(listed: Sequence[Any]) -> Sequence[Any]:
+  """`x = 1, x = 2` and `x_1 = 1, x_2 = 2` as the list 1, 2; `x = 1, y = 2` as it is."""
+  named = [_named(entry) for entry in listed]
   stems = {str(name[0]).partition("_")[0] for name in named if name is not None and name[0] is not None}
   if len(stems) != 1:
-    return elements
-  values = [element if name is None else name[1] for name, element in zip(named, elements)]
-  return [inner for outer in values for inner in _listed(outer)]
+    return listed
+  values = [entry if name is None else name[1] for name, entry in zip(named, listed)]
+  return [inner for outer in values for inner in entries(outer)]
 
 
 def _ordered(value: Any) -> Sequence[Any] | None:
@@ -196,70 +192,100 @@ def _named(value: Any) -> tuple[Any, Any] | None:
   links = _relations(value)
   if not links or not all(isinstance(link, Eq) for link in links):
     return None
-  parts = [links[0].lhs, *(link.rhs for link in links)]
-  if _is_name(parts[0]):
-    name, values = parts[0], parts[1:]
-  elif _is_name(parts[-1]):
-    name, values = parts[-1], parts[-2::-1]
+  sides = [links[0].lhs, *(link.rhs for link in links)]
+  if _is_name(sides[0]):
+    name, values = sides[0], sides[1:]
+  elif _is_name(sides[-1]):
+    name, values = sides[-1], sides[-2::-1]
   else:
-    name, values = None, parts
+    name, values = None, sides
   agree = all(equal(values[-1], other) for other in values[:-1])
   return (name, values[-1]) if agree else None
 
 
 def _is_name(value: Any) -> bool:
-  return isinstance(value, AppliedUndef) or bool(is_expr_of_only_symbols(value))
-
-
-def _same_relation(gold: Any, answer: Any) -> bool:
-  gold_links, answer_links = _relations(gold), _relations(answer)
-  equations = [all(isinstance(link, Eq) for link in links) for links in (gold_links, answer_links)]
-  if all(equations):
-    return _same_equation(gold, answer)
-  if not gold_links or not answer_links:
-    return _same_set(gold, answer)
-  return not any(equations) and _cover(gold_links, answer_links, _same_inequality)
+  applied = isinstance(value, AppliedUndef) or isinstance(value, sympy.Function) and bool(value.free_symbols)
+  return applied or bool(is_expr_of_only_symbols(value))
 
 
 def _same_equation(gold: Any, answer: Any) -> bool:
   """Two equations, or one with a value. A gold `x = 5` asks for a solution: `2x = 10` is none."""
+  both = bool(_relations(gold)) and bool(_relations(answer))
   gold_named = _named(gold) if _relations(gold) else (None, gold)
   named = _named(answer) if _relations(answer) else (None, answer)
-  solved = (
-    gold_named is not None and isinstance(gold_named[0], sympy.Symbol) and not gold_named[1].free_symbols
-  )
-  if (
-    gold_named is None
-    or named is None
-    or _relations(gold)
-    and _relations(answer)
-    and gold_named[0] != named[0]
-  ):
-    return not solved and _same_curve(gold, answer)
+  if gold_named is None or named is None or both and gold_named[0] != named[0]:
+    solved = (
+      gold_named is not None and isinstance(gold_named[0], sympy.Symbol) and not gold_named[1].free_symbols
+    )
+    curves = isinstance(gold, Eq) and isinstance(answer, Eq)
+    return not solved and curves and _ratio(gold, answer) is not None  # `y = 2x + 1` and `2x - y + 1 = 0`
   (gold_name, gold_value), (name, value) = gold_named, named
-  if not _relations(answer):
-    return not isinstance(gold_name, sympy.Add) and equal(gold_value, value)
-  if not _relations(gold) and gold.free_symbols:  # `y = 2x + 1` for 2x + 1, but not `x + y = 2x + 1`
-    return isinstance(name, (sympy.Symbol, AppliedUndef)) and equal(gold_value, value)
+  if not _relations(answer) and isinstance(gold_name, sympy.Add):
+    return False
+  if not _relations(gold) and gold.free_symbols and not isinstance(name, (sympy.Symbol, AppliedUndef)):
+    return False  # `y = 2x + 1` for 2x + 1, but not `x + y = 2x + 1`
   return equal(gold_value, value)
 
 
-def _same_curve(gold: Any, answer: Any) -> bool:
-  """Whether the sides' differences of two equations have a constant ratio: `y = 2x + 1` and `2x - y + 1 = 0`."""
-  if not isinstance(gold, Eq) or not isinstance(answer, Eq):
+def _orders(value: Any) -> bool:
+  """Whether an inequality stands in it, or a list of sets that a name is said to be in."""
+  listed = entries(value)
+  sets = len(listed) > 1 and any(
+    isinstance(link.rhs, sympy.Set) for entry in listed for link in _relations(entry)
+  )
+  return sets or any(not isinstance(link, Eq) for entry in listed for link in _relations(entry))
+
+
+def _same_order(gold: Any, answer: Any) -> bool:
+  """Inequalities written in two ways (`x > 3`, `3 < x`, `2x - 6 > 0`), or one and the set that it describes.
+
+  A gold `(1, 2)` may be a point: no inequality says the same.
+  """
+  gold_links, links = (
+    [link for entry in entries(value) for link in _relations(entry)] for value in (gold, answer)
+  )
+  if (
+    len(entries(gold)) == len(entries(answer))
+    and len(gold_links) == len(links)
+    and _pair_off(gold_links, links, _same_inequality)
+  ):
+    return True
+  if _ordered(gold) is not None:
     return False
-  return _ratio(gold, answer) is not None
+  (gold_name, gold_set), (name, described) = _solutions(gold), _solutions(answer)
+  if gold_set is None or described is None or None not in (gold_name, name) and gold_name != name:
+    return False
+  return not isinstance(described, sympy.FiniteSet) and _verified(gold_set, described)
+
+
+def _solutions(value: Any) -> tuple[Any, sympy.Set | None]:
+  """(name, set) of what inequalities in one unknown, `x \\in` a set, or a list of either (any of which) describe."""
+  if isinstance(value, sympy.Set) and not isinstance(value, sympy.FiniteSet):
+    return None, value
+  names, found = set(), []
+  for entry in entries(value):
+    links = _relations(entry)
+    symbols = set().union(*(link.free_symbols for link in links))
+    if len(symbols) != 1 or len(links) > 1 and any(isinstance(link, Eq) for link in links):
+      return None, None
+    names |= symbols
+    if isinstance(links[0], Eq):
+      if not isinstance(links[0].rhs, sympy.Set) or links[0].lhs not in symbols:
+        return None, None
+      found.append(links[0].rhs)
+    else:
+      with _comparing():
+        found.append(sympy.And(*links).as_set())
+  return (names.pop(), sympy.Union(*found)) if len(names) == 1 else (None, None)
 
 
 def _same_inequality(gold: Relational, answer: Relational) -> bool:
-  """One inequality written in two ways: `x > 3`, `3 < x`, `2x - 6 > 0`."""
   up, down = (StrictGreaterThan, GreaterThan), (StrictLessThan, LessThan)
-  strict = [isinstance(link, (StrictGreaterThan, StrictLessThan)) for link in (gold, answer)]
-  unequal = [isinstance(link, Ne) for link in (gold, answer)]
-  if strict[0] != strict[1] or unequal[0] != unequal[1] or isinstance(gold, Eq) != isinstance(answer, Eq):
+  kinds = [(StrictGreaterThan, StrictLessThan), (Ne,), (Eq,)]
+  if any(isinstance(gold, kind) != isinstance(answer, kind) for kind in kinds):
     return False
   ratio = _ratio(gold, answer)
-  if ratio is None or any(unequal):
+  if ratio is None or isinstance(gold, (Ne, Eq)):
     return ratio is not None
   turned = (
     isinstance(gold, up) and isinstance(answer, down) or isinstance(gold, down) and isinstance(answer, up)
@@ -270,24 +296,12 @@ def _same_inequality(gold: Relational, answer: Relational) -> bool:
 def _ratio(gold: Relational, answer: Relational) -> Any:
   """The real constant, not 0, that the sides' differences differ by; None where there is none."""
   sides = (gold.lhs, gold.rhs, answer.lhs, answer.rhs)
-  if not all(isinstance(side, sympy.Expr) for side in sides):
+  if not all(isinstance(side, sympy.Expr) and side.is_infinite is not True for side in sides):
     return None
   with _comparing():
     ratio = sympy.simplify((gold.lhs - gold.rhs) / (answer.lhs - answer.rhs))
   constant = ratio.is_number and ratio.is_extended_real and ratio.is_finite and ratio.is_nonzero
   return ratio if constant else None
-
-
-def _same_set(gold: Any, answer: Any) -> bool:
-  """Inequalities and a set of numbers. A gold `(1, 2)` may be a point: no inequality says the same."""
-  other = answer if _relations(gold) else gold
-  point = other is gold and _ordered(gold) is not None
-  return (
-    isinstance(other, sympy.Set)
-    and not isinstance(other, sympy.FiniteSet)
-    and not point
-    and _verified(gold, answer)
-  )
 
 
 # --- numbers, expressions, matrices, sets
@@ -320,7 +334,8 @@ def _comparing() -> Iterator[None]:
 
 def _evaluated(value: Any) -> Any:
   """With `i` the imaginary unit, and what the parser left undone done."""
-  return value.xreplace(_I).doit()
+  value = value.xreplace(_I).doit()
+  return value.rewrite(sympy.exp) if value.has(HyperbolicFunction) else value
 
 
 def refuted(gold: sympy.Expr, answer: sympy.Expr) -> bool:

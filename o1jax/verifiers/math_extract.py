@@ -9,24 +9,44 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from o1jax.verifiers.completion import without_end_tokens
+from o1jax.verifiers.completion import in_thoughts, without_end_tokens, without_thoughts
+from o1jax.verifiers.math_text import ascii_signs, balanced
+from o1jax.verifiers.math_units import CHANGES_VALUE
 
 MAX_LENGTH = 400  # characters of one answer
 MAX_STATED = 64  # answers of one extractor that are looked at
 
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s?(?P<brace>\{)?")
+# The next turn of a conversation, which a model has gone on to write.
+_NEXT_TURN = re.compile(
+  r"(?<=\S)\s*(?:<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id)\|>|<(?:start|end)_of_turn>)"
+)
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*(?P<brace>\{)?")
 # `\boxed 7`: what TeX would box without braces, where nothing follows that could belong to it.
 _BARE = re.compile(
   r"(?P<text>-?[0-9]{1,40}|[a-zA-Z]|\\[dt]?frac\s?(?:[0-9]{2}|(?:\{[^{}]{1,80}\}){2}))(?=[.,!]?\s{0,3}(?:\$|\\\)|\\\]|\Z|\n))"
 )
-_HOLDS = re.compile(r"[^\s.?_]")
+# What only stands where an answer is to be put.
+_PLACEHOLDER = re.compile(
+  r"(?:[\s.?_{}$*]|\\(?:[hv]?phantom\s?\{[^{}]*\}|q?quad|square|Box|cdots|[lc]?dots|ldots|underline|text(?:bf|it|rm)?|mathrm|[,;:!_ ])"
+  r"|(?i:(?:your|the|my|final|correct|answer|solution|result|value|goes|here|insert|put|placeholder)(?![a-z])))*"
+)
+_BEHIND_BOX = re.compile(
+  r"\s?(?:\$|\\\)|\\\])?\s?(?:(?P<percent>\\?%|percent\b|pct\b)|(?P<scale>(?:hundred|thousand|[mbtr]+illion|dozen|lakh|crore)s?\b))",
+  re.IGNORECASE,
+)
 _HASHES = re.compile(r"#{4,}")
 _LINE_OR_HASHES = re.compile(r"[\r\n]|#{4}")
+# What stands between `the answer is` and the answer.
+_LEAD = (
+  r"(?:[\s,:*_]{0,8}(?:(?:therefore|thus|hence|indeed|simply|just|clearly|exactly|precisely|then|also|actually|really|now|still"
+  r"|again|always|only|obviously|consequently|of course|in fact|as before|found to be|given by|given as|equal to|(?:a|the) total of"
+  r"|(?:the|an?)\s(?:(?:open|closed|half-open|ordered|whole|real|positive|unique|exact|correct|rational|complex)\s)?"
+  r"(?:number|value|integer|interval|point|set|fraction|ratio|function|pair|triple|vector|matrix|polynomial|expression|equation|line))"
+  r"\b)){0,4}[\s,:*_]{0,8}"
+)
 _PHRASE = re.compile(
-  r"(?P<final>\bfinal\s{1,4})?\banswers?(?:\s(?:to|for|of)\s[^.:\n]{1,80}?)?[\s*_]{0,6}"
-  r"(?:\b(?:is|are|(?:would|should|must|will) be)\b|=|:)[\s*_:]{0,8}"
-  r"(?:(?:therefore|thus|hence|indeed|simply|just|clearly|exactly|then|also|actually|really|now|given by|equal to)\b"
-  r",?\s{1,4}){0,3}",
+  r"(?:(?P<final>\bfinal\s{1,4})?\banswers?(?:\s(?:to|for|of)\s[^.:\n]{1,80}?)?|\bcorrect (?:option|choice))[\s*_]{0,6}"
+  rf"(?:,?\s?(?:therefore|thus|hence|then),?\s)?(?:\b(?:is|are|(?:would|should|must|will) be)\b|=|:){_LEAD}",
   re.IGNORECASE,
 )
 _HEADING = re.compile(r"^[#*_\s]{0,8}final\s{1,4}answers?[*_:\s]{0,8}$", re.IGNORECASE | re.MULTILINE)
@@ -36,20 +56,35 @@ _SENTENCE_END = re.compile(
 )
 _MATHS = re.compile(
   r"\$\$(?P<dollars>.{1,400}?)\$\$|(?<!\\)\$(?P<dollar>[^$\n]{1,400}?)(?<!\\)\$"
-  r"|\\\((?P<round>.{1,400}?)\\\)|\\\[(?P<square>.{1,400}?)\\\]",
+  r"|\\\((?P<round>.{1,400}?)\\\)|\\\[(?P<square>.{1,400}?)\\\]"
+  r"|\\begin\{(?P<row>(?:equation|align|gather|multline|displaymath|math)\*?)\}(?P<rows>.{1,400}?)\\end\{(?P=row)\}",
   re.DOTALL,
 )
+# `42; see above.`, `42 (six times seven)`, `42 and we are done`: a value and words that add nothing to it.
+_REMARK = re.compile(
+  r"(?P<value>[*_\"']{0,3}(?:\$[^$\n]{1,80}\$|\\\(.{1,80}?\\\)|[-+\u2212]?[0-9][0-9.,/]*%?)[*_\"']{0,3})"
+  r"(?P<remark>\s?;.*|\s\(.*\)|\s?[\u2013\u2014].*|\s-\s.*|,?\s(?:as|for|in|by)\s.*|,?\sand\s(?:we|I|this|that|it|so|thus|hence|our|nothing)\b.*)"
+)
+_HARMLESS = re.compile(r"\b(?:and|is|are|to|from|above|below|through|in)\b|\b\w+ times \w+", re.IGNORECASE)
 _JOINED = re.compile(r"\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*", re.IGNORECASE)
+_BOXES_JOINED = re.compile(
+  r"(?:[\s,;$*&]|\\[()\[\],;: ]|\\q?quad|\\text\{|[{}]|\b(?:and|or)\b|[a-zA-Z](?:_[0-9])?\s?=)*",
+  re.IGNORECASE,
+)
 # The words of a line that an expression of numbers is made of, a unit behind it included.
-_OPERAND = re.compile(r"[-+(\u2212$€£]{0,4}\.?[0-9][-0-9.,/*^+()×·÷%°:=;\u2212]*")
+_OPERAND = re.compile(r"[-+(\u2212$€£]{0,4}\.?[0-9][-0-9.,/*^+()×·÷%°:=;\u2212]*\$?")
 _OPERATOR = re.compile(r"[-+*/×·÷=\u2212]|or|and", re.IGNORECASE)
 _RELATION = re.compile(r"[<>~!\u2248\u2260\u2264\u2265]=?")
-_UNIT = re.compile(r"%|°|percent|degrees|dollars|cents|units", re.IGNORECASE)
+_UNIT = re.compile(r"%|°|percent|pct|degrees|dollars|cents|units", re.IGNORECASE)
 _NAME = re.compile(r"[(]?[^\W\d_][)]?|.*[)}\]|]")  # what a sign behind it joins to the next number
+_FORMULA_LINE = re.compile(
+  r"(?=.*[0-9\\])(?:\\[a-zA-Z]+|(?<![a-zA-Z])[a-zA-Z]{1,2}(?![a-zA-Z])|[^\w?#@~]|[\d_])+"
+)
 _EVIDENT = re.compile(r"[0-9$\\=]|^\W*[A-J]\W*$")
-# What is said not to be the answer: `it is not 5`, `more than 5`.
+# What is said not to be the answer, or not to be sure: `it is not 5`, `more than 5`, `it might be 5`.
 _DENIED = re.compile(
-  r"(?:\bfrom\s\S{1,40}\sto|\b(?:not|never|cannot|nor|than|least|most|except)|n't)\s+(?:(?:be|equals?|to|equal to)\s+)?$",
+  r"(?:\bfrom\s\S{1,40}\sto|\b(?:not|never|cannot|nor|than|least|most|except|might|may|could|maybe|perhaps|possibly)|n't)"
+  r"\s+(?:(?:be|equals?|to|equal to)\s+)?$",
   re.IGNORECASE,
 )
 # `the largest n is 34`: one verb, nothing that denies or conditions it.
@@ -66,8 +101,19 @@ _VALUE = (
 )
 _OR = r"(?:\bor\b|\\text\{\s*,?\s*or\s*\})"
 _OR_BEHIND = re.compile(rf"[\s*.]{{0,3}}(?:\$|\\\)|\\\])?[\s,(]{{0,3}}{_OR}\s{{0,3}}{_VALUE}")
-_OR_BEFORE = re.compile(rf"{_VALUE}[\s,]{{0,3}}{_OR}\s{{0,3}}(?:\$|\\\(|\\\[)?\s?(?:[a-zA-Z]\s?=\s?)?$")
-_THOUGHT_END = "</think>"
+_OR_BEFORE = re.compile(rf"{_VALUE}[\s,]{{0,3}}{_OR}\s{{0,3}}(?:\$|\\\(|\\\[)?\s?(?P<name>[a-zA-Z]\s?=\s?)?$")
+# `\boxed{5} is incorrect.`, `No, that is wrong.`, `However, this is not the correct answer.`
+_DENIAL = (
+  r"(?:(?:'s|\s(?:is|was|are|were|seems|looks|must be))(?:\s\w+){0,2}?\s(?:wrong|incorrect|invalid|mistaken|a mistake|an error"
+  r"|not(?:\s\w+){0,2}?\s(?:correct|right|valid|answer|solution))"
+  r"|\s(?:isn't|wasn't|aren't|(?:can't|cannot|can not|couldn't) be)(?:\s\w+){0,2}?\s(?:correct|right|valid|answer|solution))\b"
+)
+_TAKEN_BACK = re.compile(
+  rf"^[^\w.\n]{{0,8}}{_DENIAL}|(?:^|[.!?,;:\n\u2014]|\b(?:but|however|wait|no|actually|sorry)\b)\W{{0,5}}"
+  r"(?:(?:but|however|wait|no|actually|sorry|hmm|oh)\W{1,3}){0,3}(?:this|that|it|which|they|these|those|(?:(?:the|my|our|this|that)\s){1,2}"
+  rf"(?:\w+\s){{0,1}}?(?:answer|result|value|solution)){_DENIAL}|\bscratch that\b|\bI (?:have )?made an? (?:mistake|error)\b",
+  re.IGNORECASE,
+)
 
 
 class Stated(NamedTuple):
@@ -79,30 +125,19 @@ class Stated(NamedTuple):
 
 
 def final_part(completion: str) -> str:
-  """What stands behind the thoughts: the completion from its last `</think>` on, all of it where there is none."""
-  return without_end_tokens(completion.rpartition(_THOUGHT_END)[2])
-
-
-def balanced(text: str) -> str | None:
-  r"""`text` up to the brace that closes what stands before it; None where none does. `\{` and `\}` count for nothing."""
-  depth, escaped = 1, False
-  for index, letter in enumerate(text):
-    if not escaped:
-      depth += (letter == "{") - (letter == "}")
-    if depth == 0:
-      return text[:index]
-    escaped = letter == "\\" and not escaped
-  return None
+  """What stands behind the thoughts and before the next turn; nothing where the text was cut off in its thoughts."""
+  text = "" if in_thoughts(completion) else without_thoughts(completion)
+  turn = _NEXT_TURN.search(text)
+  return without_end_tokens(text if turn is None else text[: turn.start()])
 
 
 def boxed(text: str) -> list[Stated]:
   r"""The inside of each outermost `\boxed{}` or `\fbox{}`; the empty text, no answer, for one that never closes.
 
-  A box with nothing in it (`in \boxed{}`, `\boxed{...}`, `in \boxed form`) only speaks of the form, where others hold something.
+  A box with nothing in it, or a placeholder (`in \boxed{}`, `\boxed{your answer}`), only speaks of the form.
   """
-  found = list(itertools.islice(_boxes(text), MAX_STATED + 1))
-  open_ended = lambda box: text[box.end - 1] == "{"
-  return [box for box in found if _HOLDS.search(box.text) or open_ended(box)] or found
+  found = itertools.islice(_boxes(text), MAX_STATED + 1)
+  return [box for box in found if text[box.end - 1] == "{" or not _PLACEHOLDER.fullmatch(box.text)]
 
 
 def _boxes(text: str) -> Iterator[Stated]:
@@ -116,19 +151,45 @@ def _boxes(text: str) -> Iterator[Stated]:
       bare = _BARE.match(text, position)
       inside = None if bare is None else bare["text"]
       position += 0 if bare is None else len(bare["text"])
+    behind = _BEHIND_BOX.match(text, position) if inside else None
+    if behind is not None:
+      inside = f"{inside}\\%" if behind["percent"] else rf"{inside} \text{{ {behind['scale']}}}"
     yield Stated(inside or "", mark.start(), position)
 
 
+def joined(text: str, boxes: Sequence[Stated]) -> list[list[Stated]]:
+  """The boxes, in their order, in groups between which more stands than a joint: `\\boxed{1} and \\boxed{2}` is one."""
+  groups: list[list[Stated]] = []
+  for box in boxes:
+    if groups and _BOXES_JOINED.fullmatch(text, groups[-1][-1].end, min(box.start, groups[-1][-1].end + 80)):
+      groups[-1].append(box)
+    else:
+      groups.append([box])
+  return groups
+
+
 def alternatives(text: str, boxes: Sequence[Stated]) -> list[Stated]:
-  r"""What `or` joins to a box without being in one: `\boxed{5} or 6`, `either $6$ or $\boxed{5}$`."""
+  r"""What `or` joins to a box without being in one: `\boxed{5} or 6`, `either $6$ or $\boxed{5}$`.
+
+  In `\frac92a = 99$ or $a = \boxed{22}` it joins steps.
+  """
   found = []
   for box in boxes:
     before = text[max(0, box.start - MAX_LENGTH) : box.start]
     for match in (_OR_BEFORE.search(before), _OR_BEHIND.match(text, box.end)):
-      if match is not None:
-        value = match["maths"] or match["number"] or match["latex"]
-        found.append(Stated(value.rstrip(" .,"), box.start, box.end))
+      value = "" if match is None else (match["maths"] or match["number"] or match["latex"]).rstrip(" .,")
+      name = (match.groupdict().get("name") or "").strip(" =") if match is not None else ""
+      if value and not (name and "=" in value and not value.strip("$\\( ").startswith(name)):
+        found.append(Stated(value, box.start, box.end))
   return found
+
+
+def taken_back(text: str, stated: Stated) -> bool:
+  """Whether the words behind an answer say that it is none."""
+  return (
+    _TAKEN_BACK.search(re.sub(r"^(?:\$|\\\)|\\\]|\*)+", "", text[stated.end : stated.end + MAX_LENGTH]))
+    is not None
+  )
 
 
 def hashes(text: str) -> list[Stated]:
@@ -160,7 +221,7 @@ def phrase(text: str) -> list[Stated]:
     if found and mark.start() < found[-1].end and not _EVIDENT.search(text, found[-1].start, mark.start()):
       found.pop()  # "Final answer: the answer is" announces once
     if not found or mark.end() > found[-1].end:
-      stated = _predicate(_statement(text, mark.end()))
+      stated = _plain(_predicate(_statement(text, mark.end())))
       found += [stated] if stated.text else []
   return [stated for stated in found if _EVIDENT.search(stated.text)] or found
 
@@ -185,9 +246,23 @@ def _predicate(stated: Stated) -> Stated:
   return stated._replace(text=match["value"])
 
 
+def _plain(stated: Stated) -> Stated:
+  """The value without the words behind it that change nothing, or without the environment around it."""
+  match = _REMARK.fullmatch(stated.text)
+  if match is not None:
+    words = _HARMLESS.sub(" ", match["remark"])
+    return (
+      stated
+      if re.search(r"[0-9$\\=]", words) or CHANGES_VALUE.search(words)
+      else stated._replace(text=match["value"])
+    )
+  maths = _MATHS.fullmatch(stated.text)
+  return stated._replace(text=maths["rows"].strip()) if maths is not None and maths["rows"] else stated
+
+
 def expression(text: str) -> list[Stated]:
   """The last maths between delimiters that no number follows, with what `or`, `and` or a comma joins to it; else the
-  number that ends the last line. One answer at most.
+  number that ends the last line, or that line where it is a formula. One answer at most.
   """
   tail_start = max(0, len(text) - 4 * MAX_LENGTH)
   tail = text[tail_start:]
@@ -196,16 +271,31 @@ def expression(text: str) -> list[Stated]:
     first = len(segments) - 1
     while first > 0 and _JOINED.fullmatch(tail, segments[first - 1].end(), segments[first].start()):
       first -= 1
-    parts = [next(filter(None, segment.groups())) for segment in segments[first:]]
+    inside = [segment["rows"] or next(filter(None, segment.groups())) for segment in segments[first:]]
     start, end = segments[first].start(), segments[-1].end()
-    if _DENIED.search(tail[max(0, start - 40) : start]):
+    if _DENIED.search(tail[max(0, start - 40) : start]) or _PLACEHOLDER.fullmatch(
+      re.sub(r"\\boxed", "", inside[-1])
+    ):
       return []
-    return [Stated(", ".join(parts), tail_start + start, tail_start + end)]
+    return [Stated(", ".join(inside), tail_start + start, tail_start + end)]
   line = tail.rstrip().rpartition("\n")[2]
   if len(line) > MAX_LENGTH:
     line = line[-MAX_LENGTH:].partition(" ")[2]  # without the word that was cut
-  number = _last_number(line.rstrip(" .*!").split())
+  bare = re.sub(
+    r"(?<![0-9)])(?:\*{1,3}|_{2,3}|`)(?=\S)|(?<=\S)(?:\*{1,3}|_{2,3}|`)(?![0-9(])",
+    "",
+    line if line.isascii() else _unsigned(line),
+  )
+  number = _last_number(bare.rstrip(" .*!").split())
+  if not number and _FORMULA_LINE.fullmatch(bare.strip(" .*$")):
+    number = bare.strip(" .*$")
   return [Stated(number, len(text) - len(line), len(text))] if number else []
+
+
+def _unsigned(line: str) -> str:
+  """The line without the pictures and end-of-proof signs behind it."""
+  kept = re.sub(r"[^\x00-\x7f]+$", lambda match: ascii_signs(match[0]), line).rstrip()
+  return kept
 
 
 def _last_number(words: list[str]) -> str:
@@ -229,7 +319,7 @@ def _last_number(words: list[str]) -> str:
     not any(map(_OPERAND.fullmatch, run)) or _OPERATOR.fullmatch(run[0]) or joins and run[0][0] in "-+\u2212"
   ):
     return ""
-  return " ".join(run)
+  return " ".join(run).rstrip("$") if not run[0].startswith("$") else " ".join(run)
 
 
 Extractor = Callable[[str], list[Stated]]

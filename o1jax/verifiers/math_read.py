@@ -2,9 +2,10 @@ r"""What one final answer says: a formula, words, a time of day, a ratio, a numb
 
     text -> cleaned -> percent sign and unit off -> the first form that it has
 
-Formulas are read by math-verify's parser (latex2sympy2_extended), which builds sympy objects from a grammar and
-evaluates no Python: what reaches it are the commands and signs that `math_text.latex` lets through, and it is asked to
-evaluate nothing. Numbers so large that comparing them would take all memory are no formulas.
+Formulas are read by math-verify's parser (latex2sympy2_extended), which builds sympy objects from a grammar, evaluates
+no Python, and is asked to evaluate nothing: what it reads and `math_text.latex` does not veto is read. What it cannot
+read before an `=` is a name: `P(A \mid B) = 1/2`. Numbers so large that comparing them would take all memory are no
+formulas, and sums, integrals and limits are only compared as text.
 """
 
 import functools
@@ -15,11 +16,13 @@ from typing import NamedTuple
 
 import sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
+from latex2sympy2_extended.logic import And
+from latex2sympy2_extended.sets import FiniteSet
 
-from o1jax.verifiers.math_text import CURRENCY_SIGN, UnreadableError, clean, latex
+from o1jax.verifiers.math_text import CURRENCY_SIGN, UnreadableError, clean, latex, parts
 from o1jax.verifiers.math_units import split_unit
 
-MAX_DIGITS = 3_000  # of a number that a formula may stand for; the largest power of a sum is far below it
+MAX_DIGITS = 8_000  # of a number that a formula may stand for; the largest power of a sum is far below it
 MAX_CACHED = 4_096  # answers kept as read: the samples of a prompt repeat each other
 
 
@@ -45,12 +48,6 @@ class Clock(NamedTuple):
   half: str  # "a", "p", or "" where it is not said
 
 
-class Ratio(NamedTuple):
-  """`3:2`, `1:2:3`."""
-
-  terms: tuple[int, ...]
-
-
 class Based(NamedTuple):
   """A number in a named base."""
 
@@ -58,13 +55,13 @@ class Based(NamedTuple):
   base: int
 
 
-Form = Formula | Words | Clock | Ratio | Based
+Form = Formula | Words | Clock | Based
 
 
 class Answer(NamedTuple):
   """One final answer as it was read."""
 
-  text: str  # what two answers share that are written alike: no dress, unit or superfluous space
+  text: str  # what two answers share that are written alike: no dress, unit, idle brace or space
   unit: str | None  # see `math_units`
   form: Form | None  # None: the text alone
 
@@ -82,7 +79,7 @@ _PERCENT = re.compile(
 )
 _PERCENT_VALUE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s?\\?%")
 _PERCENT_WITHIN = re.compile(  # `5\% + 3`, `\frac{3}{5} = 60\%`: a sign that does not go for all of it
-  r"%\s?(?:[-+*/^=<>]|\\(?:cdot|times|div)(?![a-zA-Z]))|[0-9}]\s?=\s?[0-9.]+\s?\\?%$"
+  r"%\s?(?:[-+*/^=<>]|\\(?:cdot|times|div)(?![a-zA-Z]))|[0-9}]\s?(?:=|\\approx)\s?[0-9.]+\s?\\?%$"
 )
 _QUICK = re.compile(
   r"(?P<sign>[-+]?)\s?(?:(?P<whole>[0-9]{1,40})(?:\.(?P<part>[0-9]{1,40}))?"
@@ -93,24 +90,23 @@ _CLOCK = re.compile(
   r"(?:(?P<half>[ap])\.?\s?m\b\.?)?",
   re.IGNORECASE,
 )
-_RATIO = re.compile(r"[0-9]{1,9}(?:\s?:\s?[0-9]{1,9})+")
 _BASED = re.compile(
-  r"\(?(?P<digits>[0-9A-F]*[0-9][0-9A-F]*)\)?\s?(?:_\s?(?:\{\s?(?P<base>[0-9]{1,2}|[a-z]+)\s?\}|(?P<one>[0-9]|[a-z]{3,}))"
+  r"\(?(?P<digits>[0-9A-F]*[0-9][0-9A-F]*)\)?\s?(?:_\s?(?:\{\s?\(?(?P<base>[0-9]{1,2}|[a-z]+)\)?\s?\}|(?P<one>[0-9]|[a-z]{3,}))"
   r"|\(?(?:in )?base (?P<said>[0-9]{1,2}|[a-z]+)\)?)"
 )
-
 _ANNOUNCED = re.compile(
-  r"(?P<open>\\text\{)?\s*(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct )?answer(?: is:?| ?[:=])\s*"
+  r"\\text\{\s*(?:(?!(?:not|never|neither|nor|or|no)\b)[a-zA-Z]+\s*){1,8}(?::|(?<=\sis)|(?<=\sis\s))\s*\}\s*(?=\S)|(?P<open>\\text\{)?\s*(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct )?answer(?: is:?| ?[:=])\s*"
   r"(?P<shut>\})?\s*",
   re.IGNORECASE,
 )
 _NUMBER_IN_TEXT = re.compile(
-  rf"\\text\s?\{{\s*(?P<number>[-+]?[{CURRENCY_SIGN}]?\s?[0-9][0-9.,]*(?:(?:\s[0-9]+)?/[0-9]+)?)(?:\s+(?P<rest>[a-zA-Z][^{{}}]*))?\s*\}}"
+  rf"\\text\s?\{{\s*(?P<number>[-+]?[{CURRENCY_SIGN}]?\s?[0-9][0-9.,]*(?:(?:\s[0-9]+)?/[0-9]+)?)(?:\s+(?P<rest>[^\W\d_][^{{}}]*))?\s*\}}"
 )
+_APPROXIMATED = re.compile(r"(?<=[0-9}a-z])\s?\(?\s?\\approx\s?-?[0-9.]+\s?\)$")  # `2\sqrt{3} (\approx 3.46)`
+_OR = re.compile(r"\s*(?:\\text\{\s*,?\s*or\s*\}|(?<![a-zA-Z\\])or(?![a-zA-Z]))\s*", re.IGNORECASE)
 _BASES = {
   "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "sixteen": 16
 }  # fmt: skip
-_IDLE_SPACE = re.compile(r" (?![^\W_])|(?<![^\W_])(?<!,) |(?<=,) (?![0-9])")
 _TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
 # Text that is no text: joints of a list, or a list of numbers.
 _JOINING_TEXT = re.compile(r"\\text\s?\{([^{}a-z]*(?:(?:and|or)\b[^{}a-z]*)*)\}", re.IGNORECASE)
@@ -121,38 +117,45 @@ _OPTION = re.compile(
   r"(?:(?:option|choice) )?(?:\((?P<a>[A-J])\)|(?P<b>[A-J])[).:]) (?P<rest>.+)|(?:option|choice) \(?(?P<c>[A-J])\)?",
   re.IGNORECASE,
 )
-_OTHER_OPTION = re.compile(r"(?i:\b(?:or|and|not)\b|\b[A-J]\))|\b[A-J]\b(?!')")  # `(C) a square` names one
+# `(C) a square`, `C. A square`, `(C) I think so` name one option.
+_OTHER_OPTION = re.compile(r"(?i:\b(?:or|and|not)\b|\b[A-J]\))|\b[B-HJ]\b(?!')|\b[AI]\b(?!'|\s[a-z]{2})")
 _TEXT_CHARACTERS = re.compile(r"(?:[^\W_]|[ '\-.,:;&])+")
 _PUNCTUATION = re.compile(r"[^\w +\-*/=<>^|.]|(?<=\w)-(?=[^\W\d_])|\.(?![0-9])")
 _NUMERIC = re.compile(r"(?<![^\W_])-|-(?![^\W_])|[0-9][^\W\d_]{3}")  # a sign, a coefficient
 _TEXT_WORD = re.compile(r"[^\W\d_]{3,}")
 _NO_TEXT = frozenset(
-  "and or sin cos tan cot sec csc log exp sqrt inf infinity arcsin arccos arctan sinh cosh tanh".split()
+  "and or sin cos tan cot sec csc log exp sqrt inf infinity arcsin arccos arctan sinh cosh tanh mod".split()
 )
-_NAMED = re.compile(r"(?:\\text\{\s?)?(?P<name>[a-zA-Z][a-zA-Z ]{2,40}?)\s?\}?\s?(?:=|:)\s?(?=\S)")
-# `P(\text{red}) = `, `x_{\text{max}} = `, `f^{-1}(2) = `, `f(g(2)) = `: names that the parser does not know as such.
-_CALLED = re.compile(
-  r"(?:[a-zA-Z]\^\{-1\}\(-?[0-9./]+\)|[a-zA-Z]\([a-zA-Z]\(-?[0-9./]+\)\)"
-  r"|[a-zA-Z]\([^()=]*\\text\s?\{[^{}]*\}[^()=]*\)|[a-zA-Z]_\{?\s?\\text\s?\{[^{}]*\}\s?\}?)\s?=\s?(?=[^=]+$)"
+_NAMED = re.compile(
+  r"(?:\\text\{\s?)?(?P<name>[a-zA-Z][a-zA-Z ]{2,40}?)\s?(?:\}?\s?(?:=|:)|:\s*\})\s?(?=\S)(?P<rest>.+)"
 )
+# The parser takes these for products.
+_CALLED = re.compile(r"(?:[a-zA-Z](?:\^\{-1\}\(-?|\(-)[0-9./]+\)|[a-zA-Z]\([a-zA-Z]\(-?[0-9./]+\)\))\s?=")
 _NAME_WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones may be products of unknowns
 _NO_NAME = frozenset("not never isn cannot and or either neither if".split()) | _NO_TEXT
+# What no name of a quantity has outside of brackets.
+_NO_QUANTITY = re.compile(r"[,;:?<>!]|\\(?:lor|vee|land|mid|to|approx|pm|mp)(?![a-zA-Z])")
+_DENIED = re.compile(r"\\text\{[^{}]*\b(?:or|and|not|if|no|never)\b")
 _EMPTY = frozenset(
   f"{before}{what}" for before in ("", "no ", "there is ", "there are ", "the ")
   for what in ("no solution", "no solutions", "no real solution", "no real solutions", "empty set", "null set")
-)  # fmt: skip
+) | {"none"}  # fmt: skip
 _ALL = frozenset({"all real numbers", "all reals", "all real x", "real numbers", "the real numbers"})
 
 
 @functools.lru_cache(maxsize=MAX_CACHED)
 def read(raw: str) -> Answer:
   """What an answer says. Raises UnreadableError where it says nothing, whatever it may be compared with."""
+  if (number := quick_number(raw)) is not None:
+    return Answer(_key(raw), None, Formula(number, percent=False))
   text = _unannounced(clean(raw))
-  if (number := _NUMBER_IN_TEXT.fullmatch(text)) is not None:
-    text = number["number"] + (rf" \text{{ {number['rest']}}}" if number["rest"] else "")
+  if (number_in_text := _NUMBER_IN_TEXT.fullmatch(text)) is not None:
+    rest = number_in_text["rest"]
+    text = number_in_text["number"] + (rf" \text{{ {rest}}}" if rest else "")
   clock = _clock(_spelt(text))
   if clock is not None:
     return Answer(_key(_spelt(text).casefold()), None, clock)
+  text = _APPROXIMATED.sub("", text)
   if _PERCENT_WITHIN.search(text):
     text = _PERCENT_VALUE.sub(r"\\frac{\1}{100}", text)
   bare = _PERCENT.sub("", text)
@@ -176,9 +179,20 @@ def _spelt(text: str) -> str:
   return re.sub(r"\s+", " ", _TEXT.sub(r"\1", text)).strip()
 
 
+_IDLE_BRACES = re.compile(r"(?<=[\^_])\s?\{\s?(\w|\\[a-zA-Z]+)\s?\}|(?<=angle)\s?\{([A-Z]+)\}")
+_SPACE = re.compile(
+  r"(?P<needed>\\[a-zA-Z]+ (?=[a-zA-Z]))| (?![0-9])|(?<![0-9,]) |(?<=,) (?![0-9]{3}(?![0-9]))"
+)
+
+
 def _key(text: str) -> str:
-  """The text without the spaces that part no letters or digits, and no `1, 234` that is a list."""
-  return _IDLE_SPACE.sub("", text.strip())
+  """The text without what two spellings of one formula may differ in: idle braces, and spaces that part no digits.
+
+  `1, 234` stays a list.
+  """
+  text = _IDLE_BRACES.sub(lambda match: f"{match[1] or ' ' + match[2]} ", text.replace("...", r"\dots "))
+  text = " ".join(text.split())
+  return _SPACE.sub(lambda match: match["needed"] or "", text)
 
 
 def _form(text: str, percent: bool) -> Form | None:
@@ -188,7 +202,7 @@ def _form(text: str, percent: bool) -> Form | None:
   number = quick_number(text)
   if number is not None:
     return Formula(number, percent)
-  return _ratio(plain) or _based(plain) or _words(text, plain) or _formula(text, percent)
+  return _based(plain) or _words(text, plain) or _ratio(plain) or _formula(text, percent)
 
 
 def quick_number(text: str) -> sympy.Rational | None:
@@ -216,8 +230,20 @@ def _clock(plain: str) -> Clock | None:
   )
 
 
-def _ratio(plain: str) -> Ratio | None:
-  return Ratio(tuple(int(term) for term in plain.split(":"))) if _RATIO.fullmatch(plain) else None
+def _ratio(plain: str) -> Formula | None:
+  """`a : b` as the quotient, `a : b : c` as the quotients by the first of a function of its own."""
+  terms = plain.split(":")
+  if not 2 <= len(terms) <= 9 or not all(
+    re.search(r"[0-9]", term) or len(term.strip()) == 1 for term in terms
+  ):
+    return None
+  values = [quick_number(term.strip()) or _parsed(term) for term in terms]
+  if not all(isinstance(value, sympy.Expr) and value != 0 for value in values):
+    return None
+  first, *rest = values
+  return Formula(
+    first / rest[0] if len(rest) == 1 else _RATIO(*(value / first for value in rest)), percent=False
+  )
 
 
 def _based(plain: str) -> Based | None:
@@ -265,23 +291,57 @@ def _folded(item: str) -> str:
 
 
 def _formula(text: str, percent: bool) -> Formula | None:
-  prepared = latex(_unnamed(text))
-  value = parsed(prepared) if prepared is not None else None
-  if isinstance(value, sympy.Tuple) and text.startswith(
-    "["
-  ):  # a list as programs write it; `[2, 1]` is nothing
+  text = _unnamed(text)
+  value = None if _CALLED.match(text) else _parsed(text)
+  if value is None:
+    value = _quantity(text)
+  if value is None and len(entries := parts(_OR.sub(", ", text), ",")) > 1:
+    values = [_quantity(entry) if (one := _parsed(entry)) is None else one for entry in entries]
+    value = None if any(one is None for one in values) else FiniteSet(*values)
+  if isinstance(value, sympy.Tuple) and text.startswith("["):
+    # A list as programs write it; `[2, 1]` is nothing.
     value = sympy.FiniteSet(*value.args) if len(value.args) > 2 else None
   return None if value is None else Formula(value, percent)
 
 
 def _unnamed(text: str) -> str:
   """`Area = 25` without the words before the sign."""
-  if (called := _CALLED.match(text)) is not None:
-    return text[called.end() :]
-  named = _NAMED.match(text)
-  if named is None or _NO_NAME & set(named["name"].lower().split()) or not _NAME_WORD.search(named["name"]):
+  named = _NAMED.fullmatch(text)
+  if (
+    named is None
+    or _NO_NAME & set(named["name"].lower().split())
+    or not (text.startswith("\\text") or _NAME_WORD.search(named["name"]))
+  ):
     return text
-  return text[named.end() :]
+  return named["rest"]
+
+
+def _quantity(text: str) -> sympy.Basic | None:
+  r"""`P(A \mid B) = 1/2 = 0.5` as the equations of a symbol of that name, where the parser cannot read the name."""
+  name, *stated = parts(text, "=")
+  if (
+    not stated
+    or not re.match(r"[a-zA-Z\\(|]", name)
+    or _NO_QUANTITY.search(_outside(name))
+    or _DENIED.search(name)
+  ):
+    return None
+  values = [_parsed(value) for value in stated]
+  if any(value is None for value in values) or _parsed(name) is not None and not _CALLED.match(text):
+    return None
+  left = [sympy.Symbol(_key(name), real=True), *values]
+  links = [sympy.Eq(a, b, evaluate=False) for a, b in zip(left, left[1:])]
+  return links[0] if len(links) == 1 else And(*links)
+
+
+def _outside(text: str) -> str:
+  """The text without what stands in brackets."""
+  return re.sub(r"\{[^{}]*\}|\([^()]*\)|\|[^|]*\|", "", text)
+
+
+def _parsed(text: str) -> sympy.Basic | sympy.MatrixBase | None:
+  prepared = latex(text)
+  return None if prepared is None else parsed(prepared)
 
 
 def parsed(prepared: str) -> sympy.Basic | sympy.MatrixBase | None:
@@ -291,7 +351,7 @@ def parsed(prepared: str) -> sympy.Basic | sympy.MatrixBase | None:
       prepared, is_real=True, convert_degrees=False, normalization_config=None,
       conversion_config=ConversionConfig(lowercase_symbols=False),
     )  # fmt: skip
-    if not isinstance(value, (sympy.Basic, sympy.MatrixBase)) or value.has(sympy.nan, sympy.zoo, sympy.Float):
+    if not isinstance(value, (sympy.Basic, sympy.MatrixBase)) or value.has(*_NOT_COMPARED):
       return None
     log10_bound(value)
   except Exception:
@@ -300,6 +360,14 @@ def parsed(prepared: str) -> sympy.Basic | sympy.MatrixBase | None:
     # MemoryError says that the worker's limit is reached, and the answer earns nothing either way.
     return None
   return value.as_immutable() if isinstance(value, sympy.MatrixBase) else value
+
+
+_NOT_COMPARED = (
+  sympy.nan, sympy.zoo, sympy.Float, sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative
+)  # fmt: skip
+
+
+_RATIO = sympy.Function("ratio")  # of three terms or more
 
 
 class TooLargeError(ValueError):
@@ -313,18 +381,16 @@ def log10_bound(value: sympy.Basic | sympy.MatrixBase) -> float:
   """
   if isinstance(value, sympy.Rational):
     return _checked(math.log10(max(abs(value.p), value.q)))
-  parts = [
-    log10_bound(part) for part in (value.flat() if isinstance(value, sympy.MatrixBase) else value.args)
-  ]
-  if not parts:
+  args = [log10_bound(part) for part in (value.flat() if isinstance(value, sympy.MatrixBase) else value.args)]
+  if not args:
     return 1.0
   if isinstance(value, (sympy.Pow, sympy.exp)) and value.args[-1].is_number:
-    return _checked((parts[0] if isinstance(value, sympy.Pow) else 1.0) * _power_of_ten(parts[-1]))
+    return _checked((args[0] if isinstance(value, sympy.Pow) else 1.0) * _power_of_ten(args[-1]))
   if isinstance(value, sympy.factorial) and value.args[0].is_number:
-    return _checked(_power_of_ten(parts[0]) * max(1.0, parts[0]))
+    return _checked(_power_of_ten(args[0]) * max(1.0, args[0]))
   if isinstance(value, sympy.Mul):
-    return _checked(sum(parts))
-  return _checked(max(parts) + math.log10(len(parts)))
+    return _checked(sum(args))
+  return _checked(max(args) + math.log10(len(args)))
 
 
 def _power_of_ten(exponent: float) -> float:

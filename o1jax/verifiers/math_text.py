@@ -1,8 +1,9 @@
-r"""An answer's text as LaTeX that math-verify's parser reads as people mean it.
+r"""An answer's text without its dress, and as LaTeX that math-verify's parser reads as people mean it.
 
-The parser takes some of what people write for something else: `2(3)` for the mixed number 2 + 3, `12_3` for 12, `5:30`
-for 1/6, `1e5` for 1 * 5 * e, `5 \pmod 7` for 5 +- 7*o*d. What it would misread is written out or refused here, and so
-are decimals, which it makes floats of: they become fractions, so that every comparison is exact.
+The parser reads what it can; here stands what it must not be given as written. Some of it is spelt otherwise (`2(3)`
+would be the mixed number 2 + 3, `5 \text{ or } 6` is a list, decimals become fractions, so that every comparison is
+exact), and some is vetoed, since nothing sure can be read off it: two numbers side by side, `\frac142`, `[0, \infty]`,
+text, and what the parser would compute at once, whatever its size.
 """
 
 import re
@@ -12,98 +13,192 @@ MAX_LENGTH = 400  # characters; a longer answer is unreadable
 MAX_NESTING = 12  # brackets within brackets; parsing takes time quadratic in it
 
 _BAD_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})  # controls, marks of direction, surrogates
-_TYPOGRAPHY = {
-  "\u2212": "-", "\u2013": "-", "\ufe63": "-", "\uff0d": "-", "\u2010": "-", "\u2011": "-", "\u00a0": " ", "\u2009": " ", "\u202f": r"\,",
-  "\u00d7": r"\times ", "\u00b7": r"\cdot ", "\u22c5": r"\cdot ", "\u00f7": r"\div ", "\u00b1": r"\pm ",
-  "\u2213": r"\mp ", "\u2264": r"\le ", "\u2265": r"\ge ", "\u2260": r"\ne ", "\u221e": r"\infty ",
-  "\u03c0": r"\pi ", "\u03b8": r"\theta ", "\u221a": r"\sqrt ", "\u222a": r"\cup ", "\u2229": r"\cap ",
-  "\u2208": r"\in ", "\u2205": r"\emptyset ", "\u211d": r"\mathbb{R}", "\u00b0": r"^\circ ",
-  "\u2019": "'", "\u201c": "", "\u201d": "",
-  "\u00bd": r"\frac{1}{2}", "\u00bc": r"\frac{1}{4}", "\u00be": r"\frac{3}{4}",
-  "\u2153": r"\frac{1}{3}", "\u2154": r"\frac{2}{3}",
+CURRENCY_SIGN = "\u20ac"  # what any sign of a currency becomes: they are told apart by nobody's gold answers
+_SIGNS = {
+  "-": "\u2212\u2013\u2010\u2011\ufe63", "'": "\u2019\u2032", "": "\u201c\u201d\ufe0f", ", ": "\u3001", ".": "\u3002", "/": "\u2044",
+  CURRENCY_SIGN: "£¥₹", r"\,": "\u202f", r"\times ": "×", r"\cdot ": "\u00b7\u22c5", r"\div ": "÷", r"\pm ": "±", r"\mp ": "\u2213",
+  r"\le ": "\u2264", r"\ge ": "\u2265", r"\ne ": "\u2260", r"\infty ": "\u221e", r"\sqrt ": "\u221a", r"\sqrt[3]": "\u221b",
+  r"\cup ": "\u222a", r"\cap ": "\u2229", r"\in ": "\u2208", r"\emptyset ": "\u2205", r"^\circ ": "°", r"\to ": "\u2192",
+  r"\equiv ": "\u2261", r"\approx ": "\u2248", r"\mathbb{R}": "\u211d", r"\mathbb{Z}": "\u2124", r"\mathbb{N}": "\u2115",
 }  # fmt: skip
-_TYPOGRAPHIC = re.compile("[" + "".join(_TYPOGRAPHY) + "]")
+_TYPOGRAPHY = {letter: plain for plain, letters in _SIGNS.items() for letter in letters}
 _RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207f"
 _LOWERED = "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089"
 _PLAIN = str.maketrans(_RAISED + _LOWERED, "0123456789+-n0123456789")
 _SCRIPTS = re.compile(rf"(?P<up>[{_RAISED}]+)|[{_LOWERED}]+")
 _ROOT = re.compile("\u221a\\s?([0-9]+)")  # the sign takes all digits behind it, `\sqrt` only one
-_BOX = re.compile(r"\\(?:boxed|fbox)\s?\{(?P<inside>.*)\}")
-_FONTS = r"underline|text(?:bf|it|rm|tt|sf|normal)|math(?:rm|bf|it|sf|tt)|mbox|hbox|emph|boldsymbol"
-_DRESS = tuple(
-  (re.compile(pattern), plain)
-  for pattern, plain in (
-    (r"(?<=[0-9]),\s?\\!\s?(?=[0-9]{3})", "{,}"),
-    (r"\\\\\s?\[[0-9.]{1,4}(?:pt|ex|em|mm|cm)\]", r"\\\\"),
-    (r"\\\\\s?(?=\\end\b)", ""),
-    (r"\\left\s?<", "("),
-    (r"\\right\s?>", ")"),
-    (
-      r"[(\[]\s?\\begin\s?\{array\}\s?\{[lcr| ]*\}((?:(?!\\end).)*)\\end\s?\{array\}\s?(?:\\right)?\s?[)\]]",
-      r"\\begin{pmatrix}\1\\end{pmatrix}",
-    ),
-    (r"(?<=[)\]}]) ?U ?(?=[(\[{])", r"\\cup "),
-    (r"\\mathbb ([NZQRC])(?![a-zA-Z])", r"\\mathbb{\1}"),
-    (r"\\(?:quad|qquad|thinspace|enspace)(?![a-zA-Z])|(?<!\\)\\[;: ]|~", " "),
-    (r"(?<![0-9\\])\\,|(?<!\\)\\,(?![0-9])", " "),
-    (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits)(?![a-zA-Z])\.?|(?<!\\)\\!", ""),
-    (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-    (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
-    (rf"\\(?:{_FONTS})\s?\{{", r"\\text{"),
-    (r"\\varnothing(?![a-zA-Z])", r"\\emptyset "),
-    (r"\\[lr]vert(?![a-zA-Z])", "|"),
-    (r"\\lbrace(?![a-zA-Z])", r"\\{"),
-    (r"\\rbrace(?![a-zA-Z])", r"\\}"),
-    (r"\\(?:langle|lparen)(?![a-zA-Z])", "("),
-    (r"\\(?:rangle|rparen)(?![a-zA-Z])", ")"),
-    (r"\\text\{\s*[.,;]?\s*\}", " "),
-  )
-)
-_DELIMITERS = re.compile(r"(?<!\\)\\[()\[\]]|\$")
-CURRENCY_SIGN = "\u20ac"  # what any sign of a currency becomes: they are told apart by nobody's gold answers
-_ANY_CURRENCY = re.compile(r"\\\$|[€£¥₹]")
-_FULL_STOP = re.compile(r"(?<![.,;])[.,;][ *`]*$")  # an ellipsis is none
-_CONTENT = re.compile(r"\w|\\\{\s*\\\}")
-
-
-_ESCAPED_TWICE = re.compile(r"\\\\(?=(?:[dt]?frac|sqrt|text|pi|left|right|infty|cup|cdot|times)(?![a-zA-Z]))")
 
 
 class UnreadableError(ValueError):
   """Text that cannot be an answer, whatever it is to be compared with."""
 
 
+def ascii_signs(text: str) -> str:
+  """Signs beyond ASCII in LaTeX, full-width ones and letters of maths fonts as plain ones, no picture at the end."""
+  if text.isascii():
+    return text
+  while text and (
+    unicodedata.category(text[-1]) == "So" and text[-1] not in "°℃℉" or text[-1] in "\u220e\ufe0f"
+  ):
+    text = text[:-1].rstrip()
+  text = _SCRIPTS.sub(lambda match: f"{'^' if match['up'] else '_'}{{{match[0].translate(_PLAIN)}}}", text)
+  return "".join(map(_ascii_sign, _ROOT.sub(r"\\sqrt{\1}", text)))
+
+
+def _ascii_sign(letter: str) -> str:
+  if letter.isascii() or letter in _TYPOGRAPHY:
+    return _TYPOGRAPHY.get(letter, letter)
+  plain = unicodedata.normalize("NFKC", letter)
+  if "\u2044" in plain:  # a vulgar fraction
+    return r"\frac{%s}{%s}" % tuple(plain.split("\u2044"))
+  if plain != letter:
+    return r"\{" if plain == "{" else r"\}" if plain == "}" else "".join(map(_ascii_sign, plain))
+  name = unicodedata.name(letter, "").replace("LAMDA", "LAMBDA").split()
+  if name[:1] == ["GREEK"] and name[2:3] == ["LETTER"] and len(name) == 4:
+    return rf"\{name[3].lower() if name[1] == 'SMALL' else name[3].capitalize()} "
+  return str(unicodedata.decimal(letter, letter))
+
+
+# --- dress
+
+# Commands by what is written for them.
+_COMMANDS = {
+  "": "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits tiny small"
+      " normalsize large Large LARGE huge Huge bf it rm sf tt bfseries boldmath",
+  " ": "quad qquad thinspace enspace", "|": "lvert rvert vert", "[": "lbrack", "]": "rbrack", "(": "langle lparen",
+  ")": "rangle rparen", r"\{": "lbrace", r"\}": "rbrace", r"\frac": "dfrac tfrac cfrac", r"\binom": "dbinom tbinom",
+  r"\text": "underline textbf textit textrm texttt textsf textsc textup textnormal mathrm mathbf mathit mathsf mathtt mathnormal"
+            " mbox hbox emph boldsymbol pmb bm operatorname",
+  r"\emptyset ": "varnothing O", r"\text{ or }": "lor vee", r"\le ": "leq leqslant", r"\ge ": "geq geqslant", r"\ne ": "neq",
+  r"\dots ": "ldots cdots dotsc dotsb", r"\to ": "rightarrow longrightarrow", r"\equiv ": "iff Leftrightarrow",
+  r"\pmod ": "bmod mod",
+}  # fmt: skip
+_PLAINER = {command: plain for plain, commands in _COMMANDS.items() for command in commands.split()}
+_COMMAND = re.compile(r"(?<!\\)\\([a-zA-Z]+)")
+_FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm|det"
+_ROWS = r"(?:aligned|align|alignat|gathered|gather|split|equation|multline|cases|array|eqnarray)"
+_BEFORE_COMMANDS = tuple(
+  (re.compile(pattern), plain)
+  for pattern, plain in (
+    (r"\\(?:text)?color\s?\{[^{}]*\}\s?|\\[hv]?phantom\s?\{[^{}]*\}|\\(?:left|right)\s?\.", ""),
+    (r"\{\s?\\(?:bf|it|rm|sf|tt)\s([^{}]*)\}", r"\\text{\1}"),
+    (r"(?<=[0-9]),\s?\\!\s?(?=[0-9]{3})", "{,}"),
+    (r"\\\\\s?(?:\[[0-9.]{1,4}(?:pt|ex|em|mm|cm)\])", r"\\\\"),
+    (r"\\\\\s?(?=\\end\b)", ""),
+    (r"\\left\s?<", "("),
+    (r"\\right\s?>", ")"),
+    (r"(?<!\\)\\[;: ]|~|(?<![0-9\\])\\,|(?<!\\)\\,(?![0-9])", " "),
+    (r"(?<!\\)\\!|\\operatorname\*(?=\{)", lambda match: match[0].strip("\\!*")),
+  )
+)
+_AFTER_COMMANDS = tuple(
+  (re.compile(pattern), plain)
+  for pattern, plain in (
+    (
+      r"[(\[]\s?\\begin\s?\{array\}\s?\{[lcr| ]*\}((?:(?!\\end).)*)\\end\s?\{array\}\s?[)\]]",
+      r"\\begin{pmatrix}\1\\end{pmatrix}",
+    ),
+    (r"(?<=[)\]}]) ?U ?(?=[(\[{])", r"\\cup "),
+    (r"\\mathbb ([NZQRC])(?![a-zA-Z])", r"\\mathbb{\1}"),
+    (rf"\\?text\s?\{{\s*({_FUNCTIONS})\s*\}}\s?", r"\\\1 "),
+    (r"\\text\s?\{\s*([abdeiknpqrtuvwxyz])\s*\}", r"\1"),
+    (r"\\text\s?\{\s*(?:infinity|infty)\s*\}", r"\\infty "),
+    (r"\\text\s?\{\s*[.,;]?\s*\}", " "),
+    (r"\{[:,]\}(?![0-9]{3})", lambda match: match[0][1]),
+    (r"\{\}\s?(?=\^)", ""),
+    (r"\s?\(\s?(?:\\text\{\s*mod\s*\}|(?:\\p)?mod)\s?([^()]*)\)|\s?\\pmod\s*(?:\{([^{}]*)\}|([0-9a-z]+))", r"\\pmod{\1\2\3}"),
+  )
+)  # fmt: skip
+_SYSTEM = re.compile(
+  rf"(?:\\\{{|\{{)?\s?\\begin\s?\{{{_ROWS}\*?\}}\s?(?:\{{[lcr| ]*\}})?(?P<rows>(?:(?!\\begin).)*)\\end\s?\{{{_ROWS}\*?\}}\s?"
+)
+_RELATION = r"(?:=|[<>]|\\(?:le|ge|leq|geq|ne|neq|lt|gt|equiv|approx|in|leqslant|geqslant)(?![a-zA-Z]))"
+_DELIMITERS = re.compile(r"(?<!\\)\\[()\[\]]|\$")
+_ANY_CURRENCY = re.compile(
+  r"(?:\bUS\s?)?\\\$|\\text\{\s*(?:US\s?)?\\?\$\s*\}|^\s?(?:\\text\s?\{\s*)?(?:USD|EUR|Rs\.?)\s*\}?(?=\s?[0-9])"
+)
+_FULL_STOP = re.compile(r"(?<![.,;])[.,;][ *`_]*$")  # an ellipsis is none
+_END_SIGN = re.compile(r"\s*\\(?:blacksquare|square|checkmark|qed|Box)(?![a-zA-Z])\s*$")
+_QUOTED = re.compile(r"(?P<mark>[\"'])(?P<inside>[^\"']*)(?P=mark)")
+_QUOTED_LIST = re.compile(r"\[\s*(?P<mark>[\"'])[^\"']*(?P=mark)(?:\s*,\s*(?P=mark)[^\"']*(?P=mark))*\s*\]")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s?\{(?P<inside>.*)\}")
+_CONTENT = re.compile(r"\w|\\\{\s*\\\}")
+_ESCAPED_TWICE = re.compile(r"\\\\(?=(?:[dt]?frac|sqrt|text|pi|left|right|infty|cup|cdot|times)(?![a-zA-Z]))")
+
+
 def clean(text: str) -> str:
-  r"""The text without its typography: delimiters, spacing, sizes, fonts (all of them `\text`), an outer box.
+  r"""The text without its typography: delimiters, spacing, sizes, colours, fonts (all of them `\text`), an outer box.
 
   Raises UnreadableError where it is empty, too long, nested too deeply, unbalanced, or holds control characters.
   """
   if len(text) > MAX_LENGTH:
     raise UnreadableError(f"is longer than {MAX_LENGTH} characters")
   text = re.sub(r"\s+", " ", text)
+  if not text.isprintable() and any(unicodedata.category(letter) in _BAD_CATEGORIES for letter in text):
+    raise UnreadableError("holds a control character")
   if "\\begin" not in text:  # without rows to end, a second backslash is one that was escaped once too often
     text = _ESCAPED_TWICE.sub(r"\\", text)
-  if any(unicodedata.category(letter) in _BAD_CATEGORIES for letter in text):
-    raise UnreadableError("holds a control character")
-  text = _ANY_CURRENCY.sub(CURRENCY_SIGN, text)
-  text = _SCRIPTS.sub(lambda match: f"{'^' if match['up'] else '_'}{{{match[0].translate(_PLAIN)}}}", text)
-  text = _ROOT.sub(r"\\sqrt{\1}", text)
-  text = _TYPOGRAPHIC.sub(lambda match: _TYPOGRAPHY[match[0]], text)
-  for pattern, plain in _DRESS:
-    text = pattern.sub(plain, text)
+  text = ascii_signs(_ANY_CURRENCY.sub(CURRENCY_SIGN, text))
+  if _QUOTED_LIST.fullmatch(text.strip()):
+    text = re.sub("[\"'\\[\\]]", "", text)
+  if re.search(r"[\\{~U]|mod", text):
+    for pattern, plain in _BEFORE_COMMANDS:
+      text = pattern.sub(plain, text)
+    text = _COMMAND.sub(lambda match: _PLAINER.get(match[1], match[0]), text)
+    for pattern, plain in _AFTER_COMMANDS:
+      text = pattern.sub(plain, text)
   text = _stripped(text)
-  while (box := _BOX.fullmatch(text)) is not None:
-    text = _stripped(box["inside"])
+  while (inside := _outer(text)) is not None:
+    text = _stripped(inside)
+  if "\\begin" in text:
+    text = _stripped(_system(text))
   _check_nesting(text)
   if not _CONTENT.search(text):
     raise UnreadableError("is empty")
   return text
 
 
+def _outer(text: str) -> str | None:
+  """What an outer box, outer quotes or outer braces hold; None where there are none."""
+  if (match := _BOX.fullmatch(text) or _QUOTED.fullmatch(text)) is not None:
+    return match["inside"]
+  return text[1:-1] if text[:1] == "{" and balanced(text[1:]) == text[1:-1] else None
+
+
+def balanced(text: str) -> str | None:
+  r"""`text` up to the brace that closes what stands before it; None where none does. `\{` and `\}` count for nothing."""
+  depth, escaped = 1, False
+  for index, letter in enumerate(text):
+    if not escaped:
+      depth += (letter == "{") - (letter == "}")
+    if depth == 0:
+      return text[:index]
+    escaped = letter == "\\" and not escaped
+  return None
+
+
 def _stripped(text: str) -> str:
-  """Delimiters off, and what may stand around an answer: stars of Markdown, a full stop."""
+  """Delimiters off, and what may stand around an answer: marks of Markdown, `=` before it, a full stop."""
   text = re.sub(r"\s+", " ", _DELIMITERS.sub(" ", text))  # lest `$3$$4$` be 34
-  return _FULL_STOP.sub("", text.strip(" *`")).strip(" *`")
+  text = _FULL_STOP.sub("", _END_SIGN.sub("", text).strip(" *`")).strip(" *`")
+  return re.sub(r"^__+|__+$|^(?:=|\\therefore(?![a-zA-Z]))(?!=)\s?", "", text)
+
+
+def _system(text: str) -> str:
+  """Rows of equations as a list of them, rows that go on with `=` as one chain; all else, cases by conditions too, as it is."""
+  match = _SYSTEM.fullmatch(text)
+  if match is None:
+    return text
+  listed = ""
+  for row in re.split(r"\\\\", match["rows"]):
+    first, *rest = (cell.strip() for cell in row.split("&"))
+    if any(before and not re.match(_RELATION, cell) and not re.search(rf"{_RELATION}$", before)
+           for before, cell in zip([first, *rest], rest)):  # fmt: skip
+      return text
+    line = " ".join([first, *rest]).strip(" ,;.")
+    joint = " " if re.match(_RELATION, line) or re.search(rf"{_RELATION}$", listed) else ", "
+    listed += (joint if listed else "") + line if line else ""
+  return listed
 
 
 def _check_nesting(text: str) -> None:
@@ -122,12 +217,28 @@ def _check_nesting(text: str) -> None:
     raise UnreadableError("has an unbalanced brace")
 
 
-# Digits in groups of three. A bare comma groups them only where nothing else is in the answer but a name before it.
+def parts(text: str, marks: str) -> list[str]:
+  """The text parted at each of these characters that stands in no bracket."""
+  found, depth, start = [], 0, 0
+  for index, letter in enumerate(text):
+    depth += (letter in "([{") - (letter in ")]}")
+    if letter in marks and depth <= 0:
+      found.append(text[start:index].strip())
+      start = index + 1
+  return [*found, text[start:].strip()]
+
+
+# --- LaTeX for the parser
+
+# Digits in groups of three. A bare comma groups them where nothing else is in the answer but a name before it and
+# factors behind, in braces of its own, or among others that a comma and a space part.
 _GROUPED = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:(?:\s?\{,\}\s?|,?\\,\s?)[0-9]{3})+(?![0-9])")
 _COMMA_NUMBER = re.compile(
-  r"(?P<before>(?:[^0-9]*=)?\s*[-+]?\s?)(?P<digits>[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+))(?P<after>(?:\.[0-9]+)?(?:\s?\\(?:pi|sqrt)[^,]*)?)"
+  r"(?P<before>(?:[^0-9]*=)?\s*[-+]?\s?)(?P<digits>[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+))(?P<after>(?:\.[0-9]+)?(?:\s?(?:[a-zA-Z^]|\\(?:pi|sqrt|cdot|times))[^,]*)?)"
 )
 _BRACED_NUMBER = re.compile(r"(?<=(?<!\\)\{)[1-9][0-9]{0,2}(?:,[0-9]{3})+(?=\})")  # `\frac{1,000}{3}`
+_BARE_GROUPS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])")
+_SPACED_COMMA = re.compile(r", |[0-9]\s(?:and|or)\s|;|\\text\{\s*,?\s*(?:and|or)\s*\}")
 _SET_BUILDER = re.compile(
   r"\\\{\s?(?P<name>[a-z])\s?(?:\\in\s?\\mathbb\{R\}\s?)?(?:\\mid(?![a-zA-Z])|[|:])\s?(?P<rest>.*[^\s\\])\s?\\\}"
 )
@@ -135,20 +246,35 @@ _MIXED = re.compile(
   r"(?<![0-9}^_./])(?P<whole>[0-9]+)"
   r"(?:\s?\\frac\{(?P<a>[0-9]+)\}\{(?P<b>[0-9]+)\}|\s(?P<c>[0-9]+)\s?/\s?(?P<d>[0-9]+)(?![0-9./]))"
 )
-_REPEATING = re.compile(r"(?P<whole>[0-9]*)\.(?P<once>[0-9]*)\\(?:overline|bar|dot)\{(?P<again>[0-9]+)\}")
+_REPEATING = re.compile(
+  r"(?P<whole>[0-9]*)\.(?P<once>[0-9]*)\\(?:overline|bar|dot)\s?(?:\{(?P<again>[0-9]+)\}|(?P<one>[0-9]))"
+  r"(?!\s?(?:[0-9({\[]|\\(?:overline|bar|dot|frac|sqrt)(?![a-zA-Z])))"
+)
 _DECIMAL = re.compile(r"(?P<whole>[0-9]*)\.(?P<part>[0-9]+)")
 _ARGUMENT = r"\{(?:[^{}]|\{[^{}]*\})*\}|[0-9a-zA-Z]|\\pi(?![a-zA-Z])"
-_FRACTION = re.compile(rf"\\frac\s*(?P<top>{_ARGUMENT})\s*(?P<bottom>{_ARGUMENT})")
+# A digit behind one that stands without braces: `\frac142` is neither 1/42 nor twice 1/4 to be sure.
+_BESIDE = re.compile(
+  rf"\\frac\s*(?:{_ARGUMENT})\s*(?:[0-9]|\{{[0-9]+\}})\s*[0-9]|[0-9)\]}}]\s?\\\{{|\\sqrt\s?[0-9]\s?[0-9]"
+)
+_FRACTION = re.compile(rf"\\(?P<name>frac|binom)\s*(?P<top>{_ARGUMENT})\s*(?P<bottom>{_ARGUMENT})")
+_ARGUMENTS = r"((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*?)"
+_INFIX = rf"{_ARGUMENTS}\\(over|choose)(?![a-zA-Z]){_ARGUMENTS}"
 _ROOT_OF_FRACTION = re.compile(r"\\sqrt\s?(\\frac\{[^{}]*\}\{[^{}]*\})")
 _AND_OR = re.compile(
   r"\s*,?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*", re.IGNORECASE
 )
 # Two inequalities at once are no list: that would be read as `x < 1 or x > 5`.
-_BOTH = re.compile(
-  r"(?:[<>]|\\[lg](?:eq?|t|eqslant)(?![a-zA-Z])).*(?<![a-zA-Z\\])and(?![a-zA-Z]).*(?:[<>]|\\[lg](?:eq?|t|eqslant)(?![a-zA-Z]))",
-  re.IGNORECASE,
-)
+_ORDER = r"(?:[<>]|\\[lg](?:eq?|t|eqslant)(?![a-zA-Z]))"
+_BOTH = re.compile(rf"{_ORDER}.*(?<![a-zA-Z\\])and(?![a-zA-Z]).*{_ORDER}", re.IGNORECASE)
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
+_SCRIPT = r"(\{[^{}]*\}|[0-9a-zA-Z])"
+
+
+def _infix(match: re.Match[str]) -> str:
+  top, sign, bottom = (group.strip() for group in match.groups() if group is not None)
+  return rf"\{'frac' if sign == 'over' else 'binom'}{{{top}}}{{{bottom}}}"
+
+
 _REWRITES = tuple(
   (re.compile(pattern), plain)
   for pattern, plain in (
@@ -157,9 +283,15 @@ _REWRITES = tuple(
     (r"(?<![a-zA-Z\\])(?:infinity|inf|oo)(?![a-zA-Z])", r"\\infty "),
     (r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi "),
     (r"(?<![a-zA-Z\\])sqrt(?=\s?[({])", r"\\sqrt"),
-    (r"(?<![a-zA-Z\\])(log|ln|sin|cos|tan|cot|sec|csc)(?![a-zA-Z])", r"\\\1"),
+    (r"(?<![a-zA-Z\\])(log|ln|sin|cos|tan|cot|sec|csc|arctan|arcsin|arccos)(?![a-zA-Z])", r"\\\1"),
+    (rf"\{{{_INFIX}\}}|^{_INFIX}$", _infix),
+    (r"\^\{\s*\\prime\s*\}|\^\s?\\prime(?![a-zA-Z])", "'"),
+    (r"([a-zA-Z])(?:_\{?([0-9a-z])\}?)?('+)", lambda match: f"{match[1]}_{{{match[2] or ''}{'prime' * len(match[3])}}}"),
+    (rf"(?<=[a-zA-Z])\^{_SCRIPT}_{_SCRIPT}", r"_\2^\1"),
+    (r"\\log_(?:e|\{e\})(?![a-zA-Z])", r"\\ln "),
     (r"(\\sqrt|\^)\s*\(([^()]*)\)", r"\1{\2}"),
     (r"\\sqrt\[([0-9]{1,3})\]\s*([0-9a-zA-Z])(?![0-9.])", r"\\sqrt[\1]{\2}"),
+    (r"(?<!\\sqrt)(?<!\\sqrt )\[([^\[\],;]*)\]", r"(\1)"),
     (r"(?<=\})\s*-\s*(?=\\\{)", r"\\setminus "),
     (r"^\s*\\approx(?![a-zA-Z])\s*", ""),
     (r"\\sqrt\s*([0-9a-zA-Z])(?![0-9.])", r"\\sqrt{\1}"),
@@ -168,11 +300,12 @@ _REWRITES = tuple(
     (r"\\log_([0-9])(?![0-9])", r"\\log_{\1}"),
     (r"(\\(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|log|ln)\s?\^)\s?([0-9])", r"\1{\2}"),
     (r"(?<=\^[0-9]) (?=[0-9]+\^)", r"\\cdot "),
+    (r"(?<=[0-9])\{(\\frac\{[^{}]*\}\{[^{}]*\})\}", r"\1"),
     (r"<=", r"\\le "),
     (r">=", r"\\ge "),
     (r"!=", r"\\ne "),
   )
-)
+)  # fmt: skip
 # Before decimals are written out: two numbers side by side, a point that is not a decimal's.
 _TWO_NUMBERS = re.compile(r"[0-9]\s+\.?[0-9]|\.[0-9]*\s*\.|[a-zA-Z}]\.|\.(?![0-9\\])")
 # Factors side by side, of which the parser would make a mixed number.
@@ -184,24 +317,20 @@ _PRODUCTS = tuple(
     (r"((?:\\frac|\\binom)\{[^{}]*\}\{[^{}]*\})\s*(?=[0-9(]|\\(?:frac|binom))", r"\1\\cdot "),
   )
 )
-_MISREAD = re.compile(
+_VETOED = re.compile(
   r"\^\s*(?:[^\s{}^\\]|\{[^{}]*\})\s*\^|[0-9][eE][-+]?[0-9]|[0-9]\s*\{|[0-9)]\s*_|\\sqrt\s*[0-9]|[.'\"?@#:`%~]"
-  r"|(?<![a-zA-Z\\])(?<!n\{)(?<!d\{)[a-zA-Z]{5,}"  # words, but for `\begin{pmatrix}`
-)
-_COMMANDS = frozenset(
-  r"""frac sqrt cdot times div pm mp cup cap setminus backslash infty le leq leqslant ge geq geqslant lt gt ne neq in
-  notin emptyset mathbb log ln exp sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh lfloor rfloor lceil rceil
-  binom begin end pi theta alpha beta gamma delta epsilon varepsilon zeta eta iota kappa lambda mu nu xi rho sigma tau
-  upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega overline angle approx
-  """.split()
-)
-_COMMAND = re.compile(r"\\([a-zA-Z]+)")
-_ENVIRONMENT = re.compile(r"\\(?:begin|end)(?!\{[pbv]?matrix\})")
-# The parser computes these at once, whatever their size: binomials, and the ends of an interval to order them.
+  r"|\\(?:text|operatorname|phantom|boxed|fbox|mathit|xrightarrow|circ|degree|dots|equiv|pmod|to|ldots|cdots|nabla)(?![a-zA-Z])"
+  r"|(?<![a-zA-Z\\])(?<!n\{)(?<!d\{)(?<!_\{)[a-zA-Z]{5,}"  # words, but for `\begin{pmatrix}` and `x_{prime}`
+  r"|\\(?:begin|end)(?!\{[pbv]?matrix\})|(?<!\\)\[[^\[\]()]*-\s?\\infty|\\infty\s*\]|\\(?:overline|bar|dot)\s?\{?[0-9]"
+)  # fmt: skip
+_ROW_END = re.compile(r"\\\\|&")
+# The parser computes these at once, whatever their size: binomials, divisors, the ends of an interval to order them.
 _SMALL = r"\{(?:[a-z+-]|[0-9]{1,4}(?![0-9])){1,6}\}"
 _AT_ONCE = re.compile(
-  rf"\\binom(?!{_SMALL}{_SMALL})|\\Gamma\s*\(|\^\s*\{{?[-+]?[0-9]{{5}}|\^\s*\{{[-+0-9\s]*\^|!\s*[!)]"
+  rf"\\binom(?!{_SMALL}{_SMALL})|\\Gamma\s*\(|\\(?:gcd|lcm)(?=.*[\^!])|!\s*!|\\(?:det|eye|zeros|ones|Re|Im)(?![a-zA-Z])"
 )
+_TOWER = re.compile(r"\^\s*\{?[-+]?[0-9]{5}|\^\s*\{[-+0-9\s]*\^")
+_ORDERED = re.compile(r",|\\sqrt\s?\[|\\c[au]p(?![a-zA-Z])")
 
 
 def latex(text: str) -> str | None:
@@ -214,10 +343,11 @@ def latex(text: str) -> str | None:
   number = _COMMA_NUMBER.fullmatch(text)
   if number is not None:
     text = number["before"] + re.sub("[, ]", "", number["digits"]) + number["after"]
-  if _BOTH.search(text):
+  elif _SPACED_COMMA.search(text):
+    text = _BARE_GROUPS.sub(lambda match: match[0].replace(",", ""), text)
+  if _BOTH.search(text) or _BESIDE.search(text):
     return None
-  text = _AND_OR.sub(", ", text)
-  text = _both_signs(text)
+  text = _both_signs(_AND_OR.sub(", ", text))
   for pattern, plain in _REWRITES:
     text = pattern.sub(plain, text)
   text = _FRACTION.sub(_braced_fraction, text)
@@ -228,8 +358,8 @@ def latex(text: str) -> str | None:
   text = _DECIMAL.sub(_decimal, _REPEATING.sub(_repeating, text))
   for pattern, plain in _PRODUCTS:
     text = pattern.sub(plain, text)
-  known = all(command in _COMMANDS for command in _COMMAND.findall(text))
-  if not known or _MISREAD.search(text) or _ENVIRONMENT.search(text) or _AT_ONCE.search(text):
+  tall = _TOWER.search(text) and _ORDERED.search(text)
+  if tall or _VETOED.search(text) or _AT_ONCE.search(text) or "\\begin" not in text and _ROW_END.search(text):
     return None
   return re.sub(r",\s*", ", ", text)  # lest `(1,234)` hold one number
 
@@ -249,7 +379,7 @@ def _braced_fraction(match: re.Match[str]) -> str:
   top, bottom = (
     argument[1:-1] if argument[0] == "{" else argument for argument in (match["top"], match["bottom"])
   )
-  return rf"\frac{{{top}}}{{{bottom}}}"
+  return rf"\{match['name']}{{{top}}}{{{bottom}}}"
 
 
 def _improper(match: re.Match[str]) -> str:
@@ -264,6 +394,6 @@ def _decimal(match: re.Match[str]) -> str:
 
 def _repeating(match: re.Match[str]) -> str:
   """0.1666... written with a bar: (digits with one period - digits before it) / 99..900..0."""
-  before, again = match["whole"] + match["once"], match["again"]
+  before, again = match["whole"] + match["once"], match["again"] or match["one"]
   top = int(before + again) - int(before or "0")
   return rf"\frac{{{top}}}{{{'9' * len(again)}{'0' * len(match['once'])}}}"

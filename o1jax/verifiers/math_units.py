@@ -1,12 +1,13 @@
-r"""The unit behind an answer: `5 \text{ cm}^2`, `5 dollars`, `90^\circ`, `12 apples`. It is taken off, and kept.
+r"""The unit behind an answer: `5 \text{ cm}^2`, `5 dollars`, `90^\circ`, `12 (apples)`. It is taken off, and kept.
 
 Graders of such problems let units be left out. Two units that are both stated and both known must agree, though: 5 cm
-is not 5 m. Words that would change a number's value (`5 million`, `5 or more`) are no unit.
+is not 5 m. Words that would change a number's value (`5 million`, `5 or more`) are no unit, nor are letters that may be
+factors (`4\mathrm{R}`).
 """
 
 import re
 
-from o1jax.verifiers.math_text import CURRENCY_SIGN
+from o1jax.verifiers.math_text import CURRENCY_SIGN, parts
 
 _NAMES = {
   "mm": "mm millimeter millimetre", "cm": "cm centimeter centimetre", "m": "m meter metre",
@@ -15,37 +16,54 @@ _NAMES = {
   "s": "s sec second", "min": "min minute", "h": "h hr hour", "day": "day", "week": "week", "month": "month",
   "year": "yr year", "ml": "ml milliliter millilitre", "l": "l liter litre", "gal": "gal gallon",
   "deg": "deg degree", "rad": "rad radian", "$": "dollar usd", "cent": "cent", "unit": "unit",
-  "mi/h": "mph", "km/h": "kph kmh",
+  "mi/h": "mph", "km/h": "kph kmh", "hz": "hz hertz", "pa": "pa pascal", "j": "joule", "w": "watt", "n": "newton",
 }  # fmt: skip
 _KNOWN = {name: unit for unit, names in _NAMES.items() for name in names.split()}
 _KNOWN |= {f"{name}s": unit for name, unit in _KNOWN.items() if len(name) > 1}
+_KNOWN["ms"] = "ms"  # milliseconds, or metres and seconds: no plural
 _POWERS = {"": "", "sq": "2", "square": "2", "cu": "3", "cubic": "3"}
 _JOINTS = frozenset({"per", *_POWERS} - {""})
 
 # Words behind a number that are no unit: they change its value, or hold an alternative to it.
-_CHANGES_VALUE = re.compile(
-  r"\b(?:hundred|thousand|million|billion|trillion|dozen|score|gross|half|halves|third|quarter|fourth|fifth|sixth|seventh"
-  r"|eighth|ninth|tenth|eleventh|twelfth|hundredth|thousandth|millionth|billionth|or|and|either|neither|nor|but|maybe"
-  r"|perhaps|probably|possibly|likely|not|isnt|no|never|is|are|wrong|incorrect|plus|minus|times|negative|squared|cubed"
-  r"|doubled|tripled|inverse|reciprocal|repeating|recurring|less|more|than|least|most|greater|smaller|fewer|above|below"
-  r"|under|between|through|from|about|roughly|approximately|approx|around|nearly|almost|remainder|base|mod|modulo|over"
-  r"|divided|multiplied|if|unless|except|instead|percent|pct|percentage|infinity|pi|one|two|three|four|five|six|seven"
-  r"|eight|nine|ten)s?\b",
+_NUMBER_WORDS = (
+  r"half|halves|quarter|first|(?:thir|four|fif|six|seven|eigh|nin|ten|eleven|twelf|hundred|thousand|(?:m|b|tr|z)illion)th|third"
+  r"|(?:twen|thir|for|four|fif|six|seven|eigh|nine)(?:teen|ty)(?:th)?|(?:twen|thir|for|fif|six|seven|eigh|nine)tieth"
+  r"|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundred|thousand|[mbtrqz]+illion|quadrillion"
+  r"|lakh|lac|crore|grand|bn|mn|mil|mill|mio|dozen|score|gross|myriad|ninth|pi|infinity"
+)
+CHANGES_VALUE = re.compile(
+  rf"\b(?:{_NUMBER_WORDS}|or|and|either|neither|nor|but|maybe|perhaps|probably|possibly|likely|not|isnt|no|never|is|are|wrong"
+  r"|incorrect|plus|minus|times|negative|squared|cubed|double|doubled|triple|tripled|halved|quadrupled|inverse|reciprocal"
+  r"|repeating|recurring|less|more|than|least|most|greater|smaller|fewer|above|below|under|between|through|from|about|roughly"
+  r"|approximately|approx|around|nearly|almost|remainder|base|mod|modulo|over|divided|multiplied|added|subtracted|if|unless"
+  r"|except|instead|percent|pct|percentage|too|factorial|point|root|power|to)s?\b",
   re.IGNORECASE,
 )
-_FUNCTIONS = frozenset({"sqrt", "sinh", "cosh", "tanh", "choose", "factorial"})
+_FUNCTIONS = frozenset({"sqrt", "sinh", "cosh", "tanh", "choose"})
 # Single letters that stand for a quantity rather than for a unit.
 _QUANTITIES = frozenset("abdeiknpqrtuvwxyz")
 _MAX_WORDS = 4
 
-_POWER = r"(?:\s?\^\s?\{?(?P<power>[23])\}?)?"
-_WORDS = r"(?P<unit>[a-zA-Z][a-zA-Z ./\-]*(?:\^\{?[23]\}?)?)"
+_POWER = r"(?:\s?\^\s?\{?(?P<power>-?[123])\}?)?"
+_WORDS = r"(?P<unit>[^\W\d_](?:[^\W\d_]|[ ./\-])*(?:\^\{?-?[123]\}?)?)"
 _WRAPPED = re.compile(rf"(?P<head>.*[^\s,(\[])\s?\\text\{{\s*{_WORDS}\s*\}}{_POWER}")
-_PLAIN = re.compile(rf"(?P<head>.*(?:[0-9)}}]|\\pi(?=\s)))(?P<space>\s?){_WORDS}{_POWER}")
+_PLAIN = re.compile(
+  rf"(?P<head>.*(?:[0-9)}}]|\\pi(?=\s)|[0-9)}}]\s?(?=[^\x00-\x7f]+$)))(?P<space>\s?){_WORDS}{_POWER}"
+)
+# `(\text{cm}^2)`, `\text{(days)}`, `(days)`: a unit in brackets of its own.
+_BRACKETED = re.compile(
+  rf"(?<=[0-9}}])\s?(?:\\text\{{\s*\((?P<a>[^\W\d_][^(){{}}]*)\)\s*\}}|\(\s?\\text\{{\s*(?P<b>[^(){{}}]*)\}}(?P<power>\^\{{?[23]\}}?)?\s?\)"
+  r"|\(\s?(?P<c>[a-zA-Z][a-zA-Z /]+)(?P<plain_power>\^\{?[23]\}?)?\s?\))(?=\s?(?:\^\s?\{?[23]\}?)?$)"
+)
 _DEGREES = re.compile(
   r"\s?\^\s?(?:\{\s*\\circ\s*\}|\\circ)(?:\s?(?:\\text\{\s?)?[CF]\b\}?)?|\\degree(?![a-zA-Z])"
 )
+_TURNED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")  # functions of an angle
+_ANGLE = re.compile(rf"(?P<angle>[0-9.]+)(?:{_DEGREES.pattern})")
 _ORDINAL = re.compile(r"(?P<head>[0-9]+)(?:\^?\{?\\text\{\s?(?:st|nd|rd|th)\}\}?|st|nd|rd|th)")
+_AND = re.compile(
+  r"(?:,\s?)?(?:(?P<unit>\\text\{\s*[^{}\s]+\s)and\s*\}|\\text\{\s*and\s*\}|(?<![a-zA-Z])and(?![a-zA-Z]))"
+)
 _ONE_MEASURE = re.compile(
   r"(?:(?P<shape>sq|square|cu|cubic) )?(?P<name>[a-z]+)\s?(?:\^\{?(?P<power>[23])\}?)?"
 )
@@ -54,45 +72,77 @@ _ONE_MEASURE = re.compile(
 def split_unit(text: str) -> tuple[str, str | None]:
   """(the answer without its unit, the unit in canonical form), from a cleaned text.
 
-  The unit is None where there is none or only words that are no measure: `12 apples` is 12.
+  The unit is None where there is none or only words that are no measure: `12 apples` is 12. A list of which each entry
+  has the same unit has it, too.
   """
   bare = text.replace(CURRENCY_SIGN, " ").strip()
-  whole = _DEGREES.sub(" ", bare).strip()
+  whole = (
+    _ANGLE.sub(r"(\\frac{\g<angle>\\pi}{180})", bare) if _TURNED.search(bare) else _DEGREES.sub(" ", bare)
+  ).strip()
   sign = "$" if CURRENCY_SIGN in text else "deg" if whole != bare else None
   if (ordinal := _ORDINAL.fullmatch(whole)) is not None:
     return ordinal["head"], sign
+  entries = parts(_AND.sub(lambda match: f"{match['unit'] + '}' if match['unit'] else ''},", whole), ",")
+  if len(entries) > 1 and not whole.startswith("\\text"):
+    split = [_one(entry) for entry in entries]
+    if len({unit for _, unit in split}) == 1 and all(
+      head != entry for (head, _), entry in zip(split, entries)
+    ):
+      return ", ".join(head for head, _ in split), sign or split[0][1]
+  head, unit = _one(whole)
+  return head, sign or unit
+
+
+def _one(text: str) -> tuple[str, str | None]:
+  text = _BRACKETED.sub(_without_brackets, text)
   for pattern, is_unit in ((_WRAPPED, _is_wrapped_unit), (_PLAIN, _is_plain_unit)):
-    match = pattern.fullmatch(whole)
+    match = pattern.fullmatch(text)
     if match is not None and is_unit(match):
-      return match["head"], sign or _canonical(match["unit"], match["power"] or "")
-  return whole, sign
+      return match["head"], _canonical(match["unit"], match["power"] or "")
+  return text, None
+
+
+def _without_brackets(match: re.Match[str]) -> str:
+  if match["c"] is None:
+    return rf" \text{{ {match['a'] or match['b']}}}{match['power'] or ''}"
+  return f" {match['c']}{match['plain_power'] or ''}" if _spelt(match["c"]) else match[0]
 
 
 def _is_wrapped_unit(match: re.Match[str]) -> bool:
   unit, head = match["unit"], match["head"]
   # `5 \text{ ft } 6 \text{ in}` has two.
   few = len(unit.split()) <= _MAX_WORDS and "\\text" not in head.rpartition("=")[2]
-  no_unit = unit in _QUANTITIES or _FUNCTIONS & set(unit.lower().split()) or _CHANGES_VALUE.search(unit)
-  return few and not no_unit
+  letters = re.sub(r"[^\w]|[0-9]", "", unit)
+  factor = letters.isascii() and (letters in _QUANTITIES or len(letters) < 3 and letters.isupper())
+  return few and not (factor or _FUNCTIONS & set(unit.lower().split()) or CHANGES_VALUE.search(unit))
 
 
 def _is_plain_unit(match: re.Match[str]) -> bool:
   r"""Without `\text`, `3 ab` and `5 m` are products: a unit's words are known ones or of four letters at least."""
-  words = [word for word in re.split(r"[^a-z]+", match["unit"].lower()) if word]
-  if len(words) > _MAX_WORDS or max(map(len, words)) == 1 or _FUNCTIONS & set(words):
+  unit = match["unit"]
+  words = _letters(unit)
+  if len(words) > _MAX_WORDS or max(map(len, words)) == 1 and "/" not in unit or _FUNCTIONS & set(words):
     return False
   known = all(word in _KNOWN or word in _JOINTS for word in words)
-  spelt = match["space"] and all(len(word) > 3 or word in _KNOWN or word in _JOINTS for word in words)
-  return bool(known or spelt) and not _CHANGES_VALUE.search(match["unit"])
+  beyond = not unit.isascii() and all(not word.isascii() for word in words)
+  return bool(known or beyond or match["space"] and _spelt(unit)) and not CHANGES_VALUE.search(unit)
+
+
+def _letters(unit: str) -> list[str]:
+  return [word for word in re.split(r"[\W\d_]+", unit.lower()) if word]
+
+
+def _spelt(unit: str) -> bool:
+  return all(len(word) > 3 or word in _KNOWN or word in _JOINTS for word in _letters(unit))
 
 
 def _canonical(unit: str, power: str) -> str | None:
   """One spelling of a measure; None for words that are none."""
   text = re.sub(r"\s*(?:\bper\b|/)\s*", "/", unit.lower().replace(".", " ").strip())
-  parts = []
+  measures = []
   for part in text.split("/"):
     match = _ONE_MEASURE.fullmatch(part.strip())
     if match is None or match["name"] not in _KNOWN:
       return None
-    parts.append(_KNOWN[match["name"]] + (match["power"] or _POWERS[match["shape"] or ""]))
-  return "/".join(parts) + power
+    measures.append(_KNOWN[match["name"]] + (match["power"] or _POWERS[match["shape"] or ""]))
+  return "/".join(measures) + power
