@@ -247,3 +247,14 @@ def test_figures_that_are_not_finite_come_back(tmp_path) -> None:
   top = put(json.loads((folder / "results.json").read_text()), ["members", 0, "final", "entropy"], math.inf)
   write_json(folder / "results.json", top)
   assert read_members(folder)[1][0].final["entropy"] == math.inf
+
+
+def test_missing_figures_and_unknown_intervals_are_told(tmp_path) -> None:
+  folder = write_sweep(tmp_path / "kl", head(seeds=2), steps=3)
+  top = json.loads((folder / "results.json").read_text())
+  for row in top["members"]:
+    row["by_problem"], row["final"] = {}, {"held_out/pass@1": 0.5}
+    row["final"] |= {"last/reward": 0.6} if row["arm"] == "kl0" else {}
+  write_json(folder / "results.json", top)
+  page = write_sweep_report(folder).read_text()
+  assert "<td>–</td>" in page and "+0.000 [unknown]" in page and "0.500 [unknown]" in page
