@@ -144,7 +144,7 @@ def test_the_page_holds_all_it_shows(sweep) -> None:
   for text in (
     "<h1>kl &lt;sweep&gt;</h1>", "more KL &amp; less held-out", "Source: a paper, section 5. There: 84.3 to 87.6.",
     "has the highest mean held_out/pass@1", "biased upwards by the choice of the highest", "best minus this [each at 95%]",
-    "measured [each at 95%]", "Final accuracy (mean, each at 95%", ", adjusted for 4 checks", "Which arm is best", "adjusted for all 6 pairs", "2 x vmap 8",
+    "measured [each at 95%]", "Final accuracy (mean, intervals each at 95%", ", adjusted for 4 checks", "Which arm is best", "adjusted for all 6 pairs", "2 x vmap 8",
     "0123456789abcdef, with changes", "<li>kl0, seed 3: step 150</li>", "KL, nats a token", "seconds: rl", "0.12",
   ):  # fmt: skip
     assert text in page, text
