@@ -84,7 +84,7 @@ def flops(rows: Rows, summary: Mapping[str, Any]) -> Any:
       y, (low, high) = summary[arm]["pass@1"], summary[arm]["pass@1_ci95"]
       error = [[y - low], [high - y]]
       ax.errorbar(summary[spent], y, error, fmt="*", color=colour, markersize=14, capsize=3)
-  ax.set(xlabel="useful training FLOPs", ylabel="held-out pass@1 (each point at 95%)", xscale="log")
+  ax.set(xlabel="useful training FLOPs", ylabel="held-out pass@1 (band: 95% at each point)", xscale="log")
   ax.legend(frameon=False)
   return figure
 
@@ -115,7 +115,7 @@ def test_time(summary: Mapping[str, Any]) -> Any:
     ax.xaxis.set_major_formatter(ticker.ScalarFormatter())
     ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.set_ylim(bottom=0)
-  axes[0, 0].set_ylabel("held-out accuracy (each point at 95%)")
+  axes[0, 0].set_ylabel("held-out accuracy (band: 95% at each point)")
   handles, labels = axes[0, -1].get_legend_handles_labels()
   figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(handles))
   return figure

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import math
 import pathlib
 from typing import Any, Mapping, Sequence
 
@@ -35,6 +36,11 @@ def arms(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
   return [(label, held[name]) for name, label in ARMS.items() if name in held]
 
 
+def spelt(value: Any, form: str) -> str:
+  """A figure as `form` writes it; a dash where there is none, or a NaN as summary.json has it."""
+  return f"{value:{form}}" if isinstance(value, int | float) and math.isfinite(value) else "–"
+
+
 def _maj(figures: Mapping[str, Any]) -> str:
   return next(name for name in figures if name.startswith("maj@"))
 
@@ -51,9 +57,9 @@ def _cells(figures: Mapping[str, Any], maj: str) -> list[str]:
   return [
     f"{figures['pass@1']:.3f} [{low:.3f}, {high:.3f}]",
     f"{figures[own]:.3f}" if own == maj else f"@{own.removeprefix('maj@')}: {figures[own]:.3f}",
-    f"{figures['mean_length']:.1f}",
-    f"{figures['tries_per_response']:.2f}",
-    "-" if figures["success_per_try"] is None else f"{figures['success_per_try']:.3f}",
+    spelt(figures.get("mean_length"), ".1f"),
+    spelt(figures.get("tries_per_response"), ".2f"),
+    spelt(figures.get("success_per_try"), ".3f"),
   ]
 
 

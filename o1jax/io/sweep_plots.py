@@ -327,7 +327,7 @@ def draw_sweep(
   if metrics := tested(members):
     wanted.append(
       (
-        "Final accuracy (mean, each at 95%, single seeds; dotted: at first)",
+        "Final accuracy (mean, intervals each at 95%, single seeds; dotted: at first)",
         "accuracy.png",
         lambda: accuracy(members, metrics),
       )

@@ -193,7 +193,7 @@ def _finals(members: Sequence[Member]) -> list[str]:
   rows = []
   for arm in dict.fromkeys(m.arm for m in members):
     seeds = [[float(v.mean()) for v in values[name].get(arm, {}).values()] for name in headings]
-    cells = [f"{np.mean(s):.3g} ({min(s):.3g} to {max(s):.3g})" if s else "" for s in seeds]
+    cells = [f"{np.mean(s):.3g} ({min(s):.3g} to {max(s):.3g})" if s else "–" for s in seeds]
     rows.append([arm, *cells])
   head = ["arm", *headings.values()]
   return [f"<h2>Final figures</h2><div class='wide'>{table(head, rows)}</div>"]

@@ -116,9 +116,8 @@ class Misfit:
   def sentence(self) -> str:
     if math.isnan(self.share):
       return f"The noise of its points is not known; with it the law misses {self.most:.0%} of what moves."
-    return (
-      f"Beyond noise it misses {self.share:.0%} of what moves, at most {self.most:.0%} ({spell_p(self.p)})."
-    )
+    beyond = f"Beyond noise it misses {self.share:.0%} of what moves, at most {self.most:.0%}"
+    return f"{beyond}; {spell_p(self.p)} of noise alone."
 
 
 def _misfit(left: float, most: float, p: float, r2: float) -> Misfit:

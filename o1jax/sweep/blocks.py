@@ -221,9 +221,9 @@ def _finish(
   for j, member in enumerate(block.members):
     told, by_problem = _told_by_tests(fleet, tests, j, cfg.final_problems, cfg.samples)
     lines, where = rl_lines(files.folder / member.name / "metrics.jsonl"), course.where[j]
-    final = {**figures.get(j, {}), **told, **first_values(lines), **tail_means(lines), **judged[j]}
+    final = {**figures.get(j, {}), **told, **first_values(lines), **tail_means(lines), **judged[j][0]}
     final |= {"train_flops": where.flops.useful, "num_tokens": float(where.tokens)}
-    found = {"bad_step": course.bad[j], "final": final, "by_problem": by_problem}
+    found = {"bad_step": course.bad[j], "final": final, "by_problem": by_problem | judged[j][1]}
     rows.append(write_row(files.folder, member, found))
   return rows
 

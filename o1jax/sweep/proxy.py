@@ -144,10 +144,11 @@ def _drawn(setup: ev.Setup, cold: Any) -> Drawn:
   return Drawn(rollout, correct, samples, batch)
 
 
-def best_of_figures(told: np.ndarray, correct: np.ndarray) -> dict[str, float]:
+def best_of_figures(told: np.ndarray, correct: np.ndarray) -> tuple[dict[str, float], dict[str, list[float]]]:
   """bon/<n>, bon_proxy/<n> for n = 1, 2, 4, ... and how well the proxy judges; logits f[n, K], correct bool[n, K].
 
-  bon/<n>: share of problems whose best of n by the proxy is correct. bon_proxy/<n>: P(correct) that the proxy gives it.
+  Also bon/<n> by problem, f[n]. bon/<n>: share of problems whose best of n by the proxy is correct. bon_proxy/<n>:
+  P(correct) that the proxy gives it.
   proxy/accuracy: share of completions of which it thinks what is true. proxy/auc: of ranking correct before wrong ones.
   """
   chance = 1.0 / (1.0 + np.exp(-told.astype(np.float64)))
@@ -155,19 +156,22 @@ def best_of_figures(told: np.ndarray, correct: np.ndarray) -> dict[str, float]:
     "proxy/accuracy": float(np.mean((told > 0) == correct)),
     "proxy/auc": area_under_roc(told, correct),
   }
+  by_problem = {f"bon/{n}": best_of_n(told, correct, n) for n in sizes(told.shape[1])}
   for n in sizes(told.shape[1]):
-    figures[f"bon/{n}"] = float(best_of_n(told, correct, n).mean())
+    figures[f"bon/{n}"] = float(by_problem[f"bon/{n}"].mean())
     figures[f"bon_proxy/{n}"] = float(best_of_n(told, chance, n).mean())
-  return figures
+  return figures, {name: row.tolist() for name, row in by_problem.items()}
 
 
-def best_of(block: Block, colds: Mapping[str, Any], proxies: Mapping[str, Any]) -> list[dict[str, float]]:
-  """`best_of_figures` of each member, {} of one without a proxy; completions are drawn once a cold start."""
+def best_of(
+  block: Block, colds: Mapping[str, Any], proxies: Mapping[str, Any]
+) -> list[tuple[dict[str, float], dict[str, list[float]]]]:
+  """`best_of_figures` of each member, empty of one without a proxy; completions are drawn once a cold start."""
   drawn: dict[tuple[str, int], Drawn] = {}
-  known: dict[tuple[str, int], dict[str, float]] = {}
+  known: dict[tuple[str, int], tuple[dict[str, float], dict[str, list[float]]]] = {}
   for member in block.members:
     if proxies[member.name] is None:
-      return [{} for _ in block.members]  # they are of one kind, as one program runs them
+      return [({}, {}) for _ in block.members]  # they are of one kind, as one program runs them
     setup, many = member_setup(block, member), member.config.rl.proxy.best_of
     start, taught = (cold_start_key(member.config), many), (proxy_key(member), many)
     if start not in drawn:
@@ -177,7 +181,9 @@ def best_of(block: Block, colds: Mapping[str, Any], proxies: Mapping[str, Any]) 
   return [known[proxy_key(member), member.config.rl.proxy.best_of] for member in block.members]
 
 
-def _put_to_best_of(setup: ev.Setup, proxy: Any, drawn: Drawn) -> dict[str, float]:
+def _put_to_best_of(
+  setup: ev.Setup, proxy: Any, drawn: Drawn
+) -> tuple[dict[str, float], dict[str, list[float]]]:
   rollout, correct, samples, batch = drawn
   told = _judged(
     proxy, rollout, model=setup.model, prompt=setup.config.rl.max_prompt, samples=samples, batch=batch

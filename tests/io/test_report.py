@@ -157,15 +157,16 @@ def test_the_page_tells_every_figure_of_every_arm(page) -> None:
   assert rows[3][2] == "@2: 0.413"
   gains = [data for tag, data in page.texts if tag == "li"]
   assert gains == [
-    "after RL minus cold start: +0.400, 95% interval [+0.300, +0.500]",
-    "after RL minus cold start, giving up forbidden: +0.315, 95% interval [+0.215, +0.415]",
-    "after RL minus cold start, RL's FLOPs spent on more of it: -0.050, 95% interval [-0.150, +0.050]",
-    "largest forced budget minus smallest: +0.100, 95% interval [+0.000, +0.200]",
+    "after RL minus cold start: +0.400 [+0.300, +0.500]",
+    "after RL minus cold start, giving up forbidden: +0.315 [+0.215, +0.415]",
+    "after RL minus cold start, RL's FLOPs spent on more of it: -0.050 [-0.150, +0.050]",
+    "largest forced budget minus smallest: +0.100 [+0.000, +0.200]",
   ]
   assert (
     "1.25e+13 useful training FLOPs; cold_start 61 s, rl 91 s, evaluation 12 s, total 170 s." in page.text
   )
   assert "has not finished" not in page.text and page.text.startswith("a&b")
+  assert "paired by problem, with intervals each at 95%, not adjusted for their number" in page.text
 
 
 def test_an_unfinished_run_says_so_and_shows_what_there_is(tmp_path) -> None:
@@ -225,3 +226,10 @@ def test_the_table_holds_the_arms_that_ran() -> None:
   lines = shown(alone, 80)
   assert "3 samples each" in lines[0] and "controls" not in lines[0] and "maj@3" in " ".join(lines)
   assert [label for label, _ in arms(SUMMARY)] == LABELS
+
+
+@pytest.mark.parametrize("missing", [None, "NaN"])
+def test_a_figure_that_is_missing_is_a_dash(tmp_path, missing) -> None:
+  summary = {**SUMMARY, "final": figures(0.6861, 8) | {"success_per_try": missing}}
+  page = Page(write_report(str(folder_of(tmp_path / "run", metrics(), rollouts(2), summary))).read_text())
+  assert ("td", "–") in page.texts

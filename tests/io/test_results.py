@@ -97,7 +97,7 @@ def test_rows_of_a_sweep() -> None:
     "claim": {"text": "Less is more", "source": "a paper", "figure": "50", "checks": []},
     "meta": {"git": {"commit": "0123456789", "dirty": True}, "date": "2026-01-02"},
   }
-  found = [Finding(text, "+1.0", 1.0, (0.5, 1.5), "yes", "", 3) for text in ("a above b", "c falls")]
+  found = [Finding(text, "+1.0", 1.0, (0.5, 1.5), 0.01, "yes", "", 3) for text in ("a above b", "c falls")]
   first, second = rows_of(head, found)
   assert first == Row(
     "Less is more (a paper): a above b", "50", "+1.0", 3, "yes", "2026-01-02", "`0123456` + changes"

@@ -144,7 +144,7 @@ def test_the_page_holds_all_it_shows(sweep) -> None:
   for text in (
     "<h1>kl &lt;sweep&gt;</h1>", "more KL &amp; less held-out", "Source: a paper, section 5. There: 84.3 to 87.6.",
     "has the highest mean held_out/pass@1", "biased upwards by the choice of the highest", "best minus this [each at 95%]",
-    "measured [each at 95%]", "Final accuracy (mean, each at 95%", ", adjusted for 4 checks", "Which arm is best", "adjusted for all 6 pairs", "2 x vmap 8",
+    "measured [each at 95%]", "Final accuracy (mean, intervals each at 95%", ", adjusted for 4 checks", "Which arm is best", "adjusted for all 6 pairs", "2 x vmap 8",
     "0123456789abcdef, with changes", "<li>kl0, seed 3: step 150</li>", "KL, nats a token", "seconds: rl", "0.12",
   ):  # fmt: skip
     assert text in page, text
@@ -247,3 +247,14 @@ def test_figures_that_are_not_finite_come_back(tmp_path) -> None:
   top = put(json.loads((folder / "results.json").read_text()), ["members", 0, "final", "entropy"], math.inf)
   write_json(folder / "results.json", top)
   assert read_members(folder)[1][0].final["entropy"] == math.inf
+
+
+def test_missing_figures_and_unknown_intervals_are_told(tmp_path) -> None:
+  folder = write_sweep(tmp_path / "kl", head(seeds=2), steps=3)
+  top = json.loads((folder / "results.json").read_text())
+  for row in top["members"]:
+    row["by_problem"], row["final"] = {}, {"held_out/pass@1": 0.5}
+    row["final"] |= {"last/reward": 0.6} if row["arm"] == "kl0" else {}
+  write_json(folder / "results.json", top)
+  page = write_sweep_report(folder).read_text()
+  assert "<td>–</td>" in page and "+0.000 [unknown]" in page and "0.500 [unknown]" in page

@@ -97,6 +97,7 @@ def test_best_of_n_is_told_of_each_member(swept) -> None:
     assert {n for n in final if n.startswith(("bon/", "bon_proxy/"))} == {
       f"{kind}/{n}" for kind in ("bon", "bon_proxy") for n in (1, 2, 4)
     }
+    assert np.mean(row["by_problem"]["bon/4"]) == pytest.approx(final["bon/4"])
     chosen = [final[f"bon_proxy/{n}"] for n in (1, 2, 4)]
     assert (
       chosen == sorted(chosen) and chosen[0] < chosen[2]
@@ -121,8 +122,9 @@ def test_a_proxy_that_was_saved_is_not_taught_again(swept, monkeypatch) -> None:
 
 def test_figures_of_best_of_n_by_hand() -> None:
   told, correct = np.array([[2.0, -1.0], [0.0, 1.0]]), np.array([[False, True], [False, True]])
-  figures = best_of_figures(told, correct)
+  figures, by_problem = best_of_figures(told, correct)
   assert figures["bon/1"] == 0.5 and figures["bon/2"] == 0.5  # wrong, then right
+  assert by_problem["bon/1"] == pytest.approx(correct.mean(1)) and len(by_problem["bon/2"]) == len(told)
   assert figures["proxy/accuracy"] == 0.5 and figures["proxy/auc"] == 0.25
   chance = 1 / (1 + np.exp(-told))
   assert figures["bon_proxy/2"] == pytest.approx((chance[0, 0] + chance[1, 1]) / 2)
