@@ -3,14 +3,21 @@
 import json
 import os
 import pathlib
+import random
 import re
+import select
 import shutil
+import signal
+import struct
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event
+from xla_flags import as_users_have_it
 
 from o1jax import evaluate as ev
 from o1jax import train as train_module
@@ -105,6 +112,18 @@ def made(run: pathlib.Path) -> tuple[list[dict], list[dict], dict]:
   return rows, read_lines(run / "rollouts.jsonl"), {k: v for k, v in final.items() if k != "seconds"}
 
 
+def last(run: pathlib.Path, step: int) -> tuple[dict[str, bytes], dict]:
+  """(bytes of every array of the state after the last step, the cursor without the clock's figures)."""
+  assert latest_step(run / "checkpoints") == step
+  setup = ev.prepare(read_run_config(str(run)))
+  like = train_module.fresh_state(setup, rl_stage(setup.config), None)
+  with Checkpoints(run / "checkpoints", keep=2) as checkpoints:
+    state, cursor = checkpoints.restore(step, like)
+  arrays = jax.tree_util.tree_leaves_with_path(state)
+  held = {jax.tree_util.keystr(path): np.asarray(x).tobytes() for path, x in arrays}
+  return held, {name: value for name, value in cursor.items() if name != "seconds"}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
   """A run that nothing stops."""
@@ -133,22 +152,15 @@ def test_a_run_that_was_ended_goes_on_bitwise(whole, tmp_path, fate, code, saved
   assert [row["step"] for row in made(run)[0]] == [1, 2, 3, 4, 5, 6, 7]
   assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["6", "7"]
 
-  setup = ev.prepare(read_run_config(str(run)))
-  like = train_module.fresh_state(setup, rl_stage(setup.config), None)
-  states = []
-  for folder in (run, whole):
-    assert latest_step(folder / "checkpoints") == 7
-    with Checkpoints(folder / "checkpoints", keep=2) as checkpoints:
-      states.append(checkpoints.restore(7, like))
-  where = [{k: v for k, v in saved.items() if k != "seconds"} for _, saved in states]
-  assert where[0] == where[1]
-  (new, old) = (jax.tree_util.tree_leaves_with_path(state) for state, _ in states)
+  (new, where), (old, expected) = last(run, 7), last(whole, 7)
+  assert where == expected
   # Parameters, two moments, reference, the stage's first parameters; and two coefficients that have moved.
-  assert len(new) > 5 * len(jax.tree.leaves(like.params))
-  coefficients = states[0][0].controllers
-  assert coefficients.keys() == {"kl", "entropy"} and coefficients["kl"] != like.controllers["kl"]
-  for (path, x), (_, y) in zip(new, old, strict=True):
-    assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), path
+  assert len(new) > 5 * sum(path.startswith(".params") for path in new)
+  coefficients = {path: value for path, value in new.items() if path.startswith(".controllers")}
+  assert len(coefficients) == 2 and np.frombuffer(coefficients[".controllers['kl']"], np.float32)[
+    0
+  ] != np.float32(0.1)
+  assert new == old
 
 
 def test_a_run_outlives_its_screen(whole, tmp_path) -> None:
@@ -171,6 +183,112 @@ def test_a_run_outlives_its_screen(whole, tmp_path) -> None:
   os.close(writer)
   assert ended.returncode == 0
   assert made(tmp_path / "ünï") == made(whole) and (tmp_path / "ünï" / "report.html").exists()
+
+
+# Starts a command for each line that it reads, in a process that has everything imported; tells its id and its end.
+STARTER = """
+import os, sys
+from o1jax import cli, train
+for arguments in sys.stdin:
+  child = os.fork()
+  if child == 0:
+    out = os.open("out.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1), os.dup2(out, 2)
+    os._exit(cli.main(arguments.split()))
+  print(child, flush=True)
+  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+LONGER = "--eval.every 3 2 --checkpoint.every 1 --rl.steps 8 --log.rollouts_every 1 --out"
+STEPS, RUNS = 11, 25
+
+
+class Starter:
+  """Runs of LONGER in `folder`, killed or not."""
+
+  def __init__(self, folder: pathlib.Path):
+    env = {**os.environ, "XLA_FLAGS": as_users_have_it(1), "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+    env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    self.folder, self.path = folder, experiment(folder)
+    self.process = subprocess.Popen(
+      [sys.executable, "-c", STARTER], cwd=folder, env={**env, "PYTHONPATH": str(ROOT)}, bufsize=0,
+      stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+  def train(self, out: pathlib.Path, kill_when=lambda elapsed: False) -> tuple[int, bool]:
+    """(exit code, whether a checkpoint was half written) of one process, killed once `kill_when(seconds)` says so."""
+    resume = ["--resume"] * (out / "run" / "config.json").exists()
+    self.process.stdin.write(
+      " ".join(["train", self.path, *LONGER.split(), str(out), *resume, "\n"]).encode()
+    )
+    pid, began = int(self.process.stdout.readline()), time.monotonic()
+    while not select.select([self.process.stdout], [], [], 0.001)[0]:
+      if kill_when(time.monotonic() - began):
+        os.kill(pid, signal.SIGKILL)
+        break
+    return int(self.process.stdout.readline()), bool(half_written(out / "run"))
+
+
+def half_written(run: pathlib.Path) -> list[str]:
+  """Checkpoints that have no name yet."""
+  return [
+    path.name for path in (*run.glob("checkpoints/*"), *run.glob("cold_start/*")) if TEMPORARY in path.name
+  ]
+
+
+def kill_at(run: pathlib.Path, rng: random.Random):
+  """A random moment: by the clock, behind a number of steps, or within a save."""
+  kind, steps, pause = rng.choice(["clock", "step", "save", "save"]), rng.randint(1, 4), rng.random()
+  seen, due = set(), []
+
+  def kill_when(elapsed: float) -> bool:
+    if kind == "clock":
+      return elapsed > 8 * pause
+    lines = run / "metrics.jsonl"
+    seen.update(half_written(run) if kind == "save" else [lines.stat().st_size] if lines.exists() else [])
+    if len(seen) >= steps and not due:
+      due.append(elapsed + pause * (0.02 if kind == "save" else 0.2))
+    return bool(due) and elapsed >= due[0]
+
+  return kill_when
+
+
+def events(run: pathlib.Path) -> list[tuple]:
+  """(step, tag, value) of the event file, without the clock's."""
+  (path,) = run.glob("events.out.tfevents.*")
+  content, at, out = path.read_bytes(), 0, []
+  while at < len(content):
+    (size,) = struct.unpack_from("<Q", content, at)
+    event = Event.FromString(content[at + 12 : at + 12 + size])
+    values = [
+      (v.tag, v.simple_value) for v in event.summary.value if v.tag.split("/", 1)[1] not in CLOCK_METRICS
+    ]
+    out += [(event.step, *value) for value in values]
+    at += 16 + size
+  return out
+
+
+@pytest.mark.slow
+def test_runs_that_are_killed_at_random_moments_go_on_bitwise(tmp_path) -> None:
+  starter = Starter(tmp_path)
+  assert starter.train(tmp_path / "whole") == (0, False), (tmp_path / "out.log").read_text()
+  whole = tmp_path / "whole" / "run"
+  expected = (made(whole), events(whole), last(whole, STEPS))
+  assert [row["step"] for row in expected[0][0]] == list(range(1, STEPS + 1))
+  kills = half = 0
+  for seed in range(RUNS):
+    rng, out = random.Random(seed), tmp_path / str(seed)
+    for _ in range(rng.randint(1, 3)):
+      code, torn = starter.train(out, kill_at(out / "run", rng))
+      assert code in (0, -signal.SIGKILL), (tmp_path / "out.log").read_text()
+      kills, half = kills + (code != 0), half + (torn and code != 0)
+    assert starter.train(out) == (0, False), (tmp_path / "out.log").read_text()
+    run = out / "run"
+    assert (made(run), events(run), last(run, STEPS)) == expected, seed
+    shutil.rmtree(out)
+  starter.process.stdin.close()
+  assert starter.process.wait() == 0
+  print(f"{RUNS} runs, {kills} kills, {half} of them with a half-written checkpoint")
+  assert kills >= RUNS and half >= RUNS // 5
 
 
 def test_a_run_that_was_killed_before_its_first_step_can_be_resumed(whole, tmp_path) -> None:
