@@ -19,8 +19,10 @@ from o1jax.evaluate.setup import (
   held_out,
   in_mesh,
   load_run,
+  mesh_of,
   params_like,
   prepare,
+  prepare_evaluation,
   same_data,
 )
 from o1jax.evaluate.tests import diagnosed, rewards_by_source, test_figures, tested, tests_of, text_metrics
@@ -42,9 +44,11 @@ __all__ = [
   "in_mesh",
   "instead",
   "load_run",
+  "mesh_of",
   "no_give_up",
   "params_like",
   "prepare",
+  "prepare_evaluation",
   "responses",
   "rewards_by_source",
   "rollout_rows",
