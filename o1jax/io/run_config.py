@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import json
 import logging
+import math
 import numbers
 import operator
 import os
@@ -272,9 +273,16 @@ def _decode(kind: Any, value: Any, field: str) -> Any:
   number = _NUMBERS.get(kind)
   accepted = type(value) is kind or (number and isinstance(value, number) and not isinstance(value, bool))
   require(bool(accepted), field, f"wants {_spell(kind)}, has {value!r}")
-  finite = kind is not float or -sys.float_info.max <= value <= sys.float_info.max
-  require(finite, field, f"must be finite, is {value!r}")
+  require(kind is not float or _is_finite(value), field, f"must be finite, is {value!r}")
   return kind(value)
+
+
+def _is_finite(value: numbers.Real) -> bool:
+  """Whether a number is one as a float, which a large enough int is not."""
+  try:
+    return math.isfinite(float(value))
+  except OverflowError:
+    return False
 
 
 def _decode_union(kind: Any, value: Any, field: str) -> Any:
