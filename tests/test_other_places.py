@@ -21,6 +21,7 @@ from o1jax.config import (
   Gsm8kConfig,
   LogConfig,
   ModelConfig,
+  OptimConfig,
   RLConfig,
   SftConfig,
   TextConfig,
@@ -42,7 +43,7 @@ def config(**changes: Any) -> TrainConfig:
   base = TrainConfig(
     name="tiny", model=ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32),
     task=Gsm8kConfig(path="rows.jsonl", held_out=2, data_dir="prepared", text=TextConfig(vocab=400)),
-    sft=SftConfig(steps=2, rows=8, length=512), rl=RLConfig(max_prompt=256),
+    sft=SftConfig(steps=2, rows=8, length=512, optim=OptimConfig(lr=2e-3, warmup=1)), rl=RLConfig(max_prompt=256),
     eval=EvalConfig(problems=2, final_problems=2, samples=2, control_samples=1, batch=8, max_tokens=8, bootstrap=10),
     diagnostics=DiagnosticsConfig(every=0), log=LogConfig(progress=False),
   )  # fmt: skip
@@ -234,6 +235,5 @@ def test_a_tilde_is_the_home_folder(made, tmp_path, monkeypatch) -> None:
 
 
 def test_the_learning_rate_of_each_step_is_logged(made) -> None:
-  assert [
-    row["learning_rate"] for row in read_metrics(made / "runs" / "tiny" / "metrics.jsonl")
-  ] == pytest.approx([2e-3] * 2)
+  rows = read_metrics(made / "runs" / "tiny" / "metrics.jsonl")
+  assert [row["learning_rate"] for row in rows] == pytest.approx([0.0, 2e-3])

@@ -15,9 +15,9 @@ def make_mesh(
 ) -> jax.sharding.Mesh:
   """Lays the first of `devices` (default: all) out by `cfg`. Raises ConfigError where there are too few of them.
 
-  A batch axis of -1 takes as many of the devices left as divide `rows`, 0 being divided by any number; a tensor axis of -1
-  takes all. One process may leave devices out, several may not. Axes are Auto: XLA propagates shardings from the parameters
-  and the batch, and linen's constraints want it so.
+  A batch axis of -1 takes as many of the devices left as divide `rows`, 0 being divided by any number; a tensor
+  axis of -1 takes all. One process may leave devices out, several may not. Axes are Auto: XLA propagates
+  shardings from the parameters and the batch, and linen's constraints want it so.
   """
   devices = jax.devices() if devices is None else list(devices)
   sizes = [cfg.data, cfg.fsdp, cfg.tensor]
@@ -30,9 +30,8 @@ def make_mesh(
   wanted = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes))
   there, used = len(devices), math.prod(shape)
   require(0 < used <= there, "mesh", f"{wanted} wants {known} devices or more, here are {there}")
-  whole = used == there or jax.process_count() == 1
-  require(
-    whole, "mesh", f"{wanted} leaves out {there - used} of {there} devices, which several processes cannot"
-  )
+  allowed = used == there or jax.process_count() == 1
+  why = f"{wanted} leaves out {there - used} of {there} devices, which several processes cannot"
+  require(allowed, "mesh", why)
   kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
   return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices[:used])

@@ -57,17 +57,17 @@ def mesh_of(config: TrainConfig, devices: Sequence[jax.Device] | None = None) ->
   mesh = make_mesh(config.mesh, devices, rows=math.gcd(*rows.values()))
   for field, count in rows.items():
     shards = batch_rows(mesh)
-    told = f"{count} does not divide over the mesh's {shards} shards of the batch: take a multiple of {shards}, or fewer"
-    require(count % shards == 0, field, told)
+    why = f"{count} does not divide over the mesh's {shards} shards of the batch"
+    require(count % shards == 0, field, f"{why}: take a multiple of {shards}, or a smaller mesh")
   there = jax.device_count() if devices is None else len(devices)
   if mesh.size < there and -1 in (config.mesh.data, config.mesh.fsdp, config.mesh.tensor):
-    told = ", ".join(f"{field}={count}" for field, count in rows.items())
-    rich.print(f"[yellow]mesh: {mesh.size} of {there} devices: {told} divide over no more[/]")
+    sizes = ", ".join(f"{field}={count}" for field, count in rows.items())
+    rich.print(f"[yellow]mesh: {mesh.size} of {there} devices: {sizes} divide over no more[/]")
   return mesh
 
 
 def _batch_rows(config: TrainConfig) -> dict[str, int]:
-  """Field -> rows (of an RL step: prompts) that the mesh's shards of the batch must divide, of the stages that run."""
+  """Field -> rows (of an RL step: prompts) that the shards of the batch must divide, of the stages that run."""
   rows = {}
   if config.rl.steps:
     chunks = config.rl.chunks

@@ -78,17 +78,18 @@ def overrides_to_dict(config: TrainConfig, names: Sequence[str]) -> dict[str, An
 def struct_from_dict(
   kind: type[Struct], data: Any, where: str, field: str = "", quiet: bool = False
 ) -> Struct:
-  """A dataclass of the configuration from what another version may have written of it into the JSON file `where`.
+  """A dataclass of the configuration from what another version may have written of it into the file `where`.
 
-  Fields that it lacks take their defaults, those that there are no more are left aside; unless `quiet`, a line of the log
-  names both. `field` is the dotted name of `data` in the file. Raises ConfigError naming the file and the field that is wrong.
+  Fields that it lacks take their defaults, those that there are no more are left aside; unless `quiet`, a line
+  of the log names both. `field` is the dotted name of `data` in the file. Raises ConfigError naming the file and
+  the field that is wrong.
   """
   missing: list[str] = []
   unknown: list[str] = []
   data = _of_this_version(kind, data, field, missing, unknown)
-  told = {"missing, so that the default holds": missing, "no field, left aside": unknown}
+  reasons = {"missing, so that the default holds": missing, "no field, left aside": unknown}
   if (missing or unknown) and not quiet:
-    lines = [f"{', '.join(names)} ({what})" for what, names in told.items() if names]
+    lines = [f"{', '.join(names)} ({what})" for what, names in reasons.items() if names]
     _LOG.warning("%s: of another version: %s", where, "; ".join(lines))
   try:
     return _decode(kind, data, field)
