@@ -6,8 +6,8 @@ with their host verifiers at work beside the device.
 Source: Lambert, the PSYOP essay: "a large swath of prompts where a verifiable answer is present".
 Command: o1jax train experiments/mixture_smoke.py [--log.profile 155 156]
 Expected: about two minutes on 2 cores, no download. `prompts/<task>` follows the weights, `rewards/<task>/mean` is each task's own,
-and with `--rl.overlap False` every number but the clock's is the same. A profile of two steps shows the
-spans `verify` beside the device's work.
+and with `--rl.chunks 1 --rl.overlap False` every number but the clock's is the same, rounding apart. A profile of two steps
+shows the spans `verify` beside the device's work.
 
 The rows of equations and programs lie beside this file; they are few and simple, and nothing is evaluated on them.
 """

@@ -159,12 +159,12 @@ def _sweep(arguments: list[str]) -> int:
 
 def _eval(arguments: list[str]) -> int:
   run, rest = _target("eval", _EvalUsage, arguments)
-  config = read_run_config(run)
+  config = read_run_config(run, quiet=True)
   options = _parse(
     f"o1jax eval {run}", _EvalOptions, rest, _EvalOptions(config.eval), f"The evaluation of {run}."
   )
   config = _checked(dataclasses.replace(config, eval=options.eval))
-  config.validate()
+  config.eval.validate("eval")
   from o1jax.evaluate import evaluate_run
 
   return evaluate_run(run, overrides=config.eval)

@@ -25,7 +25,7 @@ from o1jax.io.checkpoint import Checkpoints, check_params, latest_step, read_cur
 from o1jax.io.data import write_atomically
 from o1jax.io.log import CLOCK_METRICS, RunLog, environment, progress, shown, write_json
 from o1jax.io.report import results_table, write_report
-from o1jax.io.run_config import check_same, config_to_dict, read_run_config
+from o1jax.io.run_config import check_same, config_to_dict, located, read_run_config, resolved_paths
 from o1jax.io.run_folder import locked, new_run
 from o1jax.io.tokenizer import EOS
 from o1jax.model.transformer import Decoder, init_params
@@ -275,10 +275,10 @@ class Run:
 def train(config: TrainConfig, *, resume: bool) -> int:
   """Runs `config` into `config.out/config.name`; returns the exit code. Raises ConfigError where it cannot start."""
   began = time.perf_counter()
-  setup = ev.prepare(config)
+  folder = pathlib.Path(config.out).expanduser() / config.name
+  setup = ev.prepare(located(config, folder) if resume else config)
   check_reward(setup)
   ev.check_problems(setup)
-  folder = pathlib.Path(config.out) / config.name
   with locked(folder), contextlib.nullcontext() if resume else new_run(folder):
     latest = continued(setup, folder) if resume else None
     if not resume:
@@ -310,13 +310,13 @@ def check_reward(setup: ev.Setup) -> None:
 def write_head(setup: ev.Setup, folder: pathlib.Path) -> None:
   """Writes what tells a run from any other folder, before there is anything else in it."""
   write_atomically(folder / "tokenizer.model", setup.task.tokenizer.proto)
-  meta = {**environment(), "data_hash": setup.task.data_hash}
+  meta = {**environment(), "data_hash": setup.task.data_hash, "paths": resolved_paths(setup.config)}
   write_json(folder / "config.json", {**config_to_dict(setup.config), "meta": meta})
 
 
 def continued(setup: ev.Setup, folder: pathlib.Path) -> int:
   """The step of the checkpoint to go on from, 0 without one. Raises ConfigError where it is another run's."""
-  check_same(setup.config, read_run_config(str(folder)), folder)
+  check_same(setup.config, located(read_run_config(str(folder)), folder), folder)
   ev.same_data(setup, folder)
   latest = latest_step(folder / "checkpoints")
   if latest is not None:

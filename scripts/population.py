@@ -41,7 +41,7 @@ def config_of(size: str, members: int, steps: int, out: str, form: str) -> Any:
     "XS": lambda: xs("XS", fields),
     "quickstart": lambda: replaced(
       load_experiment(str(ROOT / "experiments" / "quickstart.py")),
-      {**fields, "controls": False, "eval.every": (0, 0), "eval.budgets": ()},
+      {**fields, "controls": False, "eval.every": (0, 0), "eval.budgets": (), "eval.control_samples": 2},
     ),
   }
   arms = tuple(Arm(f"beta={beta:g}", {"rl.kl.coef": beta}, beta) for beta in BETAS[: min(members, 4)])

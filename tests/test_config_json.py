@@ -5,6 +5,7 @@ import json
 import math
 import pathlib
 import re
+import sys
 import types
 import typing
 from typing import Any
@@ -25,7 +26,7 @@ from o1jax.config import (
   TaskConfig,
   TrainConfig,
 )
-from o1jax.io.run_config import config_from_dict, config_to_dict, load_experiment, read_run_config
+from o1jax.io.run_config import config_from_dict, config_to_dict, load_experiment, load_sweep, read_run_config
 from o1jax.model.transformer import Decoder, init_params
 
 TASKS = typing.get_args(TaskConfig)
@@ -167,6 +168,8 @@ def test_an_unreadable_run_names_its_file(tmp_path, text, message) -> None:
     ("x = 1", r"has no function get_config\(\)"),
     ("def get_config(", "SyntaxError: "),
     (None, "no such experiment file"),
+    ("raise SystemExit(3)", "SystemExit: 3"),
+    ("def get_config(): exit()", "SystemExit: "),
   ],
 )
 def test_a_broken_experiment_names_its_file(tmp_path, body, message) -> None:
@@ -175,3 +178,56 @@ def test_a_broken_experiment_names_its_file(tmp_path, body, message) -> None:
     path.write_text(body)
   with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}: {message}"):
     load_experiment(str(path))
+
+
+EXPERIMENT = """
+from __future__ import annotations
+
+import dataclasses
+import numpy as np
+import beside_it
+from o1jax.config import *
+
+@dataclasses.dataclass
+class Mine:
+  width: int = 16
+
+def get_config():
+  import beside_it_later
+  model = ModelConfig(width=Mine().width, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32)
+  rl = RLConfig(steps=np.int64(beside_it.STEPS), entropy=np.float32(0.5), samples=np.uint8(4), temperature=np.int32(2))
+  return TrainConfig("study", model, CountdownConfig(), seed=np.int32(beside_it_later.SEED), rl=rl)
+
+def sweep(full):
+  return SweepConfig(get_config(), (Arm("a", {"rl.entropy": np.float64(0.25)}, np.float32(1.5)),), Claim("", "", "", ()))
+"""
+
+
+@pytest.mark.parametrize(
+  "load", [load_experiment, lambda path: load_sweep(path, full=False).base], ids=["run", "sweep"]
+)
+def test_an_experiment_is_python_as_any_other(tmp_path, load) -> None:
+  """Its own dataclasses, modules beside it, and numbers of numpy."""
+  (tmp_path / "beside_it.py").write_text("STEPS = 7")
+  (tmp_path / "beside_it_later.py").write_text("SEED = 3")
+  (tmp_path / "study.py").write_text(EXPERIMENT)
+  before = list(sys.path)
+  got = through_json(config_from_dict(config_to_dict(load(str(tmp_path / "study.py")))))
+  assert (got.rl.steps, got.rl.entropy, got.rl.samples, got.rl.temperature, got.seed) == (7, 0.5, 4, 2.0, 3)
+  assert [type(n) for n in (got.rl.steps, got.rl.entropy, got.rl.temperature)] == [int, float, float]
+  assert sys.path == before
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"steps": np.float64(3)}, "rl.steps: wants int, has"),
+    ({"steps": np.bool_(True)}, "rl.steps: wants int, has"),
+    ({"entropy": np.float64("nan")}, "rl.entropy: must be finite"),
+    ({"entropy": 10**400}, "rl.entropy: must be finite"),
+  ],
+)
+def test_numbers_of_another_kind_are_refused(changes, message) -> None:
+  data = {**config_to_dict(BASE), "rl": {**config_to_dict(BASE)["rl"], **changes}}
+  with pytest.raises(ConfigError, match=message):
+    config_from_dict(data)

@@ -85,9 +85,10 @@ def beside(tmp_path_factory):
   return out / "tiny"
 
 
-def test_every_number_is_that_of_a_device_that_waits(beside, tmp_path) -> None:
-  assert train(config(tmp_path, overlap=False), resume=False) == 0
-  ours, waited = written(beside), written(tmp_path / "tiny")
+def test_every_number_is_that_of_a_device_that_waits(tmp_path) -> None:
+  for name, overlap in (("beside", True), ("waits", False)):
+    assert train(config(tmp_path / name, chunks=1, overlap=overlap), resume=False) == 0
+  ours, waited = (written(tmp_path / name / "tiny") for name in ("beside", "waits"))
   assert ours == waited
   assert len({row["reward"] for row in ours[0]}) > 1
 

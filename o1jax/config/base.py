@@ -27,7 +27,7 @@ def require_temperature(value: float, field: str, *, greedy: bool) -> None:
 
 
 def is_name(text: str) -> bool:
-  """Whether a text can name a folder, shown on one line as it is: no separator, control or line-breaking character."""
+  """Whether a text can name a folder and be shown on one line: no separator, no control or line break."""
   broken = any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
   return text not in ("", ".", "..") and "/" not in text and not broken
 

@@ -31,11 +31,11 @@ class OptimConfig:
     require(self.lr > 0, f"{field}.lr", f"must be positive, is {self.lr}")
     require(self.eps > 0, f"{field}.eps", f"must be positive, is {self.eps}")
     require(self.warmup >= 0, f"{field}.warmup", "must not be negative")
-    told = f"must be below the stage's steps={steps}, is {self.warmup}: the learning rate never arrives at lr"
-    require(steps == 0 or self.warmup < steps, f"{field}.warmup", told)
+    why = f"must be below the stage's steps={steps}, is {self.warmup}: the learning rate never arrives at lr"
+    require(steps == 0 or self.warmup < steps, f"{field}.warmup", why)
     falls = self.schedule == "constant" or steps == 0 or steps - self.warmup > 1
-    told = f"{self.schedule} cannot act in the one step that warmup leaves of {steps}: use constant"
-    require(falls, f"{field}.schedule", told)
+    why = f"{self.schedule} cannot act in the one step that warmup leaves of {steps}: use constant"
+    require(falls, f"{field}.schedule", why)
     within = 0 <= self.final_fraction <= 1
     require(within, f"{field}.final_fraction", f"must lie in [0, 1], is {self.final_fraction}")
     require(self.clip_norm >= 0, f"{field}.clip_norm", "must not be negative")
@@ -251,21 +251,19 @@ class RLConfig:
   def _validate_steps(self, field: str) -> None:
     """What cannot act, or is biased, with as many optimiser steps a rollout, as many tokens, or a device that waits."""
     steps = self.epochs * self.minibatches
-    told = (
-      f"reinforce has no ratio, and of {steps} optimiser steps a rollout all but the first are off-policy"
-    )
+    why = f"reinforce has no ratio, and of {steps} optimiser steps a rollout all but the first are off-policy"
     cure = "use ppo_clip, dual_clip, cispo, gspo, rloo or sapo, or epochs=1 and minibatches=1"
-    require(steps == 1 or self.loss.kind != "reinforce", f"{field}.loss.kind", f"{told}: {cure}")
-    told = "is the policy with one optimiser step a rollout, so that the KL is 0"
+    require(steps == 1 or self.loss.kind != "reinforce", f"{field}.loss.kind", f"{why}: {cure}")
+    why = "is the policy with one optimiser step a rollout, so that the KL is 0"
     cure = "raise epochs or minibatches, raise reset_every above 1, or lower ema below 1"
     apart = steps > 1 or (self.kl.reset_every != 1 and self.kl.ema != 1.0)
-    require(apart, f"{field}.kl.reference", f"{told}: {cure}")
+    require(apart, f"{field}.kl.reference", f"{why}: {cure}")
     # The default stands for every budget; one that was set is to do something.
     trims = self.trim in (0, RLConfig.trim) or self.trim < self.max_tokens
     require(trims, f"{field}.trim", f"must be below max_tokens={self.max_tokens}, is {self.trim}; 0 is never")
     beside = self.overlap or self.chunks == 1
-    told = "cannot act with overlap=False, as nothing is verified beside the device: use 1"
-    require(beside, f"{field}.chunks", told)
+    why = "cannot act with overlap=False, as nothing is verified beside the device: use 1"
+    require(beside, f"{field}.chunks", why)
 
   def _validate_critic(self, field: str) -> None:
     """What the critic needs of the rest."""

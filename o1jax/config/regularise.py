@@ -13,8 +13,8 @@ class KLConfig:
   coef: float = 0.0  # 0: no term, and no reference forward pass
   estimator: Literal["k1", "k2", "k3", "reverse", "forward"] = "k3"  # the last two are exact
   placement: Literal["loss", "reward"] = "loss"
-  # Multiplies the sampled estimator by the (undetached) ratio. Without it later optimiser steps of a rollout average over
-  # tokens of the policy that sampled them, as TRL and verl do by default.
+  # Multiplies the sampled estimator by the (undetached) ratio. Without it later optimiser steps of a rollout
+  # average over tokens of the policy that sampled them, as TRL and verl do by default.
   times_ratio: bool = False
   schedule: Literal["constant", "linear", "cosine"] = "constant"  # of coef over the stage's steps
   final_fraction: float = 0.0  # of coef, at the end of a linear or cosine schedule

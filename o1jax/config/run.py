@@ -49,8 +49,8 @@ class EvalConfig:
     require_temperature(self.temperature, f"{field}.temperature", greedy=True)
     sampled = self.temperature > 0 or (self.top_k == 0 and self.top_p == 1)
     require(sampled, f"{field}.temperature", "is 0, greedy, so that top_k and top_p cannot act")
-    for name, asked in (("samples", True), ("control_samples", bool(self.budgets))):
-      one = self.temperature > 0 or not asked or vars(self)[name] == 1
+    for name, acts in (("samples", True), ("control_samples", bool(self.budgets))):
+      one = self.temperature > 0 or not acts or vars(self)[name] == 1
       require(
         one, f"{field}.{name}", "must be 1 with temperature=0, which is greedy: all samples would be equal"
       )

@@ -307,6 +307,6 @@ def _validate_evaluation_set(cfg: HumanevalConfig | IfevalConfig | JudgedConfig,
   """What holds for every task of one file of which all, or some by a seed, is held out."""
   require(cfg.held_out is None or cfg.held_out >= 1, f"{field}.held_out", "must be positive, or None for all")
   require(cfg.split_seed >= 0, f"{field}.split_seed", "must not be negative")
-  some = cfg.held_out is not None or cfg.split_seed == 0
-  require(some, f"{field}.split_seed", "cannot act with held_out=None, which holds all out")
+  splits = cfg.held_out is not None or cfg.split_seed == 0
+  require(splits, f"{field}.split_seed", "cannot act with held_out=None, which holds all out")
   _validate_hash(cfg, field)

@@ -10,16 +10,28 @@ from o1jax.config import MeshConfig, require
 AXES = ("data", "fsdp", "tensor")
 
 
-def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-  """Lays `devices` (default: all) out by `cfg`. Raises ConfigError where the sizes do not fit their number.
+def make_mesh(
+  cfg: MeshConfig, devices: Sequence[jax.Device] | None = None, *, rows: int = 0
+) -> jax.sharding.Mesh:
+  """Lays the first of `devices` (default: all) out by `cfg`. Raises ConfigError where there are too few of them.
 
-  Axes are Auto: XLA propagates shardings from the parameters and the batch, and linen's constraints want it so.
+  A batch axis of -1 takes as many of the devices left as divide `rows`, 0 being divided by any number; a tensor
+  axis of -1 takes all. One process may leave devices out, several may not. Axes are Auto: XLA propagates
+  shardings from the parameters and the batch, and linen's constraints want it so.
   """
   devices = jax.devices() if devices is None else list(devices)
   sizes = [cfg.data, cfg.fsdp, cfg.tensor]
   known = math.prod(size for size in sizes if size != -1)
-  shape = tuple(len(devices) // known if size == -1 else size for size in sizes)
+  beside = math.prod(size for size in sizes[:2] if size != -1)  # shards of the batch that are asked for
+  left = len(devices) // known
+  if -1 in sizes[:2]:
+    left = next((count for count in range(left, 0, -1) if rows % (count * beside) == 0), left)
+  shape = tuple(left if size == -1 else size for size in sizes)
   wanted = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes))
-  require(math.prod(shape) == len(devices), "mesh", f"{wanted} does not fill {len(devices)} devices")
+  there, used = len(devices), math.prod(shape)
+  require(0 < used <= there, "mesh", f"{wanted} wants {known} devices or more, here are {there}")
+  allowed = used == there or jax.process_count() == 1
+  why = f"{wanted} leaves out {there - used} of {there} devices, which several processes cannot"
+  require(allowed, "mesh", why)
   kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
-  return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
+  return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices[:used])

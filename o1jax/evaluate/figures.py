@@ -12,7 +12,7 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 import rich
 
-from o1jax.config import EvalConfig
+from o1jax.config import EvalConfig, require
 from o1jax.dist.sharding import batch_rows
 from o1jax.evaluate.samples import Graded, draw_samples, grade, sample_and_grade, sample_config
 from o1jax.evaluate.setup import Setup, held_out, in_mesh, load_run
@@ -116,6 +116,8 @@ def evaluate_run(run: str, *, overrides: EvalConfig) -> int:
 
 def sample_run(run: str, prompt: str, *, samples: int, temperature: float, seed: int) -> int:
   """`o1jax sample RUN --prompt ...`: prints `samples` responses of the newest checkpoint. Returns 0."""
+  several = temperature > 0 or samples == 1
+  require(several, "--samples", "must be 1 with --temperature 0, which is greedy: all would be equal")
   setup, params, step = load_run(run)
   setup.task.tokenizer.require_known(prompt, "--prompt")
   problem = Problem(prompt, prompt, "", "prompt")

@@ -4,19 +4,22 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import logging
+import math
 import pathlib
 from typing import Any, Sequence
 
 import flax.linen as nn
 import jax
 import numpy as np
+import rich
 
-from o1jax.config import EvalConfig, TrainConfig, require
+from o1jax.config import EvalConfig, MeshConfig, TrainConfig, require
 from o1jax.dist.hosts import start_backend
 from o1jax.dist.mesh import make_mesh
 from o1jax.dist.sharding import RULES, batch_rows, param_shardings, put_rows, state_shardings
 from o1jax.io.checkpoint import latest_step, restore_params
-from o1jax.io.run_config import META, read_json, read_run_config
+from o1jax.io.run_config import META, expanded, located, read_json, read_run_config
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import check_prompt, prompt_batch
 from o1jax.rl.stages import Stage, first_state
@@ -25,6 +28,8 @@ from o1jax.tasks.base import Task, check_demonstrations
 from o1jax.tasks.catalog import build_task
 from o1jax.types import TrainState
 from o1jax.verifiers.base import Problem
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +46,71 @@ def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) ->
   """Builds task, model and mesh (of `devices`, None: all). Raises ConfigError where they do not fit each other."""
   config.validate()
   start_backend()
-  task = build_task(config.task)
+  config, mesh = expanded(config), mesh_of(config, devices)
+  task = _task(config, mesh)
+  can_give_up = not config.controls or task.give_up_token is not None
+  require(can_give_up, "controls", f"task {task.name} cannot give up")
+  return _setup(config, task, mesh)
+
+
+def mesh_of(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+  """The mesh of a run on `devices` (None: all); says so where it leaves some out that were not refused.
+
+  Raises ConfigError naming the rows of a batch that do not divide over it.
+  """
+  rows = _batch_rows(config)
+  mesh = make_mesh(config.mesh, devices, rows=math.gcd(*rows.values()))
+  for field, count in rows.items():
+    shards = batch_rows(mesh)
+    why = f"{count} does not divide over the mesh's {shards} shards of the batch"
+    require(count % shards == 0, field, f"{why}: take a multiple of {shards}, or a smaller mesh")
+  there = jax.device_count() if devices is None else len(devices)
+  if mesh.size < there and -1 in (config.mesh.data, config.mesh.fsdp, config.mesh.tensor):
+    sizes = ", ".join(f"{field}={count}" for field, count in rows.items())
+    rich.print(f"[yellow]mesh: {mesh.size} of {there} devices: {sizes} divide over no more[/]")
+  return mesh
+
+
+def _batch_rows(config: TrainConfig) -> dict[str, int]:
+  """Field -> rows (of an RL step: prompts) that the shards of the batch must divide, of the stages that run."""
+  rows = {}
+  if config.rl.steps:
+    chunks = config.rl.chunks
+    rows["rl.prompts" if chunks == 1 else "rl.prompts / rl.chunks"] = config.rl.prompts // chunks
+  if config.sft.steps:
+    rows["sft.rows"] = config.sft.rows
+  return {**rows, "eval.batch": config.eval.batch}
+
+
+def prepare_evaluation(config: TrainConfig) -> Setup:
+  """A run's setup as evaluation needs it: what trained it, its mesh too, need not fit what is here.
+
+  All devices are used that `eval.batch` divides over, parameters being split over them where the run split them.
+  """
+  config.model.validate("model")
+  config.task.validate("task")
+  start_backend()
+  width, rows = config.model.width, config.eval.batch
+  split = (config.mesh.fsdp, config.mesh.tensor) != (1, 1)
+  cfg = MeshConfig(data=1, fsdp=-1) if split else MeshConfig()
+  mesh = make_mesh(cfg, rows=math.gcd(rows, width) if split else rows)
+  return _setup(config, _task(config, mesh), mesh)
+
+
+def _task(config: TrainConfig, mesh: jax.sharding.Mesh) -> Task:
+  """The task of a model that the mesh can hold: building one may verify thousands of references."""
+  _check_splits(config, mesh, kv_heads="tensor", mlp="tensor", width="fsdp")
+  return build_task(config.task)
+
+
+def _check_splits(config: TrainConfig, mesh: jax.sharding.Mesh, **axes: str) -> None:
+  for name, axis in axes.items():
+    size, parts = vars(config.model)[name], mesh.shape[axis]
+    require(size % parts == 0, f"model.{name}", f"{size} does not divide over mesh.{axis}={parts}")
+
+
+def _setup(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh) -> Setup:
+  """What fits the task's tokens. Raises ConfigError where something does not."""
   vocab = config.model.vocab or task.tokenizer.vocab_size
   require(
     vocab >= task.tokenizer.vocab_size,
@@ -54,27 +123,9 @@ def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) ->
     "eval.budgets",
     f"task {task.name} has no retry token to force",
   )
-  require(
-    not config.controls or task.give_up_token is not None, "controls", f"task {task.name} cannot give up"
-  )
   require(config.eval.top_k <= vocab, "eval.top_k", f"{config.eval.top_k} of only {vocab} tokens")
-  mesh = make_mesh(config.mesh, devices)
-  shards = batch_rows(mesh)
-  chunk = config.rl.prompts // config.rl.chunks
-  rows = {
-    "rl.prompts": config.rl.prompts,
-    "rl.prompts / rl.chunks": chunk,
-    "sft.rows": config.sft.rows,
-    "eval.batch": config.eval.batch,
-  }
-  for field, count in rows.items():
-    require(
-      count % shards == 0, field, f"{count} does not divide over the mesh's {shards} shards of the batch"
-    )
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab=vocab))
-  for name, axis in (("kv_heads", "tensor"), ("mlp", "tensor"), ("vocab", "tensor"), ("width", "fsdp")):
-    size, parts = vars(config.model)[name], mesh.shape[axis]
-    require(size % parts == 0, f"model.{name}", f"{size} does not divide over mesh.{axis}={parts}")
+  _check_splits(config, mesh, vocab="tensor")
   return Setup(config, task, Decoder(config.model), mesh)
 
 
@@ -104,10 +155,16 @@ def check_problems(setup: Setup) -> None:
 
 
 def same_data(setup: Setup, folder: pathlib.Path) -> None:
-  """Raises ConfigError where the run in `folder` learned from other problems or token ids than the task has now."""
+  """Raises ConfigError where the run in `folder` learned from other problems or token ids than the task has now.
+
+  A run that did not keep the hash of its problems is taken as it is, and that is told.
+  """
   config, tokenizer = folder / "config.json", folder / "tokenizer.model"
-  known = read_json(config).get(META, {}).get("data_hash") == setup.task.data_hash
-  require(known, str(config), f"has the data_hash of other problems than task {setup.task.name} has now")
+  known = read_json(config).get(META, {}).get("data_hash")
+  if known is None:
+    _LOG.warning("%s: meta.data_hash is missing: whether the problems are the run's cannot be told", config)
+  other = f"has the data_hash of other problems than task {setup.task.name} has now"
+  require(known in (None, setup.task.data_hash), str(config), other)
   proto = tokenizer.read_bytes() if tokenizer.is_file() else b""
   require(proto == setup.task.tokenizer.proto, str(tokenizer), "is not the tokenizer that the task has now")
 
@@ -164,9 +221,12 @@ def in_mesh(setup: Setup) -> Any:
 
 
 def load_run(run: str, overrides: EvalConfig | None = None) -> tuple[Setup, Any, int]:
-  """(setup, the policy's parameters, step) of a run's newest checkpoint. Raises ConfigError naming the folder without one."""
-  config = read_run_config(run)
-  setup = prepare(dataclasses.replace(config, eval=overrides or config.eval))
+  """(setup, the policy's parameters, step) of a run's newest checkpoint. Raises ConfigError naming the folder without one.
+
+  On any devices, and from any working directory.
+  """
+  config = located(read_run_config(run), pathlib.Path(run))
+  setup = prepare_evaluation(dataclasses.replace(config, eval=overrides or config.eval))
   folder = pathlib.Path(run) / "checkpoints"
   step = latest_step(folder)
   require(step is not None, str(folder), "holds no checkpoint")

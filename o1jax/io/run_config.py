@@ -10,10 +10,14 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import logging
 import math
+import numbers
 import operator
+import os
 import pathlib
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +37,15 @@ from o1jax.config import (
 TAG = "type"
 Struct = typing.TypeVar("Struct")
 META = "meta"  # beside the fields in config.json: commit, versions, device, data hash; no part of the configuration
+PATHS = (
+  "path",
+  "data_dir",
+  "tokenizer",
+  "template",
+  "instruction",
+  "decontaminate",
+)  # fields of a task that name files
+_LOG = logging.getLogger(__name__)
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
@@ -62,21 +75,116 @@ def overrides_to_dict(config: TrainConfig, names: Sequence[str]) -> dict[str, An
   return {name: functools.reduce(operator.getitem, name.split("."), data) for name in names}
 
 
-def struct_from_dict(kind: type[Struct], data: Any, field: str) -> Struct:
-  """Any other dataclass of the configuration, from what JSON holds of it; `field` begins the name of what is wrong."""
-  return _decode(kind, data, field)
+def struct_from_dict(
+  kind: type[Struct], data: Any, where: str, field: str = "", quiet: bool = False
+) -> Struct:
+  """A dataclass of the configuration from what another version may have written of it into the file `where`.
+
+  Fields that it lacks take their defaults, those that there are no more are left aside; unless `quiet`, a line
+  of the log names both. `field` is the dotted name of `data` in the file. Raises ConfigError naming the file and
+  the field that is wrong.
+  """
+  missing: list[str] = []
+  unknown: list[str] = []
+  data = _of_this_version(kind, data, field, missing, unknown)
+  reasons = {"missing, so that the default holds": missing, "no field, left aside": unknown}
+  if (missing or unknown) and not quiet:
+    lines = [f"{', '.join(names)} ({what})" for what, names in reasons.items() if names]
+    _LOG.warning("%s: of another version: %s", where, "; ".join(lines))
+  try:
+    return _decode(kind, data, field)
+  except ConfigError as error:
+    raise ConfigError(f"{where}: {error}") from error
 
 
-def read_run_config(run: str) -> TrainConfig:
-  """The configuration in `RUN/config.json`. Raises ConfigError naming the file, and the field where one is wrong."""
+def _of_this_version(kind: Any, value: Any, field: str, missing: list[str], unknown: list[str]) -> Any:
+  """What JSON holds of a `kind`, with its fields and no others; `missing` and `unknown` take the names of the rest.
+
+  What fits no dataclass stays as it is: reading it tells what is wrong.
+  """
+  if isinstance(value, list):
+    items = _item_kinds(kind, len(value))
+    if len(items) != len(value):
+      return value
+    named = [(part, item, f"{field}[{i}]") for i, (part, item) in enumerate(zip(items, value))]
+    return [_of_this_version(*part, missing, unknown) for part in named]
+  structs = _structs(kind)
+  tagged = len(structs) > 1
+  if isinstance(value, dict) and tagged:
+    structs = [struct for struct in structs if struct.__name__ == value.get(TAG)]
+  if not isinstance(value, dict) or len(structs) != 1:
+    return value
+  hints, prefix = typing.get_type_hints(structs[0]), f"{field}." if field else ""
+  unknown += [f"{prefix}{name}" for name in value if name not in hints and not (tagged and name == TAG)]
+  kept = {TAG: value[TAG]} if tagged else {}
+  for part in dataclasses.fields(structs[0]):
+    if part.name in value:
+      kept[part.name] = _of_this_version(
+        hints[part.name], value[part.name], f"{prefix}{part.name}", missing, unknown
+      )
+    elif part.default is not dataclasses.MISSING:
+      missing.append(f"{prefix}{part.name}")
+      kept[part.name] = _encode(hints[part.name], part.default)
+  return kept
+
+
+def read_run_config(run: str, quiet: bool = False) -> TrainConfig:
+  """The configuration in `RUN/config.json`, which another version may have written (`struct_from_dict`).
+
+  Raises ConfigError naming the file, and the field where one is wrong.
+  """
   path = pathlib.Path(run) / "config.json"
   require(path.exists(), str(path), f"no such file; is {run} a run's folder?")
   data = read_json(path)
   data.pop(META, None)
-  try:
-    return config_from_dict(data)
-  except ConfigError as error:
-    raise ConfigError(f"{path}: {error}") from error
+  return struct_from_dict(TrainConfig, data, str(path), quiet=quiet)
+
+
+def expanded(config: TrainConfig) -> TrainConfig:
+  """The configuration with `~` in `out` and in the names of the task's files written out."""
+  task = _each_file(config.task, os.path.expanduser, "task")
+  return dataclasses.replace(config, out=os.path.expanduser(config.out), task=task)
+
+
+def resolved_paths(config: TrainConfig) -> dict[str, str]:
+  """Name -> absolute name of each file of the task that is given relative to the working directory."""
+  found: dict[str, str] = {}
+
+  def keep(name: str) -> str:
+    if not os.path.isabs(name):
+      found[name] = os.path.abspath(name)
+    return name
+
+  _each_file(config.task, keep, "task")
+  return found
+
+
+def located(config: TrainConfig, run: pathlib.Path) -> TrainConfig:
+  """The configuration with the task's files where the config.json of `run` says that they were, if they still are."""
+  path = run / "config.json"
+  paths = read_json(path).get(META, {}).get("paths", {}) if path.is_file() else {}
+  still = {name: there for name, there in paths.items() if os.path.exists(_file_of(there))}
+  return dataclasses.replace(config, task=_each_file(config.task, lambda name: still.get(name, name), "task"))
+
+
+def _each_file(value: Any, change: Callable[[str], str], field: str) -> Any:
+  """`value`, of the dotted name `field`, with the names of files in it changed; a URL stays."""
+  if isinstance(value, str):
+    named = field.rpartition(".")[2].partition("[")[0] in PATHS and "://" not in value
+    shipped = field.endswith((".template", ".instruction")) and ".toml" not in value
+    return change(value) if named and not shipped else value
+  if isinstance(value, tuple):
+    return tuple(_each_file(item, change, f"{field}[{i}]") for i, item in enumerate(value))
+  if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    parts = {name: _each_file(item, change, f"{field}.{name}") for name, item in vars(value).items()}
+    return dataclasses.replace(value, **parts)
+  return value
+
+
+def _file_of(name: str) -> str:
+  """The file in `FILE#FIELD` and `FILE.toml:NAME`."""
+  file = name.partition("#")[0]
+  return file.rpartition(":")[0] if ".toml:" in file else file
 
 
 RESUMED = (
@@ -162,13 +270,22 @@ def _decode(kind: Any, value: Any, field: str) -> Any:
     return _decode_struct(kind, value, field)
   if origin is not None:
     return _ORIGINS[origin](kind, value, field)
-  # JSON and Python alike write 1 for 1.0; the other way round, and a bool for a number, is a mistake.
-  accepted = (int, float) if kind is float else (kind,)
-  require(type(value) in accepted, field, f"wants {_spell(kind)}, has {value!r}")
-  require(kind is not float or math.isfinite(value), field, f"must be finite, is {value!r}")
+  # JSON and Python alike write 1 for 1.0; the other way round, and a bool for a number, is a mistake. numpy's count too.
+  number = _NUMBERS.get(kind)
+  accepted = type(value) is kind or (number and isinstance(value, number) and not isinstance(value, bool))
+  require(bool(accepted), field, f"wants {_spell(kind)}, has {value!r}")
+  require(kind is not float or _is_finite(value), field, f"must be finite, is {value!r}")
   bits = 32 if "seed" in field.rpartition(".")[2] else 31
   require(kind is not int or -(2**31) <= value < 2**bits, field, f"must lie in [-2**31, 2**{bits})")
   return kind(value)
+
+
+def _is_finite(value: numbers.Real) -> bool:
+  """Whether a number is one as a float, which a large enough int is not."""
+  try:
+    return math.isfinite(float(value))
+  except OverflowError:
+    return False
 
 
 def _decode_union(kind: Any, value: Any, field: str) -> Any:
@@ -219,6 +336,7 @@ def _decode_literal(kind: Any, value: Any, field: str) -> Any:
   return value
 
 
+_NUMBERS: dict[Any, type] = {int: numbers.Integral, float: numbers.Real}
 _ORIGINS: dict[Any, Callable[[Any, Any, str], Any]] = {
   tuple: _decode_tuple,
   typing.Literal: _decode_literal,
@@ -259,11 +377,16 @@ def _load(path: str, name: str, kind: type[Loaded], *arguments: Any) -> Loaded:
   if spec is None or spec.loader is None:
     raise ConfigError(f"{path}: is not a Python file")
   module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module  # where a dataclass looks for the names in its annotations
+  beside = os.path.dirname(os.path.abspath(path))
+  sys.path.insert(0, beside)
   try:
     spec.loader.exec_module(module)
     made: Any = vars(module)[name](*arguments) if name in vars(module) else None
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+  finally:
+    sys.path.remove(beside)
   require(name in vars(module), path, f"has no function {name}()")
   require(isinstance(made, kind), path, f"{name}() gives a {type(made).__name__}, no {kind.__name__}")
   return made

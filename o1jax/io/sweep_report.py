@@ -69,7 +69,7 @@ def read_members(folder: str | pathlib.Path) -> tuple[dict[str, Any], list[Membe
 
 def checks_of(head: Mapping[str, Any], where: str) -> tuple[Check, ...]:
   """The claim's checks; `where` begins the error where the claim is damaged."""
-  return struct_from_dict(Claim, head["claim"], f"{where}: claim").checks
+  return struct_from_dict(Claim, head["claim"], where, "claim").checks
 
 
 def findings(folder: str | pathlib.Path) -> list[Finding]:

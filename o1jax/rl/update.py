@@ -228,6 +228,7 @@ def update(
   keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
   one = jnp.ones((), jnp.float32)
   stats = {**stats, **told, "loss": Mean(loss, one), "grad_norm": Mean(norm, one)}
+  stats["learning_rate"] = Mean(strengths.lr, one)
   return dataclasses.replace(
     state, params=keep(params, state.params), opt_state=keep(opt_state, state.opt_state)
   ), stats

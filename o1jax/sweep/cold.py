@@ -54,7 +54,10 @@ def _cold_start(setup: ev.Setup, stage: Stage, folder: pathlib.Path, preemption:
 def _train(
   setup: ev.Setup, stage: Stage, state: TrainState, saved: Checkpoints, preemption: Preemption
 ) -> tuple[TrainState, Progress]:
-  """What is left of a cold start behind its checkpoint; saved as `checkpoint.every` says, at its end and where a signal stops it."""
+  """What is left of a cold start behind its checkpoint.
+
+  Saved every `checkpoint.every` steps, at its end and where a signal stops it.
+  """
   where, latest = Progress(), saved.latest()
   if latest is not None:
     state, cursor = saved.restore(latest, state, finite=True)

@@ -12,14 +12,14 @@ import time
 from typing import Any, Mapping, Sequence
 
 from o1jax import evaluate as ev
-from o1jax.config import ConfigError, SweepConfig, require
+from o1jax.config import ConfigError, SweepConfig, TrainConfig, require
 from o1jax.io.log import environment, write_json
 from o1jax.io.run_config import (
   check_same,
-  config_from_dict,
   config_to_dict,
   overrides_to_dict,
   read_json,
+  struct_from_dict,
   with_overrides,
 )
 from o1jax.sweep.device import Layout
@@ -32,7 +32,7 @@ SAME = ("arms", "seeds", "fused", "vmapped", "devices", "chunk")  # of the head,
 
 def folder_of(config: SweepConfig) -> pathlib.Path:
   """Where a sweep writes."""
-  return pathlib.Path(config.base.out) / config.base.name
+  return pathlib.Path(config.base.out).expanduser() / config.base.name
 
 
 def plan_of(config: SweepConfig) -> dict[str, Any]:
@@ -64,10 +64,7 @@ def check_resumed(config: SweepConfig, folder: pathlib.Path) -> None:
   before, now = read_json(path), plan_of(config)
   for name in SAME:
     require(before.get(name) == now[name], str(folder), f"was started with other `{name}`")
-  try:
-    base = config_from_dict(before.get("base", {}))
-  except ConfigError as error:
-    raise ConfigError(f"{path}: base: {error}") from error
+  base = struct_from_dict(TrainConfig, before.get("base", {}), f"{path}: base")
   check_same(config.base, base, folder)
 
 

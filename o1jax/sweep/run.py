@@ -131,7 +131,7 @@ def _block(config: SweepConfig, group: Sequence[Member]) -> Block:
 
 
 def _check_acts(config: SweepConfig, by_host: set[bool]) -> None:
-  """Raises ConfigError naming an option that acts in none of the blocks; by_host: the ways in which they are verified."""
+  """Raises ConfigError naming an option that acts in no block; by_host: the ways in which they are verified."""
   if True not in by_host:
     for name in ("rollouts", "rollouts_every"):
       plain = vars(config.base.log)[name] == vars(LogConfig)[name]

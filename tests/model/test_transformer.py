@@ -149,9 +149,34 @@ def test_queries_are_scaled_before_they_are_rounded() -> None:
   assert np.any(expected != x * jnp.bfloat16(1 / 12))
 
 
+@pytest.mark.parametrize(
+  ("cfg", "rows", "shape"),
+  [
+    (MeshConfig(), 0, (8, 1, 1)),
+    (MeshConfig(data=1), 0, (1, 1, 1)),
+    (MeshConfig(data=3), 0, (3, 1, 1)),
+    (MeshConfig(tensor=3), 0, (2, 1, 3)),
+    (MeshConfig(data=1, tensor=-1), 3, (1, 1, 8)),
+    (MeshConfig(), 6, (6, 1, 1)),
+    (MeshConfig(), 4, (4, 1, 1)),
+    (MeshConfig(), 9, (3, 1, 1)),
+    (MeshConfig(fsdp=2), 6, (3, 2, 1)),
+    (MeshConfig(data=1, fsdp=-1), 12, (1, 6, 1)),
+    (MeshConfig(fsdp=2), 3, (4, 2, 1)),  # no number of shards divides the rows: whoever asks names them
+  ],
+)
+def test_a_mesh_takes_what_it_says_or_as_many_devices_as_divide_the_rows(cfg, rows, shape) -> None:
+  mesh = make_mesh(cfg, rows=rows)
+  assert tuple(mesh.shape.values()) == shape
+
+
 def test_an_impossible_mesh_names_itself() -> None:
-  with pytest.raises(ConfigError, match="mesh: data=3 x fsdp=1 x tensor=1 does not fill 8 devices"):
-    make_mesh(MeshConfig(data=3))
+  for cfg, told in (
+    (MeshConfig(data=16), "data=16 x fsdp=1 x tensor=1 wants 16 devices or more, here are 8"),
+    (MeshConfig(tensor=9), "data=-1 x fsdp=1 x tensor=9 wants 9 devices or more, here are 8"),
+  ):
+    with pytest.raises(ConfigError, match=f"mesh: {told}"):
+      make_mesh(cfg)
 
 
 def test_llama3_scaling_keeps_short_waves_and_slows_long_ones() -> None:

@@ -287,9 +287,8 @@ def test_l2_reads_the_parameters_before_each_optimiser_step() -> None:
   np.testing.assert_array_equal(table_of(twice), TABLE)  # where it began there is no pull
   assert told["l2_init/distance"] == 0.0
   away = state_of(cfg).replace(params={"table": jnp.asarray(TABLE + SHIFT)})
-  twice, _ = trained(
-    cfg, away, LEVEL
-  )  # SGD(1.0): each step leaves 0.7 of the way, if not clipped to a norm of 1
+  # SGD(1.0): each step leaves 0.7 of the way, if not clipped to a norm of 1.
+  twice, _ = trained(cfg, away, LEVEL)
   norm = np.linalg.norm(SHIFT)
   assert 0.3 * norm < 1
   np.testing.assert_allclose(table_of(twice) - TABLE, 0.7**2 * SHIFT, atol=1e-6)

@@ -29,7 +29,7 @@ def get_config():
       steps=4, prompts=4, samples=2, max_prompt=5, max_tokens=12, trim=0, kl=KLConfig(0.1), entropy=0.02,
       overlong=OverlongConfig(buffer=10), optim=OptimConfig(lr=3e-3),
     ),
-    eval=EvalConfig(problems=4, final_problems=8, samples=2, batch=8, max_tokens=12, bootstrap=50),
+    eval=EvalConfig(final_problems=8, samples=2, batch=8, max_tokens=12),
     diagnostics=DiagnosticsConfig(every=2, problems=4), checkpoint=CheckpointConfig(every=2), log=LogConfig(progress=False),
   )
   return {config}

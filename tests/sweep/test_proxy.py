@@ -43,7 +43,7 @@ def declared(out: pathlib.Path) -> SweepConfig:
     rl=RLConfig(steps=4, prompts=2, samples=2, max_prompt=5, max_tokens=16, trim=0,
       proxy=ProxyConfig("outcome", examples=24, noise=0.1, steps=6, rows=8, best_of=5)),
     diagnostics=DiagnosticsConfig(every=2, problems=8),
-    eval=EvalConfig(final_problems=8, samples=2, batch=8, max_tokens=16, bootstrap=10),
+    eval=EvalConfig(final_problems=8, samples=2, batch=8, max_tokens=16),
     checkpoint=CheckpointConfig(every=2), log=LogConfig(progress=False),
   )  # fmt: skip
   arms = (Arm("few", {"rl.proxy.examples": 8}, 8), Arm("many", {}, 24))

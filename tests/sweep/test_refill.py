@@ -41,7 +41,7 @@ def declared(out: pathlib.Path) -> SweepConfig:
     rl=RLConfig(steps=STEPS, prompts=P, samples=G, max_prompt=5, max_tokens=16, trim=0, refill=REFILL,
       kl=KLConfig(0.01)),
     diagnostics=DiagnosticsConfig(every=0),
-    eval=EvalConfig(final_problems=8, samples=2, batch=8, max_tokens=16, bootstrap=10),
+    eval=EvalConfig(final_problems=8, samples=2, batch=8, max_tokens=16),
     checkpoint=CheckpointConfig(every=2), log=LogConfig(progress=False),
   )  # fmt: skip
   claim = Claim("a text", "a source", "a figure", ())
@@ -71,12 +71,11 @@ def sweep(out: pathlib.Path, fused: bool = True, resume: bool = False) -> int:
     known = dataclasses.replace(setup.task.device, verify=even_on_the_device) if fused else None
     return dataclasses.replace(setup, task=dataclasses.replace(setup.task, device=known))
 
+  config = declared(out) if fused else dataclasses.replace(declared(out), vmapped=0, chunk=0)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(ev, "prepare", prepared)
     patch.setattr(groups_module, "grade", even_on_the_host)
-    return sweep_module.sweep(
-      declared(out), experiment="x.py", command="", record=False, full=False, resume=resume
-    )
+    return sweep_module.sweep(config, experiment="x.py", command="", record=False, full=False, resume=resume)
 
 
 def logged(out: pathlib.Path) -> dict[str, list[dict]]:

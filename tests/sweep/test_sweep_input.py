@@ -67,6 +67,13 @@ OPTIONS = {
   "--rl.problems 9999": "arm weak: rl.problems: 9999 of only",
   "--sft.length 4": "sft.length: a demonstration has",
   "--name a/b": "name: must be a folder's name",
+  "--log.rollouts 4": "log.rollouts: cannot act where steps are fused: no completion is written",
+  "--log.rollouts_every 1": "log.rollouts_every: cannot act where steps are fused",
+  "--fused False": "chunk: cannot act where the host verifies",
+  "--fused False --chunk 0 --vmapped 2": "vmapped: cannot act where the host verifies",
+  "--fused False --chunk 0 --devices 2": "devices: cannot act where the host verifies",
+  "--checkpoint.keep 3": "checkpoint.keep: cannot act in a sweep",
+  "--eval.bootstrap 50": "eval.bootstrap: cannot act in a sweep",
 }
 
 
