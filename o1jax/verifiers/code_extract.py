@@ -40,7 +40,7 @@ class Candidate(NamedTuple):
   sealed: bool  # it defines what is asked for, or says that it is Python: if it does not compile, no later one counts
 
 
-class Block(NamedTuple):
+class Fenced(NamedTuple):
   """A fenced block."""
 
   language: str  # in small letters; "" where none is given
@@ -97,7 +97,7 @@ def candidates(text: str, names: Iterable[str], block: Which, policy: Policy) ->
   return [Candidate(code, sealed) for code, sealed in found.items() if code.strip()][:MOST]
 
 
-def _other_readings(text: str, blocks: list[Block], block: Which, policy: Policy) -> Iterator[str]:
+def _other_readings(text: str, blocks: list[Fenced], block: Which, policy: Policy) -> Iterator[str]:
   yield _before_a_closing_fence(text)
   yield from _codes(*(code for language, code in blocks if language in _MARKDOWN), block=block)
   yield text
@@ -112,8 +112,8 @@ def _codes(*texts: str, block: Which) -> Iterator[str]:
     yield from (code for _, code in _ordered(_blocks(text), block))
 
 
-def _blocks(text: str) -> list[Block]:
-  found: list[Block] = []
+def _blocks(text: str) -> list[Fenced]:
+  found: list[Fenced] = []
   lines: list[str] = []
   fence = language = ""
   indent = 0
@@ -122,12 +122,12 @@ def _blocks(text: str) -> list[Block]:
     if not fence and mark is not None and _opens(mark):
       indent, fence, language, lines = len(mark[1]), mark[2], mark[3].lower(), []
     elif fence and mark is not None and _closes(mark, fence, indent):
-      found.append(Block(language, "".join(lines)))
+      found.append(Fenced(language, "".join(lines)))
       fence = ""
     elif fence:
       lines.append(_outdented(line, indent))
   if fence:
-    found.append(Block(language, "".join(lines)))
+    found.append(Fenced(language, "".join(lines)))
   return found
 
 
@@ -149,7 +149,7 @@ def _outdented(line: str, indent: int) -> str:
   return line[min(blank, indent) :]
 
 
-def _ordered(blocks: list[Block], block: Which) -> list[Block]:
+def _ordered(blocks: list[Fenced], block: Which) -> list[Fenced]:
   """Python before any other, the last (or first) before the others."""
   inward = blocks if block == "first" else blocks[::-1]
   return sorted(inward, key=lambda each: each.language not in _PYTHON)

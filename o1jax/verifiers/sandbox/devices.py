@@ -1,4 +1,4 @@
-"""The paths of the standard streams and of /dev/null, for a program whose root has no devices: by its own descriptors."""
+"""Paths of the standard streams and of /dev/null, for a program whose root has no devices: its own descriptors."""
 
 import builtins
 import functools
