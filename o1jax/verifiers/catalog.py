@@ -32,7 +32,9 @@ CATALOG: Mapping[str, Entry] = {
   "gsm8k": Entry("o1jax.verifiers.gsm8k", ("answer",), VerifierLimits(2.0, 20.0)),
   # The sandbox keeps its own, smaller limits: these are for the case that it fails to.
   "code": Entry(
-    "o1jax.verifiers.code", ("prompt", "tests", "test_setup", "entry_point"), VerifierLimits(60.0, 600.0)
+    "o1jax.verifiers.code",
+    ("prompt", "tests", "test_setup", "entry_point", "fn_name"),
+    VerifierLimits(60.0, 600.0),
   ),
   "constraints": Entry(
     "o1jax.verifiers.constraints", ("prompt", "instruction_id_list", "kwargs"), VerifierLimits(10.0, 100.0)

@@ -18,6 +18,7 @@ _PYTHON = ("python", "py", "python3")
 _MARKDOWN = ("markdown", "md")
 # Possessive: what has been matched is never given back, else a long line that is no fence takes quadratic time.
 _FENCE = re.compile(r"([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+([^`\s]*+)[^`]*+")
+_MARKS = ("```", "~~~")
 _INDENT = 3  # of a fence, at most; a ```python line may stand deeper, as in a list
 _DEEPEST = 12
 _DONE = re.compile(
@@ -39,7 +40,7 @@ class Candidate(NamedTuple):
   sealed: bool  # it defines what is asked for, or says that it is Python: if it does not compile, no later one counts
 
 
-class Block(NamedTuple):
+class Fenced(NamedTuple):
   """A fenced block."""
 
   language: str  # in small letters; "" where none is given
@@ -83,15 +84,20 @@ def candidates(text: str, names: Iterable[str], block: Which, policy: Policy) ->
       )  # a fence at the margin of a docstring ends a block for Markdown, not for Python
     if "\xa0" in code:
       found.setdefault(code.replace("\xa0", " "), False)
-    says = language in _PYTHON if defines is None else defines.search(code) is not None
+    mark = None if defines is None else defines.search(code)
+    says = language in _PYTHON if defines is None else mark is not None
     found.setdefault(code, says and language not in _MARKDOWN)
+    if mark is not None and found[code] and (mark.start() == 0 or code[mark.start() - 1] == "\n"):
+      return [
+        Candidate(code, sealed) for code, sealed in found.items() if code.strip()
+      ]  # at the margin: it counts
   for code in _other_readings(text, blocks, block, policy):
     found.setdefault(code, False)
     found.setdefault(code.replace("\xa0", " "), False)
   return [Candidate(code, sealed) for code, sealed in found.items() if code.strip()][:MOST]
 
 
-def _other_readings(text: str, blocks: list[Block], block: Which, policy: Policy) -> Iterator[str]:
+def _other_readings(text: str, blocks: list[Fenced], block: Which, policy: Policy) -> Iterator[str]:
   yield _before_a_closing_fence(text)
   yield from _codes(*(code for language, code in blocks if language in _MARKDOWN), block=block)
   yield text
@@ -106,22 +112,22 @@ def _codes(*texts: str, block: Which) -> Iterator[str]:
     yield from (code for _, code in _ordered(_blocks(text), block))
 
 
-def _blocks(text: str) -> list[Block]:
-  found: list[Block] = []
+def _blocks(text: str) -> list[Fenced]:
+  found: list[Fenced] = []
   lines: list[str] = []
   fence = language = ""
   indent = 0
   for line in text.splitlines(keepends=True):
-    mark = _FENCE.fullmatch(line.rstrip())
+    mark = _fence(line)
     if not fence and mark is not None and _opens(mark):
       indent, fence, language, lines = len(mark[1]), mark[2], mark[3].lower(), []
-    elif fence and mark is not None and _closes(mark, fence, indent, line):
-      found.append(Block(language, "".join(lines)))
+    elif fence and mark is not None and _closes(mark, fence, indent):
+      found.append(Fenced(language, "".join(lines)))
       fence = ""
     elif fence:
       lines.append(_outdented(line, indent))
   if fence:
-    found.append(Block(language, "".join(lines)))
+    found.append(Fenced(language, "".join(lines)))
   return found
 
 
@@ -129,8 +135,13 @@ def _opens(mark: re.Match[str]) -> bool:
   return len(mark[1]) <= (_DEEPEST if mark[3].lower() in _PYTHON else _INDENT)
 
 
-def _closes(mark: re.Match[str], fence: str, indent: int, line: str) -> bool:
-  return mark[2].startswith(fence) and line.strip() == mark[2] and len(mark[1]) <= indent + _INDENT
+def _closes(mark: re.Match[str], fence: str, indent: int) -> bool:
+  return mark[2].startswith(fence) and mark[0].strip() == mark[2] and len(mark[1]) <= indent + _INDENT
+
+
+def _fence(line: str) -> re.Match[str] | None:
+  """The mark that a line is, if it is one; an end token may stand behind it."""
+  return _FENCE.fullmatch(without_end_tokens(line).rstrip()) if line.lstrip()[:3] in _MARKS else None
 
 
 def _outdented(line: str, indent: int) -> str:
@@ -138,7 +149,7 @@ def _outdented(line: str, indent: int) -> str:
   return line[min(blank, indent) :]
 
 
-def _ordered(blocks: list[Block], block: Which) -> list[Block]:
+def _ordered(blocks: list[Fenced], block: Which) -> list[Fenced]:
   """Python before any other, the last (or first) before the others."""
   inward = blocks if block == "first" else blocks[::-1]
   return sorted(inward, key=lambda each: each.language not in _PYTHON)
@@ -147,7 +158,7 @@ def _ordered(blocks: list[Block], block: Which) -> list[Block]:
 def _widest(text: str) -> str:
   """What stands between the first fence and the last, whatever fences stand between; "" without two."""
   lines = text.splitlines(keepends=True)
-  marks = [place for place, line in enumerate(lines) if _FENCE.fullmatch(line.rstrip())]
+  marks = [place for place, line in enumerate(lines) if _fence(line)]
   return "".join(lines[marks[0] + 1 : marks[-1]]) if len(marks) > 2 else ""
 
 
@@ -155,7 +166,7 @@ def _before_a_closing_fence(text: str) -> str:
   """What stands before the first fence, where that may close one that the prompt has opened."""
   lines = text.splitlines(keepends=True)
   for place, line in enumerate(lines):
-    mark = _FENCE.fullmatch(line.rstrip())
+    mark = _fence(line)
     if mark is not None:
       return "" if mark[3] or len(mark[1]) > _INDENT else "".join(lines[:place])
   return ""

@@ -83,6 +83,7 @@ _is_text = lambda value: isinstance(value, str)
 _is_object = lambda value: isinstance(value, dict)
 TEXT = Field("a string", _is_text)
 ANSWER = Field("a string or a number", lambda value: type(value) in (str, int, float))
+NAME = Field("a string or null", lambda value: value is None or _is_text(value), required=False)
 FIELDS: Mapping[str, Mapping[str, Field]] = {
   "math": {"answer": ANSWER},
   "gsm8k": {"answer": ANSWER},
@@ -92,7 +93,8 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
       lambda value: _is_text(value) or _is_list(value, lambda test: _is_text(test) or _is_object(test)),
     ),
     "prompt": TEXT._replace(required=False),
-    "entry_point": Field("a string or null", lambda value: value is None or _is_text(value), required=False),
+    "entry_point": NAME,
+    "fn_name": NAME,
     "test_setup": TEXT._replace(required=False),
   },
   "constraints": {

@@ -201,17 +201,17 @@ def test_without_an_entry_point_the_last_function_is_meant():
     (["try:\n  f(0)\nexcept UnicodeDecodeError:\n  pass"], "def f(x): b'\\xff'.decode()", None),
     (["try:\n  f(0)\nexcept AssertionError:\n  pass"], "def f(x): assert False", "wrong"),
     (["try:\n  f(0)\nexcept:\n  pass"], "def f(x): import os; os._exit(0)", "crashed"),
-    (["try:\n  f(0)\nexcept:\n  pass\nassert True"], "def f(x): return object()", "wrong"),
+    (["try:\n  f(0)\nexcept:\n  pass\nassert True"], "def f(x): return object()", None),
     # what cannot be put to a process
     (["assert f(lambda x: x) == 1"], "def f(g): return g(1)", "policy"),
     (
       ["assert f((4, 'a'), int) == ['a']"],
       "def f(xs, kind): return [x for x in xs if type(x) is not kind]",
-      "policy",
+      None,
     ),
-    (["assert f([P(1, 2)]) == 1"], "class P:\n  def __init__(self, *a): pass\ndef f(x): return 1", "policy"),
-    (["s = S()\ns.push(1)\nassert s.pop() == 1"], "class S(list):\n  push = list.append", "wrong"),
-    (["s = S()\ns.push(1)\nassert s.pop() == 1"], "class S:\n  def push(self, x): pass", "policy"),
+    (["assert f([P(1, 2)]) == 1"], "class P:\n  def __init__(self, *a): pass\ndef f(x): return 1", None),
+    (["s = S()\ns.push(1)\nassert s.pop() == 1"], "class S(list):\n  push = list.append", None),
+    (["s = S()\ns.push(1)\nassert s.pop() == 1"], "class S:\n  def push(self, x): pass", "wrong"),
     (["import collections\nassert f(collections.Counter('aab')) == 2"], "def f(x): return x['a']", "policy"),
     (["assert f(iter([1])) == 1"], "def f(x): return 1", "policy"),
     # the standard library, and nothing else

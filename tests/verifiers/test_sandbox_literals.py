@@ -1,7 +1,11 @@
 """Literals as they cross between two processes: by exact type, one object staying one object, arguments changed in place."""
 
+import array
 import collections
+import datetime
+import decimal
 import enum
+import fractions
 import json
 import math
 
@@ -118,9 +122,6 @@ class Odd(int):
 @pytest.mark.parametrize(
   ("value", "plain"),
   [
-    (collections.Counter("aab"), {"a": 2, "b": 1}),
-    (collections.OrderedDict([(2, 1), (1, 2)]), {2: 1, 1: 2}),
-    (collections.defaultdict(list, {1: [2]}), {1: [2]}),
     (collections.namedtuple("P", "x y")(1, 2), (1, 2)),
     (Level.LOW, 1),
     (Odd(5), 5),
@@ -132,6 +133,50 @@ def test_a_subclass_crosses_as_its_literal(value, plain):
   back = crossed(value)
   assert type(back) is type(plain) and repr(back) == repr(plain)
   with pytest.raises(Uncrossable, match="of type"):  # but not where the tests pass it on
+    crossed(value, exact)
+
+
+@pytest.mark.parametrize(
+  "value",
+  [
+    range(1, 9, 3),
+    decimal.Decimal("1.50"),
+    fractions.Fraction(3, 7),
+    datetime.date(2024, 2, 29),
+    datetime.datetime(2024, 2, 29, 1, 2, 3, 4),
+    datetime.datetime(2024, 2, 29, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
+    datetime.time(1, 2, 3),
+    datetime.timedelta(1, 2, 3),
+    ...,
+    NotImplemented,
+    int,
+    type(None),
+    bytearray(b"ab"),
+    array.array("d", [1.0, 2.5]),
+    collections.deque([1, [2]], maxlen=3),
+    collections.Counter("aab"),
+    collections.OrderedDict([(2, 1), (1, 2)]),
+    collections.defaultdict(list, {1: [2]}),
+    collections.defaultdict(None, {1: 2}),
+    {1: 2, 3: 4}.keys(),
+    {1: 2, 3: 4}.items(),
+    [(range(2),), {fractions.Fraction(1, 2): 1}],
+  ],
+  ids=repr,
+)
+def test_a_shape_comes_back_as_itself(value):
+  back = crossed(value)
+  assert type(back) is type(value) and back == value and repr(back) == repr(value)
+
+
+def test_views_come_back():
+  assert list(crossed({1: [2], 3: 4}.values())) == [[2], 4]
+  assert bytes(crossed(memoryview(b"ab"))) == b"ab"
+
+
+@pytest.mark.parametrize("value", [collections.deque([1]), bytearray(b"a"), collections.Counter("a")])
+def test_what_can_be_changed_is_not_passed_on_as_a_copy(value):
+  with pytest.raises(Uncrossable):
     crossed(value, exact)
 
 
@@ -152,11 +197,10 @@ def _generator():
     object(),
     print,
     lambda: 0,
-    int,
-    range(3),
+    Level,
     iter([]),
     _generator(),
-    bytearray(b"a"),
+    collections.defaultdict(lambda: 0, {1: object()}),
     [1, [object()]],
     {1: print},
     {1}.__iter__(),
@@ -255,6 +299,16 @@ def test_what_has_not_changed_is_not_touched():
     ([], ["c", 1.0]),
     ([], ["c", 1, 2]),
     ([], ["eval", "1"]),
+    ([], ["r", 0, ""]),  # an object, where none is asked for
+    ([], ["v", 0, "", 1]),
+    ([["Fraction", [1, 0]]], [0]),
+    ([["Decimal", ["x"]]], [0]),
+    ([["range", [1.5]]], [0]),
+    ([["class", ["eval"]]], [0]),
+    ([["keys", [[1]]], ["l", []]], [0]),
+    ([["bytearray", [1 << 40]]], [0]),
+    ([["deque", []]], [0]),
+    ([["defaultdict", ["eval"]]], [0]),
   ],
   ids=str,
 )

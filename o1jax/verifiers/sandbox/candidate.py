@@ -9,7 +9,6 @@ an exception, and the tester, which knows what is right, compares.
 """
 
 import atexit
-import builtins
 import gc
 import io
 import os
@@ -43,7 +42,7 @@ def run(message_bytes: int) -> NoReturn:
   frames.write(REPLIES, {"state": "ready" if codes else "unparsable", "taken": taken})
   if not codes:
     os._exit(0)
-  builtins.open = io.open = devices.opening(io.open)
+  devices.install()
   if order["script"]:
     _run_script(codes)
   module = types.ModuleType(MODULE)
@@ -57,6 +56,8 @@ def _chosen(order: dict[str, Any]) -> tuple[list[types.CodeType], int]:
   First comes what defines one of the wanted names, then a body that returns, then another, then what compiles
   otherwise; of equals the first. What stands behind a sealed candidate that does not compile does not count.
   """
+  if len(order["candidates"]) == 1 and len(order["candidates"][0]["alternatives"]) == 1:
+    return _compile_all(order["candidates"][0]["alternatives"][0]), 0
   best: tuple[int, list[types.CodeType], int] = (9, [], 0)
   for place, candidate in enumerate(order["candidates"]):
     whole, *bodies = candidate["alternatives"]

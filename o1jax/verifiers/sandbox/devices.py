@@ -1,8 +1,9 @@
-"""The paths of the standard streams and of /dev/null, for a program whose root has no devices: by its own descriptors."""
+"""Paths of the standard streams and of /dev/null, for a program whose root has no devices: its own descriptors."""
 
+import builtins
 import functools
+import io
 import os
-from collections.abc import Callable
 from typing import Any
 
 # Descriptor 2 of a program is /dev/null.
@@ -11,13 +12,24 @@ _DESCRIPTORS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2, "/dev/null"
 }
 
 
-def opening(real: Callable[..., Any]) -> Callable[..., Any]:
-  """`open`, which takes the paths above too."""
+def install() -> None:
+  """Makes `open` and `os.open` take the paths above too."""
+  duplicate, real_open, real_os_open = os.dup, io.open, os.open
 
-  @functools.wraps(real)
+  @functools.wraps(real_open)
   def opened(file: Any, *args: Any, **kwargs: Any) -> Any:
-    path = os.fspath(file) if isinstance(file, os.PathLike) else file
-    descriptor = _DESCRIPTORS.get(path) if isinstance(path, str) else None
-    return real(file if descriptor is None else os.dup(descriptor), *args, **kwargs)
+    descriptor = _descriptor(file)
+    return real_open(file if descriptor is None else duplicate(descriptor), *args, **kwargs)
 
-  return opened
+  @functools.wraps(real_os_open)
+  def os_opened(path: Any, *args: Any, **kwargs: Any) -> int:
+    descriptor = _descriptor(path)
+    return real_os_open(path, *args, **kwargs) if descriptor is None else duplicate(descriptor)
+
+  builtins.open = io.open = opened
+  os.open = os_opened
+
+
+def _descriptor(file: Any) -> int | None:
+  path = os.fspath(file) if isinstance(file, os.PathLike) else file
+  return _DESCRIPTORS.get(path) if isinstance(path, str) else None

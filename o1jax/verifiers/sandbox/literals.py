@@ -2,11 +2,12 @@
 
     values -> Encoder -> cells and a heap (plain JSON) -> Decoder -> the same values
 
-None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset, and the types in `shapes`. A cell is a JSON scalar, or a list
-that says what no scalar can: [n] points into the heap, ["i", hex] is a long int, ["b", hex] bytes, ["c", re, im] a
-complex, ["u", hex] a str with lone surrogates, ["r", address] an object that stays with the program, with its class's
-name where it comes from there, and ["v", address, name, cell] one with the literal that it derives from. The heap holds containers as [kind, [cell, ...]], so that one object
-in two places stays one object, a list may hold itself, and no reader recurses, however deep values nest.
+None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset, and the types in `shapes`. A cell is
+a JSON scalar, or a list that says what no scalar can: [n] points into the heap, ["i", hex] is a long int, ["b", hex]
+bytes, ["c", re, im] a complex, ["u", hex] a str with lone surrogates, ["r", address] an object that stays with the
+program, with its class's name where it comes from there, and ["v", address, name, cell] one with the literal that it
+derives from. The heap holds containers and shapes as [kind, [cell, ...]], so that one object in two places stays one
+object, a list may hold itself, and no reader recurses, however deep values nest.
 
 Whoever answers a call sends the heap it was called with back, with what has changed in it, in front of the containers
 of its answer. So the caller's lists, dicts and sets are updated in place, also where one holds another.
@@ -122,8 +123,8 @@ class Encoder:
 class Decoder:
   """Reads a heap. `known` are the objects of the call that it answers, which are updated in place.
 
-  `far(*rest of its cell)` gives what stands for an object that stays, or is one. Raises ValueError where the heap is not
-  of this format.
+  `far(*rest of its cell)` gives what stands for an object that stays, or is one. Raises ValueError where the heap is
+  not of this format.
   """
 
   def __init__(self, heap: Any, known: Sequence[Any] = (), far: Callable[..., Any] | None = None):

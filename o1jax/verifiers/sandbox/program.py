@@ -44,7 +44,7 @@ class BrokenSandbox(BaseException):
   """The sandbox itself failed, and has to be started anew."""
 
 
-class _Raised:
+class _Told:
   """An exception that a program told of, which is no value of its."""
 
   def __init__(self, error: Exception):
@@ -127,7 +127,7 @@ class Program:
       answer = self._answer(reply, Decoder(reply.get("heap"), encoder.objects, far=self._far))
     except ValueError:
       raise self.end("crashed") from None
-    if type(answer) is _Raised:
+    if type(answer) is _Told:
       self.raised = answer.error
       raise answer.error
     return answer
@@ -135,7 +135,7 @@ class Program:
   def _answer(self, reply: dict[str, Any], decoder: Decoder) -> Any:
     """The value of an answer, or the exception that it tells of. Raises ValueError where it is not well formed."""
     if "raise" in reply:
-      return _Raised(self._exception(reply["raise"], reply.get("text")))
+      return _Told(self._exception(reply["raise"], reply.get("text")))
     if "uncrossable" in reply:
       raise self.end("policy")
     if "value" not in reply:
