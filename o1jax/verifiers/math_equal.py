@@ -210,15 +210,13 @@ def _is_name(value: Any) -> bool:
 
 def _same_equation(gold: Any, answer: Any) -> bool:
   """Two equations, or one with a value. A gold `x = 5` asks for a solution: `2x = 10` is none."""
-  both = bool(_relations(gold)) and bool(_relations(answer))
-  gold_named = _named(gold) if _relations(gold) else (None, gold)
-  named = _named(answer) if _relations(answer) else (None, answer)
+  both = bool(_relations(gold) and _relations(answer))
+  gold_named, named = (_named(value) if _relations(value) else (None, value) for value in (gold, answer))
   if gold_named is None or named is None or both and gold_named[0] != named[0]:
     solved = (
       gold_named is not None and isinstance(gold_named[0], sympy.Symbol) and not gold_named[1].free_symbols
     )
-    curves = isinstance(gold, Eq) and isinstance(answer, Eq)
-    return not solved and curves and _ratio(gold, answer) is not None  # `y = 2x + 1` and `2x - y + 1 = 0`
+    return not solved and isinstance(gold, Eq) and isinstance(answer, Eq) and _same_curve(gold, answer)
   (gold_name, gold_value), (name, value) = gold_named, named
   if not _relations(answer) and isinstance(gold_name, sympy.Add):
     return False
@@ -227,13 +225,24 @@ def _same_equation(gold: Any, answer: Any) -> bool:
   return equal(gold_value, value)
 
 
+def _same_curve(gold: Eq, answer: Eq) -> bool:
+  """Whether the sides' differences have a constant ratio, which is not 0: `y = 2x + 1` and `2x - y + 1 = 0`."""
+  if not all(isinstance(side, sympy.Expr) for side in (*gold.args, *answer.args)):
+    return False
+  with _comparing():
+    ratio = sympy.simplify((gold.lhs - gold.rhs) / (answer.lhs - answer.rhs))
+  return bool(ratio.is_number and ratio.is_extended_real and ratio.is_finite and ratio.is_nonzero)
+
+
 def _orders(value: Any) -> bool:
-  """Whether an inequality stands in it, or a list of sets that a name is said to be in."""
-  listed = entries(value)
-  sets = len(listed) > 1 and any(
-    isinstance(link.rhs, sympy.Set) for entry in listed for link in _relations(entry)
-  )
-  return sets or any(not isinstance(link, Eq) for entry in listed for link in _relations(entry))
+  """Whether it says a part of a line: by an inequality, or by several sets that a name is said to be in."""
+  links = _links(value)
+  sets = len(entries(value)) > 1 and any(isinstance(link.rhs, sympy.Set) for link in links)
+  return sets or not all(isinstance(link, Eq) for link in links)
+
+
+def _links(value: Any) -> list[Relational]:
+  return [link for entry in entries(value) for link in _relations(entry)]
 
 
 def _same_order(gold: Any, answer: Any) -> bool:
@@ -241,67 +250,32 @@ def _same_order(gold: Any, answer: Any) -> bool:
 
   A gold `(1, 2)` may be a point: no inequality says the same.
   """
-  gold_links, links = (
-    [link for entry in entries(value) for link in _relations(entry)] for value in (gold, answer)
-  )
-  if (
-    len(entries(gold)) == len(entries(answer))
-    and len(gold_links) == len(links)
-    and _pair_off(gold_links, links, _same_inequality)
-  ):
-    return True
-  if _ordered(gold) is not None:
-    return False
-  (gold_name, gold_set), (name, described) = _solutions(gold), _solutions(answer)
-  if gold_set is None or described is None or None not in (gold_name, name) and gold_name != name:
-    return False
-  return not isinstance(described, sympy.FiniteSet) and _verified(gold_set, described)
+  (gold_name, gold_set), (name, answer_set) = _solutions(gold), _solutions(answer)
+  if gold_set is None or answer_set is None:  # in several unknowns
+    pairs = _links(gold), _links(answer)
+    return all(
+      isinstance(link, Relational) and not isinstance(link, (Eq, Ne)) for links in pairs for link in links
+    ) and (bool(pairs[0]) and _pair_off(*pairs, _verified))
+  point = _ordered(gold) is not None or isinstance(answer_set, sympy.FiniteSet)
+  return not point and (None in (gold_name, name) or gold_name == name) and _verified(gold_set, answer_set)
 
 
 def _solutions(value: Any) -> tuple[Any, sympy.Set | None]:
   """(name, set) of what inequalities in one unknown, `x \\in` a set, or a list of either (any of which) describe."""
   if isinstance(value, sympy.Set) and not isinstance(value, sympy.FiniteSet):
     return None, value
-  names, found = set(), []
-  for entry in entries(value):
-    links = _relations(entry)
-    symbols = set().union(*(link.free_symbols for link in links))
-    if len(symbols) != 1 or len(links) > 1 and any(isinstance(link, Eq) for link in links):
+  found, names = [], {symbol for link in _links(value) for symbol in link.free_symbols}
+  for links in map(_relations, entries(value)):
+    if len(names) != 1 or not links or any(isinstance(link, Eq) for link in links[1:]):
       return None, None
-    names |= symbols
-    if isinstance(links[0], Eq):
-      if not isinstance(links[0].rhs, sympy.Set) or links[0].lhs not in symbols:
-        return None, None
-      found.append(links[0].rhs)
-    else:
+    if not isinstance(links[0], Eq):
       with _comparing():
         found.append(sympy.And(*links).as_set())
-  return (names.pop(), sympy.Union(*found)) if len(names) == 1 else (None, None)
-
-
-def _same_inequality(gold: Relational, answer: Relational) -> bool:
-  up, down = (StrictGreaterThan, GreaterThan), (StrictLessThan, LessThan)
-  kinds = [(StrictGreaterThan, StrictLessThan), (Ne,), (Eq,)]
-  if any(isinstance(gold, kind) != isinstance(answer, kind) for kind in kinds):
-    return False
-  ratio = _ratio(gold, answer)
-  if ratio is None or isinstance(gold, (Ne, Eq)):
-    return ratio is not None
-  turned = (
-    isinstance(gold, up) and isinstance(answer, down) or isinstance(gold, down) and isinstance(answer, up)
-  )
-  return bool(ratio.is_negative if turned else ratio.is_positive)
-
-
-def _ratio(gold: Relational, answer: Relational) -> Any:
-  """The real constant, not 0, that the sides' differences differ by; None where there is none."""
-  sides = (gold.lhs, gold.rhs, answer.lhs, answer.rhs)
-  if not all(isinstance(side, sympy.Expr) and side.is_infinite is not True for side in sides):
-    return None
-  with _comparing():
-    ratio = sympy.simplify((gold.lhs - gold.rhs) / (answer.lhs - answer.rhs))
-  constant = ratio.is_number and ratio.is_extended_real and ratio.is_finite and ratio.is_nonzero
-  return ratio if constant else None
+    elif isinstance(links[0].rhs, sympy.Set) and links[0].lhs in names:
+      found.append(links[0].rhs)
+    else:
+      return None, None
+  return names.pop(), sympy.Union(*found)
 
 
 # --- numbers, expressions, matrices, sets

@@ -6,8 +6,10 @@ exact), and some is vetoed, since nothing sure can be read off it: two numbers s
 text, and what the parser would compute at once, whatever its size.
 """
 
+import itertools
 import re
 import unicodedata
+from typing import Any
 
 MAX_LENGTH = 400  # characters; a longer answer is unreadable
 MAX_NESTING = 12  # brackets within brackets; parsing takes time quadratic in it
@@ -27,6 +29,19 @@ _LOWERED = "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089"
 _PLAIN = str.maketrans(_RAISED + _LOWERED, "0123456789+-n0123456789")
 _SCRIPTS = re.compile(rf"(?P<up>[{_RAISED}]+)|[{_LOWERED}]+")
 _ROOT = re.compile("\u221a\\s?([0-9]+)")  # the sign takes all digits behind it, `\sqrt` only one
+
+
+Rules = tuple[tuple[re.Pattern[str], Any], ...]
+
+
+def _rules(*pairs: tuple[str, Any]) -> Rules:
+  return tuple((re.compile(pattern), plain) for pattern, plain in pairs)
+
+
+def _rewritten(text: str, rules: Rules) -> str:
+  for pattern, plain in rules:
+    text = pattern.sub(plain, text)
+  return text
 
 
 class UnreadableError(ValueError):
@@ -77,37 +92,31 @@ _PLAINER = {command: plain for plain, commands in _COMMANDS.items() for command 
 _COMMAND = re.compile(r"(?<!\\)\\([a-zA-Z]+)")
 _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm|det"
 _ROWS = r"(?:aligned|align|alignat|gathered|gather|split|equation|multline|cases|array|eqnarray)"
-_BEFORE_COMMANDS = tuple(
-  (re.compile(pattern), plain)
-  for pattern, plain in (
-    (r"\\(?:text)?color\s?\{[^{}]*\}\s?|\\[hv]?phantom\s?\{[^{}]*\}|\\(?:left|right)\s?\.", ""),
-    (r"\{\s?\\(?:bf|it|rm|sf|tt)\s([^{}]*)\}", r"\\text{\1}"),
-    (r"(?<=[0-9]),\s?\\!\s?(?=[0-9]{3})", "{,}"),
-    (r"\\\\\s?(?:\[[0-9.]{1,4}(?:pt|ex|em|mm|cm)\])", r"\\\\"),
-    (r"\\\\\s?(?=\\end\b)", ""),
-    (r"\\left\s?<", "("),
-    (r"\\right\s?>", ")"),
-    (r"(?<!\\)\\[;: ]|~|(?<![0-9\\])\\,|(?<!\\)\\,(?![0-9])", " "),
-    (r"(?<!\\)\\!|\\operatorname\*(?=\{)", lambda match: match[0].strip("\\!*")),
-  )
+_BEFORE_COMMANDS = _rules(
+  (r"\\(?:text)?color\s?\{[^{}]*\}\s?|\\[hv]?phantom\s?\{[^{}]*\}|\\(?:left|right)\s?\.", ""),
+  (r"\{\s?\\(?:bf|it|rm|sf|tt)\s([^{}]*)\}", r"\\text{\1}"),
+  (r"(?<=[0-9]),\s?\\!\s?(?=[0-9]{3})", "{,}"),
+  (r"\\\\\s?(?:\[[0-9.]{1,4}(?:pt|ex|em|mm|cm)\])", r"\\\\"),
+  (r"\\\\\s?(?=\\end\b)", ""),
+  (r"\\left\s?<", "("),
+  (r"\\right\s?>", ")"),
+  (r"(?<!\\)\\[;: ]|~|(?<![0-9\\])\\,|(?<!\\)\\,(?![0-9])", " "),
+  (r"(?<!\\)\\!|\\operatorname\*(?=\{)", lambda match: match[0].strip("\\!*")),
 )
-_AFTER_COMMANDS = tuple(
-  (re.compile(pattern), plain)
-  for pattern, plain in (
-    (
-      r"[(\[]\s?\\begin\s?\{array\}\s?\{[lcr| ]*\}((?:(?!\\end).)*)\\end\s?\{array\}\s?[)\]]",
-      r"\\begin{pmatrix}\1\\end{pmatrix}",
-    ),
-    (r"(?<=[)\]}]) ?U ?(?=[(\[{])", r"\\cup "),
-    (r"\\mathbb ([NZQRC])(?![a-zA-Z])", r"\\mathbb{\1}"),
-    (rf"\\?text\s?\{{\s*({_FUNCTIONS})\s*\}}\s?", r"\\\1 "),
-    (r"\\text\s?\{\s*([abdeiknpqrtuvwxyz])\s*\}", r"\1"),
-    (r"\\text\s?\{\s*(?:infinity|infty)\s*\}", r"\\infty "),
-    (r"\\text\s?\{\s*[.,;]?\s*\}", " "),
-    (r"\{[:,]\}(?![0-9]{3})", lambda match: match[0][1]),
-    (r"\{\}\s?(?=\^)", ""),
-    (r"\s?\(\s?(?:\\text\{\s*mod\s*\}|(?:\\p)?mod)\s?([^()]*)\)|\s?\\pmod\s*(?:\{([^{}]*)\}|([0-9a-z]+))", r"\\pmod{\1\2\3}"),
-  )
+_AFTER_COMMANDS = _rules(
+  (
+    r"[(\[]\s?\\begin\s?\{array\}\s?\{[lcr| ]*\}((?:(?!\\end).)*)\\end\s?\{array\}\s?[)\]]",
+    r"\\begin{pmatrix}\1\\end{pmatrix}",
+  ),
+  (r"(?<=[)\]}]) ?U ?(?=[(\[{])", r"\\cup "),
+  (r"\\mathbb ([NZQRC])(?![a-zA-Z])", r"\\mathbb{\1}"),
+  (rf"\\?text\s?\{{\s*({_FUNCTIONS})\s*\}}\s?", r"\\\1 "),
+  (r"\\text\s?\{\s*([abdeiknpqrtuvwxyz])\s*\}", r"\1"),
+  (r"\\text\s?\{\s*(?:infinity|infty)\s*\}", r"\\infty "),
+  (r"\\text\s?\{\s*[.,;]?\s*\}", " "),
+  (r"\{[:,]\}(?![0-9]{3})", lambda match: match[0][1]),
+  (r"\{\}\s?(?=\^)", ""),
+  (r"\s?\(\s?(?:\\text\{\s*mod\s*\}|(?:\\p)?mod)\s?([^()]*)\)|\s?\\pmod\s*(?:\{([^{}]*)\}|([0-9a-z]+))", r"\\pmod{\1\2\3}"),
 )  # fmt: skip
 _SYSTEM = re.compile(
   rf"(?:\\\{{|\{{)?\s?\\begin\s?\{{{_ROWS}\*?\}}\s?(?:\{{[lcr| ]*\}})?(?P<rows>(?:(?!\\begin).)*)\\end\s?\{{{_ROWS}\*?\}}\s?"
@@ -142,11 +151,8 @@ def clean(text: str) -> str:
   if _QUOTED_LIST.fullmatch(text.strip()):
     text = re.sub("[\"'\\[\\]]", "", text)
   if re.search(r"[\\{~U]|mod", text):
-    for pattern, plain in _BEFORE_COMMANDS:
-      text = pattern.sub(plain, text)
-    text = _COMMAND.sub(lambda match: _PLAINER.get(match[1], match[0]), text)
-    for pattern, plain in _AFTER_COMMANDS:
-      text = pattern.sub(plain, text)
+    text = _COMMAND.sub(lambda match: _PLAINER.get(match[1], match[0]), _rewritten(text, _BEFORE_COMMANDS))
+    text = _rewritten(text, _AFTER_COMMANDS)
   text = _stripped(text)
   while (inside := _outer(text)) is not None:
     text = _stripped(inside)
@@ -203,17 +209,10 @@ def _system(text: str) -> str:
 
 def _check_nesting(text: str) -> None:
   """Raises UnreadableError where braces do not match, or brackets of all kinds nest too deeply."""
-  depth = braces = 0
-  bare = text.replace("\\\\", "  ")
-  for index, letter in enumerate(bare):
-    depth += (letter in "([{") - (letter in ")]}")
-    if index == 0 or bare[index - 1] != "\\":
-      braces += (letter == "{") - (letter == "}")
-    if depth > MAX_NESTING:
-      raise UnreadableError("is nested too deeply")
-    if braces < 0:
-      break
-  if braces:
+  steps = ((letter in "([{") - (letter in ")]}") for letter in text)
+  if max(itertools.accumulate(steps, initial=0)) > MAX_NESTING:
+    raise UnreadableError("is nested too deeply")
+  if balanced(text + "}") != text:
     raise UnreadableError("has an unbalanced brace")
 
 
@@ -230,21 +229,15 @@ def parts(text: str, marks: str) -> list[str]:
 
 # --- LaTeX for the parser
 
-# Digits in groups of three. A bare comma groups them where nothing else is in the answer but a name before it and
-# factors behind, in braces of its own, or among others that a comma and a space part.
+# Digits in groups of three. A bare comma groups them where no other comma stands outside of a pair of brackets that
+# holds them, or where `, ` parts the entries of a list.
 _GROUPED = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:(?:\s?\{,\}\s?|,?\\,\s?)[0-9]{3})+(?![0-9])")
-_COMMA_NUMBER = re.compile(
-  r"(?P<before>(?:[^0-9]*=)?\s*[-+]?\s?)(?P<digits>[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+))(?P<after>(?:\.[0-9]+)?(?:\s?(?:[a-zA-Z^]|\\(?:pi|sqrt|cdot|times))[^,]*)?)"
+_BARE_GROUPS = re.compile(
+  r"(?<![0-9.,])(?<![0-9.,] )[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9]|,[0-9]| [0-9])"
 )
-_BRACED_NUMBER = re.compile(r"(?<=(?<!\\)\{)[1-9][0-9]{0,2}(?:,[0-9]{3})+(?=\})")  # `\frac{1,000}{3}`
-_BARE_GROUPS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])")
 _SPACED_COMMA = re.compile(r", |[0-9]\s(?:and|or)\s|;|\\text\{\s*,?\s*(?:and|or)\s*\}")
 _SET_BUILDER = re.compile(
   r"\\\{\s?(?P<name>[a-z])\s?(?:\\in\s?\\mathbb\{R\}\s?)?(?:\\mid(?![a-zA-Z])|[|:])\s?(?P<rest>.*[^\s\\])\s?\\\}"
-)
-_MIXED = re.compile(
-  r"(?<![0-9}^_./])(?P<whole>[0-9]+)"
-  r"(?:\s?\\frac\{(?P<a>[0-9]+)\}\{(?P<b>[0-9]+)\}|\s(?P<c>[0-9]+)\s?/\s?(?P<d>[0-9]+)(?![0-9./]))"
 )
 _REPEATING = re.compile(
   r"(?P<whole>[0-9]*)\.(?P<once>[0-9]*)\\(?:overline|bar|dot)\s?(?:\{(?P<again>[0-9]+)\}|(?P<one>[0-9]))"
@@ -275,47 +268,40 @@ def _infix(match: re.Match[str]) -> str:
   return rf"\{'frac' if sign == 'over' else 'binom'}{{{top}}}{{{bottom}}}"
 
 
-_REWRITES = tuple(
-  (re.compile(pattern), plain)
-  for pattern, plain in (
-    (r"\\text\{\s*([a-zA-Z])\s*\}", r"\1"),
-    (r"\*\*", "^"),
-    (r"(?<![a-zA-Z\\])(?:infinity|inf|oo)(?![a-zA-Z])", r"\\infty "),
-    (r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi "),
-    (r"(?<![a-zA-Z\\])sqrt(?=\s?[({])", r"\\sqrt"),
-    (r"(?<![a-zA-Z\\])(log|ln|sin|cos|tan|cot|sec|csc|arctan|arcsin|arccos)(?![a-zA-Z])", r"\\\1"),
-    (rf"\{{{_INFIX}\}}|^{_INFIX}$", _infix),
-    (r"\^\{\s*\\prime\s*\}|\^\s?\\prime(?![a-zA-Z])", "'"),
-    (r"([a-zA-Z])(?:_\{?([0-9a-z])\}?)?('+)", lambda match: f"{match[1]}_{{{match[2] or ''}{'prime' * len(match[3])}}}"),
-    (rf"(?<=[a-zA-Z])\^{_SCRIPT}_{_SCRIPT}", r"_\2^\1"),
-    (r"\\log_(?:e|\{e\})(?![a-zA-Z])", r"\\ln "),
-    (r"(\\sqrt|\^)\s*\(([^()]*)\)", r"\1{\2}"),
-    (r"\\sqrt\[([0-9]{1,3})\]\s*([0-9a-zA-Z])(?![0-9.])", r"\\sqrt[\1]{\2}"),
-    (r"(?<!\\sqrt)(?<!\\sqrt )\[([^\[\],;]*)\]", r"(\1)"),
-    (r"(?<=\})\s*-\s*(?=\\\{)", r"\\setminus "),
-    (r"^\s*\\approx(?![a-zA-Z])\s*", ""),
-    (r"\\sqrt\s*([0-9a-zA-Z])(?![0-9.])", r"\\sqrt{\1}"),
-    (r"\^\s*([0-9]*\.[0-9]+)", r"^{\1}"),
-    (r"(?<=[0-9])[eE]([+-]?[0-9]{1,4})(?![0-9.])", r"\\cdot 10^{\1}"),
-    (r"\\log_([0-9])(?![0-9])", r"\\log_{\1}"),
-    (r"(\\(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|log|ln)\s?\^)\s?([0-9])", r"\1{\2}"),
-    (r"(?<=\^[0-9]) (?=[0-9]+\^)", r"\\cdot "),
-    (r"(?<=[0-9])\{(\\frac\{[^{}]*\}\{[^{}]*\})\}", r"\1"),
-    (r"<=", r"\\le "),
-    (r">=", r"\\ge "),
-    (r"!=", r"\\ne "),
-  )
+_REWRITES = _rules(
+  (r"\\text\{\s*([a-zA-Z])\s*\}", r"\1"),
+  (r"\*\*", "^"),
+  (r"(?<![a-zA-Z\\])(?:infinity|inf|oo)(?![a-zA-Z])", r"\\infty "),
+  (r"(?<![a-zA-Z\\])(pi(?![a-zA-Z])|sqrt(?=\s?[({])|(?:log|ln|(?:arc)?(?:sin|cos|tan)|cot|sec|csc)(?![a-zA-Z]))", r"\\\1 "),
+  (r"(?<![0-9}^_./])([0-9]+)\s([0-9]+)\s?/\s?([0-9]+)(?![0-9./])", r"\1\\frac{\2}{\3}"),  # a mixed number
+  (rf"\{{{_INFIX}\}}|^{_INFIX}$", _infix),
+  (r"\^\{\s*\\prime\s*\}|\^\s?\\prime(?![a-zA-Z])", "'"),
+  (r"([a-zA-Z])(?:_\{?([0-9a-z])\}?)?('+)", lambda match: f"{match[1]}_{{{match[2] or ''}{'prime' * len(match[3])}}}"),
+  (rf"(?<=[a-zA-Z])\^{_SCRIPT}_{_SCRIPT}", r"_\2^\1"),
+  (r"\\log_(?:e|\{e\})(?![a-zA-Z])", r"\\ln "),
+  (r"(\\sqrt|\^)\s*\(([^()]*)\)", r"\1{\2}"),
+  (r"\\sqrt\[([0-9]{1,3})\]\s*([0-9a-zA-Z])(?![0-9.])", r"\\sqrt[\1]{\2}"),
+  (r"(?<!\\sqrt)(?<!\\sqrt )\[([^\[\],;]*)\]", r"(\1)"),
+  (r"(?<=\})\s*-\s*(?=\\\{)", r"\\setminus "),
+  (r"^\s*\\approx(?![a-zA-Z])\s*", ""),
+  (r"\\sqrt\s*([0-9a-zA-Z])(?![0-9.])", r"\\sqrt{\1}"),
+  (r"\^\s*([0-9]*\.[0-9]+)", r"^{\1}"),
+  (r"(?<=[0-9])[eE]([+-]?[0-9]{1,4})(?![0-9.])", r"\\cdot 10^{\1}"),
+  (r"\\log_([0-9])(?![0-9])", r"\\log_{\1}"),
+  (r"(\\(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|log|ln)\s?\^)\s?([0-9])", r"\1{\2}"),
+  (r"(?<=\^[0-9]) (?=[0-9]+\^)", r"\\cdot "),
+  (r"(?<=[0-9])\{(\\frac\{[^{}]*\}\{[^{}]*\})\}", r"\1"),
+  (r"<=", r"\\le "),
+  (r">=", r"\\ge "),
+  (r"!=", r"\\ne "),
 )  # fmt: skip
 # Before decimals are written out: two numbers side by side, a point that is not a decimal's.
 _TWO_NUMBERS = re.compile(r"[0-9]\s+\.?[0-9]|\.[0-9]*\s*\.|[a-zA-Z}]\.|\.(?![0-9\\])")
 # Factors side by side, of which the parser would make a mixed number.
-_PRODUCTS = tuple(
-  (re.compile(pattern), plain)
-  for pattern, plain in (
-    (r"(?<!_[0-9])(?<=[0-9])\s*(?=\(|\\binom|\\frac)", r"\\cdot "),
-    (r"(?<=\))\s*(?=[0-9a-zA-Z(]|\\(?:frac|sqrt|binom|pi))", r"\\cdot "),
-    (r"((?:\\frac|\\binom)\{[^{}]*\}\{[^{}]*\})\s*(?=[0-9(]|\\(?:frac|binom))", r"\1\\cdot "),
-  )
+_PRODUCTS = _rules(
+  (r"(?<!_[0-9])(?<=[0-9])\s*(?=\(|\\binom)", r"\\cdot "),
+  (r"(?<=\))\s*(?=[0-9a-zA-Z(]|\\(?:frac|sqrt|binom|pi))", r"\\cdot "),
+  (r"((?:\\frac|\\binom)\{[^{}]*\}\{[^{}]*\})\s*(?=[0-9(]|\\(?:frac|binom))", r"\1\\cdot "),
 )
 _VETOED = re.compile(
   r"\^\s*(?:[^\s{}^\\]|\{[^{}]*\})\s*\^|[0-9][eE][-+]?[0-9]|[0-9]\s*\{|[0-9)]\s*_|\\sqrt\s*[0-9]|[.'\"?@#:`%~]"
@@ -335,44 +321,43 @@ _ORDERED = re.compile(r",|\\sqrt\s?\[|\\c[au]p(?![a-zA-Z])")
 
 def latex(text: str) -> str | None:
   """LaTeX for the parser from a cleaned answer without unit or percent sign; None where the parser would misread it."""
-  text = _GROUPED.sub(lambda match: re.sub(r"[^0-9]", "", match[0]), text).replace(r"\,", " ")
+  text = _GROUPED.sub(_joined_digits, text).replace(r"\,", " ")
   text = re.sub(r"\s+", " ", text).strip()
-  text = _BRACED_NUMBER.sub(lambda match: match[0].replace(",", ""), text)
+  bare = _BARE_GROUPS.sub(_joined_digits, text)
+  if (
+    _SPACED_COMMA.search(text)
+    or "," not in bare
+    and not re.search(r"(?:[(\[]|\\\{)\s?[0-9]+\s?(?:[)\]]|\\\})", bare)
+  ):
+    text = bare
   if (described := _SET_BUILDER.fullmatch(text)) is not None:
     text = described["rest"]
-  number = _COMMA_NUMBER.fullmatch(text)
-  if number is not None:
-    text = number["before"] + re.sub("[, ]", "", number["digits"]) + number["after"]
-  elif _SPACED_COMMA.search(text):
-    text = _BARE_GROUPS.sub(lambda match: match[0].replace(",", ""), text)
   if _BOTH.search(text) or _BESIDE.search(text):
     return None
   text = _both_signs(_AND_OR.sub(", ", text))
-  for pattern, plain in _REWRITES:
-    text = pattern.sub(plain, text)
+  text = _rewritten(text, _REWRITES)
   text = _FRACTION.sub(_braced_fraction, text)
   text = _ROOT_OF_FRACTION.sub(r"\\sqrt{\1}", text)
-  text = _MIXED.sub(_improper, text)
   if _TWO_NUMBERS.search(text):
     return None
   text = _DECIMAL.sub(_decimal, _REPEATING.sub(_repeating, text))
-  for pattern, plain in _PRODUCTS:
-    text = pattern.sub(plain, text)
+  text = _rewritten(text, _PRODUCTS)
   tall = _TOWER.search(text) and _ORDERED.search(text)
   if tall or _VETOED.search(text) or _AT_ONCE.search(text) or "\\begin" not in text and _ROW_END.search(text):
     return None
   return re.sub(r",\s*", ", ", text)  # lest `(1,234)` hold one number
 
 
+def _joined_digits(match: re.Match[str]) -> str:
+  return re.sub(r"[^0-9]", "", match[0])
+
+
 def _both_signs(text: str) -> str:
   r"""`\frac{1 \pm x}{2}` as the two that it stands for: between brackets the parser knows no `\pm`."""
-  signs = list(_PLUS_MINUS.finditer(text))
-  before = text[: signs[0].start()] if len(signs) == 1 else ""
-  # The braces of a set hold a list, in which the parser knows it.
-  bare = before.replace(r"\{", "").replace(r"\}", "")
-  if sum(bare.count(opened) - bare.count(closed) for opened, closed in ("{}", "()")) <= 0:
+  before, *behind = _PLUS_MINUS.split(text)
+  if len(behind) != 1 or "\\{" in text or len(parts(text, ",")) > 1:
     return text
-  return f"{before}+{text[signs[0].end() :]}, {before}-{text[signs[0].end() :]}"
+  return f"{before}+{behind[0]}, {before}-{behind[0]}"
 
 
 def _braced_fraction(match: re.Match[str]) -> str:
@@ -380,12 +365,6 @@ def _braced_fraction(match: re.Match[str]) -> str:
     argument[1:-1] if argument[0] == "{" else argument for argument in (match["top"], match["bottom"])
   )
   return rf"\{match['name']}{{{top}}}{{{bottom}}}"
-
-
-def _improper(match: re.Match[str]) -> str:
-  """A mixed number as one fraction; what is none, since its fraction is above 1, as it stands."""
-  whole, top, bottom = int(match["whole"]), int(match["a"] or match["c"]), int(match["b"] or match["d"])
-  return rf"\frac{{{whole * bottom + top}}}{{{bottom}}}" if top < bottom else match[0]
 
 
 def _decimal(match: re.Match[str]) -> str:

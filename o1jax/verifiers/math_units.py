@@ -45,15 +45,14 @@ _QUANTITIES = frozenset("abdeiknpqrtuvwxyz")
 _MAX_WORDS = 4
 
 _POWER = r"(?:\s?\^\s?\{?(?P<power>-?[123])\}?)?"
-_WORDS = r"(?P<unit>[^\W\d_](?:[^\W\d_]|[ ./\-])*(?:\^\{?-?[123]\}?)?)"
-_WRAPPED = re.compile(rf"(?P<head>.*[^\s,(\[])\s?\\text\{{\s*{_WORDS}\s*\}}{_POWER}")
-_PLAIN = re.compile(
-  rf"(?P<head>.*(?:[0-9)}}]|\\pi(?=\s)|[0-9)}}]\s?(?=[^\x00-\x7f]+$)))(?P<space>\s?){_WORDS}{_POWER}"
+_UNIT = re.compile(
+  r"(?P<head>.*(?:[^\s,(\[](?=\s?\\text)|[0-9)}]|\\pi(?=\s)))(?P<space>\s?)(?P<wrap>\\text\s?\{\s*)?"
+  rf"(?P<unit>[^\W\d_](?:[^\W\d_]|[ ./\-])*(?:\^\{{?-?[123]\}}?)?)(?(wrap)\s*\}}){_POWER}"
 )
 # `(\text{cm}^2)`, `\text{(days)}`, `(days)`: a unit in brackets of its own.
 _BRACKETED = re.compile(
-  rf"(?<=[0-9}}])\s?(?:\\text\{{\s*\((?P<a>[^\W\d_][^(){{}}]*)\)\s*\}}|\(\s?\\text\{{\s*(?P<b>[^(){{}}]*)\}}(?P<power>\^\{{?[23]\}}?)?\s?\)"
-  r"|\(\s?(?P<c>[a-zA-Z][a-zA-Z /]+)(?P<plain_power>\^\{?[23]\}?)?\s?\))(?=\s?(?:\^\s?\{?[23]\}?)?$)"
+  r"(?<=[0-9}])\s?(?:\\text\{\s*\((?P<a>[^\W\d_][^(){}]*)\)\s*\}|\(\s?(?P<wrap>\\text\{\s*)?(?P<b>[a-zA-Z][^(){}\\]*?)"
+  r"(?(wrap)\})(?P<power>\^\{?[23]\}?)?\s?\))(?=\s?(?:\^\s?\{?[23]\}?)?$)"
 )
 _DEGREES = re.compile(
   r"\s?\^\s?(?:\{\s*\\circ\s*\}|\\circ)(?:\s?(?:\\text\{\s?)?[CF]\b\}?)?|\\degree(?![a-zA-Z])"
@@ -94,46 +93,37 @@ def split_unit(text: str) -> tuple[str, str | None]:
 
 
 def _one(text: str) -> tuple[str, str | None]:
-  text = _BRACKETED.sub(_without_brackets, text)
-  for pattern, is_unit in ((_WRAPPED, _is_wrapped_unit), (_PLAIN, _is_plain_unit)):
-    match = pattern.fullmatch(text)
-    if match is not None and is_unit(match):
-      return match["head"], _canonical(match["unit"], match["power"] or "")
-  return text, None
+  match = _UNIT.fullmatch(_BRACKETED.sub(_without_brackets, text))
+  if match is None or not _is_unit(match):
+    return text, None
+  return match["head"], _canonical(match["unit"], match["power"] or "")
 
 
 def _without_brackets(match: re.Match[str]) -> str:
-  if match["c"] is None:
-    return rf" \text{{ {match['a'] or match['b']}}}{match['power'] or ''}"
-  return f" {match['c']}{match['plain_power'] or ''}" if _spelt(match["c"]) else match[0]
+  unit = match["a"] or match["b"]
+  return (
+    f" {unit}{match['power'] or ''}"
+    if not (match["a"] or match["wrap"])
+    else rf" \text{{ {unit}}}{match['power'] or ''}"
+  )
 
 
-def _is_wrapped_unit(match: re.Match[str]) -> bool:
-  unit, head = match["unit"], match["head"]
-  # `5 \text{ ft } 6 \text{ in}` has two.
-  few = len(unit.split()) <= _MAX_WORDS and "\\text" not in head.rpartition("=")[2]
-  letters = re.sub(r"[^\w]|[0-9]", "", unit)
-  factor = letters.isascii() and (letters in _QUANTITIES or len(letters) < 3 and letters.isupper())
-  return few and not (factor or _FUNCTIONS & set(unit.lower().split()) or CHANGES_VALUE.search(unit))
-
-
-def _is_plain_unit(match: re.Match[str]) -> bool:
+def _is_unit(match: re.Match[str]) -> bool:
   r"""Without `\text`, `3 ab` and `5 m` are products: a unit's words are known ones or of four letters at least."""
-  unit = match["unit"]
-  words = _letters(unit)
-  if len(words) > _MAX_WORDS or max(map(len, words)) == 1 and "/" not in unit or _FUNCTIONS & set(words):
+  unit, wrapped = match["unit"], match["wrap"]
+  words = [word for word in re.split(r"[\W\d_]+", unit) if word]
+  if len(words) > _MAX_WORDS or _FUNCTIONS & set(words) or CHANGES_VALUE.search(unit):
     return False
-  known = all(word in _KNOWN or word in _JOINTS for word in words)
-  beyond = not unit.isascii() and all(not word.isascii() for word in words)
-  return bool(known or beyond or match["space"] and _spelt(unit)) and not CHANGES_VALUE.search(unit)
-
-
-def _letters(unit: str) -> list[str]:
-  return [word for word in re.split(r"[\W\d_]+", unit.lower()) if word]
-
-
-def _spelt(unit: str) -> bool:
-  return all(len(word) > 3 or word in _KNOWN or word in _JOINTS for word in _letters(unit))
+  if wrapped:  # `5 \text{ ft } 6 \text{ in}` has two
+    factor = unit in _QUANTITIES or len(unit) < 3 and unit.isascii() and unit.isupper()
+    return not factor and "\\text" not in match["head"].rpartition("=")[2]
+  known = [word.lower() in _KNOWN or word.lower() in _JOINTS for word in words]
+  spelt = match["space"] and all(good or len(word) > 3 for good, word in zip(known, words))
+  return (
+    (max(map(len, words)) > 1 or "/" in unit)
+    and bool(all(known) or spelt)
+    or not any(map(str.isascii, words))
+  )
 
 
 def _canonical(unit: str, power: str) -> str | None:
