@@ -1,5 +1,6 @@
 """One table from logical axes to mesh axes, and the shardings that follow from it."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -52,6 +53,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_rows(mesh: Mesh) -> int:
   """Number of shards of the batch: rows must be a multiple of it."""
   return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def batch_axes(rows: int) -> tuple[str, ...]:
+  """The axes of the mesh in force that `rows` rows are spread over; none without a mesh, or where they do not divide."""
+  shape, both = jax.sharding.get_abstract_mesh().shape, ("data", "fsdp")
+  axes = tuple(axis for axis in both if shape[axis] > 1) if shape.keys() >= set(both) else ()
+  return axes if rows % math.prod(shape[axis] for axis in axes) == 0 else ()
 
 
 def put_rows(tree: Any, mesh: Mesh) -> Any:

@@ -5,11 +5,14 @@ encoded once, and its G responses read its keys, as they do in the sampler.
 """
 
 import dataclasses
+import functools
 from typing import Any, Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
+from o1jax.dist.sharding import batch_axes
 from o1jax.model.transformer import Context, Decoder, cast_params
 from o1jax.rl.value import values
 from o1jax.types import TokenScores
@@ -43,6 +46,8 @@ def _hidden_grouped(model: Decoder, params: Any, tokens, segment, position, layo
   return jnp.concatenate([first, rest[:, :-1]], axis=1), tokens[:, split:], split
 
 
+KERNELS = ("embedding", "head")  # parameters of the decoder, one of which is its head's
+
 HIDDEN: dict[type, Callable] = {Packed: _hidden_packed, Grouped: _hidden_grouped}
 
 
@@ -61,6 +66,73 @@ def _token_scores(logits, reference, target, needs: frozenset[str]) -> TokenScor
   return TokenScores(logp, entropy, reverse, forward)
 
 
+def _in_chunks(
+  weights: list[Any],
+  temperature: jax.Array,
+  inputs: list[jax.Array],
+  *,
+  model: Decoder,
+  needs: frozenset,
+  chunk: int,
+) -> TokenScores:
+  """Scores, each f32[N, T], of hidden states f[N, T, D], targets i32[N, T] and the reference's hidden states or none.
+
+  weights: variables of the policy and, with a reference, its own.
+  """
+  rows, length = inputs[1].shape
+
+  def head(variables, states) -> Any:
+    return model.apply(variables, states, method="head") / temperature
+
+  def one_chunk(piece: list[jax.Array]) -> TokenScores:
+    reference = head(weights[1], piece[2]) if len(weights) > 1 else None
+    return _token_scores(head(weights[0], piece[0]), reference, piece[1], needs)
+
+  flat = [a.reshape(-1, *a.shape[2:]) for a in inputs]
+  count = rows * length
+  pieces = -(-count // chunk)
+  if pieces == 1:
+    scores = one_chunk(flat)
+  else:
+    fill = pieces * chunk - count
+    fold = lambda a: jnp.pad(a, [(0, fill)] + [(0, 0)] * (a.ndim - 1)).reshape(pieces, chunk, *a.shape[1:])
+    scores = jax.lax.map(jax.checkpoint(one_chunk), [fold(a) for a in flat])
+  return jax.tree.map(lambda a: a.reshape(-1)[:count].reshape(rows, length), scores)
+
+
+def _change_kernels(change: Callable[[jax.Array], jax.Array], variables: Any) -> Any:
+  """The variables with the matrices [V, D] that the head may read changed."""
+  params = variables["params"]
+  return {"params": {**params, **{name: change(params[name]) for name in KERNELS if name in params}}}
+
+
+def _by_shard(
+  told: Callable[..., TokenScores], weights: list[Any], temperature: jax.Array, inputs: list[jax.Array]
+):
+  """`told` of each shard's own rows, with the kernels gathered once; of all rows where they are on one device.
+
+  As a program for all devices a loop over chunks would be run whole by each: its chunks cut across what they hold.
+  """
+  axes = batch_axes(inputs[0].shape[0])
+  if not axes:
+    return told(weights, temperature, inputs)
+  weights = [
+    {"params": {name: v["params"][name] for name in KERNELS if name in v["params"]}} for v in weights
+  ]
+  parts = "fsdp" if "fsdp" in axes else None  # of a kernel's columns
+  gather = (
+    functools.partial(jax.lax.all_gather, axis_name="fsdp", axis=1, tiled=True) if parts else lambda a: a
+  )
+
+  def here(weights, temperature, inputs):
+    return told([_change_kernels(gather, variables) for variables in weights], temperature, inputs)
+
+  kernel, along = PartitionSpec(None, parts), PartitionSpec(axes)
+  specs = dict(in_specs=(kernel, PartitionSpec(), along), out_specs=along, axis_names=set(axes))
+  # Unchecked, as the check would have the kernel's gradient added over `data` in each chunk.
+  return jax.shard_map(here, **specs, check_vma=False)(weights, temperature, inputs)
+
+
 def score(
   params: Any,
   ref_params: Any | None,
@@ -77,8 +149,8 @@ def score(
   """tokens, segment, position i32[B, L] -> TokenScores, each f32[B, L] and 0 in the columns no token precedes.
 
   `ref_params` is read where `needs` holds "kl_reverse" or "kl_forward" alone, and the critic in `params` where it holds
-  "value". Logits exist for `chunk` tokens at a
-  time, and are made again in the backward pass where there is more than one chunk.
+  "value". Logits exist for `chunk` tokens of a device at a time, and are made again in the backward pass where there is
+  more than one chunk.
   """
   exact = bool(needs & {"kl_reverse", "kl_forward"})
   if exact and ref_params is None:
@@ -87,30 +159,15 @@ def score(
   ref_variables = {"params": cast_params(ref_params, model.cfg)} if exact else None
   hidden_of = HIDDEN[type(layout)]
   hidden, target, start = hidden_of(model, variables, tokens, segment, position, layout)
-  rows, length, width = hidden.shape
-  inputs = [hidden.reshape(-1, width), target.reshape(-1)]
+  # The head casts its float32 kernel itself, within a chunk: gradients are added in float32, over chunks and devices.
+  inputs, weights = [hidden, target], [{"params": params}]
   if exact:
     ref_hidden = hidden_of(model, ref_variables, tokens, segment, position, layout)[0]
-    inputs.append(jax.lax.stop_gradient(ref_hidden).reshape(-1, width))
-
-  def head(weights, states) -> Any:
-    return model.apply(weights, states, method="head")
-
-  # The head casts its float32 kernel itself, within a chunk, so that the chunks' gradients are added in float32.
-  def one_chunk(piece):
-    logits = head({"params": params}, piece[0]) / temperature
-    reference = head(ref_variables, piece[2]) / temperature if exact else None
-    return _token_scores(logits, reference, piece[1], needs)
-
-  count = rows * length
-  pieces = -(-count // chunk)
-  if pieces == 1:
-    scores = one_chunk(inputs)
-  else:
-    fill = pieces * chunk - count
-    fold = lambda a: jnp.pad(a, [(0, fill)] + [(0, 0)] * (a.ndim - 1)).reshape(pieces, chunk, *a.shape[1:])
-    scores = jax.lax.map(jax.checkpoint(one_chunk), [fold(a) for a in inputs])
-  place = lambda a: jnp.pad(a.reshape(-1)[:count].reshape(rows, length), [(0, 0), (start, 0)])
+    inputs.append(jax.lax.stop_gradient(ref_hidden))
+    weights.append({"params": ref_params})
+  told = functools.partial(_in_chunks, model=model, needs=needs, chunk=chunk)
+  scores = _by_shard(told, weights, temperature, inputs)
+  place = lambda a: jnp.pad(a, [(0, 0), (start, 0)])
   scores = jax.tree.map(place, scores)
   if "value" not in needs:
     return scores
