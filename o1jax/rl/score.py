@@ -82,7 +82,8 @@ def _in_chunks(
   rows, length = inputs[1].shape
 
   def head(variables, states) -> Any:
-    return model.apply(variables, states, method="head") / temperature
+    logits: Any = model.apply(variables, states, method="head")
+    return logits / temperature
 
   def one_chunk(piece: list[jax.Array]) -> TokenScores:
     reference = head(weights[1], piece[2]) if len(weights) > 1 else None
@@ -128,9 +129,11 @@ def _by_shard(
     return told([_change_kernels(gather, variables) for variables in weights], temperature, inputs)
 
   kernel, along = PartitionSpec(None, parts), PartitionSpec(axes)
-  specs = dict(in_specs=(kernel, PartitionSpec(), along), out_specs=along, axis_names=set(axes))
   # Unchecked, as the check would have the kernel's gradient added over `data` in each chunk.
-  return jax.shard_map(here, **specs, check_vma=False)(weights, temperature, inputs)
+  mapped = jax.shard_map(
+    here, in_specs=(kernel, PartitionSpec(), along), out_specs=along, axis_names=set(axes), check_vma=False
+  )
+  return mapped(weights, temperature, inputs)
 
 
 def score(

@@ -273,8 +273,9 @@ def learner(state: TrainState) -> Any:
 def _learner(structure: Any, lies: tuple | None) -> Any:
   """`_learn` with its state laid out by the shardings `lies` of its leaves; None: as XLA chooses."""
   out = None if lies is None else (jax.tree.unflatten(structure, lies), None)
-  names = dict(static_argnames=("model", "tx", "cfg"), donate_argnames=("state",))
-  return jax.jit(_learn, out_shardings=out, **names)
+  return jax.jit(
+    _learn, out_shardings=out, static_argnames=("model", "tx", "cfg"), donate_argnames=("state",)
+  )
 
 
 def _learn(

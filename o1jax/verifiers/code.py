@@ -103,7 +103,7 @@ def _prompt_imports(prompt: str) -> str:
   found = []
   for line in map(str.strip, prompt.splitlines()):
     if line.startswith(("import ", "from ")) and _compiles(line):
-      node = ast.parse(line).body[0]
+      node: Any = ast.parse(line).body[0]
       named = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
       roots = {(name or "").partition(".")[0] for name in named} - {"__future__"}
       if roots and roots <= set(sys.stdlib_module_names):
@@ -282,8 +282,8 @@ def make_verify(
   space, and of standard output. `allow_unsandboxed_code` runs programs even where essential layers are missing. Raises
   ValueError where limits are given both ways, or an option has no such value.
   """
-  given = {"cpu_seconds": cpu_seconds, "memory_mib": memory_mib, "output_mib": output_mib}
-  given = {name: value for name, value in given.items() if value is not None}
+  asked = {"cpu_seconds": cpu_seconds, "memory_mib": memory_mib, "output_mib": output_mib}
+  given = {name: value for name, value in asked.items() if value is not None}
   if limits is not None and given:
     raise ValueError(f"{' and '.join(given)} and limits both say what an item may use")
   check_policy(policy)

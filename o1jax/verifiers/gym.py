@@ -164,7 +164,7 @@ def _makes(answer: str, numbers: Sequence[int], target: int) -> bool:
   """Whether an expression makes a target exactly of the numbers, each of them once."""
   try:
     tree = ast.parse(answer.strip(), mode="eval").body
-    used = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    used: list[Any] = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     return _value(tree) == target and sorted(used) == sorted(numbers)
   except (ValueError, ZeroDivisionError, SyntaxError, RecursionError, TypeError):
     return False
@@ -235,12 +235,9 @@ def _verdict(problem: Problem, text: str, policy: Policy) -> Verdict:
 
 def _undressed(name: str, answer: str) -> Iterator[str]:
   """What an answer may be without its dress: each step takes one more piece off."""
-  found = True
-  while found is not None:
-    found = _DRESS.fullmatch(answer)
-    if found is not None:
-      answer = next(part for part in found.groups() if part is not None).strip()
-      yield answer
+  while (found := _DRESS.fullmatch(answer)) is not None:
+    answer = next(part for part in found.groups() if part is not None).strip()
+    yield answer
   if name in ("countdown", "puzzle24") and "=" in answer:
     yield answer.partition("=")[0].strip()
   if name == "number_sorting" and not answer.startswith("["):

@@ -56,6 +56,7 @@ def make_verify(extractors: Sequence[str] = DEFAULT_ORDER, policy: Policy = "str
 
   Raises ValueError where there are none, one has no such name, or the policy is none.
   """
+  check_policy(policy)
   order = tuple(extractors)
   unknown = [name for name in order if name not in EXTRACTORS]
   if unknown or not order:

@@ -12,6 +12,7 @@ six places.
 import contextlib
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from sympy.core.function import AppliedUndef
 from sympy.core.relational import Eq, GreaterThan, LessThan, Ne, Relational, StrictGreaterThan, StrictLessThan
 from sympy.functions.elementary.hyperbolic import HyperbolicFunction
 
-from o1jax.verifiers.math_read import Answer, Based, Clock, Formula, Words
+from o1jax.verifiers.math_read import Answer, Formula, Qualified, Words
 
 DIGITS = 40  # decimal places to which numbers without a closed form must agree
 _ROUNDING = 12  # decimal places at which math-verify compares floats; none is left to reach it
@@ -59,24 +60,27 @@ def _same_form(gold: Answer, answer: Answer) -> bool:
       return gold.form.items == {answer.text.casefold()}  # option (B) against b
     case Formula(), Words():
       return answer.form.items == {gold.text.casefold()}
-    case Clock(), Clock() if gold.form[:3] == answer.form[:3]:
-      return "" in (gold.form.half, answer.form.half) or gold.form.half == answer.form.half
-    case Based(), Based():
-      return gold.form == answer.form
-    case Based(), _:
-      return answer.text.lstrip("0") == gold.form.digits
+    case Qualified(), Qualified() if gold.form.value == answer.form.value:
+      return gold.form.qualifier == answer.form.qualifier or "" in (
+        gold.form.qualifier,
+        answer.form.qualifier,
+      )
+  if isinstance(gold.form, Qualified) and answer.text.lstrip("0") == gold.form.value:
+    return not isinstance(answer.form, Qualified)  # the question names the base
   quotients = _quotient(gold.form, gold=True), _quotient(answer.form, gold=False)
   return all(quotients) and same_formula(*quotients)
 
 
 def _quotient(form: Any, gold: bool) -> Formula | None:
   """`7:24` as the ratio that it may be, a gold one only where it stands in lowest terms; a formula as it is."""
-  match form:
-    case Clock(hour, minute, 0, "") if minute and (not gold or math.gcd(hour, minute) == 1 and minute >= 10):
-      return Formula(sympy.Rational(hour, minute), percent=False)
-    case Formula():
-      return form
-  return None
+  if not isinstance(form, Qualified):
+    return form if isinstance(form, Formula) else None
+  terms = re.fullmatch(r"([0-9]+):([0-9]{2}):00", form.value)
+  if terms is None or form.qualifier or int(terms[2]) == 0:
+    return None
+  hour, minute = int(terms[1]), int(terms[2])
+  ratio = not gold or math.gcd(hour, minute) == 1 and minute >= 10
+  return Formula(sympy.Rational(hour, minute), percent=False) if ratio else None
 
 
 def same_formula(gold: Formula, answer: Formula) -> bool:
@@ -104,7 +108,7 @@ def equal(gold: Any, answer: Any) -> bool:
   if len(gold_list) + len(answer_list) > 2 or any(
     isinstance(value, sympy.FiniteSet) for value in (gold, answer)
   ):
-    if not (_names_any(gold) and _names_any(answer)):
+    if not all(any(map(_relations, listed)) for listed in (gold_list, answer_list)):
       gold_list, answer_list = _unnamed(gold_list), _unnamed(answer_list)
     return _pair_off(gold_list, answer_list, _same_entry)
   if _relations(gold) or _relations(answer):
@@ -150,10 +154,6 @@ def _coordinates(value: Any) -> Any:
   return value.rhs if isinstance(value, Eq) and isinstance(value.lhs, sympy.Tuple) else value
 
 
-def _names_any(value: Any) -> bool:
-  return any(map(_relations, entries(value)))
-
-
 def _unnamed(listed: Sequence[Any]) -> Sequence[Any]:
   """`x = 1, x = 2` and `x_1 = 1, x_2 = 2` as the list 1, 2; `x = 1, y = 2` as it is."""
   named = [_named(entry) for entry in listed]
@@ -193,19 +193,17 @@ def _named(value: Any) -> tuple[Any, Any] | None:
   if not links or not all(isinstance(link, Eq) for link in links):
     return None
   sides = [links[0].lhs, *(link.rhs for link in links)]
-  if _is_name(sides[0]):
+  is_name = lambda side: (
+    isinstance(side, sympy.Function) and side.free_symbols or is_expr_of_only_symbols(side)
+  )
+  if is_name(sides[0]) or isinstance(sides[0], AppliedUndef):
     name, values = sides[0], sides[1:]
-  elif _is_name(sides[-1]):
+  elif is_name(sides[-1]):
     name, values = sides[-1], sides[-2::-1]
   else:
     name, values = None, sides
   agree = all(equal(values[-1], other) for other in values[:-1])
   return (name, values[-1]) if agree else None
-
-
-def _is_name(value: Any) -> bool:
-  applied = isinstance(value, AppliedUndef) or isinstance(value, sympy.Function) and bool(value.free_symbols)
-  return applied or bool(is_expr_of_only_symbols(value))
 
 
 def _same_equation(gold: Any, answer: Any) -> bool:
@@ -284,8 +282,10 @@ def _solutions(value: Any) -> tuple[Any, sympy.Set | None]:
 def same_value(gold: Any, answer: Any) -> bool:
   """Two objects of one kind, by math-verify; numbers and expressions that differ at a point are not asked about."""
   if isinstance(gold, sympy.Expr):
-    with _comparing():
-      gold, answer = _evaluated(gold), _evaluated(answer)
+    with _comparing():  # with `i` the imaginary unit, and what the parser left undone done
+      gold, answer = (value.xreplace(_I).doit() for value in (gold, answer))
+      if gold.has(HyperbolicFunction) or answer.has(HyperbolicFunction):
+        gold, answer = gold.rewrite(sympy.exp), answer.rewrite(sympy.exp)
     if gold == answer:
       return True
     if refuted(gold, answer):
@@ -304,12 +304,6 @@ def _comparing() -> Iterator[None]:
     yield
   except Exception as error:
     raise IncomparableError(f"sympy cannot compare them: {type(error).__name__}") from error
-
-
-def _evaluated(value: Any) -> Any:
-  """With `i` the imaginary unit, and what the parser left undone done."""
-  value = value.xreplace(_I).doit()
-  return value.rewrite(sympy.exp) if value.has(HyperbolicFunction) else value
 
 
 def refuted(gold: sympy.Expr, answer: sympy.Expr) -> bool:

@@ -72,10 +72,16 @@ _BOXES_JOINED = re.compile(
   re.IGNORECASE,
 )
 # The words of a line that an expression of numbers is made of, a unit behind it included.
-_OPERAND = re.compile(r"[-+(\u2212$€£]{0,4}\.?[0-9][-0-9.,/*^+()×·÷%°:=;\u2212]*\$?")
-_OPERATOR = re.compile(r"[-+*/×·÷=\u2212]|or|and", re.IGNORECASE)
-_RELATION = re.compile(r"[<>~!\u2248\u2260\u2264\u2265]=?")
-_UNIT = re.compile(r"%|°|percent|pct|degrees|dollars|cents|units", re.IGNORECASE)
+_OPERAND = r"[-+(\u2212$€£]{0,4}\.?[0-9][-0-9.,/*^+()×·÷%°:=;\u2212]*\$?"
+_OPERATOR = r"(?:[-+*/×·÷=\u2212]|or|and)"
+_LAST_NUMBER = re.compile(
+  rf"(?:^|(?P<before>(?<!\S)\S+)\s+)(?P<number>{_OPERAND}(?:\s+(?:{_OPERATOR}|{_OPERAND}))*"
+  r"(?:\s+(?:%|°|percent|pct|degrees|dollars|cents|units))?)$",
+  re.IGNORECASE,
+)
+_JOINS = re.compile(rf"{_OPERATOR}|[<>~!\u2248\u2260\u2264\u2265]=?", re.IGNORECASE)
+_PICTURES = re.compile(r"[^\x00-\x7f]+$")  # behind the number
+_EMPHASIS = re.compile(r"(?<![0-9)])(?:\*{1,3}|_{2,3}|`)(?=\S)|(?<=\S)(?:\*{1,3}|_{2,3}|`)(?![0-9(])")
 _NAME = re.compile(r"[(]?[^\W\d_][)]?|.*[)}\]|]")  # what a sign behind it joins to the next number
 _FORMULA_LINE = re.compile(
   r"(?=.*[0-9\\])(?:\\[a-zA-Z]+|(?<![a-zA-Z])[a-zA-Z]{1,2}(?![a-zA-Z])|[^\w?#@~]|[\d_])+"
@@ -273,53 +279,34 @@ def expression(text: str) -> list[Stated]:
       first -= 1
     inside = [segment["rows"] or next(filter(None, segment.groups())) for segment in segments[first:]]
     start, end = segments[first].start(), segments[-1].end()
-    if _DENIED.search(tail[max(0, start - 40) : start]) or _PLACEHOLDER.fullmatch(
-      re.sub(r"\\boxed", "", inside[-1])
-    ):
-      return []
-    return [Stated(", ".join(inside), tail_start + start, tail_start + end)]
+    empty = _PLACEHOLDER.fullmatch(inside[-1].replace(r"\boxed", ""))
+    denied = empty or _DENIED.search(tail[max(0, start - 40) : start])
+    return [] if denied else [Stated(", ".join(inside), tail_start + start, tail_start + end)]
   line = tail.rstrip().rpartition("\n")[2]
   if len(line) > MAX_LENGTH:
     line = line[-MAX_LENGTH:].partition(" ")[2]  # without the word that was cut
-  bare = re.sub(
-    r"(?<![0-9)])(?:\*{1,3}|_{2,3}|`)(?=\S)|(?<=\S)(?:\*{1,3}|_{2,3}|`)(?![0-9(])",
-    "",
-    line if line.isascii() else _unsigned(line),
+  number = _last_number(
+    _EMPHASIS.sub("", _PICTURES.sub(lambda match: ascii_signs(match[0]), line)).strip(" .*!")
   )
-  number = _last_number(bare.rstrip(" .*!").split())
-  if not number and _FORMULA_LINE.fullmatch(bare.strip(" .*$")):
-    number = bare.strip(" .*$")
   return [Stated(number, len(text) - len(line), len(text))] if number else []
 
 
-def _unsigned(line: str) -> str:
-  """The line without the pictures and end-of-proof signs behind it."""
-  kept = re.sub(r"[^\x00-\x7f]+$", lambda match: ascii_signs(match[0]), line).rstrip()
-  return kept
+def _last_number(line: str) -> str:
+  """The expression of numbers that ends the line, or the line where it is a formula; "" where there is none.
 
-
-def _last_number(words: list[str]) -> str:
-  """The words at the end that are an expression of numbers, joined; "" where there are none.
-
-  A sign that joins the first of them to a name makes it none: `x - 3` and `x -3` are not -3, `x > 3` is not 3.
+  A sign that joins the number to a name makes it none: `x - 3` and `x -3` are not -3, `x > 3` is not 3.
   """
-  first = len(words)
-  if first and _UNIT.fullmatch(words[-1]):
-    first -= 1
-  while first > 0 and (_OPERAND.fullmatch(words[first - 1]) or _OPERATOR.fullmatch(words[first - 1])):
-    first -= 1
-  before = words[first - 1] if first > 0 else ""
-  if _RELATION.fullmatch(before) or _DENIED.search(" ".join(words[max(0, first - 3) : first]) + " "):
-    return ""
-  joins = _NAME.fullmatch(before) is not None
-  if words[first : first + 1] == ["="]:
-    first, joins = first + 1, False
-  run = words[first:]
-  if (
-    not any(map(_OPERAND.fullmatch, run)) or _OPERATOR.fullmatch(run[0]) or joins and run[0][0] in "-+\u2212"
-  ):
-    return ""
-  return " ".join(run).rstrip("$") if not run[0].startswith("$") else " ".join(run)
+  match = _LAST_NUMBER.search(line)
+  if match is None:
+    return line.rstrip("$ ") if _FORMULA_LINE.fullmatch(line) else ""
+  before, number = match["before"] or "", match["number"]
+  joined_to = before != "=" and (
+    _JOINS.fullmatch(before)
+    or number[0] in "-+\u2212"
+    and _NAME.fullmatch(before)
+    or _DENIED.search(line, 0, match.start("number"))
+  )
+  return "" if joined_to else number if number.startswith("$") else number.rstrip("$")
 
 
 Extractor = Callable[[str], list[Stated]]

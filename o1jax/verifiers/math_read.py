@@ -39,23 +39,14 @@ class Words(NamedTuple):
   items: frozenset[str]  # folded to one case, without punctuation
 
 
-class Clock(NamedTuple):
-  """A time of day."""
+class Qualified(NamedTuple):
+  """A time of day with the half of it, or digits with their base."""
 
-  hour: int
-  minute: int
-  second: int
-  half: str  # "a", "p", or "" where it is not said
+  value: str  # "5:30:00", "1011"
+  qualifier: str  # "a", "p", or "" where a time's half is not said; "base 2"
 
 
-class Based(NamedTuple):
-  """A number in a named base."""
-
-  digits: str
-  base: int
-
-
-Form = Formula | Words | Clock | Based
+Form = Formula | Words | Qualified
 
 
 class Answer(NamedTuple):
@@ -133,6 +124,7 @@ _NAMED = re.compile(
 _CALLED = re.compile(r"(?:[a-zA-Z](?:\^\{-1\}\(-?|\(-)[0-9./]+\)|[a-zA-Z]\([a-zA-Z]\(-?[0-9./]+\)\))\s?=")
 _NAME_WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones may be products of unknowns
 _NO_NAME = frozenset("not never isn cannot and or either neither if".split()) | _NO_TEXT
+_BRACKETS = re.compile(r"\{[^{}]*\}|\([^()]*\)|\|[^|]*\|")
 # What no name of a quantity has outside of brackets.
 _NO_QUANTITY = re.compile(r"[,;:?<>!]|\\(?:lor|vee|land|mid|to|approx|pm|mp)(?![a-zA-Z])")
 _DENIED = re.compile(r"\\text\{[^{}]*\b(?:or|and|not|if|no|never)\b")
@@ -221,13 +213,12 @@ def quick_number(text: str) -> sympy.Rational | None:
   return sympy.Rational(-value if match["sign"] == "-" else value)
 
 
-def _clock(plain: str) -> Clock | None:
+def _clock(plain: str) -> Qualified | None:
   match = _CLOCK.fullmatch(plain)
   if match is None or match["minute"] is None and match["half"] is None:
     return None
-  return Clock(
-    int(match["hour"]), int(match["minute"] or 0), int(match["second"] or 0), (match["half"] or "").lower()
-  )
+  time = f"{int(match['hour'])}:{match['minute'] or '00'}:{match['second'] or '00'}"
+  return Qualified(time, (match["half"] or "").lower())
 
 
 def _ratio(plain: str) -> Formula | None:
@@ -246,14 +237,14 @@ def _ratio(plain: str) -> Formula | None:
   )
 
 
-def _based(plain: str) -> Based | None:
+def _based(plain: str) -> Qualified | None:
   match = _BASED.fullmatch(plain)
   if match is None:
     return None
   name = match["base"] or match["one"] or match["said"]
   base = int(name) if name.isdigit() else _BASES.get(name, 0)
   fits = 2 <= base <= 16 and all(int(digit, 16) < base for digit in match["digits"])
-  return Based(match["digits"].lstrip("0") or "0", base) if fits else None
+  return Qualified(match["digits"].lstrip("0") or "0", f"base {base}") if fits else None
 
 
 def _words(text: str, plain: str) -> Form | None:
@@ -322,7 +313,7 @@ def _quantity(text: str) -> sympy.Basic | None:
   if (
     not stated
     or not re.match(r"[a-zA-Z\\(|]", name)
-    or _NO_QUANTITY.search(_outside(name))
+    or _NO_QUANTITY.search(_BRACKETS.sub("", name))
     or _DENIED.search(name)
   ):
     return None
@@ -332,11 +323,6 @@ def _quantity(text: str) -> sympy.Basic | None:
   left = [sympy.Symbol(_key(name), real=True), *values]
   links = [sympy.Eq(a, b, evaluate=False) for a, b in zip(left, left[1:])]
   return links[0] if len(links) == 1 else And(*links)
-
-
-def _outside(text: str) -> str:
-  """The text without what stands in brackets."""
-  return re.sub(r"\{[^{}]*\}|\([^()]*\)|\|[^|]*\|", "", text)
 
 
 def _parsed(text: str) -> sympy.Basic | sympy.MatrixBase | None:
@@ -380,24 +366,19 @@ def log10_bound(value: sympy.Basic | sympy.MatrixBase) -> float:
   Raises TooLargeError above MAX_DIGITS, for any part of the formula.
   """
   if isinstance(value, sympy.Rational):
-    return _checked(math.log10(max(abs(value.p), value.q)))
-  args = [log10_bound(part) for part in (value.flat() if isinstance(value, sympy.MatrixBase) else value.args)]
-  if not args:
-    return 1.0
-  if isinstance(value, (sympy.Pow, sympy.exp)) and value.args[-1].is_number:
-    return _checked((args[0] if isinstance(value, sympy.Pow) else 1.0) * _power_of_ten(args[-1]))
-  if isinstance(value, sympy.factorial) and value.args[0].is_number:
-    return _checked(_power_of_ten(args[0]) * max(1.0, args[0]))
-  if isinstance(value, sympy.Mul):
-    return _checked(sum(args))
-  return _checked(max(args) + math.log10(len(args)))
-
-
-def _power_of_ten(exponent: float) -> float:
-  return 10.0 ** min(exponent, 300.0)
-
-
-def _checked(bound: float) -> float:
+    bound = math.log10(max(abs(value.p), value.q))
+  elif sizes := [
+    log10_bound(part) for part in (value.flat() if isinstance(value, sympy.MatrixBase) else value.args)
+  ]:
+    size, last = sizes[0], 10.0 ** min(sizes[-1], 300.0)
+    if isinstance(value, (sympy.Pow, sympy.exp)) and value.args[-1].is_number:
+      bound = (size if isinstance(value, sympy.Pow) else 1.0) * last
+    elif isinstance(value, sympy.factorial) and value.args[0].is_number:
+      bound = last * max(1.0, size)
+    else:
+      bound = sum(sizes) if isinstance(value, sympy.Mul) else max(sizes) + math.log10(len(sizes))
+  else:
+    bound = 1.0
   if bound > MAX_DIGITS:
     raise TooLargeError(f"has more than {MAX_DIGITS} digits")
   return bound

@@ -233,7 +233,7 @@ def parts(text: str, marks: str) -> list[str]:
 # holds them, or where `, ` parts the entries of a list.
 _GROUPED = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:(?:\s?\{,\}\s?|,?\\,\s?)[0-9]{3})+(?![0-9])")
 _BARE_GROUPS = re.compile(
-  r"(?<![0-9.,])(?<![0-9.,] )[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9]|,[0-9]| [0-9])"
+  r"(?<![0-9.,])(?<![0-9.] )[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9]|,[0-9]| [0-9])"
 )
 _SPACED_COMMA = re.compile(r", |[0-9]\s(?:and|or)\s|;|\\text\{\s*,?\s*(?:and|or)\s*\}")
 _SET_BUILDER = re.compile(

@@ -82,11 +82,12 @@ class Encoder:
       if self._far is None:
         raise
       return ["r", *self._far(value)]
-    own = self._far is not None and _has_own(value, kind, base)
+    far: Any = self._far
+    own = far is not None and _has_own(value, kind, base)
     if own and base in _CHANGEABLE:
-      return ["r", *self._far(value)]
+      return ["r", *far(value)]
     cell = _SCALARS[base](_PLAIN[base](value)) if base in _PLAIN else [self._container(value, base, depth)]
-    return ["v", *self._far(value), cell] if own else cell
+    return ["v", *far(value), cell] if own else cell
 
   def _shaped(self, value: Any, shape: Shape, parts: list[Any], depth: int) -> int:
     if id(value) in self._place:

@@ -64,7 +64,7 @@ class Remote:
   def __delattr__(self, name: str) -> None:
     self._ask("delattr", name)
 
-  @property
+  @property  # type: ignore[misc]
   def __class__(self) -> Any:
     return kind_of(self._far[2]) or self._unknown()
 
@@ -209,7 +209,7 @@ class _Carried:
 
 
 class _Text(_Carried, str):
-  __str__, __format__ = str.__str__, str.__format__
+  __str__, __format__ = str.__str__, str.__format__  # type: ignore[assignment]
 
 
 _CARRIED: dict[type, type] = {
@@ -225,7 +225,7 @@ def carried(value: Any, far: Remote) -> Any:
   if type(value) not in _CARRIED:
     raise ValueError("no literal that may stand for an object")
   kind = _CARRIED[type(value)]
-  made = type(value).__new__(kind, value)
+  made: Any = type(value).__new__(kind, value)
   made.__dict__["_far"] = far._far
   return made
 
