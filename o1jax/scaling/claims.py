@@ -215,7 +215,8 @@ def _lost(curves: np.ndarray) -> np.ndarray:
 def _t(values: np.ndarray) -> np.ndarray:
   """f[...] the mean over its standard error of f[..., seeds]; 0 where all are the same."""
   error = values.std(-1, ddof=1) / math.sqrt(values.shape[-1])
-  return np.where(error > 0, values.mean(-1) / np.where(error > 0, error, 1.0), 0.0)
+  differ = error > stats.ROUNDING * np.abs(values).max(-1)
+  return np.where(differ, values.mean(-1) / np.where(differ, error, 1.0), 0.0)
 
 
 @functools.cache
@@ -256,7 +257,8 @@ def drop(curves: np.ndarray) -> Drop:
   p_declines = max(float(p_declines), stats.student_p(t, seeds - 1)) if t > 0 else 1.0
   student = stats.student_quantile(seeds - 1)
   low = mean[0] - max(student, float(np.quantile(null, 0.975))) * error[0]
-  ci95 = (math.nan, math.nan) if not error.any() else (float(low), float(np.max(mean + student * error)))
+  same = error.max() <= stats.ROUNDING * np.abs(curves).max()
+  ci95 = (math.nan, math.nan) if same else (float(low), float(np.max(mean + student * error)))
   declines = p_lasts >= LEVEL and p_declines < p_lasts
   effect = stats.Effect(
     float(mean[0]),

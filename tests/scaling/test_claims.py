@@ -196,6 +196,12 @@ def test_one_seed_decides_nothing() -> None:
   assert found.effect == 1.0 and found.holds == "undecided" and "One seed" in found.reading
 
 
+def test_curves_that_agree_exactly_decide_nothing() -> None:
+  for curve in (np.linspace(0.2, 0.6, 37), np.linspace(0.6, 0.2, 37)):
+    found = find("lasts", [shaped(curve, 0.0, seed) for seed in range(3)])
+    assert found.holds == "undecided" and "[unknown]" in found.measured and found.p == 1.0
+
+
 @pytest.mark.parametrize("gains", [[0.0039, 0.0039], [0.25, 0.25, 0.25]])
 def test_seeds_that_agree_exactly_decide_nothing(gains) -> None:
   members = finals({"a": [0.5 + gain for gain in gains], "b": [0.5] * len(gains)})
