@@ -77,7 +77,8 @@ class ComparedTaskConfig(TextTaskConfig):
 class PolicyConfig:
   """What every task has whose verifier reads a completion by policy."""
 
-  # strict: what stands in doubt is not paid; standard: as the field's common graders read it (o1jax verify --help).
+  # strict: what stands in doubt is not paid; standard: as the field's common graders read it.
+  # `o1jax verify --help` has the table.
   policy: Literal["strict", "standard"] = "strict"
 
 

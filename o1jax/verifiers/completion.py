@@ -1,17 +1,18 @@
 """What of a completion is its answer, by policy; thoughts and end tokens taken off in one place.
 
-Under the policy `strict` what stands in doubt is not paid. Under `standard` a completion is read as the field's
-common graders read it, so that figures compare with theirs. What each does:
+Under the policy `strict` what stands in doubt is not paid. Under `standard` a completion is read as the
+field's common graders read it, so that figures compare with theirs. What each does:
 
   math         strict    several different answers are a hedge, and wrong, as is one that is taken back
-               standard  the last box is the answer (as in verl, slime, lm-evaluation-harness)
+               standard  the last answer counts (as in verl, slime, lm-evaluation-harness)
   gsm8k        strict    answers are marked: `#### 18`, a box, a line `A: 18`. Marks of different values are a
                          hedge, and wrong, those in the thoughts included, as is an answer that is taken back.
                          Values are equal where they are exactly
                standard  the last mark behind the thoughts, else the last number, as flexible-extract of
                          lm-evaluation-harness reads one. Values are equal within 1e-6
-  code         strict    standard output is compared as text, line by line
-               standard  standard output is compared as contest judges do
+  code         strict    lines of standard output are compared as text, results of fn_name exactly
+               standard  standard output is compared by tokens, as contest judges do, numbers within 1e-6;
+                         what goes on behind an end token or a function's body is not part of the program
                either    a completion's last block of code is its program, or its first: see --block
   constraints  strict    the whole response is checked, its thoughts included
                standard  what stands behind the thoughts is checked
@@ -22,8 +23,9 @@ common graders read it, so that figures compare with theirs. What each does:
                          "The answer is"
 
 Under either policy the end tokens that decoding has left are taken off, and all but gsm8k and constraints look
-behind the thoughts alone: the last of </think>, </thinking>, </thought>, </reasoning>, [/THINK] and the mark of
-gpt-oss's final channel. A response that was cut off in its thoughts states nothing (gsm8k, constraints in standard).
+behind the thoughts alone: behind the last of </think>, </thinking>, </thought>, </reasoning>, [/THINK] and the
+mark of gpt-oss's final channel. For math, gsm8k and code, and for constraints under standard, a response that
+was cut off in its thoughts states nothing.
 """  # printed by `o1jax verify --help`; the module needs the standard library alone
 
 import re
@@ -72,8 +74,8 @@ def without_end_tokens(text: str) -> str:
   while True:
     while end and text[end - 1].isspace():
       end -= 1
-    found = _END_TOKEN.search(text, max(0, end - _LONGEST_END_TOKEN), end)
-    if found is None:
+    found = text[end - 1 : end] == ">" and _END_TOKEN.search(text, max(0, end - _LONGEST_END_TOKEN), end)
+    if not found:
       return text[:kept]
     kept = end = found.start()
 

@@ -8,8 +8,8 @@ its last, or both, which often hold a greeting or a farewell, and each of these 
 variant follows nothing. Judged both ways per instruction and per prompt, these are the paper's four
 accuracies.
 
-End tokens that decoding has left are no part of a response, nor are its thoughts under the standard policy; those
-that never close leave nothing. Under the strict one the thoughts have to follow the instructions too.
+End tokens that decoding has left are no part of a response, nor are its thoughts under the standard policy;
+those that never close leave nothing. Under the strict one the thoughts have to follow the instructions too.
 
 The checks are in `instructions`, where others are added; what they read of English is in `sentences` and
 `language`.
@@ -55,9 +55,9 @@ def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verd
 
 
 def make_verify(reading: str = "strict", policy: Policy = "strict") -> Verify:
-  """The verifier whose reward follows `reading`, a name in READINGS, under a policy; what it parses tells every reading.
+  """The verifier whose reward follows `reading`, a name in READINGS, under a policy.
 
-  Raises ValueError where there is no such reading or policy.
+  What it parses tells every reading. Raises ValueError where there is no such reading or policy.
   """
   if reading not in READINGS:
     raise ValueError(f"{reading!r} is no reading; there are {', '.join(READINGS)}")

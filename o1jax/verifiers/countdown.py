@@ -6,8 +6,8 @@ and ends with a mark: `yes` claims it, `no` drops it. The answer is the last cla
 off or dropped, changes nothing. It is correct where every step is exact, every number is used once, and the last
 result is the target (Gandhi et al. 2024, Stream of Search, section 3; Pan et al. 2025, TinyZero).
 
-A response may also state one expression as TinyZero has it, `<answer>(3 + 5) * 7</answer>`, the last of them: of + - *
-and brackets, and of / where `meta["operations"]` names it; `= 56` may stand behind. Division is exact, of fractions.
+A response may also state one expression as TinyZero has it, `<answer>(3 + 5) * 7</answer>`, the last of them: of
++ - * and brackets, and of / where `meta["operations"]` names it; `= 56` may stand behind. Division is exact.
 
     texts -> lexemes -> array parser under numpy                      (host: verify)
     tokens -> table of lexemes -> the same parser under jax.numpy     (device: make_device_verify)
@@ -242,8 +242,11 @@ def make_verify(policy: Policy = "strict") -> Verify:
 
 
 def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-  """Exact verdicts, 1.0 or 0.0; `problem.meta` holds `numbers` (list of int, none negative), `target` (int) and perhaps
-  `operations` (list of the operators that an expression may have)."""
+  """Exact verdicts, 1.0 or 0.0.
+
+  `problem.meta` holds `numbers` (list of int, none negative), `target` (int) and perhaps `operations` (list of the
+  operators that an expression may have).
+  """
   if len(problems) != len(completions):
     raise ValueError(f"{len(problems)} problems have {len(completions)} completions")
   texts = [without_thoughts(without_end_tokens(text)) for text in completions]
@@ -261,8 +264,11 @@ _OPEN, _CLOSE = "<answer>", "</answer>"
 _SIGNS = str.maketrans("×÷\u2212", "*/-")
 _EXPRESSION = re.compile(r"[0-9+\-*/()\s]+")
 _APPLY: dict[type, tuple[str, Callable[[Fraction, Fraction], Fraction]]] = {
-  ast.Add: ("+", operator.add), ast.Sub: ("-", operator.sub), ast.Mult: ("*", operator.mul), ast.Div: ("/", operator.truediv),
-}  # fmt: skip
+  ast.Add: ("+", operator.add),
+  ast.Sub: ("-", operator.sub),
+  ast.Mult: ("*", operator.mul),
+  ast.Div: ("/", operator.truediv),
+}
 
 
 def _verify_expression(problem: Problem, text: str) -> Verdict:
@@ -272,12 +278,12 @@ def _verify_expression(problem: Problem, text: str) -> Verdict:
   used: list[int] = []
   try:
     value = _value(_parsed(expression), used, problem.meta.get("operations") or OPERATORS)
-    told = value if not equals else _value(_parsed(result), [], "-")
+    claimed = value if not equals else _value(_parsed(result), [], "-")
   except (SyntaxError, ValueError, RecursionError, MemoryError):
     return Verdict(0.0, False, None, "unparsable")
   except ZeroDivisionError:
     return Verdict(0.0, False, None, "wrong")
-  right = sorted(used) == sorted(problem.meta["numbers"]) and value == told == problem.meta["target"]
+  right = sorted(used) == sorted(problem.meta["numbers"]) and value == claimed == problem.meta["target"]
   shown = " ".join(re.findall(r"[0-9]+|[^\s0-9]", expression))
   return Verdict(float(right), right, shown, None if right else "wrong")
 
@@ -290,7 +296,10 @@ def _parsed(text: str) -> ast.expr:
 
 
 def _value(node: ast.expr, used: list[int], operations: Sequence[str]) -> Fraction:
-  """Its value; the numbers that stand in it go into `used`. Raises ValueError for any other operation, ZeroDivisionError."""
+  """Its value; the numbers that stand in it go into `used`.
+
+  Raises ValueError where it holds any other operation, and ZeroDivisionError.
+  """
   match node:
     case ast.Constant(int() as number):
       used.append(number)

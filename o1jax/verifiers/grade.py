@@ -180,8 +180,8 @@ def _write_each(reader: Reader, writer: Writer, signals: Signals, meter: Meter, 
       raise batch
     if batch is None:
       writer.flush()
-      for told in summary(title, counts):
-        meter.complain(told)
+      for text in summary(title, counts):
+        meter.complain(text)
       return code
     for line in batch.lines:
       fault = line.fault or _write_verdict(line, batch.pending, writer, signals, meter, counts)
@@ -193,19 +193,19 @@ def _write_each(reader: Reader, writer: Writer, signals: Signals, meter: Meter, 
 
 
 def summary(title: str, counts: Mapping[str, int]) -> list[str]:
-  """What is told at the input's end of the lines graded, by their `error`, and by "correct" where that is what they are."""
+  """Lines for standard error at the input's end: of `counts` lines by their `error`, or "correct", what shares."""
   graded = sum(counts.values())
   if not graded:
     return []
   correct, unparsable = (counts.get(kind, 0) / graded for kind in ("correct", "unparsable"))
-  told = [f"{title}: {graded:,} graded, {correct:.1%} correct, {unparsable:.1%} unparsable"]
+  lines = [f"{title}: {graded:,} graded, {correct:.1%} correct, {unparsable:.1%} unparsable"]
   if unparsable > HIGH_UNPARSABLE:
-    told.append(
-      f"warning: {unparsable:.1%} unparsable is high (above {HIGH_UNPARSABLE:.0%}): look at some of these completions: "
-      "were they cut off by their budget, is the answer marked in a way that the verifier reads, would "
-      "--policy standard read it (see o1jax verify --help)?"
+    lines.append(
+      f"warning: {unparsable:.1%} unparsable is high (above {HIGH_UNPARSABLE:.0%}): look at some of these "
+      "completions: were they cut off by their budget, is the answer marked in a way that the verifier reads, "
+      "would --policy standard read it (see o1jax verify --help)?"
     )
-  return told
+  return lines
 
 
 def _write_verdict(

@@ -1,17 +1,18 @@
-r"""Numeric final answers: `#### 1,234` (Cobbe et al. 2021, section 2) and `\boxed{1234}`, by one of two policies.
+r"""Numeric final answers, by policy: `#### 1,234` (Cobbe et al. 2021, section 2), `\boxed{1234}`.
 
-A completion with neither may state its answer in a line `A: 1234`, as the model solutions published with the data do.
+A completion with neither may state its answer in a line `A: 1234`, as the published model solutions do.
 
-    completion -> marked answers -> one exact value each -> one distinct value, not taken back -> the gold answer?
+    completion -> marked answers -> one exact value each -> one distinct value, not taken back -> the gold one?
 
-That is the strict policy. A marked answer is a number with, at most, a known lead-in ("The answer is", "x =", a
-currency) and a unit or remark without digits behind it. Whatever could change its value (an operator, "million", "not",
-an exponent, a number in words) makes it unparsable rather than half read, so that `5-3` is never -3 and `1e5` never 1.
-Several answers with different values are a hedge, and wrong, and so is one that the text takes back; the same value
-twice is one answer. A mark that holds a placeholder (`\boxed{}`, `#### <answer>`) only speaks of the form.
+That is the strict policy. A marked answer is a number with, at most, a known lead-in ("The answer is", "x =",
+a currency) and a unit or remark without digits behind it. Whatever could change its value (an operator,
+"million", "not", an exponent, a number in words) makes it unparsable rather than half read, so that `5-3` is
+never -3 and `1e5` never 1. Several answers with different values are a hedge, and wrong, and so is one that the
+text takes back; the same value twice is one answer. A mark that holds a placeholder (`\boxed{}`,
+`#### <answer>`) only speaks of the form.
 
-The standard policy reads as lm-evaluation-harness's flexible-extract does, so that figures compare: the last mark's
-answer, or where that is no plain number its last number; without a mark the last number of the text.
+The standard policy reads as lm-evaluation-harness's flexible-extract does, so that figures compare: the last
+mark's answer, or where that is no plain number its last number; without a mark the last number of the text.
 
 Left out: scientific notation, mixed numbers, expressions, numbers in words.
 """
@@ -70,36 +71,42 @@ _ANY_NUMBER = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
 # Behind the last mark: `is incorrect.`, `No, that is wrong.`, `Wait,`.
 _BE = r"(?:'s| is| was| are| must be| has to be| seems| looks)"
 _BAD = r"(?:wrong|incorrect|false|invalid|mistaken|inaccurate|untrue|impossible|(?:a )?mistake|(?:an )?error)"
-_GOOD = r"(?:right|correct|true|valid|accurate|possible|(?:the|our|my|an?) (?:\w+ ){0,2}(?:answer|result|value|number|solution))"
+_STATED = r"(?:answer|result|value|number|solution)"
+_GOOD = rf"(?:right|correct|true|valid|accurate|possible|(?:the|our|my|an?) (?:\w+ ){{0,2}}{_STATED})"
 _TAKEN_BACK = re.compile(
   rf"\A\W*(?:{_BAD}\b|no\b(?! (?:more|other|further|need|matter))|not\b|nope\b|wait\b)|\A[\s$.*)\]]*(?:\?|~~)"
   r"|[,.!\n]\W{0,8}no[,.!]"
   r"|(?:\A[^\w\n]*|[0-9]|\b(?:that|this|it|which|answer|result|value|number|calculation|solution|above))"
   rf"(?:{_BE} (?:(?!not\b)\w+ ){{0,2}}{_BAD}\b"
-  rf"|(?:{_BE} not|{_BE}n't| (?:can't|cannot|can not|couldn't|could not) be| do(?:es)?(?:n't| not) (?:seem|look|sound))"
+  rf"|(?:{_BE} not|{_BE}n't| (?:can't|cannot|can not|couldn't|could not) be"
+  r"| do(?:es)?(?:n't| not) (?:seem|look|sound))"
   rf" (?:\w+ )?{_GOOD}\b)"
-  r"|\bi(?: have|'ve)? (?:made|make) (?:an?|some) (?:\w+ )?(?:mistake|error|slip)|\bi(?: was|'m| am) (?:wrong|mistaken)\b"
+  r"|\bi(?: have|'ve)? (?:made|make) (?:an?|some) (?:\w+ )?(?:mistake|error|slip)"
+  r"|\bi(?: was|'m| am) (?:wrong|mistaken)\b"
   r"|\b(?:scratch|strike|forget|ignore) (?:that|it|this)\b|\btake (?:that|it) back\b|\bon second thoughts?\b"
-  r"|\b(?:do not|don't) think (?:that|this|it)\b|\b(?:am not|not) (?:sure|certain)\b|\bunsure\b|\bdoubt (?:that|this|it)\b"
+  r"|\b(?:do not|don't) think (?:that|this|it)\b|\bnot (?:sure|certain)\b|\bunsure\b"
+  r"|\bdoubt (?:that|this|it)\b"
   r"|\blet me (?:redo|recalculate|recompute|reconsider|rethink|rework|retry|correct|fix|start over|try)\b"
   r"|\b(?:hold on|oops|never mind)\b|\b(?:wait|correction)\b ?[,.!:…-]|\bactually,? (?:no|it|that|the answer)\b",
   re.IGNORECASE,
 )
 # Before a mark: `it is not \boxed{5}`.
 _DENIED = re.compile(
-  r"(?:\b(?:not|never|nor|cannot|instead of|rather than|other than)|n't) (?:(?:be|equals?|to|just|simply|exactly|the answer) ){0,3}"
-  r"[$:(* ]{0,4}\Z|\b(?:wrong|incorrect|false) (?:answer|result|value|number) ?(?:is|was|would be|=|:)?[$:(* ]{0,4}\Z",
+  r"(?:(?:\b(?:not|never|nor|cannot|instead of|rather than|other than)|n't)"
+  r" (?:(?:be|equals?|to|just|simply|exactly|the answer) ){0,3}"
+  rf"|\b(?:wrong|incorrect|false) {_STATED} ?(?:is|was|would be|=|:)?)[$:(* ]{{0,4}}\Z",
   re.IGNORECASE,
 )
 _TAIL = 100_000  # characters at a completion's end that the standard policy looks at
 _BEFORE, _BEHIND = 80, 4_000  # characters before and behind a mark that are looked at
 
-# Signs of other scripts and keyboards as ASCII; full-width ones stand 0xFEE0 behind theirs. Signs of no width go.
+# Signs of other scripts and keyboards as ASCII; full-width ones stand 0xFEE0 behind theirs. What has no width goes.
 _PLAIN = str.maketrans(
   {
     **{chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F)},
-    **dict.fromkeys("✅✓✔\ufe0f\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\ufeff", ""),
-    **{"\u2212": "-", "\u2013": "-", "\ufe63": "-", "\u2009": "", "\u202f": "", "\u00a0": " ", "\u3000": " "},
+    **dict.fromkeys("✅✓✔\ufe0f\u200b\u200c\u200d\u200e\u200f\u2060\ufeff", ""),
+    **dict.fromkeys("\u202a\u202b\u202c\u202d\u202e\u2009\u202f", ""),
+    **{"\u2212": "-", "\u2013": "-", "\ufe63": "-", "\u00a0": " ", "\u3000": " "},
     **{"。": ".", "、": ",", "℃": "°C", "℉": "°F", "¢": " cents", "’": "'", "“": '"', "”": '"'},
   }
 )
@@ -204,7 +211,8 @@ def _strict(text: str) -> tuple[Fraction, ...] | None:
   if values is None or marked[-1].start < len(text) - len(without_thoughts(text)):
     return None
   last = marked[-1]
-  denied = _DENIED.search(text, max(0, last.start - _BEFORE), last.start) is not None
+  before = text[max(0, last.start - _BEFORE) : last.start]
+  denied = not before.endswith("\n") and _DENIED.search(before) is not None
   return () if denied or _TAKEN_BACK.search(text[last.end : last.end + _BEHIND]) is not None else values
 
 
@@ -222,9 +230,9 @@ def _standard(text: str) -> tuple[Fraction, ...] | None:
 
 
 def _last_number(text: str) -> Fraction | None:
-  """The last number of a text as flexible-extract reads it: `$` and commas are taken out, a point at the end too."""
-  for found in reversed(_ANY_NUMBER.findall(text)):
-    number = found.replace("$", "").replace(",", "").rstrip(".")
+  """The last number of a text as flexible-extract reads it, without `$`, commas and a point at its end."""
+  for match in reversed(_ANY_NUMBER.findall(text)):
+    number = match.replace("$", "").replace(",", "").rstrip(".")
     if len(number) <= MAX_LENGTH and re.fullmatch(r"-?[0-9]*\.?[0-9]+", number):
       return Fraction(number)
   return None
@@ -244,18 +252,20 @@ def _values(marked: Sequence[_Marked]) -> tuple[Fraction, ...] | None:
 
 
 def _marked(text: str, most: int | None = None) -> list[_Marked]:
-  """The answers behind `####` and in boxes, or where there is none in lines `A:`, without those that are placeholders.
+  """The answers behind `####` and in boxes, or where there is none in lines `A:`; no placeholders.
 
   At most the first `most` marks are looked at; None: all.
   """
   for mark in (_MARK, _LINE):
-    found = [each for each in itertools.islice(_behind(mark, text), most) if not _is_placeholder(each.answer)]
-    if found:
-      return found
+    behind = itertools.islice(_behind(mark, text), most)
+    if answers := [each for each in behind if not _is_placeholder(each.answer)]:
+      return answers
   return []
 
 
 def _is_placeholder(answer: str) -> bool:
+  if answer.strip()[:1].isdigit():  # as most do
+    return False
   return len(answer) <= MAX_LENGTH and _PLACEHOLDER.fullmatch(_FILLING.sub("", answer)) is not None
 
 
