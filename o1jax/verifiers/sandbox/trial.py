@@ -18,6 +18,7 @@ import re
 import socket
 import time
 import types
+import warnings
 from decimal import Decimal
 from typing import Any
 
@@ -41,6 +42,7 @@ def judge(order: dict[str, Any], zygote: socket.socket) -> dict[str, Any]:
   Raises BrokenTests and BrokenSandbox.
   """
   random.seed(0)  # tests that draw without a seed draw the same each time
+  warnings.filterwarnings("ignore", "coroutine", RuntimeWarning)  # that a test does not await one is no news
   judged = _judge_scripts if order["scripts"] is not None else _judge_functions
   error, taken = judged(order, zygote)
   return {"error": error, "taken": taken}
