@@ -104,7 +104,7 @@ def test_cursor_and_ledger_follow_the_rounds(whole) -> None:
     assert row["refill/unfilled"] == P * row["frac_reward_zero_std"]
     assert row["refill/rounds"] == REFILL or row["refill/unfilled"] == 0
     assert row["reward"] == row["rewards/countdown/mean"] == row["accuracy"]
-  setup = ev.prepare(config(""))
+  setup = ev.prepare(config("runs"))
   where, came = progress(folder, setup), int(P * (1 + rounds).sum())
   assert where.cursor == came and where.flops.extra_samples == extra[-1]
   drawn, behind = draw(setup.task.stream(0, None), 0, came, CurriculumConfig(), {})
