@@ -126,7 +126,7 @@ def test_a_resumed_run_goes_on_bitwise(whole, tmp_path) -> None:
 
 
 def test_remax_decodes_the_problems_that_are_kept(seen) -> None:
-  run = config("", advantage=AdvantageConfig("remax"))
+  run = config("runs", advantage=AdvantageConfig("remax"))
   setup = ev.prepare(run)
   stage = rl_stage(setup.config)
   with ev.in_mesh(setup):
