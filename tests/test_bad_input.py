@@ -145,7 +145,8 @@ def test_a_file_that_is_no_experiment_is_named(tmp_path, capfd) -> None:
 
 
 def gsm8k(folder: pathlib.Path, path: str, **fields) -> str:
-  text = f"TextConfig(tokenizer={fields.pop('tokenizer', None)!r}, vocab=400)"
+  tokenizer = fields.pop("tokenizer", None)
+  text = f"TextConfig(tokenizer={tokenizer!r})" if tokenizer else "TextConfig(vocab=400)"
   options = {"path": path, "data_dir": str(folder / "prepared"), "held_out": 1, **fields}
   return f"Gsm8kConfig({', '.join(f'{name}={value!r}' for name, value in options.items())}, text={text})"
 

@@ -155,6 +155,7 @@ def trained_elsewhere(data: dict) -> None:
   data["mesh"] = {"data": 4, "fsdp": 4, "tensor": 1}
   data["rl"] |= {"steps": 3, "prompts": 7, "epochs": 4}
   data["sft"]["rows"] = 5
+  data["task"]["sha256"] = ["0" * 64, "1" * 64]
   data["sft"]["optim"]["warmup"] = 50
 
 

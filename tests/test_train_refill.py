@@ -108,7 +108,7 @@ def test_cursor_and_ledger_follow_the_rounds(whole) -> None:
   first_draws = np.cumsum([0, *(1 + rounds[:-1]).astype(int)])
   assert [row["accuracy"] for row in rows] == [shares[place] for place in first_draws]
   assert any(row["accuracy"] != row["learned/accuracy"] for row in rows)
-  setup = ev.prepare(config(""))
+  setup = ev.prepare(config("runs"))
   where, came = progress(folder, setup), int(P * (1 + rounds).sum())
   assert where.cursor == came and where.flops.extra_samples == extra[-1]
   drawn, behind = draw(setup.task.stream(0, None), 0, came, CurriculumConfig(), {})
@@ -130,7 +130,7 @@ def test_a_resumed_run_goes_on_bitwise(whole, tmp_path) -> None:
 
 
 def test_remax_decodes_the_problems_that_are_kept(seen) -> None:
-  run = config("", advantage=AdvantageConfig("remax"))
+  run = config("runs", advantage=AdvantageConfig("remax"))
   setup = ev.prepare(run)
   stage = rl_stage(setup.config)
   with ev.in_mesh(setup):

@@ -85,10 +85,9 @@ def _batch_rows(config: TrainConfig) -> dict[str, int]:
 def prepare_evaluation(config: TrainConfig) -> Setup:
   """A run's setup as evaluation needs it: what trained it, its mesh too, need not fit what is here.
 
-  All devices are used that `eval.batch` divides over, parameters being split over them where the run split them.
+  Only types and `eval` have been checked: the rest was, by the version that made the run. All devices are used
+  that `eval.batch` divides over, parameters being split over them where the run split them.
   """
-  config.model.validate("model")
-  config.task.validate("task")
   start_backend()
   width, rows = config.model.width, config.eval.batch
   split = (config.mesh.fsdp, config.mesh.tensor) != (1, 1)
