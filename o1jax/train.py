@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from typing import Any, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,15 +19,16 @@ import rich
 
 from o1jax import evaluate as ev
 from o1jax.config import TrainConfig, require
-from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
+from o1jax.dist.hosts import Preemption
 from o1jax.dist.sharding import put_rows
 from o1jax.io.checkpoint import Checkpoints, check_params, latest_step, read_cursor, restore_params
 from o1jax.io.data import write_atomically
-from o1jax.io.log import CLOCK_METRICS, RunLog, environment, progress, shown, write_json
+from o1jax.io.log import RunLog, environment, progress, write_json
 from o1jax.io.report import results_table, write_report
 from o1jax.io.run_config import check_same, config_to_dict, located, read_run_config, resolved_paths
 from o1jax.io.run_folder import locked, new_run
 from o1jax.io.tokenizer import EOS
+from o1jax.loop import Run, Stopped
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import pack, response_width, trim
 from o1jax.rl.refill import refill_stats
@@ -47,13 +48,11 @@ from o1jax.rl.step import improve, look_back
 from o1jax.rl.tally import of_chosen, tally
 from o1jax.rl.update import first_params, learn
 from o1jax.scaling import compute, stats
-from o1jax.tasks.stream import Exhausted, Use, curriculum_metrics, generator, problems_from, remembered
+from o1jax.tasks.stream import Use, curriculum_metrics, generator, problems_from, remembered
 from o1jax.types import Experience, TrainState, resolve_stats
 
-COLD, SUMMARY = (
-  "cold_start",
-  "summary.json",
-)  # where the cold start's last state lies, and what a run comes to
+COLD = "cold_start"  # where the cold start's last state lies
+SUMMARY = "summary.json"  # what a run comes to
 
 # One step of each stage
 
@@ -148,14 +147,6 @@ def rl_step(
 # The run
 
 
-class Stopped(Exception):
-  """A run that ends early, with its exit code."""
-
-  def __init__(self, code: int, line: str):
-    super().__init__(line)
-    self.code = code
-
-
 def _seed_params(model: Decoder, key: jax.Array) -> Any:
   return nn.meta.unbox(init_params(model, key))
 
@@ -172,104 +163,6 @@ def fresh_state(setup: ev.Setup, stage: Stage, params: Any | None) -> TrainState
   params = seed_params(setup) if params is None else params
   lies = jax.tree.map(lambda a: a.sharding, ev.state_like(setup, stage))
   return jax.jit(first_state, static_argnums=0, donate_argnums=1, out_shardings=lies)(stage, params)
-
-
-class Run:
-  """The open files of a run, and the loop that both stages share."""
-
-  def __init__(
-    self, setup: ev.Setup, log: RunLog, checkpoints: Checkpoints, preemption: Preemption, where: Progress
-  ):
-    self.setup, self.log, self.checkpoints = setup, log, checkpoints
-    self.preemption, self.where = preemption, where
-    self.state: TrainState | None = None  # the newest; nobody else keeps one, so that memory holds one alone
-    self.counted: Mapping[str, float] = {}  # of what the task's verifier has cost, what `where` holds
-
-  def save(self, state: TrainState, where: Progress) -> None:
-    """Saves unless this step is saved already."""
-    self.checkpoints.wait()
-    if self.checkpoints.latest() != where.step:
-      self.checkpoints.save(where.step, state, where.to_json())
-
-  def log_unlogged(self, stage: Stage, state: TrainState) -> None:
-    """Evaluates again where the process before ended between a step's save and its line."""
-    line, self.where = self.where.unlogged, dataclasses.replace(self.where, unlogged={})
-    if line and self.log.last_step < self.where.step:
-      metrics = {name: float(value) for name, value in line.items()}
-      self.log.metrics(self.where.step, stage.name, metrics | self.quick_eval(state, self.where.step))
-
-  def loop(self, stage: Stage, state: TrainState, steps: int, one_step: Any) -> TrainState:
-    """Steps `stage` to its end; saves, evaluates and logs on the way. Raises Stopped on a signal or a NaN.
-
-    Where the curriculum has dropped every problem the stage ends early, saved.
-    """
-    config, self.state = self.setup.config, state
-    last = stage.first + steps
-    self.log_unlogged(stage, state)
-    began = time.perf_counter() - self.where.seconds.get(stage.name, 0.0)
-    with progress(last, stage.name, config.log.progress) as tell:
-      while self.where.step < last:
-        step, started = self.where.step + 1, time.perf_counter()
-        self.log.profile(step, config.log.profile)
-        try:
-          state, metrics, spent, *rows = one_step(self.setup, stage, state, step, self.where)
-        except Exhausted as error:
-          rich.print(f"[yellow]the stage ends at step {self.where.step} of {last}: {error}[/]")
-          self.save(state, self.where)
-          break
-        self.state = state
-        seconds = time.perf_counter() - started
-        self.where = self.where.after(step, stage.name, spent, time.perf_counter() - began)
-        self.where = self.where.with_costs(now := self.setup.task.spent(), self.counted)
-        self.counted = now
-        metrics |= self.where.costs
-        metrics |= {"step_time": seconds, "tokens_per_second": spent.tokens / seconds}
-        metrics |= {"num_tokens": float(self.where.tokens), **self.where.flops.metrics()}
-        bad = not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all()
-        if rows and (bad or step % config.log.rollouts_every == 0):
-          self.log.rollouts(step, stage.name, rows[0] if bad else rows[0][: config.log.rollouts])
-        if stage.eval_every and (step - stage.first) % stage.eval_every == 0 and not bad:
-          # First, for an evaluation may take longer than a scheduler that asked for an end waits.
-          made = {name: value for name, value in metrics.items() if name not in CLOCK_METRICS}
-          self.save(state, self.where.before_line(made))
-          metrics |= self.quick_eval(state, step)
-        self.log.metrics(step, stage.name, metrics)
-        tell(step, shown(metrics))
-        if bad:
-          where = "; its rollouts are in rollouts.jsonl" if rows else ""
-          raise Stopped(EXIT_NONFINITE, f"step {step}: loss or gradient is not finite{where}")
-        if step % config.checkpoint.every == 0 or step == last or self.preemption.requested:
-          self.save(state, self.where)
-        self.leave_if_asked()
-    self.log.profile(last + 1, config.log.profile)
-    return state
-
-  def give_up(self) -> TrainState:
-    """The newest state, which nothing of the run holds on to any more, its last save included."""
-    state, self.state = self.state, None
-    self.checkpoints.wait()
-    assert state is not None  # a loop has begun
-    return state
-
-  def leave_if_asked(self) -> None:
-    if self.preemption.requested:
-      self.checkpoints.wait()
-      raise Stopped(
-        EXIT_PREEMPTED, f"{self.preemption.requested}: saved step {self.where.step}; go on with --resume"
-      )
-
-  def quick_eval(self, state: TrainState, step: int) -> dict[str, float]:
-    """Figures of a small evaluation, for the step's line."""
-    cfg = self.setup.config.eval
-    graded = ev.sample_and_grade(
-      self.setup, state.params, ev.held_out(self.setup, cfg.problems, "eval.problems"), cfg, step
-    )
-    told = ev.figures(self.setup, graded)
-    low, high = told["pass@1_ci95"]
-    return {
-      "eval/pass@1": told["pass@1"], "eval/pass@1_low": low, "eval/pass@1_high": high,
-      "eval/mean_length": told["mean_length"],
-    }  # fmt: skip
 
 
 def train(config: TrainConfig, *, resume: bool) -> int:

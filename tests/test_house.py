@@ -16,6 +16,7 @@ LAYERS = (
   ("rl", "tasks"),
   ("reasoning",),
   ("evaluate",),
+  ("loop",),
   ("train",),
   ("sweep", "plan", "suspects", "convert"),
   ("cli", "__main__"),

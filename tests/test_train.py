@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from o1jax import evaluate as ev
+from o1jax import loop
 from o1jax import train as train_module
 from o1jax.cli import main
 from o1jax.config import (
@@ -141,13 +142,13 @@ def test_a_stopped_run_goes_on_bitwise(whole, tmp_path, monkeypatch, stop_at) ->
 def test_a_run_that_dies_in_an_evaluation_has_saved_its_step(whole, tmp_path, monkeypatch, stop_at) -> None:
   """The resumed run makes the evaluation again, and the step's line."""
 
-  def dying(run, state, step, quick_eval=train_module.Run.quick_eval):
+  def dying(run, state, step, quick_eval=loop.Run.quick_eval):
     if step == stop_at:
       run.checkpoints.wait()
       raise ZeroDivisionError
     return quick_eval(run, state, step)
 
-  monkeypatch.setattr(train_module.Run, "quick_eval", dying)
+  monkeypatch.setattr(loop.Run, "quick_eval", dying)
   with pytest.raises(ZeroDivisionError):
     train(config(str(tmp_path), controls=False), resume=False)
   monkeypatch.undo()
@@ -235,7 +236,9 @@ def test_the_profile_holds_the_steps_of_its_window(whole, tmp_path, monkeypatch,
 
 def test_a_nan_stops_the_run_with_its_rollouts(tmp_path) -> None:
   bad = config(str(tmp_path), sft=SftConfig())
-  bad = dataclasses.replace(bad, controls=False, rl=dataclasses.replace(bad.rl, entropy=3e38))  # times nats: no float32
+  bad = dataclasses.replace(
+    bad, controls=False, rl=dataclasses.replace(bad.rl, entropy=3e38)
+  )  # times nats: no float32
   assert train(bad, resume=False) == EXIT_NONFINITE
   rows = read_metrics(tmp_path / "tiny" / "metrics.jsonl")
   assert not np.isfinite(rows[-1]["loss"]) and len(rows) == 1

@@ -12,6 +12,7 @@ from o1jax import evaluate as ev
 from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import CLOCK_METRICS, RunLog, progress, read_metrics
+from o1jax.loop import Stopped
 from o1jax.rl.refill import Drawn
 from o1jax.rl.stages import Progress, Spent, examined_passes, judge_passes, step_flops
 from o1jax.scaling import compute
@@ -20,7 +21,6 @@ from o1jax.sweep.device import Block, Chunk, Fleet, member_setup
 from o1jax.sweep.folder import begin_member, write_row
 from o1jax.sweep.members import Member, cold_start_key
 from o1jax.sweep.proxy import best_of
-from o1jax.train import Stopped
 
 TAIL = 0.25  # share of the steps, the last ones, over which `last/<metric>` is a mean
 

@@ -11,10 +11,11 @@ from o1jax import evaluate as ev
 from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import progress
+from o1jax.loop import Stopped
 from o1jax.rl.stages import Progress, Stage, sft_stage
 from o1jax.sweep.device import Block, member_setup
 from o1jax.sweep.members import cold_start_key
-from o1jax.train import Stopped, fresh_state, sft_step
+from o1jax.train import fresh_state, sft_step
 from o1jax.types import TrainState
 
 SHOWN = 100  # steps between lines of progress

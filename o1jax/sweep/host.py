@@ -15,6 +15,7 @@ from o1jax.dist.hosts import EXIT_NONFINITE, Preemption
 from o1jax.dist.sharding import replicated
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import CLOCK_METRICS, RunLog
+from o1jax.loop import Run, Stopped
 from o1jax.rl.regularise import first_coefficients
 from o1jax.rl.stages import Stage, rl_stage
 from o1jax.sweep.blocks import first_values, rl_lines, tail_means
@@ -23,7 +24,7 @@ from o1jax.sweep.device import Block, member_setup
 from o1jax.sweep.folder import begin_member, finished_rows, write_row
 from o1jax.sweep.members import Member, cold_start_key
 from o1jax.tasks.stream import Exhausted
-from o1jax.train import Run, Stopped, fresh_state, kept_aside, rl_step
+from o1jax.train import fresh_state, kept_aside, rl_step
 from o1jax.types import TrainState
 
 

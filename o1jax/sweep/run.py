@@ -27,6 +27,7 @@ from o1jax.io.results import record as write_rows
 from o1jax.io.results import rows_of
 from o1jax.io.run_folder import locked, new_run
 from o1jax.io.sweep_report import findings, write_sweep_report
+from o1jax.loop import Stopped
 from o1jax.rl.stages import rl_stage
 from o1jax.scaling.members import Finding
 from o1jax.sweep import folder as files
@@ -37,7 +38,7 @@ from o1jax.sweep.device import Block, Fleet, Layout
 from o1jax.sweep.layout import candidates, choose, state_like
 from o1jax.sweep.members import Member, groups_of, kept_terms, members_of
 from o1jax.sweep.proxy import PROXIES
-from o1jax.train import Stopped, check_reward
+from o1jax.train import check_reward
 
 CHUNK = 10  # steps in a call at most, where the sweep does not say
 

@@ -21,7 +21,7 @@ import sympy
 from latex2sympy2_extended import is_expr_of_only_symbols
 from latex2sympy2_extended.logic import And
 from sympy.core.function import AppliedUndef
-from sympy.core.relational import Eq, GreaterThan, LessThan, Ne, Relational, StrictGreaterThan, StrictLessThan
+from sympy.core.relational import Eq, Ne, Relational
 from sympy.functions.elementary.hyperbolic import HyperbolicFunction
 
 from o1jax.verifiers.math_read import Answer, Formula, Qualified, Words
