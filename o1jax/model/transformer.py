@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import ModelConfig, RopeScaling
+from o1jax.model.embedding import embed
 
 MASKED = -1e30  # finite, so that a row with nothing to attend to gives no NaN
 ALL_KEYS = 2**30  # a window wider than any sequence
@@ -101,25 +102,6 @@ def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array], scale: float = 1
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
   return (turned * scale).astype(x.dtype)
-
-
-@jax.custom_vjp
-def embed(table: jax.Array, tokens: jax.Array) -> jax.Array:
-  """Rows f[..., D] of `table` f[V, D] at `tokens` i32[...], in the table's dtype.
-
-  The gradient is summed in float32 and rounded once: in bfloat16 a sum stalls when an addend is below 1/256 of it, which
-  a frequent token's row reaches at once.
-  """
-  return table[tokens]
-
-
-def _embed_back(saved: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, None]:
-  table, tokens = saved
-  total = jnp.zeros(table.shape, jnp.float32).at[tokens].add(slope.astype(jnp.float32))
-  return total.astype(table.dtype), None
-
-
-embed.defvjp(lambda table, tokens: (table[tokens], (table, tokens)), _embed_back)
 
 
 def softcap(x: jax.Array, cap: float) -> jax.Array:
