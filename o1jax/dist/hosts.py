@@ -1,8 +1,8 @@
 """How a run starts on a machine, is told to stop there, and what it answers with.
 
-A scheduler that takes a machine back sends SIGTERM; a person presses Ctrl-C (SIGINT); a terminal that is closed sends
-SIGHUP. They only set a flag, which the training loop reads between steps: it saves, says so in one line and exits with
-a code of its own.
+A scheduler that takes a machine back sends SIGTERM; a person presses Ctrl-C (SIGINT); a terminal that is closed
+sends SIGHUP. They only set a flag, which the training loop reads between steps: it saves, says so in one line and
+exits with a code of its own.
 """
 
 import os

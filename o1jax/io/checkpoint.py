@@ -2,9 +2,9 @@
 
     TrainState, cursor -> save -> <folder>/<step>/{params, rest, meta} -> restore -> TrainState, cursor
 
-`params` and `rest` hold flat dictionaries of arrays under their paths in the state, `meta` the caller's cursor, the
-shape and dtype of every array, so that a checkpoint of another model is refused by the array's name before anything is
-read, and the CRC-32 of every array and of the cursor, so that a damaged one is refused when it is read.
+`params` and `rest` hold flat dictionaries of arrays under their paths in the state, `meta` the caller's cursor,
+the shape and dtype of every array, so that a checkpoint of another model is refused by the array's name before
+anything is read, and the CRC-32 of every array and of the cursor, so that a damaged one is refused when it is read.
 Step numbers are the folders' names: a folder gets its name when all within is on the disk.
 Left out: keys (derived from the step, never stored) and any choice of "best" (the newest `keep` are kept).
 """
@@ -107,8 +107,8 @@ class Checkpoints:
 
     like: jax.Array or sharded jax.ShapeDtypeStruct leaves. The arrays come back on these shardings, whatever
     they were saved on; ref_params and controllers may be None, as they were when saved. Raises ConfigError, in
-    one line, where the step is missing, unreadable or damaged, where a structure, shape or dtype differs, or where a
-    parameter should be `finite` and is not.
+    one line, where the step is missing, unreadable or damaged, where a structure, shape or dtype differs, or
+    where a parameter should be `finite` and is not.
     """
     self.wait()
     params, rest = _flatten(like.params, "params"), _rest(like)
@@ -215,10 +215,8 @@ def _layout(leaves: Mapping[str, Any]) -> dict[str, str]:
 
 def _checksums(leaves: Mapping[str, jax.Array], cursor: Mapping[str, Any]) -> dict[str, int]:
   """{path: CRC-32 of the whole array's bytes, whatever its sharding}, and the cursor's."""
-  arrays = {
-    path: zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
-    for path, leaf in leaves.items()
-  }
+  flat = {path: np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for path, leaf in leaves.items()}
+  arrays = {path: zlib.crc32(memoryview(array)) for path, array in flat.items()}
   return {**arrays, CURSOR: zlib.crc32(json.dumps(cursor, sort_keys=True).encode())}
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO, Iterator
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
   """A binary file that takes `path`'s place at the end or, on any error, leaves `path` as it was.
 
-  Its permissions are those that writing through `open` gives: the replaced file's, else what the umask leaves.
+  Its permissions are those that `open` gives: the replaced file's, else what the umask leaves.
   Raises OSError as `open` does.
   """
   target = pathlib.Path(os.path.realpath(path))

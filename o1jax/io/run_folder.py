@@ -1,4 +1,4 @@
-"""A folder belongs to one run or one sweep, one process writes into it, and what gets to no step leaves none."""
+"""A folder belongs to one run or sweep, one process writes into it, and what gets to no step leaves none."""
 
 import contextlib
 import errno
@@ -22,10 +22,10 @@ _LOCKED: set[pathlib.Path] = set()  # by this process, which its own locks do no
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-  """Makes the folder, if there is none, and keeps it to this process; what it made and left empty is removed at the end.
+  """Makes the folder, if there is none, and keeps it to this process; removes it at the end where it is empty.
 
-  The lock is fcntl's, which NFS knows, and dies with its process. Raises ConfigError naming process and host where
-  another has it, and the folder where it cannot be made. Where the file system knows no locks, a line says so.
+  The lock is fcntl's, which NFS knows, and dies with its process. Raises ConfigError naming process and host
+  where another has it, and the folder where it cannot be made. A line tells of a file system without locks.
   """
   path = pathlib.Path(os.path.abspath(folder))
   try:
@@ -50,7 +50,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _lock(path: pathlib.Path) -> int | None:
-  """The descriptor of a locked file, which ends the lock when it is closed; None where another process has it."""
+  """The descriptor of a locked file, whose closing ends the lock; None where another process has it."""
   file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
   try:
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Screen(io.FileIO):
-  """A descriptor that leads nowhere from the first write on that fails: a closed pipe or terminal, a full disk.
+  """A descriptor that leads nowhere once a write has failed: a closed pipe or terminal, a full disk.
 
   results: whether what is shown is what the command is for, so that a full disk is an error.
   """
@@ -48,7 +48,7 @@ def lead_nowhere(descriptor: int) -> None:
 def open_stderr() -> None:
   """Gives a process whose standard error was closed one that leads nowhere.
 
-  Else Python prints complaints among the results, and the next file to be opened takes standard error's number.
+  Else Python prints complaints among the results, and the next file that is opened takes its number.
   """
   if sys.stderr is None:
     lead_nowhere(STDERR)
@@ -59,7 +59,8 @@ def open_stderr() -> None:
 def lasting_screen(results: bool) -> Iterator[None]:
   """While it is open, standard output and error of this process may fail without an error.
 
-  results: whether standard output is what the command is for, which is flushed before the end. Streams that others have put in their place stay.
+  results: whether standard output is what the command is for; it has to be flushed before the end. Streams that
+  others have put in their place stay.
   """
   before = sys.stdout, sys.stderr
   if sys.stdout is None:  # closed, so that the next file to be opened would take its number
