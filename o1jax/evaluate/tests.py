@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, Sequence
 
-import jax
 import numpy as np
 
 from o1jax.config import EvalConfig
@@ -82,9 +81,6 @@ def tested(
   return figures, by_problem
 
 
-look = jax.jit(examine, static_argnames=("model", "stage", "cfg", "apart"))
-
-
 def diagnosed(
   setup: Setup,
   stage: Stage,
@@ -100,7 +96,7 @@ def diagnosed(
   """
   config = setup.config
   rollout, reward, greedy_reward, key, strengths = seen
-  told = look(
+  told = examine(
     state, first_params, rollout, reward, greedy_reward, key, strengths,
     model=setup.model, stage=stage, cfg=without_strengths(config.rl),
   )  # fmt: skip
