@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, Mapping, Sequence
 
-import jax
 import numpy as np
 
 from o1jax.config import EvalConfig
@@ -85,9 +84,6 @@ def tested(
   return figures, by_problem
 
 
-look = jax.jit(examine, static_argnames=("model", "stage", "cfg", "apart"))
-
-
 def diagnosed(
   setup: Setup,
   stage: Stage,
@@ -103,7 +99,7 @@ def diagnosed(
   """
   config = setup.config
   rollout, reward, greedy_reward, key, strengths = seen
-  told = look(
+  told = examine(
     state, first_params, rollout, reward, greedy_reward, key, strengths,
     model=setup.model, stage=stage, cfg=without_strengths(config.rl),
   )  # fmt: skip

@@ -1,10 +1,12 @@
 """What a state is like before a step: exact KLs, gradients by term, their noise, entropy by position, one step's way, tests.
 
-`examine` looks at a rollout that the state has drawn and takes the step it would take, and then forgets it. `test` samples
-problems that were kept from training. Both only read the state.
+`examine` looks at a rollout that the state has drawn and takes the step it would take, and then forgets it. Its phases are
+executables of their own, so that it holds at once what the greediest of them does, which is about what the step itself
+does; within a program they are the program's. `test` samples problems that were kept from training. Both only read the state.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -18,7 +20,7 @@ from o1jax.rl.sample import SampleConfig, generate
 from o1jax.rl.score import score
 from o1jax.rl.stages import Stage
 from o1jax.rl.step import Apart, recall
-from o1jax.rl.update import gradients, in_force, learn
+from o1jax.rl.update import UpdateConfig, gradients, in_force, learn
 from o1jax.types import Experience, PromptBatch, Rollout, Strengths, TokenScores, TrainState
 
 POSITIONS = 8  # bins of a response's positions
@@ -35,6 +37,7 @@ def _a_completion(value: Any, mask: jax.Array) -> jax.Array:
   return jnp.where(mask, value, 0.0).sum() / mask.any(1).sum()
 
 
+@functools.partial(jax.jit, static_argnames=("model", "stage", "cfg"))
 def _scores(params: Any, ref: Any, experience: Experience, strengths, *, model, stage, cfg) -> TokenScores:
   """Log-probs, entropies and exact KLs of `params` against `ref` on the tokens of `experience`."""
   return score(
@@ -43,29 +46,50 @@ def _scores(params: Any, ref: Any, experience: Experience, strengths, *, model, 
   )  # fmt: skip
 
 
+@functools.partial(jax.jit, static_argnames=("model", "stage"))
+def _stepped(state: TrainState, experience: Experience, key: jax.Array, strengths, *, model, stage) -> Any:
+  """The parameters behind the step, without its moments."""
+  return learn(state, experience, key, strengths, model=model, tx=stage.tx, cfg=stage.update)[0].params
+
+
+@functools.partial(jax.jit, static_argnames=("model", "cfg"))
+def _gradient(
+  params: Any, ref: Any, experience: Experience, strengths, *, model: Decoder, cfg: UpdateConfig
+) -> Any:
+  """The gradient of a minibatch under the terms of `cfg`."""
+  norms = global_norms(experience, cfg.max_tokens, cfg.segments)
+  return gradients(params, ref, experience, strengths, norms, model=model, cfg=cfg)[1]
+
+
+_norm = jax.jit(optax.tree.norm)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "cfg"))
+def _beside(policy: Any, *given: Any, **static: Any) -> tuple[jax.Array, jax.Array]:
+  """(norm of a term's gradient, its product with the policy's), of which nothing else stays."""
+  grad = _gradient(*given, **static)
+  return optax.tree.norm(grad), optax.tree.vdot(grad, policy)
+
+
 def _by_term(
-  state: TrainState, experience: Experience, strengths, *, model, stage
+  state: TrainState, experience: Experience, strengths, *, model, stage, apart: Apart = lambda tree: tree
 ) -> tuple[dict[str, jax.Array], Any]:
   """grad_norm/<term> of each term alone, grad_cosine/<term> to the policy's gradient, and that gradient.
 
-  A cosine with a gradient of 0 is NaN.
+  A cosine with a gradient of 0 is NaN. One term after the other: no gradient is held but the policy's and the term's own.
   """
-  update = stage.update
-  norms = global_norms(experience, update.max_tokens, update.segments)
-  grads = {}
-  for term in update.terms:
-    alone = dataclasses.replace(update, terms=(term,))
-    grads[term.name] = gradients(
-      state.params, state.ref_params, experience, strengths, norms, model=model, cfg=alone
-    )[1]
-  norm = {name: optax.tree.norm(grad) for name, grad in grads.items()}
-  told = {f"grad_norm/{name}": value for name, value in norm.items()}
-  for name in grads.keys() - {"policy"}:
-    product = optax.tree.vdot(grads[name], grads["policy"])
+  alone = {term.name: dataclasses.replace(stage.update, terms=(term,)) for term in stage.update.terms}
+  given = (state.params, state.ref_params, experience, strengths)
+  policy = apart(_gradient(*given, model=model, cfg=alone["policy"]))
+  norm = {"policy": apart(_norm(policy))}
+  told = {}
+  for name in alone.keys() - {"policy"}:
+    norm[name], product = apart(_beside(policy, *given, model=model, cfg=alone[name]))
     told[f"grad_cosine/{name}"] = product / (norm[name] * norm["policy"])
-  return told, grads["policy"]
+  return told | {f"grad_norm/{name}": value for name, value in norm.items()}, policy
 
 
+@functools.partial(jax.jit, static_argnames=("model", "stage", "groups"))
 def _noise(
   state: TrainState, experience: Experience, mean: Any, strengths: Strengths, *, model, stage, groups: int
 ) -> dict[str, jax.Array]:
@@ -134,6 +158,35 @@ def _moved(
   return told
 
 
+@functools.partial(jax.jit, static_argnames=("stage", "cfg"))
+def _figures(
+  now: TokenScores,
+  then: TokenScores,
+  experience: Experience,
+  strengths: Strengths,
+  *,
+  stage: Stage,
+  cfg: RLConfig,
+) -> dict[str, jax.Array]:
+  """What the scores before and behind the step say."""
+  mask = experience.is_action
+  return {
+    "kl_reverse": _mean(now.kl_reverse, mask),
+    "kl_forward": _mean(now.kl_forward, mask),
+    "kl_sequence": _a_completion(now.kl_reverse, mask),
+    "kl_of_step": _mean(then.kl_forward, mask),
+    **_by_position(now.entropy, mask, cfg.max_prompt),
+    **_moved(then.logp, experience, strengths, stage, cfg),
+  }
+
+
+@functools.partial(jax.jit, static_argnames=("cfg",))
+def _held_back(experience: Experience, key: jax.Array, *, cfg: UpdateConfig) -> Experience:
+  """The experience as the first optimiser step sees it."""
+  held_back = cfg.hold_back(experience, jax.random.fold_in(key, cfg.epochs))
+  return dataclasses.replace(experience, held_back=held_back)
+
+
 def examine(
   state: TrainState,
   first_params: Any,
@@ -158,25 +211,16 @@ def examine(
   experience, _ = recall(
     state, rollout, reward, greedy_reward, strengths, model=model, stage=stage, cfg=cfg, apart=apart
   )
-  shared = dict(model=model, stage=stage, cfg=cfg)
-  now = _scores(state.params, first_params, experience, strengths, **shared)
-  after = learn(state, experience, key, strengths, model=model, tx=stage.tx, cfg=stage.update)[0]
-  then = _scores(after.params, state.params, experience, strengths, **shared)
-  mask = experience.is_action
-  told = {
-    "kl_reverse": _mean(now.kl_reverse, mask),
-    "kl_forward": _mean(now.kl_forward, mask),
-    "kl_sequence": _a_completion(now.kl_reverse, mask),
-    "kl_of_step": _mean(then.kl_forward, mask),
-    **_by_position(now.entropy, mask, cfg.max_prompt),
-    **_moved(then.logp, experience, strengths, stage, cfg),
-  }
+  scored = functools.partial(_scores, model=model, stage=stage, cfg=cfg)
+  now = apart(scored(state.params, first_params, experience, strengths))
+  after = apart(_stepped(state, experience, key, strengths, model=model, stage=stage))
+  then = apart(scored(after, state.params, experience, strengths))
+  del after  # its memory is the gradients'
+  told = apart(_figures(now, then, experience, strengths, stage=stage, cfg=cfg))
   effective = in_force(strengths, state.controllers)
-  experience = dataclasses.replace(
-    experience, held_back=stage.update.hold_back(experience, jax.random.fold_in(key, cfg.epochs))
-  )
-  told_by_term, grad = _by_term(state, experience, effective, model=model, stage=stage)
-  noise = _noise(state, experience, grad, effective, model=model, stage=stage, groups=cfg.prompts)
+  experience = apart(_held_back(experience, key, cfg=stage.update))
+  told_by_term, grad = _by_term(state, experience, effective, model=model, stage=stage, apart=apart)
+  noise = apart(_noise(state, experience, grad, effective, model=model, stage=stage, groups=cfg.prompts))
   return told | told_by_term | noise
 
 

@@ -20,7 +20,7 @@ from o1jax.config import EvalConfig
 from o1jax.evaluate.samples import sample_config
 from o1jax.rl.batch import prompt_batch
 from o1jax.rl.diagnostics import examine, test
-from o1jax.rl.fused import Feed, Program, fused, gather, paid, sampled
+from o1jax.rl.fused import Feed, Program, fixed, fused, gather, paid, sampled
 from o1jax.rl.population import MEMBER, One, population
 from o1jax.rl.refill import Drawn
 from o1jax.rl.regularise import first_coefficients
@@ -153,7 +153,7 @@ def diagnose(
   reward = paid(program, now.proxy, groups.rollout, groups.reward)
   figures = examine(
     state, probe.first_params, groups.rollout, reward, greedy_reward, now.minibatch, now.strengths,
-    model=program.model, stage=program.stage, cfg=program.cfg,
+    model=program.model, stage=program.stage, cfg=program.cfg, apart=fixed,
   )  # fmt: skip
   return figures, run_tests(state.params, probe.key, tests, how=how), drawn
 

@@ -19,8 +19,8 @@ from o1jax.rl.objective import POLICY_LOSSES, global_norms
 from o1jax.rl.sample import SampleConfig, generate, stream_key
 from o1jax.rl.stages import Stage, examined_passes, first_state, rl_stage, strengths_at
 from o1jax.rl.step import recall
-from o1jax.rl.update import gradients, learn
-from o1jax.types import Experience, TokenScores, TrainState, resolve_stats
+from o1jax.rl.update import gradients, learn, learner
+from o1jax.types import Experience, Rollout, TokenScores, TrainState, resolve_stats
 
 P, G, LP, R, V = 3, 4, 4, 16, 12
 MODEL = ModelConfig(width=16, layers=1, heads=2, kv_heads=2, head_dim=8, mlp=16, vocab=V)
@@ -307,3 +307,48 @@ def test_a_diagnosis_leaves_the_state_as_it_is() -> None:
   first, again = (look(state, *given, model=DECODER, stage=stage, cfg=run.rl) for _ in range(2))
   assert jax.tree.all(jax.tree.map(np.array_equal, before, state))
   jax.tree.map(np.testing.assert_array_equal, first, again)  # NaN where nothing was measured
+
+
+@pytest.mark.parametrize(
+  "vocab,mlp,response", [(2048, 256, 8), (64, 64, 96)], ids=["parameters", "activations"]
+)
+def test_a_diagnosis_peaks_about_where_its_step_does(monkeypatch, vocab, mlp, response) -> None:
+  """Bytes alive and bytes worked in, at once, with a KL and an entropy term: at most 1.2 times those of `learn`."""
+  model = ModelConfig(width=64, layers=2, heads=2, kv_heads=2, head_dim=16, mlp=mlp, vocab=vocab)
+  rl = RLConfig(5, prompts=4, samples=2, max_prompt=8, max_tokens=response, kl=KLConfig(0.1), entropy=0.01)
+  run, decoder = TrainConfig("test", model, CountdownConfig(), rl=rl), Decoder(model)
+  stage, rows = rl_stage(run), (8, 8 + response)
+  before = alive()
+  params = jax.jit(lambda key: nn.meta.unbox(init_params(decoder, key)))(KEY)
+  state = jax.jit(first_state, static_argnums=0, donate_argnums=1)(stage, params)
+  del params
+  actions = np.broadcast_to(np.arange(8 + response) >= 8, rows)
+  tokens = np.random.default_rng(0).integers(0, vocab, rows).astype(np.int32)
+  rollout = Rollout(tokens, np.ones(rows, bool), actions, -5.0 * actions.astype(np.float32), np.ones(8, bool))
+  given = (rollout, np.float32([[1, 0], [0, 1], [1, 1], [0, 0]]), None)
+  at, peaks = strengths_at(run, stage, 1), []
+
+  def watched(program):
+    def call(*args, **static):
+      if isinstance(jax.tree.leaves(args)[0], jax.core.Tracer):
+        return program(*args, **static)
+      used = program.lower(*args, **static).compile().memory_analysis()
+      made = used.temp_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
+      peaks.append(alive() - before + made)
+      return program(*args, **static)
+
+    return call
+
+  for name in ("_scores", "_stepped", "_gradient", "_norm", "_beside", "_noise"):
+    monkeypatch.setattr(diagnostics, name, watched(getattr(diagnostics, name)))
+  examine(state, state.ref_params, *given, KEY, at, model=decoder, stage=stage, cfg=rl)
+  diagnosed = max(peaks)
+  assert len(peaks) == 8
+  experience = recall(state, *given, at, model=decoder, stage=stage, cfg=rl)[0]
+  watched(learner(state))(state, experience, KEY, at, model=decoder, tx=stage.tx, cfg=stage.update)
+  assert diagnosed <= 1.2 * peaks[-1]
+
+
+def alive() -> int:
+  """Bytes of all arrays that are held."""
+  return sum(array.nbytes for array in jax.live_arrays())

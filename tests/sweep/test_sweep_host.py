@@ -26,7 +26,11 @@ MOST = {
   "jit(_learn)": 1,
   "jit(credit_and_experience)": 1,
   "jit(token_scores)": 1,
-  "jit(examine)": 1,
+  "jit(_scores)": 1,
+  "jit(_stepped)": 1,
+  "jit(_gradient)": 1,
+  "jit(_beside)": 2,  # KL and entropy
+  "jit(_noise)": 1,
   "jit(generate)": 3,  # it rolls out, and tests in two ways
 }
 
