@@ -1,6 +1,8 @@
 """A run on a mesh and on one device: where its state lies, what is compiled and how often, and how much is alive at once."""
 
 import functools
+import gc
+import json
 import shutil
 
 import jax
@@ -88,3 +90,36 @@ def test_a_state_lies_as_its_parameters_and_a_step_is_compiled_once(mesh, tmp_pa
 
 def _same(wanted: jax.sharding.Sharding, got: jax.sharding.Sharding, ndim: int) -> None:
   assert got.is_equivalent_to(wanted, ndim), (wanted, got)
+
+
+@pytest.mark.parametrize("mesh", [1], indirect=True)
+def test_no_state_is_held_beside_the_one_in_use(mesh, tmp_path, monkeypatch) -> None:
+  """Arrays alive, in sizes of the parameters: 3 with two moments, 4 with RL's reference; and the controls come last."""
+  held: list[tuple[str, float]] = []
+  before = alive()
+
+  summaries: list[dict] = []
+
+  def watched(name: str, program):
+    def call(setup, stage, state, *args, **given):
+      held.append((name, (alive() - before) / sum(a.nbytes for a in jax.tree.leaves(state.params))))
+      if name == "sft_step" and "rl_step" in dict(held):  # the control's
+        summaries.append(json.loads((tmp_path / "tiny" / "summary.json").read_text()))
+      return program(setup, stage, state, *args, **given)
+
+    return call
+
+  for name in ("sft_step", "rl_step"):
+    monkeypatch.setattr(train_module, name, watched(name, getattr(train_module, name)))
+  sft = SftConfig(steps=2, rows=8, length=48)
+  run = config(tmp_path, mesh, width=128, sft=sft, controls=True, kl=KLConfig(0.1), l2_init=0.1)
+  assert train(run, resume=False) == 0
+  most = {name: max(size for other, size in held if other == name) for name in ("sft_step", "rl_step")}
+  assert most["sft_step"] < 3.2 and most["rl_step"] < 4.2
+  assert summaries and all(told["final"]["problems"] == 8 and not told["controls"] for told in summaries)
+
+
+def alive() -> int:
+  """Bytes of all arrays that are held on one device; two views of a buffer are one."""
+  gc.collect()
+  return sum({array.unsafe_buffer_pointer(): array.nbytes for array in jax.live_arrays()}.values())
