@@ -118,7 +118,7 @@ def rl_step(
   told = tally(rollout, graded.reward.astype(np.float32), graded.correct.reshape(-1))
   rounds = len(drawn.draws) - 1
   if cfg.refill:
-    told |= refill_stats(reward, rounds)
+    told |= refill_stats(reward, rounds, cfg.advantage.floor)
   state, improved = improve(state, *seen, model=model, stage=stage, cfg=compiled, before=drawn.before)
   metrics = {**resolve_stats({**improved, **told}), **figures}
   metrics |= ev.text_metrics([text for row in graded.texts for text in row])

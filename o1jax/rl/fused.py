@@ -114,7 +114,9 @@ def sampled(
   drawn = Drawn(groups.rollout.is_action.sum(1)[None], jnp.zeros((), jnp.int32), groups.place)
   if cfg.refill:
     again = lambda made: draw(jax.random.fold_in(feed.refill, made), (made + 1) * size)
-    groups, drawn = fixed(refilled(groups, again, cfg.refill, program.sampling.member_axis))
+    groups, drawn = fixed(
+      refilled(groups, again, cfg.refill, program.sampling.member_axis, cfg.advantage.floor)
+    )
   if cfg.advantage.kind != "remax":
     return groups, None, drawn
   sampling = dataclasses.replace(program.sampling, draw=greedy)
@@ -137,7 +139,7 @@ def one_step(
   )  # fmt: skip
   told |= fixed(tally(groups.rollout, groups.reward, groups.correct))
   if cfg.refill:
-    told |= refill_stats(groups.reward, drawn.rounds)
+    told |= refill_stats(groups.reward, drawn.rounds, cfg.advantage.floor)
   return state, at + cfg.prompts * (1 + drawn.rounds), told, drawn
 
 
