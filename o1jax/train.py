@@ -124,7 +124,7 @@ def rl_step(
   told, first = tallied(drawn.first), drawn.first.graded
   rounds = len(drawn.draws) - 1
   if cfg.refill:
-    told |= {**of_chosen(tallied(drawn.groups)), **refill_stats(reward, rounds)}
+    told |= {**of_chosen(tallied(drawn.groups)), **refill_stats(reward, rounds, cfg.advantage.floor)}
   state, improved = improve(state, *seen, model=model, stage=stage, cfg=compiled, before=drawn.before)
   metrics = {**resolve_stats({**improved, **told}), **figures}
   metrics |= ev.text_metrics([text for row in first.texts for text in row])

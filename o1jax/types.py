@@ -48,6 +48,9 @@ class Credit:
   token: jax.Array | None = None  # f32[B, L], per-token reward (a KL penalty, say), added to the outcome
   greedy: jax.Array | None = None  # f32[P], reward of the greedy completion (remax)
   value: jax.Array | None = None  # f32[B, L], the critic's value of the state before each token (gae)
+  verified: jax.Array | None = (
+    None  # f32[P, G], the outcome before its length was paid for; None: the outcome
+  )
 
 
 @flax.struct.dataclass

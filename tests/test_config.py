@@ -11,12 +11,15 @@ from idle_options import ACTS, IDLE, IDLE_IN_A_SWEEP
 
 from o1jax import config as config_module
 from o1jax.config import (
+  ArithmeticConfig,
   Arm,
   Check,
   Claim,
   ConfigError,
   CountdownConfig,
   Gsm8kConfig,
+  JudgeConfig,
+  JudgedConfig,
   MixtureConfig,
   ModelConfig,
   Part,
@@ -62,6 +65,13 @@ PROXY = {"rl.proxy.kind": "outcome"}
 KL = {"rl.kl.coef": 0.1, "rl.steps": 9}
 SCHEDULED = {**KL, "rl.kl.schedule": "linear"}
 ADAPTIVE = {**KL, "rl.kl.target": 0.1, "rl.kl.horizon": 100}
+ROUNDED = {  # what the sampler's rounding would act in
+  "loss.kind=gspo": {**CLIPPED, "rl.loss.kind": "gspo"},
+  "kl.placement=reward": {**KL, "rl.kl.placement": "reward"},
+  "kl.times_ratio": {**KL, "rl.kl.times_ratio": True},
+  "cov.kind=kl_cov": {**OFF_POLICY, "rl.cov.kind": "kl_cov", "rl.cov.fraction": 2e-3, "rl.cov.coef": 1.0},
+}
+JUDGED = JudgedConfig(path="rows.jsonl", judge=JudgeConfig("model"))
 BONUS = {"rl.steps": 9, "rl.entropy_target": 1.0, "rl.entropy_rate": 0.1}
 COVS: dict[str, dict[str, Any]] = {
   "clip_cov": {"rl.cov.kind": "clip_cov", "rl.cov.fraction": 2e-4, "rl.cov.low": 1.0, "rl.cov.high": 5.0},
@@ -184,6 +194,14 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"rl.overlong.unfinished": -1.0, "rl.overlong.mask": True}, "rl.overlong.unfinished: cannot act with mask"),
   ({"rl.overlong.buffer": 8, "rl.advantage.kind": "remax"}, "rl.overlong: buffer and unfinished cannot act on remax's"),
   ({"rl.overlong.unfinished": -1.0, "rl.advantage.kind": "remax"}, "rl.overlong: buffer and unfinished cannot act on"),
+  ({**KL, "rl.kl.placement": "reward", "rl.advantage.kind": "remax"}, "rl.kl.placement: reward cannot act on remax's"),
+  ({"rl.advantage.floor": -0.1}, "rl.advantage.floor: must not be negative, is -0.1"),
+  ({"rl.advantage.floor": 0.1, "rl.advantage.kind": "rloo"}, "rl.advantage.floor: acts with kind=grpo or reinforce++"),
+  ({**CRITIC, "rl.critic.whiten": False, "rl.advantage.floor": 0.1}, "rl.advantage.floor: acts with kind=grpo or"),
+  *(({**asked, "model.dtype": "bfloat16"}, f"rl.loss.logp_old: must be learner with model.dtype=bfloat16 and rl.{name}")
+    for name, asked in ROUNDED.items()),
+  ({"rl.refill": 1, "task": JUDGED}, "rl.refill: finds no level group: P(Yes) is never equal twice"),
+  ({"rl.refill": 1, "task": MixtureConfig(parts=(Part(JUDGED), Part(ArithmeticConfig())))}, "rl.refill: finds no level"),
   ({"rl.importance.cap": 0.0, "rl.loss.logp_old": "learner"}, "rl.importance.cap: must be positive"),
   ({"rl.importance.level": "sequence"}, "rl.importance.cap: is None, so that level and excess cannot act"),
   ({"rl.importance.excess": "mask"}, "rl.importance.cap: is None, so that level and excess cannot act"),
@@ -384,6 +402,11 @@ WORKS: list[dict[str, Any]] = [
   {**PROXY, "rl.proxy.examples": 32, "rl.proxy.noise": 0.5, "rl.proxy.best_of": 1},
   {**CRITIC, "rl.critic.kind": "own", **OFF_POLICY, "rl.critic.clip": 0.2, "rl.critic.whiten": False},
   {"rl.refill": 2, "rl.problems": 96},
+  *({**asked, "model.dtype": "bfloat16", "rl.loss.logp_old": "learner"} for asked in ROUNDED.values()),
+  {"rl.refill": 1, "task": JUDGED, "rl.advantage.floor": 0.1},
+  {"rl.refill": 1, "task": JudgedConfig(path="rows.jsonl", judge=JudgeConfig("model", votes=4))},
+  {"rl.refill": 1, "rl.advantage.floor": 0.1, "rl.advantage.kind": "rloo"},
+  {**CRITIC, "rl.advantage.floor": 0.1},
   *({"rl.refill": 1, "rl.advantage.kind": kind} for kind in ("remax", "reinforce++", "maxrl")),
   {**CRITIC, "rl.refill": 1},
   {"rl.steps": 3, "rl.optim.schedule": "linear", "rl.optim.final_fraction": 0.1, "rl.optim.clip_norm": 0.0},

@@ -75,11 +75,15 @@ class AdvantageConfig:
   ddof: int = 1  # of grpo's standard deviation: 1 as TRL and verl, 0 as open-instruct
   eps: float = 1e-4  # added to grpo's standard deviation: TRL 1e-4, verl 1e-6, open-instruct 1e-8
   group_baseline: bool = False  # reinforce++ subtracts the group's mean before it whitens
+  # Least deviation that grpo, reinforce++ and a whitened gae divide by, in the reward's unit, and that a group must be
+  # above for refill to keep it. For rewards that are never equal (a judge's): 0.1, say, where a right answer is worth 1.
+  floor: float = 0.0
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
     require(self.ddof in (0, 1), f"{field}.ddof", f"must be 0 or 1, is {self.ddof}")
     require(self.eps > 0, f"{field}.eps", "must be positive")
+    require(0 <= self.floor < float("inf"), f"{field}.floor", f"must not be negative, is {self.floor}")
     acts = not self.group_baseline or self.kind == "reinforce++"
     require(acts, f"{field}.group_baseline", "acts with kind=reinforce++ alone")
     default = AdvantageConfig
@@ -183,6 +187,7 @@ class RLConfig:
     self.proxy.validate(f"{field}.proxy")
     self.optim.validate(f"{field}.optim", self.steps)
     self._validate_refill(field)
+    self._validate_floor(field)
     self._validate_critic(field)
     self._validate_loss(field)
     self._validate_regularisers(field)
@@ -199,10 +204,19 @@ class RLConfig:
     why = f"must be at least prompts * (1 + refill) = {most}, or a round's problems are not fresh"
     require(fresh, f"{field}.problems", why)
 
+  def _validate_floor(self, field: str) -> None:
+    whitened = self.advantage.kind == "gae" and self.critic.whiten
+    acts = whitened or self.advantage.kind in ("grpo", "reinforce++") or self.refill > 0
+    why = "acts with kind=grpo or reinforce++, gae whitened, or refill: nothing else compares a deviation"
+    require(acts or self.advantage.floor == 0, f"{field}.advantage.floor", why)
+
   def _validate_loss(self, field: str) -> None:
     """What the policy loss cannot be together with the rest."""
     corrected = self.importance.cap is not None
-    reads_old = self.loss.kind != "reinforce" or self.kl.times_ratio or corrected or self.cov.kind != "none"
+    paid = self.kl.coef > 0 and self.kl.placement == "reward"
+    reads_old = (
+      self.loss.kind != "reinforce" or self.kl.times_ratio or corrected or paid or self.cov.kind != "none"
+    )
     idle = self.loss.logp_old == "learner" and not reads_old
     require(not idle, f"{field}.loss.logp_old", "cannot act with kind=reinforce, which has no ratio")
     learner = self.loss.logp_old == "learner"
@@ -236,6 +250,9 @@ class RLConfig:
     greedy = self.advantage.kind == "remax"
     why = "buffer and unfinished cannot act on remax's greedy completion, the baseline"
     require(not (shaped and greedy), f"{field}.overlong", why)
+    paid = self.kl.coef > 0 and self.kl.placement == "reward"
+    why = "reward cannot act on remax's greedy completion, the baseline: put the KL into the loss"
+    require(not (paid and greedy), f"{field}.kl.placement", why)
     later = {
       "kl.schedule": self.kl.schedule != "constant",
       "kl.target": self.kl.target is not None,

@@ -94,7 +94,9 @@ class CovConfig:
 class OverlongConfig:
   """What a completion's length costs, in tokens (FORMULAS: length shaping)."""
 
-  buffer: int = 0  # C of DAPO's soft penalty: 0 up to max_tokens - C, falling to -1 at max_tokens; 0: off
+  # C of DAPO's soft penalty: 0 up to max_tokens - C, falling to -1 at max_tokens; 0: off. grpo divides by it alone in a
+  # group that differs in nothing else, as in DAPO, TRL and verl: there its size does not count.
+  buffer: int = 0
   penalty: float = 1.0  # multiplies the soft penalty
   unfinished: float = 0.0  # added to the reward of a completion cut off at max_tokens (Tulu 3: -10)
   mask: bool = False  # completions cut off at max_tokens enter neither baseline nor loss

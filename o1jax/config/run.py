@@ -7,6 +7,7 @@ from o1jax.config.learning import RLConfig, SftConfig
 from o1jax.config.mixture import MixtureConfig
 from o1jax.config.model import ModelConfig
 from o1jax.config.tasks import SourceConfig
+from o1jax.config.text_tasks import JudgedConfig
 
 TaskConfig = SourceConfig | MixtureConfig
 
@@ -156,3 +157,26 @@ class TrainConfig:
     require(not several, "diagnostics.samples", greedy)
     several = self.eval.temperature == 0 and self.controls and self.eval.control_samples > 1
     require(not several, "eval.control_samples", greedy)
+    self._validate_rounding()
+    tasks = [part.task for part in self.task.parts] if isinstance(self.task, MixtureConfig) else [self.task]
+    judged = any(isinstance(task, JudgedConfig) and task.judge.votes == 0 for task in tasks)
+    why = (
+      "finds no level group: P(Yes) is never equal twice; set rl.advantage.floor, or ask the judge for votes"
+    )
+    require(not (self.rl.refill and judged and not self.rl.advantage.floor), "rl.refill", why)
+
+  def _validate_rounding(self) -> None:
+    """Where the sampler's log-probs, which bfloat16 rounds apart from the learner's, would pass for the old policy's."""
+    kl, loss = self.rl.kl, self.rl.loss
+    compares = {
+      f"loss.kind={loss.kind}": loss.kind != "reinforce",
+      "kl.placement=reward": kl.coef > 0 and kl.placement == "reward",
+      "kl.times_ratio": kl.times_ratio,
+      "cov.kind=kl_cov": self.rl.cov.kind == "kl_cov",
+    }
+    rounded = self.model.dtype == "bfloat16" and loss.logp_old == "sampler"
+    for name, asked in compares.items():
+      why = (
+        f"must be learner with model.dtype=bfloat16 and rl.{name}, which would act on the sampler's rounding"
+      )
+      require(not (rounded and asked), "rl.loss.logp_old", why)

@@ -86,7 +86,7 @@ def step_groups(
   problems, cursor = draw(stream, cursor, cfg.prompts, cfg.curriculum, seen)
   groups, before = sampled(problems, key, meanwhile=_nothing if cfg.refill else meanwhile)
   first, draws, graded = groups, [sizes_of(setup, groups)], [groups.graded]
-  while len(draws) <= cfg.refill and level(groups.reward()).any():
+  while len(draws) <= cfg.refill and level(groups.reward(), cfg.advantage.floor).any():
     problems, cursor = draw(stream, cursor, cfg.prompts, cfg.curriculum, seen)
     fresh, _ = sampled(problems, jax.random.fold_in(again, len(draws) - 1))
     draws.append(sizes_of(setup, fresh))
@@ -188,7 +188,7 @@ def _merged(parts: Sequence[Graded]) -> Graded:
 
 def _filled(setup: Setup, kept: Groups, fresh: Groups) -> Groups:
   """The groups after a round, chosen as on the device."""
-  chosen = places(kept.reward(), fresh.reward())
+  chosen = places(kept.reward(), fresh.reward(), setup.config.rl.advantage.floor)
 
   def pick(old: Sequence[Any], new: Sequence[Any]) -> list[Any]:
     both = [*old, *new]

@@ -4,8 +4,13 @@ Rows are prompt-major (row = p * G + g). A group whose rewards are all equal get
 that compares within the group, whatever rounding would say. A completion with `include` false gets 0 and enters no
 statistic. A per-token reward (`Credit.token`, a KL penalty say) is summed over a completion's actions and added to
 its outcome; reinforce++ and gae let it act up to its token. gae alone tells the tokens of a completion apart by a critic.
+
+What divides, and what makes a group level, is of the outcome alone: else a group of equal outcomes, whose KLs differ a
+little, would have them divided by their own deviation, at full strength whatever the coefficient. Where an estimator
+divides, the per-token rewards come behind it as they are, less their mean.
 """
 
+import dataclasses
 from typing import Callable
 
 import jax
@@ -18,10 +23,12 @@ from o1jax.types import Credit, Mean, Stat
 
 def _rewards(credit: Credit) -> jax.Array:
   """f32[P, G]: outcome plus the sum of per-token rewards."""
-  if credit.token is None:
-    return credit.outcome
-  per_row = jnp.where(credit.is_action, credit.token, 0.0).sum(1)
-  return credit.outcome + per_row.reshape(credit.outcome.shape)
+  return credit.outcome if credit.token is None else credit.outcome + _token_sum(credit)
+
+
+def _token_sum(credit: Credit) -> jax.Array:
+  """f32[P, G]: the sum of a completion's per-token rewards, which it must have."""
+  return jnp.where(credit.is_action, credit.token, 0.0).sum(1).reshape(credit.outcome.shape)  # type: ignore[arg-type]
 
 
 def _group_mean(value: jax.Array, include: jax.Array) -> jax.Array:
@@ -44,14 +51,27 @@ def _spread(credit: Credit, per_completion: jax.Array, reward: jax.Array) -> jax
   return jnp.where(credit.is_action, rows, 0.0)
 
 
+def _by_outcome(credit: Credit, per_completion: jax.Array) -> jax.Array:
+  """f32[B, L]: `per_completion` f32[P, G] of the outcomes, and the per-token rewards less their group's mean behind it."""
+  told = _spread(credit, per_completion, credit.outcome)
+  if credit.token is None:
+    return told
+  paid = _token_sum(credit)
+  return told + _spread(credit, paid - _group_mean(paid, credit.include), paid)
+
+
+def deviation(reward: jax.Array, include: jax.Array, ddof: int = 1) -> jax.Array:
+  """f32[P, 1]: standard deviation of a group's included rewards."""
+  squares = jnp.where(include, (reward - _group_mean(reward, include)) ** 2, 0.0).sum(1, keepdims=True)
+  return jnp.sqrt(squares / jnp.maximum(include.sum(1, keepdims=True) - ddof, 1))
+
+
 def grpo(credit: Credit, cfg: RLConfig) -> jax.Array:
-  """(R - mean) / (std + eps) (Shao et al. 2024, section 4.1.2), std with `advantage.ddof`."""
-  reward = _rewards(credit)
+  """(R - mean) / (std + eps) (Shao et al. 2024, section 4.1.2), std with `advantage.ddof`, at least `advantage.floor`."""
+  reward = credit.outcome
+  spread = deviation(reward, credit.include, cfg.advantage.ddof)
   centred = reward - _group_mean(reward, credit.include)
-  count = credit.include.sum(1, keepdims=True)
-  squares = jnp.where(credit.include, centred**2, 0.0).sum(1, keepdims=True)
-  deviation = jnp.sqrt(squares / jnp.maximum(count - cfg.advantage.ddof, 1))
-  return _spread(credit, centred / (deviation + cfg.advantage.eps), reward)
+  return _by_outcome(credit, centred / (jnp.maximum(spread, cfg.advantage.floor) + cfg.advantage.eps))
 
 
 def dr_grpo(credit: Credit, cfg: RLConfig) -> jax.Array:
@@ -88,21 +108,22 @@ def opo(credit: Credit, cfg: RLConfig) -> jax.Array:
 
 
 def maxrl(credit: Credit, cfg: RLConfig) -> jax.Array:
-  """(R - mean) / mean, 0 where the mean is not positive."""
+  """(R - mean) / mean, the divisor that of the verifier's rewards alone; 0 where it is not positive."""
   del cfg
   reward = _rewards(credit)
-  mean = _group_mean(reward, credit.include)
-  return _spread(credit, jnp.where(mean > 0, (reward - mean) / jnp.where(mean > 0, mean, 1.0), 0.0), reward)
+  mean = _group_mean(credit.outcome if credit.verified is None else credit.verified, credit.include)
+  centred = reward - _group_mean(reward, credit.include)
+  return _spread(credit, jnp.where(mean > 0, centred / jnp.where(mean > 0, mean, 1.0), 0.0), reward)
 
 
 def pass_at_k(credit: Credit, cfg: RLConfig) -> jax.Array:
   """Credit to the best completion alone, r_max - r_2nd, k = G; ties leave nothing to credit."""
   del cfg
-  reward = jnp.where(credit.include, _rewards(credit), -jnp.inf)
+  reward = jnp.where(credit.include, credit.outcome, -jnp.inf)
   best = jax.lax.top_k(reward, 2)[0]
   lead = best[:, :1] - best[:, 1:]
   winner = jax.nn.one_hot(jnp.argmax(reward, 1), reward.shape[1], dtype=bool)
-  return _spread(credit, jnp.where(winner & jnp.isfinite(lead), lead, 0.0), reward)
+  return _by_outcome(credit, jnp.where(winner & jnp.isfinite(lead), lead, 0.0))
 
 
 def remax(credit: Credit, cfg: RLConfig) -> jax.Array:
@@ -114,44 +135,56 @@ def remax(credit: Credit, cfg: RLConfig) -> jax.Array:
   return jnp.where(credit.is_action, rows, 0.0)
 
 
-def _whiten(value: jax.Array, mask: jax.Array) -> jax.Array:
-  """f32[B, L] with mean 0 and variance 1 over `mask`, 0 elsewhere; exactly 0 where all of it is equal."""
-  count = jnp.maximum(mask.sum(), 1)
-  mean = jnp.where(mask, value, 0.0).sum() / count
-  centred = jnp.where(mask, value - mean, 0.0)
+def _centre(value: jax.Array, mask: jax.Array) -> jax.Array:
+  """f32[B, L] with mean 0 over `mask`, 0 elsewhere."""
+  mean = jnp.where(mask, value, 0.0).sum() / jnp.maximum(mask.sum(), 1)
+  return jnp.where(mask, value - mean, 0.0)
+
+
+def _whiten(value: jax.Array, mask: jax.Array, floor: float) -> jax.Array:
+  """f32[B, L] with mean 0 and variance 1 over `mask`, less where the deviation is below `floor`, 0 elsewhere.
+
+  Exactly 0 where all of it is equal.
+  """
+  centred = _centre(value, mask)
   level = jnp.where(mask, value, -jnp.inf).max() <= jnp.where(mask, value, jnp.inf).min()
-  return jnp.where(level, 0.0, centred * jax.lax.rsqrt((centred**2).sum() / count + 1e-8))
+  variance = jnp.maximum((centred**2).sum() / jnp.maximum(mask.sum(), 1) + 1e-8, floor**2)
+  return jnp.where(level, 0.0, centred * jax.lax.rsqrt(variance))
 
 
 def reinforce_plus_plus(credit: Credit, cfg: RLConfig) -> jax.Array:
   """Returns whitened over all action tokens of the batch (Hu 2025, section 3); a group's mean first, by option.
 
-  A token's return is the outcome plus the per-token rewards from it on, undiscounted.
+  A token's return is the outcome, whitened, plus the per-token rewards from it on, undiscounted and centred alone.
   """
   outcome = credit.outcome
   if cfg.advantage.group_baseline:
     centred = outcome - _group_mean(outcome, credit.include)
     outcome = jnp.where(same_reward(outcome, credit.include), 0.0, centred)
   mask = credit.is_action & credit.include.reshape(-1, 1)
-  returns = jnp.broadcast_to(outcome.reshape(-1, 1), mask.shape)
-  if credit.token is not None:
-    token = jnp.where(mask, credit.token, 0.0)
-    returns = returns + jnp.flip(jnp.cumsum(jnp.flip(token, 1), 1), 1)
-  return _whiten(returns, mask)
-
-
-def _as_it_is(value: jax.Array, mask: jax.Array) -> jax.Array:
-  del mask
-  return value
-
-
-WHITENING = {True: _whiten, False: _as_it_is}
+  whitened = _whiten(jnp.broadcast_to(outcome.reshape(-1, 1), mask.shape), mask, cfg.advantage.floor)
+  if credit.token is None:
+    return whitened
+  token = jnp.where(mask, credit.token, 0.0)
+  return whitened + _centre(jnp.flip(jnp.cumsum(jnp.flip(token, 1), 1), 1), mask)
 
 
 def gae(credit: Credit, cfg: RLConfig) -> jax.Array:
-  """Generalised advantages from the critic's values, whitened by option (Schulman et al. 2016, eq. 16; see `td_sum`)."""
-  advantage = td_sum(credit, cfg.critic.gamma, cfg.critic.lam)
-  return WHITENING[cfg.critic.whiten](advantage, credit.is_action & credit.include.reshape(-1, 1))
+  """Generalised advantages from the critic's values, whitened by option (Schulman et al. 2016, eq. 16; see `td_sum`).
+
+  Being linear in the rewards, they are whitened without the per-token ones, whose own come behind, centred alone.
+  """
+  told = lambda credit: td_sum(credit, cfg.critic.gamma, cfg.critic.lam)
+  if not cfg.critic.whiten:
+    return told(credit)
+  mask = credit.is_action & credit.include.reshape(-1, 1)
+  whitened = _whiten(told(dataclasses.replace(credit, token=None)), mask, cfg.advantage.floor)
+  if credit.token is None:
+    return whitened
+  nothing = (jnp.zeros_like(a) for a in (credit.outcome, credit.value))
+  return whitened + _centre(
+    told(dataclasses.replace(credit, **dict(zip(("outcome", "value"), nothing)))), mask
+  )
 
 
 ADVANTAGES: dict[str, Callable[[Credit, RLConfig], jax.Array]] = {

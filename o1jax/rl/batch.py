@@ -169,9 +169,10 @@ def credit_and_experience(
 ):
   """(Experience, statistics) of a verified rollout; `cfg` is the RLConfig.
 
-  `reward` f32[P, G] is the verifier's, NaN where a completion was not judged, which leaves it out; the metric `reward` is of what is learned from: shaped by length, without
-  completions left out, before a KL. logp_ref f32[B, L] is given where a KL term exists, and None else;
-  value f32[B, L] where there is a critic.
+  `reward` f32[P, G] is the verifier's, NaN where a completion was not judged, which leaves it out; the metric `reward` is
+  of what is learned from: shaped by length, without completions left out, before a KL. logp_ref f32[B, L] is given where
+  a KL term exists, and None else; value f32[B, L] where there is a critic. A KL in the reward is of `logp_old`: the learner's, where it is told, so
+  that no rounding of the sampler's is paid for.
   """
   stats: dict[str, Stat] = {}
   judged = ~jnp.isnan(reward)
@@ -179,6 +180,7 @@ def credit_and_experience(
     judged &= ~jnp.isnan(greedy_reward)[:, None]
     greedy_reward = jnp.nan_to_num(greedy_reward)
   reward = jnp.where(judged, reward, 0.0)
+  verified = reward
   if cfg.overlong.buffer or cfg.overlong.unfinished:
     added = length_reward(rollout, cfg.overlong, cfg.max_tokens)
     reward = reward + added.reshape(reward.shape)
@@ -188,8 +190,9 @@ def credit_and_experience(
   logp_old = jnp.where(rollout.is_action, logp_old, 0.0)
   token = None
   if logp_ref is not None and cfg.kl.placement == "reward":
-    token = -kl_coef * kl_penalty(rollout.logp_sampler, logp_ref, rollout.is_action, cfg.kl.estimator)
-  credit = dataclasses.replace(group_credit(rollout, reward, include, token, greedy_reward), value=value)
+    token = -kl_coef * kl_penalty(logp_old, logp_ref, rollout.is_action, cfg.kl.estimator)
+  credit = group_credit(rollout, reward, include, token, greedy_reward)
+  credit = dataclasses.replace(credit, value=value, verified=verified)
   experience = experience_of(rollout, credit, logp_old, logp_ref, ADVANTAGES[cfg.advantage.kind], cfg)
   experience = with_returns(experience, credit, cfg.critic.gamma, cfg.critic.lam)
   experience, told = correct_sampler(experience, cfg.importance)

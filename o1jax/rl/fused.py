@@ -115,9 +115,11 @@ def sampled(
   drawn = Drawn(groups.rollout.is_action.sum(1)[None], jnp.zeros((), jnp.int32), groups.place)
   if cfg.refill:
     again = lambda made: draw(jax.random.fold_in(feed.refill, made), (made + 1) * size)
-    groups, drawn = fixed(refilled(groups, again, cfg.refill, program.sampling.member_axis))
+    groups, drawn = fixed(
+      refilled(groups, again, cfg.refill, program.sampling.member_axis, cfg.advantage.floor)
+    )
     told |= of_chosen(fixed(tally(groups.rollout, groups.reward, groups.correct)))
-    told |= refill_stats(groups.reward, drawn.rounds)
+    told |= refill_stats(groups.reward, drawn.rounds, cfg.advantage.floor)
   if cfg.advantage.kind != "remax":
     return groups, None, drawn, told
   sampling = dataclasses.replace(program.sampling, draw=greedy)

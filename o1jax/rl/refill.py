@@ -2,8 +2,8 @@
 
     verified groups -> while some are level and rounds are left: P fresh ones -> fill -> groups to learn from
 
-A group is level where all of its rewards, the verifier's, before any shaping, are equal: estimators that compare within a
-group find nothing in it. The stepwise loop and the fused program choose by `places` and `fill`. Left out: good groups that
+A group is level where all of its rewards, the verifier's, before any shaping, are equal, or deviate by no more than
+`advantage.floor`: estimators that compare within a group find nothing in it. The stepwise loop and the fused program choose by `places` and `fill`. Left out: good groups that
 find no slot are not kept for the next step, whose policy is another one.
 """
 
@@ -13,7 +13,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from o1jax.rl.advantage import same_reward
+from o1jax.rl.advantage import deviation, same_reward
 from o1jax.rl.sample import in_any_member
 from o1jax.types import Mean, PromptBatch, Rollout, Stat
 
@@ -40,19 +40,24 @@ class Drawn(NamedTuple):
   greedy: jax.Array | None = None  # i32[P], action tokens of remax's greedy completions
 
 
-def level(reward: jax.Array) -> jax.Array:
-  """bool[P]: groups of reward f32[P, G] whose rewards are all equal, NaN (not judged) left out."""
-  return same_reward(reward, ~jnp.isnan(reward))[:, 0]
+def level(reward: jax.Array, floor: float = 0.0) -> jax.Array:
+  """bool[P]: groups of reward f32[P, G] whose rewards are all equal, or have a deviation (ddof 1) of at most `floor`.
+
+  NaN (not judged) is left out.
+  """
+  judged = ~jnp.isnan(reward)
+  close = (deviation(jnp.nan_to_num(reward), judged) <= floor) & (floor > 0)
+  return (same_reward(reward, judged) | close)[:, 0]
 
 
 @jax.jit
-def places(kept: jax.Array, fresh: jax.Array) -> jax.Array:
+def places(kept: jax.Array, fresh: jax.Array, floor: float = 0.0) -> jax.Array:
   """i32[P]: which group stands in each slot after a round; p < P is kept group p, P + p is fresh group p.
 
-  The k-th level one of the kept groups gives way to the k-th fresh one that is not level. Both f32[P, G].
+  The k-th level one of the kept groups gives way to the k-th fresh one that is not level. Both f32[P, G]; `floor` as in `level`.
   """
   count = kept.shape[0]
-  bad, good = level(kept), ~level(fresh)
+  bad, good = level(kept, floor), ~level(fresh, floor)
   found = jnp.argsort(~good, stable=True).astype(jnp.int32)  # the good ones first, in their order
   rank = jnp.cumsum(bad) - 1
   return jnp.where(bad & (rank < good.sum()), count + found[rank], jnp.arange(count))
@@ -68,7 +73,7 @@ def fill(kept: Any, fresh: Any, places: jax.Array) -> Any:
 
 
 def refilled(
-  first: Groups, draw: Callable[[jax.Array], Groups], rounds: int, axis: str | None
+  first: Groups, draw: Callable[[jax.Array], Groups], rounds: int, axis: str | None, floor: float = 0.0
 ) -> tuple[Groups, Drawn]:
   """The groups after at most `rounds` rounds, on the device. draw: round from 0, i32[] -> its P fresh groups.
 
@@ -79,12 +84,12 @@ def refilled(
 
   def wants(carry) -> jax.Array:
     groups, _, made = carry
-    return level(groups.reward).any() & (made < rounds)
+    return level(groups.reward, floor).any() & (made < rounds)
 
   def one_round(carry):
     groups, seen, made = carry
     fresh = draw(made)
-    chosen = fill(groups, fresh, places(groups.reward, fresh.reward))
+    chosen = fill(groups, fresh, places(groups.reward, fresh.reward, floor))
     after = (chosen, seen.at[made + 1].set(lengths(fresh)), made + 1)
     return jax.tree.map(lambda new, old: jnp.where(wants(carry), new, old), after, carry)
 
@@ -95,14 +100,14 @@ def refilled(
 
 
 @jax.jit
-def refill_stats(reward: jax.Array, rounds: jax.Array) -> dict[str, Stat]:
+def refill_stats(reward: jax.Array, rounds: jax.Array, floor: float = 0.0) -> dict[str, Stat]:
   """refill/rounds, refill/samples (completions drawn beyond the first rollout) and refill/unfilled (groups still level).
 
-  reward f32[P, G] of the groups that are learned from, rounds i32[] that were made.
+  reward f32[P, G] of the groups that are learned from, rounds i32[] that were made; `floor` as in `level`.
   """
   told = {
     "rounds": rounds,
     "samples": rounds * reward.size,
-    "unfilled": level(reward).sum(),
+    "unfilled": level(reward, floor).sum(),
   }
   return {f"refill/{name}": Mean(jnp.float32(value), jnp.ones(())) for name, value in told.items()}

@@ -115,6 +115,7 @@ def rl_stage(config: TrainConfig, keep: frozenset[str] = frozenset()) -> Stage:
     rl_terms(cfg, keep=keep, dtype=config.model.dtype), Grouped(cfg.max_prompt, cfg.samples), cfg.max_tokens, cfg.epochs, cfg.minibatches,
     cfg.micro_batches, cfg.head_chunk, reference=REFERENCES[cfg.kl.reference], reset_optimizer=cfg.kl.reset_optimizer,
     hold_back=hold_back(cfg.cov), penalties=rl_penalties(cfg, keep), controllers=rl_controllers(cfg),
+    exact_start=cfg.loss.logp_old == "learner",
   )  # fmt: skip
   rate = learning_rate(cfg.optim, cfg.steps)
   add_critic, every = ADD_CRITIC[cfg.critic.kind], config.eval.every[1]

@@ -129,15 +129,13 @@ def test_reinforce_plus_plus_takes_the_group_mean_first() -> None:
 
 
 def test_reinforce_plus_plus_returns_start_at_their_token() -> None:
-  # Outcome 1 and token rewards (-1, -2): returns 1 - 3 = -2 and 1 - 2 = -1. The other: 0 and token rewards (4, 1):
-  # 5 and 1. Mean 3/4, squared deviations 7.5625 + 3.0625 + 18.0625 + 0.0625 = 28.75.
+  # Outcomes 1 and 0 are whitened to 1 and -1. Token rewards (-1, -2) and (4, 1) are returns of -3, -2 and 5, 1: mean 1/4.
   credit = credit_of([[1.0, 0.0]], token=[[-1.0, -2.0], [4.0, 1.0]])
-  returns = np.array([[-2.0, -1.0], [5.0, 1.0]])
-  expected = (returns - 0.75) / (28.75 / 4) ** 0.5
+  expected = np.array([[1 - 3.25, 1 - 2.25], [-1 + 4.75, -1 + 0.75]])
   np.testing.assert_allclose(by_token(credit, "reinforce++")[:2, 1:3], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["grpo", "dr_grpo", "rloo", "reinforce", "opo", "maxrl", "pass@k", "remax"])
+@pytest.mark.parametrize("kind", ["dr_grpo", "rloo", "reinforce", "opo", "remax"])
 def test_token_rewards_add_to_the_outcome(kind) -> None:
   # A token reward beyond the completion's last action is none of its own.
   lengths = [[2, 1], [1, 2]]
@@ -146,6 +144,63 @@ def test_token_rewards_add_to_the_outcome(kind) -> None:
   nothing = np.zeros((4, 2))
   summed = credit_of([[0.25, 2.0], [2.5, 2.5]], lengths, token=nothing, greedy=[1.0, 2.0])
   np.testing.assert_array_equal(by_token(paid, kind), by_token(summed, kind))
+
+
+PAID_BY_HAND = {  # rewards 0 0 0 4 and token sums 1 1 3 3, centred -1 -1 1 1
+  "grpo": ("grpo", SPREAD, [[-1 / 2.0001 - 1, -1 / 2.0001 - 1, -1 / 2.0001 + 1, 3 / 2.0001 + 1]]),
+  "maxrl": ("maxrl", SPREAD, [[-2.0, -2.0, 0.0, 4.0]]),
+  "maxrl, nothing solved": ("maxrl", [[0.0] * 4], [[0.0] * 4]),
+  "pass@k": ("pass@k", SPREAD, [[-1.0, -1.0, 1.0, 5.0]]),
+  "pass@k, a tie": ("pass@k", [[4.0] * 4], [[-1.0, -1.0, 1.0, 1.0]]),
+}
+
+
+@pytest.mark.parametrize(("kind", "reward", "expected"), PAID_BY_HAND.values(), ids=PAID_BY_HAND.keys())
+def test_token_rewards_are_divided_by_no_deviation_of_theirs(kind, reward, expected) -> None:
+  token = [[0.5, 0.5], [1.0, 0.0], [1.5, 1.5], [2.0, 1.0]]
+  assert_same(by_completion(credit_of(reward, token=token), kind), expected, atol=1e-6)
+
+
+LEVEL = {
+  **{kind: (kind, {}) for kind in (*GROUPED, "reinforce++", "gae")},
+  "baseline": ("reinforce++", {"group_baseline": True}),
+}
+
+
+@pytest.mark.parametrize(("kind", "options"), LEVEL.values(), ids=LEVEL.keys())
+def test_a_kl_acts_by_its_coefficient_where_outcomes_are_level(kind, options) -> None:
+  noise = np.random.default_rng(0).normal(0, 0.2, (8, 8, 2))
+  credit = lambda coef: credit_of(np.ones((8, 8)), token=coef * noise).replace(
+    value=np.zeros((64, 7), np.float32)
+  )
+  sizes = [by_token(credit(coef), kind, **options).std() for coef in (1e-1, 1e-2, 1e-3, 1e-5)]
+  assert sizes[0] / sizes[1] == pytest.approx(10, rel=0.01) == sizes[1] / sizes[2]
+  assert sizes[1] / sizes[3] == pytest.approx(1000, rel=0.01) and 1e-7 < sizes[3] < 1e-5
+  np.testing.assert_array_equal(by_token(credit(0.0), kind, **options), 0.0)
+
+
+def test_maxrl_divides_by_what_the_verifier_paid() -> None:
+  # Solved 1/4 of the time; lengths cost so much that the mean of what is learned from is 0.0025.
+  verified, cost = np.float32([[1.0, 0.0, 0.0, 0.0]]), np.float32([[-0.09, -0.3, -0.3, -0.3]])
+  credit = credit_of(verified + cost)
+  fill = np.pad(verified, [(0, 1), (0, 0)])
+  assert_same(
+    by_completion(credit.replace(verified=fill), "maxrl"), [[0.9075 / 0.25, *[-0.3025 / 0.25] * 3]], rtol=1e-5
+  )
+  unsolved = credit_of(1 + cost).replace(verified=0 * fill)
+  np.testing.assert_array_equal(by_token(unsolved, "maxrl"), 0.0)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "reinforce++", "gae"])
+def test_the_floor_bounds_what_rewards_that_are_never_equal_are_divided_by(kind) -> None:
+  spread = np.float32([[-1.0, -0.5, 0.5, 1.0], [1.0, 0.5, -0.5, -1.0]])
+  sizes = {
+    (scale, floor): np.abs(by_token(credit_of(0.995 + scale * spread), kind, floor=floor)).max()
+    for scale in (0.002, 0.2)
+    for floor in (0.0, 0.05)
+  }
+  assert sizes[0.002, 0.0] > 0.9 and sizes[0.002, 0.05] == pytest.approx(0.002 / 0.05, rel=0.01)
+  assert sizes[0.2, 0.0] == sizes[0.2, 0.05]
 
 
 @pytest.mark.parametrize("kind", GROUPED)

@@ -172,6 +172,7 @@ PAIRS |= {
   ),
   "advantage.ddof": tuple(config(advantage=AdvantageConfig(ddof=ddof)) for ddof in (0, 1)),
   "advantage.eps": tuple(config(advantage=AdvantageConfig(eps=eps)) for eps in (1e-4, 0.1)),
+  "advantage.floor": tuple(config(advantage=AdvantageConfig(floor=floor)) for floor in (0.0, 0.9)),
   "advantage.group_baseline": (config(advantage=AdvantageConfig("reinforce++")), config(advantage=ON)),
   "kl.coef": (config(kl=SAMPLED), config(kl=KLConfig(0.5, "k3"))),
   "kl.coef in the reward": (config(kl=PAID), config(kl=dataclasses.replace(PAID, coef=0.5))),

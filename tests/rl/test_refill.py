@@ -61,6 +61,16 @@ def test_equal_rewards_are_compared_and_never_subtracted() -> None:
     assert level(jnp.asarray(reward)).tolist() == [True, False]
 
 
+def test_rewards_that_are_never_equal_are_compared_with_the_floor() -> None:
+  sure = 0.995 + 0.002 * np.float32([[-1, -0.5, 0.5, 1]])  # deviation 0.0018
+  torn = np.float32([[0.1, 0.9, 0.2, 0.8]])
+  both = jnp.asarray(np.concatenate([sure, torn]))
+  assert level(both).tolist() == level(both, 0.001).tolist() == [False, False]
+  assert level(both, 0.01).tolist() == [True, False]
+  assert places(both, both[::-1], 0.01).tolist() == [2, 1]
+  assert resolve_stats(refill_stats(both, jnp.int32(1), 0.01))["refill/unfilled"] == 1
+
+
 def groups_of(reward: jax.Array, start: int) -> Groups:
   """Groups whose every number tells which problem of the stream they belong to, the first one `start`."""
   place = start + jnp.arange(P)
