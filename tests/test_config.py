@@ -1,12 +1,12 @@
 """Every check of the configuration, and what passes them (through JSON, too: test_config_json)."""
 
 import ast
-import dataclasses
 import json
 import pathlib
 from typing import Any
 
 import pytest
+from config_changes import changed, not_negative, positive
 from idle_options import ACTS, IDLE, IDLE_IN_A_SWEEP
 
 from o1jax import config as config_module
@@ -41,25 +41,6 @@ BASE = TrainConfig(
 OFF_POLICY = {"rl.epochs": 2, "rl.loss.kind": "sapo"}
 CRITIC = {"rl.critic.kind": "head", "rl.advantage.kind": "gae"}
 CLIPPED = {**OFF_POLICY, "rl.loss.clip_low": 0.2, "rl.loss.clip_high": 0.2}
-
-
-def changed(value: Any, changes: dict[str, Any]) -> Any:
-  """A copy of a nested dataclass with the fields under dotted names replaced."""
-  for name, item in changes.items():
-    head, _, rest = name.partition(".")
-    item = changed(vars(value)[head], {rest: item}) if rest else item
-    value = dataclasses.replace(value, **{head: item})
-  return value
-
-
-def positive(*names: str) -> list[tuple[dict[str, Any], str]]:
-  return [({name: 0}, f"{name}: must be positive") for name in names]
-
-
-def not_negative(*names: str) -> list[tuple[dict[str, Any], str]]:
-  return [({name: -1}, f"{name}: must not be negative") for name in names]
-
-
 PROXY = {"rl.proxy.kind": "outcome"}
 KL = {"rl.kl.coef": 0.1, "rl.steps": 9}
 SCHEDULED = {**KL, "rl.kl.schedule": "linear"}
@@ -340,21 +321,10 @@ def checks() -> set[tuple[str, int]]:
     if path.name in ("judge.py", "text_tasks.py"):  # test_judge_config, test_config_tasks
       continue
     methods = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
-<<<<<<< HEAD
-    calls = [
-      n
-      for m in methods
-      if m.name.startswith(("validate", "_validate"))
-      for n in ast.walk(m)
-      if isinstance(n, ast.Call)
-    ]
+    calls = [n for m in methods if "validate" in m.name for n in ast.walk(m) if isinstance(n, ast.Call)]
     found |= {
       (path.name, n.lineno) for n in calls if isinstance(n.func, ast.Name) and n.func.id.startswith("require")
     }
-=======
-    calls = [n for m in methods if "validate" in m.name for n in ast.walk(m) if isinstance(n, ast.Call)]
-    found |= {(path.name, n.lineno) for n in calls if isinstance(n.func, ast.Name) and n.func.id == "require"}
->>>>>>> w-numerics
   return found
 
 
@@ -404,13 +374,8 @@ WORKS: list[dict[str, Any]] = [
   {"rl.refill": 1, "task": JUDGE, "rl.advantage.floor": 0.1, "rl.advantage.kind": "rloo"},
   {"rl.refill": 1, "task": JudgedConfig(path="rows.jsonl", judge=JudgeConfig("model", votes=4))},
   *({"rl.refill": 1, "rl.advantage.kind": kind} for kind in ("remax", "reinforce++", "maxrl")),
-<<<<<<< HEAD
-  {**CRITIC, "rl.refill": 1},
-  {"rl.steps": 3, "rl.optim.schedule": "linear", "rl.optim.final_fraction": 0.1, "rl.optim.clip_norm": 0.0},
-=======
   {**CRITIC, "rl.refill": 1, "rl.advantage.floor": 0.1},
-  {"rl.optim.schedule": "linear", "rl.optim.final_fraction": 0.1, "rl.optim.clip_norm": 0.0},
->>>>>>> w-numerics
+  {"rl.steps": 3, "rl.optim.schedule": "linear", "rl.optim.final_fraction": 0.1, "rl.optim.clip_norm": 0.0},
   {"model.rope_scaling": RopeScaling(), "model.attention_softcap": 50.0, "model.head_softcap": 30.0},
   {"model.window": (4, 0), "model.rope_theta": (1e4, 1e6), "eval.budgets": (4, 8), **GREEDY},
   {"rl.problems": 1, "task.max_target": 98, "task.more_numbers": 1},

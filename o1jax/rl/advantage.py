@@ -181,10 +181,11 @@ def gae(credit: Credit, cfg: RLConfig) -> jax.Array:
   whitened = _whiten(told(dataclasses.replace(credit, token=None)), mask, cfg.advantage.floor)
   if credit.token is None:
     return whitened
-  nothing = (jnp.zeros_like(a) for a in (credit.outcome, credit.value))
-  return whitened + _centre(
-    told(dataclasses.replace(credit, **dict(zip(("outcome", "value"), nothing)))), mask
+  assert credit.value is not None  # gae comes with a critic
+  of_token = dataclasses.replace(
+    credit, outcome=jnp.zeros_like(credit.outcome), value=jnp.zeros_like(credit.value)
   )
+  return whitened + _centre(told(of_token), mask)
 
 
 ADVANTAGES: dict[str, Callable[[Credit, RLConfig], jax.Array]] = {
