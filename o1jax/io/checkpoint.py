@@ -210,7 +210,7 @@ def _layout(leaves: Mapping[str, Any]) -> dict[str, str]:
 def _checksums(leaves: Mapping[str, jax.Array], cursor: Mapping[str, Any]) -> dict[str, int]:
   """{path: CRC-32 of the whole array's bytes, whatever its sharding}, and the cursor's."""
   flat = {path: np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for path, leaf in leaves.items()}
-  arrays = {path: zlib.crc32(memoryview(array)) for path, array in flat.items()}
+  arrays = {path: zlib.crc32(array.data) for path, array in flat.items()}
   return {**arrays, CURSOR: zlib.crc32(json.dumps(cursor, sort_keys=True).encode())}
 
 
