@@ -287,8 +287,7 @@ def test_l2_reads_the_parameters_before_each_optimiser_step() -> None:
   np.testing.assert_array_equal(table_of(twice), TABLE)  # where it began there is no pull
   assert told["l2_init/distance"] == 0.0
   away = state_of(cfg).replace(params={"table": jnp.asarray(TABLE + SHIFT)})
-  # SGD(1.0): each step leaves 0.7 of the way, if not clipped to a norm of 1.
-  twice, _ = trained(cfg, away, LEVEL)
+  twice, _ = trained(cfg, away, LEVEL)  # SGD(1.0): each step leaves 0.7 of the way, if not clipped to norm 1
   norm = np.linalg.norm(SHIFT)
   assert 0.3 * norm < 1
   np.testing.assert_allclose(table_of(twice) - TABLE, 0.7**2 * SHIFT, atol=1e-6)
@@ -306,12 +305,8 @@ def test_decay_draws_the_parameters_towards_zero() -> None:
 
 
 def test_a_state_begins_with_copies_of_what_its_stage_asks_for() -> None:
-  everything = config(
-    kl=KLConfig(0.1, reference="ema", ema=0.5, target=0.1, horizon=8),
-    l2_init=0.1,
-    entropy_target=1.0,
-    entropy_rate=0.1,
-  )
+  moving = KLConfig(0.1, reference="ema", ema=0.5, target=0.1, horizon=8)
+  everything = config(kl=moving, l2_init=0.1, entropy_target=1.0, entropy_rate=0.1)
   params = {"table": jnp.asarray(TABLE)}
   state = jax.jit(functools.partial(first_state, stage_of(everything)))(params)
   copies = [tree["table"] for tree in (params, state.ref_params, state.init_params)]
