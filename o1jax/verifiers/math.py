@@ -123,7 +123,8 @@ def _are_parts(gold: Answer, answers: Sequence[Answer], text: str, declared: Seq
   if wanted is None or len(joined(text, declared)) == 1 < len(declared):
     return same(gold, read(", ".join(answer.text for answer in answers)))
   return len(wanted) == len(answers) and all(
-    isinstance(answer.form, Formula) and equal(value, answer.form.value) for value, answer in zip(wanted, answers)
+    isinstance(answer.form, Formula) and equal(value, answer.form.value)
+    for value, answer in zip(wanted, answers)
   )
 
 

@@ -11,8 +11,6 @@ six places.
 
 import contextlib
 import logging
-import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,7 +19,7 @@ import sympy
 from latex2sympy2_extended import is_expr_of_only_symbols
 from latex2sympy2_extended.logic import And
 from sympy.core.function import AppliedUndef
-from sympy.core.relational import Eq, GreaterThan, LessThan, Ne, Relational, StrictGreaterThan, StrictLessThan
+from sympy.core.relational import Eq, Ne, Relational
 from sympy.functions.elementary.hyperbolic import HyperbolicFunction
 
 from o1jax.verifiers.math_read import Answer, Formula, Qualified, Words
@@ -61,23 +59,19 @@ def _same_form(gold: Answer, answer: Answer) -> bool:
     case Formula(), Words():
       return answer.form.items == {gold.text.casefold()}
     case Qualified(), Qualified() if gold.form.value == answer.form.value:
-      return gold.form.qualifier == answer.form.qualifier or "" in (gold.form.qualifier, answer.form.qualifier)
-  if isinstance(gold.form, Qualified) and answer.text.lstrip("0") == gold.form.value:
-    return not isinstance(answer.form, Qualified)  # the question names the base
-  quotients = _quotient(gold.form, gold=True), _quotient(answer.form, gold=False)
-  return all(quotients) and same_formula(*quotients)
-
-
-def _quotient(form: Any, gold: bool) -> Formula | None:
-  """`7:24` as the ratio that it may be, a gold one only where it stands in lowest terms; a formula as it is."""
-  if not isinstance(form, Qualified):
-    return form if isinstance(form, Formula) else None
-  terms = re.fullmatch(r"([0-9]+):([0-9]{2}):00", form.value)
-  if terms is None or form.qualifier or int(terms[2]) == 0:
-    return None
-  hour, minute = int(terms[1]), int(terms[2])
-  ratio = not gold or math.gcd(hour, minute) == 1 and minute >= 10
-  return Formula(sympy.Rational(hour, minute), percent=False) if ratio else None
+      return gold.form.qualifier == answer.form.qualifier or not (
+        gold.form.qualifier and answer.form.qualifier
+      )
+    case Qualified(digits, _, None), (Formula() | Words() | None) if digits == answer.text.lstrip("0"):
+      return True  # the question names the base
+  # `7:24` may be a ratio, a gold one only where it stands in lowest terms.
+  forms = [form.ratio if isinstance(form, Qualified) else form for form in (gold.form, answer.form)]
+  time = (
+    isinstance(gold.form, Qualified)
+    and forms[0] is not None
+    and str(forms[0].value) != gold.text.replace(":", "/")
+  )
+  return not time and all(isinstance(form, Formula) for form in forms) and same_formula(*forms)
 
 
 def same_formula(gold: Formula, answer: Formula) -> bool:
@@ -99,20 +93,27 @@ def equal(gold: Any, answer: Any) -> bool:
   """Whether two sympy objects are one answer, without the short-cuts of `same`."""
   if _orders(gold) or _orders(answer):
     return _same_order(gold, answer)
-  if _ordered(gold) is not None or _ordered(answer) is not None:
-    gold, answer = _coordinates(gold), _coordinates(answer)
+  items = _ordered(gold), _ordered(answer)
+  if any(items):  # `(x, y) = (1, 2)` for a point is the point
+    points = (
+      value.rhs if isinstance(value, Eq) and isinstance(value.lhs, sympy.Tuple) else value
+      for value in (gold, answer)
+    )
+    gold, answer = points
+    items = _ordered(gold), _ordered(answer)
   gold_list, answer_list = entries(gold), entries(answer)
-  if len(gold_list) + len(answer_list) > 2 or any(isinstance(value, sympy.FiniteSet) for value in (gold, answer)):
+  if (
+    isinstance(gold, sympy.FiniteSet)
+    or isinstance(answer, sympy.FiniteSet)
+    or len(gold_list) + len(answer_list) > 2
+  ):
     if not all(any(map(_relations, listed)) for listed in (gold_list, answer_list)):
       gold_list, answer_list = _unnamed(gold_list), _unnamed(answer_list)
     return _pair_off(gold_list, answer_list, _same_entry)
   if _relations(gold) or _relations(answer):
     return _same_equation(gold, answer)
-  gold_items, answer_items = _ordered(gold), _ordered(answer)
-  if gold_items is not None and answer_items is not None:
-    return len(gold_items) == len(answer_items) and all(map(equal, gold_items, answer_items))
-  if gold_items is not None or answer_items is not None:
-    return False
+  if any(items):
+    return all(items) and len(items[0]) == len(items[1]) and all(map(equal, *items))
   alike = any(isinstance(gold, kind) and isinstance(answer, kind) for kind in _KINDS)
   return alike and same_value(gold, answer)
 
@@ -125,12 +126,12 @@ def _same_entry(gold: Any, answer: Any) -> bool:
 def _pair_off(gold: Sequence[Any], answer: Sequence[Any], match: Callable[[Any, Any], bool]) -> bool:
   """Whether each of the one has its like among the others, each of which is taken once."""
   left = list(answer)
-  for g in gold if len(gold) == len(left) else ():
+  for g in gold:
     place = next((k for k, a in enumerate(left) if match(g, a)), None)
-    if place is None:
+    if len(gold) != len(answer) or place is None:
       return False
     del left[place]
-  return len(gold) == len(answer)
+  return not left
 
 
 def entries(value: Any) -> Sequence[Any]:
@@ -139,14 +140,9 @@ def entries(value: Any) -> Sequence[Any]:
     return [inner for entry in getattr(value, "_unsorted_args", value.args) for inner in entries(entry)]
   if isinstance(value, Eq) and isinstance(value.lhs, sympy.Tuple):
     items = _ordered(value.rhs)
-    if items is not None and len(items) == len(value.lhs):
+    if len(items) == len(value.lhs):
       return [Eq(name, item, evaluate=False) for name, item in zip(value.lhs, items)]
   return [value]
-
-
-def _coordinates(value: Any) -> Any:
-  """`(x, y) = (1, 2)` as the point alone; all else as it is."""
-  return value.rhs if isinstance(value, Eq) and isinstance(value.lhs, sympy.Tuple) else value
 
 
 def _unnamed(listed: Sequence[Any]) -> Sequence[Any]:
@@ -159,14 +155,12 @@ def _unnamed(listed: Sequence[Any]) -> Sequence[Any]:
   return [inner for outer in values for inner in entries(outer)]
 
 
-def _ordered(value: Any) -> Sequence[Any] | None:
-  """The items of a tuple. The parser makes an open interval of every `(a, b)` with a < b; None for all else."""
-  if isinstance(value, sympy.Tuple):
-    return value.args
+def _ordered(value: Any) -> Sequence[Any]:
+  """The items of a tuple. The parser makes an open interval of every `(a, b)` with a < b; none for all else."""
   if isinstance(value, sympy.Interval) and value.left_open and value.right_open:
-    if value.start.is_infinite is not True and value.end.is_infinite is not True:
-      return (value.start, value.end)
-  return None
+    ends = (value.start, value.end)
+    return () if any(end.is_infinite is True for end in ends) else ends
+  return value.args if isinstance(value, sympy.Tuple) else ()
 
 
 # --- relations
@@ -188,13 +182,12 @@ def _named(value: Any) -> tuple[Any, Any] | None:
   if not links or not all(isinstance(link, Eq) for link in links):
     return None
   sides = [links[0].lhs, *(link.rhs for link in links)]
-  is_name = lambda side: isinstance(side, sympy.Function) and side.free_symbols or is_expr_of_only_symbols(side)
-  if is_name(sides[0]) or isinstance(sides[0], AppliedUndef):
-    name, values = sides[0], sides[1:]
-  elif is_name(sides[-1]):
-    name, values = sides[-1], sides[-2::-1]
-  else:
-    name, values = None, sides
+  names = [
+    isinstance(side, (AppliedUndef, sympy.Function)) and (isinstance(side, AppliedUndef) or bool(side.free_symbols))
+    or bool(is_expr_of_only_symbols(side)) for side in sides
+  ]  # fmt: skip
+  name = sides.pop(0) if names[0] else sides.pop() if names[-1] else None
+  values = sides if name is None or names[0] else sides[::-1]
   agree = all(equal(values[-1], other) for other in values[:-1])
   return (name, values[-1]) if agree else None
 
@@ -204,7 +197,8 @@ def _same_equation(gold: Any, answer: Any) -> bool:
   both = bool(_relations(gold) and _relations(answer))
   gold_named, named = (_named(value) if _relations(value) else (None, value) for value in (gold, answer))
   if gold_named is None or named is None or both and gold_named[0] != named[0]:
-    solved = gold_named is not None and isinstance(gold_named[0], sympy.Symbol) and not gold_named[1].free_symbols
+    name, value = gold_named or (None, gold)
+    solved = isinstance(name, sympy.Symbol) and not value.free_symbols
     return not solved and isinstance(gold, Eq) and isinstance(answer, Eq) and _same_curve(gold, answer)
   (gold_name, gold_value), (name, value) = gold_named, named
   if not _relations(answer) and isinstance(gold_name, sympy.Add):
@@ -241,11 +235,13 @@ def _same_order(gold: Any, answer: Any) -> bool:
   """
   (gold_name, gold_set), (name, answer_set) = _solutions(gold), _solutions(answer)
   if gold_set is None or answer_set is None:  # in several unknowns
-    pairs = _links(gold), _links(answer)
-    return all(isinstance(link, Relational) and not isinstance(link, (Eq, Ne)) for links in pairs for link in links) and (
-      bool(pairs[0]) and _pair_off(*pairs, _verified)
+    links = _links(gold), _links(answer)
+    return (
+      not any(isinstance(link, (Eq, Ne)) for link in sum(links, []))
+      and all(links)
+      and _pair_off(*links, _verified)
     )
-  point = _ordered(gold) is not None or isinstance(answer_set, sympy.FiniteSet)
+  point = bool(_ordered(gold)) or isinstance(answer_set, sympy.FiniteSet)
   return not point and (None in (gold_name, name) or gold_name == name) and _verified(gold_set, answer_set)
 
 

@@ -68,7 +68,8 @@ _REMARK = re.compile(
 _HARMLESS = re.compile(r"\b(?:and|is|are|to|from|above|below|through|in)\b|\b\w+ times \w+", re.IGNORECASE)
 _JOINED = re.compile(r"\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*", re.IGNORECASE)
 _BOXES_JOINED = re.compile(
-  r"(?:[\s,;$*&]|\\[()\[\],;: ]|\\q?quad|\\text\{|[{}]|\b(?:and|or)\b|[a-zA-Z](?:_[0-9])?\s?=)*", re.IGNORECASE
+  r"(?:[\s,;$*&]|\\[()\[\],;: ]|\\q?quad|\\text\{|[{}]|\b(?:and|or)\b|[a-zA-Z](?:_[0-9])?\s?=)*",
+  re.IGNORECASE,
 )
 # The words of a line that an expression of numbers is made of, a unit behind it included.
 _OPERAND = r"[-+(\u2212$€£]{0,4}\.?[0-9][-0-9.,/*^+()×·÷%°:=;\u2212]*\$?"
@@ -82,7 +83,9 @@ _JOINS = re.compile(rf"{_OPERATOR}|[<>~!\u2248\u2260\u2264\u2265]=?", re.IGNOREC
 _PICTURES = re.compile(r"[^\x00-\x7f]+$")  # behind the number
 _EMPHASIS = re.compile(r"(?<![0-9)])(?:\*{1,3}|_{2,3}|`)(?=\S)|(?<=\S)(?:\*{1,3}|_{2,3}|`)(?![0-9(])")
 _NAME = re.compile(r"[(]?[^\W\d_][)]?|.*[)}\]|]")  # what a sign behind it joins to the next number
-_FORMULA_LINE = re.compile(r"(?=.*[0-9\\])(?:\\[a-zA-Z]+|(?<![a-zA-Z])[a-zA-Z]{1,2}(?![a-zA-Z])|[^\w?#@~]|[\d_])+")
+_FORMULA_LINE = re.compile(
+  r"(?=.*[0-9\\])(?:\\[a-zA-Z]+|(?<![a-zA-Z])[a-zA-Z]{1,2}(?![a-zA-Z])|[^\w?#@~]|[\d_])+"
+)
 _EVIDENT = re.compile(r"[0-9$\\=]|^\W*[A-J]\W*$")
 # What is said not to be the answer, or not to be sure: `it is not 5`, `more than 5`, `it might be 5`.
 _DENIED = re.compile(
@@ -189,7 +192,10 @@ def alternatives(text: str, boxes: Sequence[Stated]) -> list[Stated]:
 
 def taken_back(text: str, stated: Stated) -> bool:
   """Whether the words behind an answer say that it is none."""
-  return _TAKEN_BACK.search(re.sub(r"^(?:\$|\\\)|\\\]|\*)+", "", text[stated.end : stated.end + MAX_LENGTH])) is not None
+  return (
+    _TAKEN_BACK.search(re.sub(r"^(?:\$|\\\)|\\\]|\*)+", "", text[stated.end : stated.end + MAX_LENGTH]))
+    is not None
+  )
 
 
 def hashes(text: str) -> list[Stated]:
@@ -251,7 +257,11 @@ def _plain(stated: Stated) -> Stated:
   match = _REMARK.fullmatch(stated.text)
   if match is not None:
     words = _HARMLESS.sub(" ", match["remark"])
-    return stated if re.search(r"[0-9$\\=]", words) or CHANGES_VALUE.search(words) else stated._replace(text=match["value"])
+    return (
+      stated
+      if re.search(r"[0-9$\\=]", words) or CHANGES_VALUE.search(words)
+      else stated._replace(text=match["value"])
+    )
   maths = _MATHS.fullmatch(stated.text)
   return stated._replace(text=maths["rows"].strip()) if maths is not None and maths["rows"] else stated
 
@@ -275,7 +285,9 @@ def expression(text: str) -> list[Stated]:
   line = tail.rstrip().rpartition("\n")[2]
   if len(line) > MAX_LENGTH:
     line = line[-MAX_LENGTH:].partition(" ")[2]  # without the word that was cut
-  number = _last_number(_EMPHASIS.sub("", _PICTURES.sub(lambda match: ascii_signs(match[0]), line)).strip(" .*!"))
+  number = _last_number(
+    _EMPHASIS.sub("", _PICTURES.sub(lambda match: ascii_signs(match[0]), line)).strip(" .*!")
+  )
   return [Stated(number, len(text) - len(line), len(text))] if number else []
 
 
@@ -289,7 +301,10 @@ def _last_number(line: str) -> str:
     return line.rstrip("$ ") if _FORMULA_LINE.fullmatch(line) else ""
   before, number = match["before"] or "", match["number"]
   joined_to = before != "=" and (
-    _JOINS.fullmatch(before) or number[0] in "-+\u2212" and _NAME.fullmatch(before) or _DENIED.search(line, 0, match.start("number"))
+    _JOINS.fullmatch(before)
+    or number[0] in "-+\u2212"
+    and _NAME.fullmatch(before)
+    or _DENIED.search(line, 0, match.start("number"))
   )
   return "" if joined_to else number if number.startswith("$") else number.rstrip("$")
 

@@ -11,7 +11,6 @@ formulas, and sums, integrals and limits are only compared as text.
 import functools
 import math
 import re
-from fractions import Fraction
 from typing import NamedTuple
 
 import sympy
@@ -44,6 +43,7 @@ class Qualified(NamedTuple):
 
   value: str  # "5:30:00", "1011"
   qualifier: str  # "a", "p", or "" where a time's half is not said; "base 2"
+  ratio: Formula | None = None  # of what might be no time
 
 
 Form = Formula | Words | Qualified
@@ -113,7 +113,6 @@ _OTHER_OPTION = re.compile(r"(?i:\b(?:or|and|not)\b|\b[A-J]\))|\b[B-HJ]\b(?!')|\
 _TEXT_CHARACTERS = re.compile(r"(?:[^\W_]|[ '\-.,:;&])+")
 _PUNCTUATION = re.compile(r"[^\w +\-*/=<>^|.]|(?<=\w)-(?=[^\W\d_])|\.(?![0-9])")
 _NUMERIC = re.compile(r"(?<![^\W_])-|-(?![^\W_])|[0-9][^\W\d_]{3}")  # a sign, a coefficient
-_TEXT_WORD = re.compile(r"[^\W\d_]{3,}")
 _NO_TEXT = frozenset(
   "and or sin cos tan cot sec csc log exp sqrt inf infinity arcsin arccos arctan sinh cosh tanh mod".split()
 )
@@ -122,12 +121,11 @@ _NAMED = re.compile(
 )
 # The parser takes these for products.
 _CALLED = re.compile(r"(?:[a-zA-Z](?:\^\{-1\}\(-?|\(-)[0-9./]+\)|[a-zA-Z]\([a-zA-Z]\(-?[0-9./]+\)\))\s?=")
-_NAME_WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones may be products of unknowns
 _NO_NAME = frozenset("not never isn cannot and or either neither if".split()) | _NO_TEXT
 _BRACKETS = re.compile(r"\{[^{}]*\}|\([^()]*\)|\|[^|]*\|")
 # What no name of a quantity has outside of brackets.
 _NO_QUANTITY = re.compile(r"[,;:?<>!]|\\(?:lor|vee|land|mid|to|approx|pm|mp)(?![a-zA-Z])")
-_DENIED = re.compile(r"\\text\{[^{}]*\b(?:or|and|not|if|no|never)\b")
+_QUANTITY = re.compile(r"(?!.*\\text\{[^{}]*\b(?:or|and|not|if|no|never)\b)[a-zA-Z\\(|]")
 _EMPTY = frozenset(
   f"{before}{what}" for before in ("", "no ", "there is ", "there are ", "the ")
   for what in ("no solution", "no solutions", "no real solution", "no real solutions", "empty set", "null set")
@@ -172,7 +170,9 @@ def _spelt(text: str) -> str:
 
 
 _IDLE_BRACES = re.compile(r"(?<=[\^_])\s?\{\s?(\w|\\[a-zA-Z]+)\s?\}|(?<=angle)\s?\{([A-Z]+)\}")
-_SPACE = re.compile(r"(?P<needed>\\[a-zA-Z]+ (?=[a-zA-Z]))| (?![0-9])|(?<![0-9,]) |(?<=,) (?![0-9]{3}(?![0-9]))")
+_SPACE = re.compile(
+  r"(?P<needed>\\[a-zA-Z]+ (?=[a-zA-Z]))| (?![0-9])|(?<![0-9,]) |(?<=,) (?![0-9]{3}(?![0-9]))"
+)
 
 
 def _key(text: str) -> str:
@@ -189,8 +189,7 @@ def _form(text: str, percent: bool) -> Form | None:
   """The first form that the text has."""
   text = _JOINING_TEXT.sub(r" \1 ", text)
   plain = _spelt(text)
-  number = quick_number(text)
-  if number is not None:
+  if (number := quick_number(text)) is not None:
     return Formula(number, percent)
   return _based(plain) or _words(text, plain) or _ratio(plain) or _formula(text, percent)
 
@@ -198,17 +197,11 @@ def _form(text: str, percent: bool) -> Form | None:
 def quick_number(text: str) -> sympy.Rational | None:
   """The value of a plain number or fraction, as the parser gives it; None for all else."""
   match = _QUICK.fullmatch(text)
-  if match is None:
+  bottom = None if match is None else match["b"] or match["d"] or "1" + "0" * len(match["part"] or "")
+  if match is None or int(bottom) == 0:
     return None
-  if match["whole"] is not None:
-    part = match["part"] or ""
-    value = Fraction(int(match["whole"] + part), 10 ** len(part))
-  else:
-    bottom = int(match["b"] or match["d"])
-    if bottom == 0:
-      return None
-    value = Fraction(int(match["a"] or match["c"]), bottom)
-  return sympy.Rational(-value if match["sign"] == "-" else value)
+  top = match["a"] or match["c"] or match["whole"] + (match["part"] or "")
+  return sympy.Rational(int(match["sign"] + top), int(bottom))
 
 
 def _clock(plain: str) -> Qualified | None:
@@ -216,19 +209,19 @@ def _clock(plain: str) -> Qualified | None:
   if match is None or match["minute"] is None and match["half"] is None:
     return None
   time = f"{int(match['hour'])}:{match['minute'] or '00'}:{match['second'] or '00'}"
-  return Qualified(time, (match["half"] or "").lower())
+  return Qualified(time, (match["half"] or "").lower(), _ratio(plain))
 
 
 def _ratio(plain: str) -> Formula | None:
   """`a : b` as the quotient, `a : b : c` as the quotients by the first of a function of its own."""
-  terms = plain.split(":")
-  if not 2 <= len(terms) <= 9 or not all(re.search(r"[0-9]", term) or len(term.strip()) == 1 for term in terms):
+  terms = [term.strip() for term in plain.split(":")]
+  if not 2 <= len(terms) <= 9 or not all(re.search(r"[0-9]|^.$", term) for term in terms):
     return None
-  values = [quick_number(term.strip()) or _parsed(term) for term in terms]
+  values = [quick_number(term) or _parsed(term) for term in terms]
   if not all(isinstance(value, sympy.Expr) and value != 0 for value in values):
     return None
-  first, *rest = values
-  return Formula(first / rest[0] if len(rest) == 1 else _RATIO(*(value / first for value in rest)), percent=False)
+  quotients = [value / values[0] for value in values[1:]]
+  return Formula(1 / quotients[0] if len(quotients) == 1 else _RATIO(*quotients), percent=False)
 
 
 def _based(plain: str) -> Qualified | None:
@@ -261,13 +254,9 @@ def _is_text(text: str, plain: str) -> bool:
   r"""Whether words were meant: all stands in `\text`, or there is a word of three letters and nothing but words."""
   if "\\text" in text:
     return _AROUND_TEXT.fullmatch(_TEXT.sub("", text)) is not None
-  words = set(_TEXT_WORD.findall(plain.casefold()))
-  return (
-    bool(words - _NO_TEXT)
-    and not words & (_NO_TEXT - {"and", "or"})
-    and _TEXT_CHARACTERS.fullmatch(plain) is not None
-    and not _NUMERIC.search(plain)
-  )
+  words = set(re.findall(r"[^\W\d_]{3,}", plain.casefold()))
+  plain_words = bool(words - _NO_TEXT) and not words & (_NO_TEXT - {"and", "or"})
+  return plain_words and _TEXT_CHARACTERS.fullmatch(plain) is not None and not _NUMERIC.search(plain)
 
 
 def _folded(item: str) -> str:
@@ -276,7 +265,9 @@ def _folded(item: str) -> str:
 
 
 def _formula(text: str, percent: bool) -> Formula | None:
-  text = _unnamed(text)
+  if (named := _NAMED.fullmatch(text)) is not None and not _NO_NAME & set(named["name"].lower().split()):
+    # `Area = 25`; shorter words without `\\text` may be products of unknowns
+    text = named["rest"] if text.startswith("\\text") or re.search(r"[^\W\d_]{4}", named["name"]) else text
   value = None if _CALLED.match(text) else _parsed(text)
   if value is None:
     value = _quantity(text)
@@ -289,20 +280,10 @@ def _formula(text: str, percent: bool) -> Formula | None:
   return None if value is None else Formula(value, percent)
 
 
-def _unnamed(text: str) -> str:
-  """`Area = 25` without the words before the sign."""
-  named = _NAMED.fullmatch(text)
-  if named is None or _NO_NAME & set(named["name"].lower().split()) or not (
-    text.startswith("\\text") or _NAME_WORD.search(named["name"])
-  ):
-    return text
-  return named["rest"]
-
-
 def _quantity(text: str) -> sympy.Basic | None:
   r"""`P(A \mid B) = 1/2 = 0.5` as the equations of a symbol of that name, where the parser cannot read the name."""
   name, *stated = parts(text, "=")
-  if not stated or not re.match(r"[a-zA-Z\\(|]", name) or _NO_QUANTITY.search(_BRACKETS.sub("", name)) or _DENIED.search(name):
+  if not stated or not _QUANTITY.match(name) or _NO_QUANTITY.search(_BRACKETS.sub("", name)):
     return None
   values = [_parsed(value) for value in stated]
   if any(value is None for value in values) or _parsed(name) is not None and not _CALLED.match(text):
@@ -354,7 +335,7 @@ def log10_bound(value: sympy.Basic | sympy.MatrixBase) -> float:
   """
   if isinstance(value, sympy.Rational):
     bound = math.log10(max(abs(value.p), value.q))
-  elif sizes := [log10_bound(part) for part in (value.flat() if isinstance(value, sympy.MatrixBase) else value.args)]:
+  elif sizes := list(map(log10_bound, value.flat() if isinstance(value, sympy.MatrixBase) else value.args)):
     size, last = sizes[0], 10.0 ** min(sizes[-1], 300.0)
     if isinstance(value, (sympy.Pow, sympy.exp)) and value.args[-1].is_number:
       bound = (size if isinstance(value, sympy.Pow) else 1.0) * last

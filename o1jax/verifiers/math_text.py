@@ -52,7 +52,9 @@ def ascii_signs(text: str) -> str:
   """Signs beyond ASCII in LaTeX, full-width ones and letters of maths fonts as plain ones, no picture at the end."""
   if text.isascii():
     return text
-  while text and (unicodedata.category(text[-1]) == "So" and text[-1] not in "°℃℉" or text[-1] in "\u220e\ufe0f"):
+  while text and (
+    unicodedata.category(text[-1]) == "So" and text[-1] not in "°℃℉" or text[-1] in "\u220e\ufe0f"
+  ):
     text = text[:-1].rstrip()
   text = _SCRIPTS.sub(lambda match: f"{'^' if match['up'] else '_'}{{{match[0].translate(_PLAIN)}}}", text)
   return "".join(map(_ascii_sign, _ROOT.sub(r"\\sqrt{\1}", text)))
@@ -121,7 +123,9 @@ _SYSTEM = re.compile(
 )
 _RELATION = r"(?:=|[<>]|\\(?:le|ge|leq|geq|ne|neq|lt|gt|equiv|approx|in|leqslant|geqslant)(?![a-zA-Z]))"
 _DELIMITERS = re.compile(r"(?<!\\)\\[()\[\]]|\$")
-_ANY_CURRENCY = re.compile(r"(?:\bUS\s?)?\\\$|\\text\{\s*(?:US\s?)?\\?\$\s*\}|^\s?(?:\\text\s?\{\s*)?(?:USD|EUR|Rs\.?)\s*\}?(?=\s?[0-9])")
+_ANY_CURRENCY = re.compile(
+  r"(?:\bUS\s?)?\\\$|\\text\{\s*(?:US\s?)?\\?\$\s*\}|^\s?(?:\\text\s?\{\s*)?(?:USD|EUR|Rs\.?)\s*\}?(?=\s?[0-9])"
+)
 _FULL_STOP = re.compile(r"(?<![.,;])[.,;][ *`_]*$")  # an ellipsis is none
 _END_SIGN = re.compile(r"\s*\\(?:blacksquare|square|checkmark|qed|Box)(?![a-zA-Z])\s*$")
 _QUOTED = re.compile(r"(?P<mark>[\"'])(?P<inside>[^\"']*)(?P=mark)")
@@ -228,7 +232,9 @@ def parts(text: str, marks: str) -> list[str]:
 # Digits in groups of three. A bare comma groups them where no other comma stands outside of a pair of brackets that
 # holds them, or where `, ` parts the entries of a list.
 _GROUPED = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:(?:\s?\{,\}\s?|,?\\,\s?)[0-9]{3})+(?![0-9])")
-_BARE_GROUPS = re.compile(r"(?<![0-9.,])(?<![0-9.] )[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9]|,[0-9]| [0-9])")
+_BARE_GROUPS = re.compile(
+  r"(?<![0-9.,])(?<![0-9.] )[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9]|,[0-9]| [0-9])"
+)
 _SPACED_COMMA = re.compile(r", |[0-9]\s(?:and|or)\s|;|\\text\{\s*,?\s*(?:and|or)\s*\}")
 _SET_BUILDER = re.compile(
   r"\\\{\s?(?P<name>[a-z])\s?(?:\\in\s?\\mathbb\{R\}\s?)?(?:\\mid(?![a-zA-Z])|[|:])\s?(?P<rest>.*[^\s\\])\s?\\\}"
@@ -240,7 +246,9 @@ _REPEATING = re.compile(
 _DECIMAL = re.compile(r"(?P<whole>[0-9]*)\.(?P<part>[0-9]+)")
 _ARGUMENT = r"\{(?:[^{}]|\{[^{}]*\})*\}|[0-9a-zA-Z]|\\pi(?![a-zA-Z])"
 # A digit behind one that stands without braces: `\frac142` is neither 1/42 nor twice 1/4 to be sure.
-_BESIDE = re.compile(rf"\\frac\s*(?:{_ARGUMENT})\s*(?:[0-9]|\{{[0-9]+\}})\s*[0-9]|[0-9)\]}}]\s?\\\{{|\\sqrt\s?[0-9]\s?[0-9]")
+_BESIDE = re.compile(
+  rf"\\frac\s*(?:{_ARGUMENT})\s*(?:[0-9]|\{{[0-9]+\}})\s*[0-9]|[0-9)\]}}]\s?\\\{{|\\sqrt\s?[0-9]\s?[0-9]"
+)
 _FRACTION = re.compile(rf"\\(?P<name>frac|binom)\s*(?P<top>{_ARGUMENT})\s*(?P<bottom>{_ARGUMENT})")
 _ARGUMENTS = r"((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*?)"
 _INFIX = rf"{_ARGUMENTS}\\(over|choose)(?![a-zA-Z]){_ARGUMENTS}"
@@ -316,7 +324,11 @@ def latex(text: str) -> str | None:
   text = _GROUPED.sub(_joined_digits, text).replace(r"\,", " ")
   text = re.sub(r"\s+", " ", text).strip()
   bare = _BARE_GROUPS.sub(_joined_digits, text)
-  if _SPACED_COMMA.search(text) or "," not in bare and not re.search(r"(?:[(\[]|\\\{)\s?[0-9]+\s?(?:[)\]]|\\\})", bare):
+  if (
+    _SPACED_COMMA.search(text)
+    or "," not in bare
+    and not re.search(r"(?:[(\[]|\\\{)\s?[0-9]+\s?(?:[)\]]|\\\})", bare)
+  ):
     text = bare
   if (described := _SET_BUILDER.fullmatch(text)) is not None:
     text = described["rest"]

@@ -60,7 +60,9 @@ _DEGREES = re.compile(
 _TURNED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")  # functions of an angle
 _ANGLE = re.compile(rf"(?P<angle>[0-9.]+)(?:{_DEGREES.pattern})")
 _ORDINAL = re.compile(r"(?P<head>[0-9]+)(?:\^?\{?\\text\{\s?(?:st|nd|rd|th)\}\}?|st|nd|rd|th)")
-_AND = re.compile(r"(?:,\s?)?(?:(?P<unit>\\text\{\s*[^{}\s]+\s)and\s*\}|\\text\{\s*and\s*\}|(?<![a-zA-Z])and(?![a-zA-Z]))")
+_AND = re.compile(
+  r"(?:,\s?)?(?:(?P<unit>\\text\{\s*[^{}\s]+\s)and\s*\}|\\text\{\s*and\s*\}|(?<![a-zA-Z])and(?![a-zA-Z]))"
+)
 _ONE_MEASURE = re.compile(
   r"(?:(?P<shape>sq|square|cu|cubic) )?(?P<name>[a-z]+)\s?(?:\^\{?(?P<power>[23])\}?)?"
 )
@@ -73,14 +75,18 @@ def split_unit(text: str) -> tuple[str, str | None]:
   has the same unit has it, too.
   """
   bare = text.replace(CURRENCY_SIGN, " ").strip()
-  whole = (_ANGLE.sub(r"(\\frac{\g<angle>\\pi}{180})", bare) if _TURNED.search(bare) else _DEGREES.sub(" ", bare)).strip()
+  whole = (
+    _ANGLE.sub(r"(\\frac{\g<angle>\\pi}{180})", bare) if _TURNED.search(bare) else _DEGREES.sub(" ", bare)
+  ).strip()
   sign = "$" if CURRENCY_SIGN in text else "deg" if whole != bare else None
   if (ordinal := _ORDINAL.fullmatch(whole)) is not None:
     return ordinal["head"], sign
   entries = parts(_AND.sub(lambda match: f"{match['unit'] + '}' if match['unit'] else ''},", whole), ",")
   if len(entries) > 1 and not whole.startswith("\\text"):
     split = [_one(entry) for entry in entries]
-    if len({unit for _, unit in split}) == 1 and all(head != entry for (head, _), entry in zip(split, entries)):
+    if len({unit for _, unit in split}) == 1 and all(
+      head != entry for (head, _), entry in zip(split, entries)
+    ):
       return ", ".join(head for head, _ in split), sign or split[0][1]
   head, unit = _one(whole)
   return head, sign or unit
@@ -95,7 +101,11 @@ def _one(text: str) -> tuple[str, str | None]:
 
 def _without_brackets(match: re.Match[str]) -> str:
   unit = match["a"] or match["b"]
-  return f" {unit}{match['power'] or ''}" if not (match["a"] or match["wrap"]) else rf" \text{{ {unit}}}{match['power'] or ''}"
+  return (
+    f" {unit}{match['power'] or ''}"
+    if not (match["a"] or match["wrap"])
+    else rf" \text{{ {unit}}}{match['power'] or ''}"
+  )
 
 
 def _is_unit(match: re.Match[str]) -> bool:
@@ -109,7 +119,11 @@ def _is_unit(match: re.Match[str]) -> bool:
     return not factor and "\\text" not in match["head"].rpartition("=")[2]
   known = [word.lower() in _KNOWN or word.lower() in _JOINTS for word in words]
   spelt = match["space"] and all(good or len(word) > 3 for good, word in zip(known, words))
-  return (max(map(len, words)) > 1 or "/" in unit) and bool(all(known) or spelt) or not any(map(str.isascii, words))
+  return (
+    (max(map(len, words)) > 1 or "/" in unit)
+    and bool(all(known) or spelt)
+    or not any(map(str.isascii, words))
+  )
 
 
 def _canonical(unit: str, power: str) -> str | None:
