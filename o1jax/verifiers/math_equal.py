@@ -3,10 +3,9 @@ r"""Whether a prediction says what the gold answer says. The gold answer always 
     gold x = 5      prediction 5        yes     gold 12_3      prediction 12          yes: the question names the base
     gold 1 < x < 2  prediction (1, 2)   yes     gold (1, 2)    prediction 1 < x < 2   no: it may be a point
 
-What a container or a relation holds is compared here, strictly, each entry as often as it stands there; numbers,
-expressions, matrices, intervals and sets that inequalities describe are left to math-verify. Its leniences stay
-outside: any right-hand side for a number, points for lists, equations without a solution for each other, decimals to
-six places.
+What a container or a relation holds is compared here, strictly, each entry as often as it stands there; the rest is left
+to math-verify, but for its leniences: any right-hand side for a number, points for lists, equations without a solution for
+each other, decimals to six places.
 """
 
 import contextlib
@@ -18,6 +17,7 @@ import math_verify
 import sympy
 from latex2sympy2_extended import is_expr_of_only_symbols
 from latex2sympy2_extended.logic import And
+from latex2sympy2_extended.sets import FiniteSet as Listed
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Eq, Ne, Relational
 from sympy.functions.elementary.hyperbolic import HyperbolicFunction
@@ -38,10 +38,7 @@ class IncomparableError(ValueError):
 
 
 def same(gold: Answer, answer: Answer) -> bool:
-  """Whether an answer is the gold one. Exact: a decimal is the number that it writes, not one that it rounds.
-
-  Raises IncomparableError where sympy fails.
-  """
+  """Whether an answer is the gold one, exactly: a decimal rounds nothing. Raises IncomparableError where sympy fails."""
   if gold.unit is not None and answer.unit is not None and gold.unit != answer.unit:
     return False
   if isinstance(gold.form, Formula) and isinstance(answer.form, Formula):
@@ -59,19 +56,14 @@ def _same_form(gold: Answer, answer: Answer) -> bool:
     case Formula(), Words():
       return answer.form.items == {gold.text.casefold()}
     case Qualified(), Qualified() if gold.form.value == answer.form.value:
-      return gold.form.qualifier == answer.form.qualifier or not (
-        gold.form.qualifier and answer.form.qualifier
-      )
+      return len({gold.form.qualifier, answer.form.qualifier} - {""}) < 2
     case Qualified(digits, _, None), (Formula() | Words() | None) if digits == answer.text.lstrip("0"):
       return True  # the question names the base
   # `7:24` may be a ratio, a gold one only where it stands in lowest terms.
+  fraction, read = gold.text.replace(":", "/"), gold.form.ratio if isinstance(gold.form, Qualified) else None
+  lowest = not isinstance(gold.form, Qualified) or read is not None and str(read.value) == fraction
   forms = [form.ratio if isinstance(form, Qualified) else form for form in (gold.form, answer.form)]
-  time = (
-    isinstance(gold.form, Qualified)
-    and forms[0] is not None
-    and str(forms[0].value) != gold.text.replace(":", "/")
-  )
-  return not time and all(isinstance(form, Formula) for form in forms) and same_formula(*forms)
+  return lowest and all(isinstance(form, Formula) for form in forms) and same_formula(*forms)
 
 
 def same_formula(gold: Formula, answer: Formula) -> bool:
@@ -93,34 +85,19 @@ def equal(gold: Any, answer: Any) -> bool:
   """Whether two sympy objects are one answer, without the short-cuts of `same`."""
   if _orders(gold) or _orders(answer):
     return _same_order(gold, answer)
-  items = _ordered(gold), _ordered(answer)
-  if any(items):  # `(x, y) = (1, 2)` for a point is the point
-    points = (
-      value.rhs if isinstance(value, Eq) and isinstance(value.lhs, sympy.Tuple) else value
-      for value in (gold, answer)
-    )
-    gold, answer = points
-    items = _ordered(gold), _ordered(answer)
-  gold_list, answer_list = entries(gold), entries(answer)
-  if (
-    isinstance(gold, sympy.FiniteSet)
-    or isinstance(answer, sympy.FiniteSet)
-    or len(gold_list) + len(answer_list) > 2
-  ):
-    if not all(any(map(_relations, listed)) for listed in (gold_list, answer_list)):
-      gold_list, answer_list = _unnamed(gold_list), _unnamed(answer_list)
-    return _pair_off(gold_list, answer_list, _same_entry)
-  if _relations(gold) or _relations(answer):
+  related = bool(_relations(gold)), bool(_relations(answer))
+  items, listed = (_ordered(gold), _ordered(answer)), (entries(gold), entries(answer))
+  if all(items) and not all(related):
+    return len(items[0]) == len(items[1]) and all(map(equal, *items))
+  if any(isinstance(value, sympy.FiniteSet) for value in (gold, answer)) or sum(map(len, listed)) > 2:
+    named = all(any(map(_relations, values)) for values in listed)
+    # In lists names are not to be left out: `x = 1, y = 2` is not 1, 2.
+    alike = lambda a, b: bool(_relations(a)) == bool(_relations(b)) and equal(a, b)
+    return _pair_off(*(listed if named else map(_unnamed, listed)), alike)
+  if any(related):
     return _same_equation(gold, answer)
-  if any(items):
-    return all(items) and len(items[0]) == len(items[1]) and all(map(equal, *items))
   alike = any(isinstance(gold, kind) and isinstance(answer, kind) for kind in _KINDS)
-  return alike and same_value(gold, answer)
-
-
-def _same_entry(gold: Any, answer: Any) -> bool:
-  """Entries of lists. Names are not to be left out here: `x = 1, y = 2` is not 1, 2."""
-  return bool(_relations(gold)) == bool(_relations(answer)) and equal(gold, answer)
+  return alike and not any(items) and same_value(gold, answer)
 
 
 def _pair_off(gold: Sequence[Any], answer: Sequence[Any], match: Callable[[Any, Any], bool]) -> bool:
@@ -137,11 +114,11 @@ def _pair_off(gold: Sequence[Any], answer: Sequence[Any], match: Callable[[Any, 
 def entries(value: Any) -> Sequence[Any]:
   """What a list or set holds, as often as it is written; `(x, y) = (1, 2)` as its equations; all else as the list of itself."""
   if isinstance(value, sympy.FiniteSet):
-    return [inner for entry in getattr(value, "_unsorted_args", value.args) for inner in entries(entry)]
-  if isinstance(value, Eq) and isinstance(value.lhs, sympy.Tuple):
-    items = _ordered(value.rhs)
-    if len(items) == len(value.lhs):
-      return [Eq(name, item, evaluate=False) for name, item in zip(value.lhs, items)]
+    written = value._unsorted_args if isinstance(value, Listed) else value.args
+    return [inner for entry in written for inner in entries(entry)]
+  items = _ordered(value) if isinstance(value, Eq) else ()
+  if items and len(items) == len(value.lhs):
+    return [Eq(name, item, evaluate=False) for name, item in zip(value.lhs, items)]
   return [value]
 
 
@@ -160,10 +137,9 @@ def _ordered(value: Any) -> Sequence[Any]:
   if isinstance(value, sympy.Interval) and value.left_open and value.right_open:
     ends = (value.start, value.end)
     return () if any(end.is_infinite is True for end in ends) else ends
+  if isinstance(value, Eq) and isinstance(value.lhs, sympy.Tuple):  # `(x, y) = (1, 2)`
+    return _ordered(value.rhs)
   return value.args if isinstance(value, sympy.Tuple) else ()
-
-
-# --- relations
 
 
 def _relations(value: Any) -> list[Relational]:
@@ -182,10 +158,10 @@ def _named(value: Any) -> tuple[Any, Any] | None:
   if not links or not all(isinstance(link, Eq) for link in links):
     return None
   sides = [links[0].lhs, *(link.rhs for link in links)]
-  names = [
-    isinstance(side, (AppliedUndef, sympy.Function)) and (isinstance(side, AppliedUndef) or bool(side.free_symbols))
-    or bool(is_expr_of_only_symbols(side)) for side in sides
-  ]  # fmt: skip
+  names = [bool(is_expr_of_only_symbols(side)) for side in sides]
+  for place, side in enumerate(sides):  # `f(2)`, `\\sin x`
+    applied = isinstance(side, sympy.Function) and bool(side.free_symbols)
+    names[place] |= applied or isinstance(side, AppliedUndef)
   name = sides.pop(0) if names[0] else sides.pop() if names[-1] else None
   values = sides if name is None or names[0] else sides[::-1]
   agree = all(equal(values[-1], other) for other in values[:-1])
@@ -229,18 +205,12 @@ def _links(value: Any) -> list[Relational]:
 
 
 def _same_order(gold: Any, answer: Any) -> bool:
-  """Inequalities written in two ways (`x > 3`, `3 < x`, `2x - 6 > 0`), or one and the set that it describes.
-
-  A gold `(1, 2)` may be a point: no inequality says the same.
-  """
+  """Inequalities written in two ways, or one and the set that it describes; a gold `(1, 2)` may be a point, and is none."""
   (gold_name, gold_set), (name, answer_set) = _solutions(gold), _solutions(answer)
   if gold_set is None or answer_set is None:  # in several unknowns
     links = _links(gold), _links(answer)
-    return (
-      not any(isinstance(link, (Eq, Ne)) for link in sum(links, []))
-      and all(links)
-      and _pair_off(*links, _verified)
-    )
+    in_order = not any(isinstance(link, (Eq, Ne)) for link in [*links[0], *links[1]])
+    return in_order and all(links) and _pair_off(*links, _verified)
   point = bool(_ordered(gold)) or isinstance(answer_set, sympy.FiniteSet)
   return not point and (None in (gold_name, name) or gold_name == name) and _verified(gold_set, answer_set)
 
@@ -249,21 +219,18 @@ def _solutions(value: Any) -> tuple[Any, sympy.Set | None]:
   """(name, set) of what inequalities in one unknown, `x \\in` a set, or a list of either (any of which) describe."""
   if isinstance(value, sympy.Set) and not isinstance(value, sympy.FiniteSet):
     return None, value
-  found, names = [], {symbol for link in _links(value) for symbol in link.free_symbols}
+  sets, names = [], {symbol for link in _links(value) for symbol in link.free_symbols}
   for links in map(_relations, entries(value)):
     if len(names) != 1 or not links or any(isinstance(link, Eq) for link in links[1:]):
       return None, None
     if not isinstance(links[0], Eq):
       with _comparing():
-        found.append(sympy.And(*links).as_set())
+        sets.append(sympy.And(*links).as_set())
     elif isinstance(links[0].rhs, sympy.Set) and links[0].lhs in names:
-      found.append(links[0].rhs)
+      sets.append(links[0].rhs)
     else:
       return None, None
-  return names.pop(), sympy.Union(*found)
-
-
-# --- numbers, expressions, matrices, sets
+  return names.pop(), sympy.Union(*sets)
 
 
 def same_value(gold: Any, answer: Any) -> bool:
@@ -282,10 +249,9 @@ def same_value(gold: Any, answer: Any) -> bool:
 
 @contextlib.contextmanager
 def _comparing() -> Iterator[None]:
-  """Turns whatever sympy raises into IncomparableError.
+  """Turns whatever sympy raises into IncomparableError: no verdict is built on what was not compared.
 
-  Broad on purpose: it raises what it likes (NotImplementedError, PolynomialError, RecursionError, MemoryError at the
-  worker's limit ...), and each says the same: the two were not compared, so that no verdict is built on it.
+  Broad on purpose: it raises what it likes (NotImplementedError, RecursionError, MemoryError at the worker's limit ...).
   """
   try:
     yield
@@ -294,10 +260,7 @@ def _comparing() -> Iterator[None]:
 
 
 def refuted(gold: sympy.Expr, answer: sympy.Expr) -> bool:
-  """Whether two expressions have clearly different values, where each symbol is given one number of its own.
-
-  Certain where it says yes: simplification cannot make equal what differs at a point.
-  """
+  """Whether two expressions differ where each symbol is one number of its own: certain where it says yes."""
   symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
   point = {symbol: sympy.Rational(2 * k + 3, k + 7) for k, symbol in enumerate(symbols)}
   try:
