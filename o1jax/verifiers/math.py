@@ -5,38 +5,26 @@ r"""Answers of MATH and AIME style: final answers read off a completion, and com
 math-verify reads and compares. What stands around it says where answers are stated (`math_extract`), takes off their
 dress (`math_text`, `math_units`), and vetoes what would be read or compared too kindly (`math_read`, `math_equal`).
 
-    policy      several different answers     taken back (`\boxed{5} is wrong`)     a box in thoughts that were cut off
-    strict      a hedge, wrong                wrong                                 unparsable
-    standard    the last one counts           not looked at                         unparsable
-
-A hedge is two boxes, `3 or 4`, a value that `or` joins to the box, another value declared behind it. The same value
-twice is one answer, and so is a chain `x = 2/4 = 1/2`. Two boxes 1 and 2 are the list 1, 2 where the gold answer is a
-list; those with words between them must stand in its order. A placeholder in a box (`\boxed{answer}`) is no answer.
+Under the policy `strict` several different answers are a hedge, and wrong: two boxes, `3 or 4`, a value that `or` joins
+to the box, another value declared behind it; so is an answer that is taken back (`\boxed{5} is wrong`). Under `standard`
+the last box counts, or the last answer of another kind. Under both the same value twice is one answer, and so is a chain
+`x = 2/4 = 1/2`; boxes that only `and` parts are a list, as are those with words between them in the order of a gold list
+(strict); a placeholder in a box (`\boxed{answer}`) is no answer, nor is what stands in the thoughts.
 
 Left out: whether an answer is simplified (`\sqrt{4}` is 2, and `3 + 4` is 7: the form is for the prompt to ask for),
 sums, integrals, limits and congruences, which are only compared as text, numbers in words.
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
 
 import sympy
 
 from o1jax.verifiers.base import Problem, Verdict, Verify
-from o1jax.verifiers.completion import Policy, check_policy
+from o1jax.verifiers.completion import Policy, check_policy, taken_back
 from o1jax.verifiers.math_equal import IncomparableError, entries, equal, same
-from o1jax.verifiers.math_extract import (
-  DECLARED,
-  DEFAULT_ORDER,
-  EXTRACTORS,
-  MAX_STATED,
-  Stated,
-  alternatives,
-  boxed,
-  final_part,
-  joined,
-  taken_back,
-)
+from o1jax.verifiers.math_extract import DEFAULT_ORDER, EXTRACTORS, Stated, boxed, final_part, joined, stated
 from o1jax.verifiers.math_read import Answer, Formula, Words, read
 from o1jax.verifiers.math_text import UnreadableError
 
@@ -46,8 +34,7 @@ _UNPARSABLE = Verdict(reward=0.0, correct=False, parsed=None, error="unparsable"
 _HEDGE = Verdict(reward=0.0, correct=False, parsed=None, error="wrong")
 # `The answer is consistent with $5 + 1 = 6$`: maths that checks an answer is none.
 _CHECK = re.compile(
-  r"(?:correct|right|valid|consistent|reasonable|verified|confirmed|checked|accurate|supported|justified)\b",
-  re.IGNORECASE,
+  r"(?i)(?:correct|right|valid|consistent|reasonable|verified|confirmed|checked|accurate|supported|justified)\b"
 )
 
 
@@ -81,30 +68,30 @@ verify = make_verify()
 
 def count_answers(text: str) -> int:
   """Final answers that a response states, counting each time that one is stated."""
-  return len(_stated(final_part(text), DEFAULT_ORDER)[0])
+  return len(stated(final_part(text), DEFAULT_ORDER)[0])
 
 
 def _verdict(problem: Problem, text: str, order: Sequence[str], policy: Policy) -> Verdict:
   gold = _gold(problem)
-  declared, behind = _stated(text, order)
-  if not declared or len(declared) > MAX_STATED:
+  declared, behind = stated(text, order)
+  if not declared:
     return _UNPARSABLE
   if policy == "standard":
-    last = ", ".join(stated.text for stated in joined(text, declared)[-1])
-    declared, behind = [declared[-1]._replace(text=last)], []
-  elif taken_back(text, declared[-1]):
+    group = joined(text, declared)[-1] if text.startswith("\\", declared[-1].start) else declared[-1:]
+    declared, behind = [declared[-1]._replace(text=", ".join(part.text for part in group))], []
+  elif taken_back(text, declared[-1].end):
     return _HEDGE
   try:
-    stated = [read(answer.text) for answer in declared]
-    answers = list(dict.fromkeys(stated + _values(behind)))
-    if not all(_alike(answers[-1], other) for other in answers[:-1]):
+    readings = [read(answer.text) for answer in declared]
+    answers = list(dict.fromkeys(readings + _values(behind)))
+    if not all(same(answers[-1], other) or same(other, answers[-1]) for other in answers[:-1]):
       return Verdict(1.0, True, gold.shown()) if _are_parts(gold, answers, text, declared) else _HEDGE
-    correct = all(same(gold, answer) for answer in stated)
+    correct = all(same(gold, answer) for answer in readings)
   except (UnreadableError, IncomparableError):
     return _UNPARSABLE
-  if not correct and stated[-1].form is None:
+  if not correct and readings[-1].form is None:
     return _UNPARSABLE
-  return Verdict(float(correct), correct, stated[-1].shown(), None if correct else "wrong")
+  return Verdict(float(correct), correct, readings[-1].shown(), None if correct else "wrong")
 
 
 def _are_parts(gold: Answer, answers: Sequence[Answer], text: str, declared: Sequence[Stated]) -> bool:
@@ -114,19 +101,17 @@ def _are_parts(gold: Answer, answers: Sequence[Answer], text: str, declared: Seq
   """
   match gold.form:
     case Words(items) if len(items) > 1:
-      wanted = None
-    case Formula(sympy.FiniteSet() as value, _) if len(wanted := entries(value)) > 1:
+      gold_entries = None
+    case Formula(sympy.FiniteSet() as value, _) if len(gold_entries := entries(value)) > 1:
       pass
     case _:
       return False
   if any(same(gold, answer) for answer in answers):
     return False
-  if wanted is None or len(joined(text, declared)) == 1 < len(declared):
+  if gold_entries is None or len(joined(text, declared)) == 1 < len(declared):
     return same(gold, read(", ".join(answer.text for answer in answers)))
-  return len(wanted) == len(answers) and all(
-    isinstance(answer.form, Formula) and equal(value, answer.form.value)
-    for value, answer in zip(wanted, answers)
-  )
+  values = [answer.form.value for answer in answers if isinstance(answer.form, Formula)]
+  return len(gold_entries) == len(answers) == len(values) and all(map(equal, gold_entries, values))
 
 
 def _gold(problem: Problem) -> Answer:
@@ -139,38 +124,12 @@ def _gold(problem: Problem) -> Answer:
     raise ValueError(f"problem {problem.id}: the gold answer {problem.answer[:80]!r} {error}") from error
 
 
-def _stated(text: str, order: Sequence[str]) -> tuple[list[Stated], list[Stated]]:
-  """(what the first extractor that finds anything finds, what the others declare to be final behind that, or `or` joins)."""
-  for place, name in enumerate(order):
-    found = EXTRACTORS[name](text)
-    if not found:
-      continue
-    others = [other for other in order[place + 1 :] if other in DECLARED and name in DECLARED]
-    behind = [
-      stated for other in others for stated in EXTRACTORS[other](text) if stated.start >= found[-1].end
-    ]
-    return found, behind + (alternatives(text, found) if name == "boxed" else [])
-  return [], []
-
-
 def _values(behind: Sequence[Stated]) -> list[Answer]:
   """Those that are no remarks: `The answer is positive.` behind a box is one, `The answer is B.` is not."""
   answers = []
-  for stated in behind:
-    if _CHECK.match(stated.text):
-      continue
-    try:
-      answer = read(stated.text)
-    except UnreadableError:
-      continue
-    remark = (
-      answer.form is None
-      or isinstance(answer.form, Words)
-      and any(len(item) > 1 for item in answer.form.items)
-    )
-    answers += [] if remark else [answer]
+  for other in behind:
+    with contextlib.suppress(UnreadableError):
+      answer = read(other.text)
+      worded = isinstance(answer.form, Words) and any(len(item) > 1 for item in answer.form.items)
+      answers += [] if answer.form is None or worded or _CHECK.match(other.text) else [answer]
   return answers
-
-
-def _alike(a: Answer, b: Answer) -> bool:
-  return same(a, b) or same(b, a)

@@ -3,16 +3,13 @@ r"""Whether a prediction says what the gold answer says. The gold answer always 
     gold x = 5      prediction 5        yes     gold 12_3      prediction 12          yes: the question names the base
     gold 1 < x < 2  prediction (1, 2)   yes     gold (1, 2)    prediction 1 < x < 2   no: it may be a point
 
-What a container or a relation holds is compared here, strictly, each entry as often as it stands there; numbers,
-expressions, matrices, intervals and sets that inequalities describe are left to math-verify. Its leniences stay
-outside: any right-hand side for a number, points for lists, equations without a solution for each other, decimals to
-six places.
+What a container or a relation holds is compared here, strictly, each entry as often as it stands there; the rest is left
+to math-verify, but for its leniences: any right-hand side for a number, points for lists, equations without a solution for
+each other, decimals to six places.
 """
 
 import contextlib
 import logging
-import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +17,7 @@ import math_verify
 import sympy
 from latex2sympy2_extended import is_expr_of_only_symbols
 from latex2sympy2_extended.logic import And
+from latex2sympy2_extended.sets import FiniteSet as Listed
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Eq, Ne, Relational
 from sympy.functions.elementary.hyperbolic import HyperbolicFunction
@@ -40,10 +38,7 @@ class IncomparableError(ValueError):
 
 
 def same(gold: Answer, answer: Answer) -> bool:
-  """Whether an answer is the gold one. Exact: a decimal is the number that it writes, not one that it rounds.
-
-  Raises IncomparableError where sympy fails.
-  """
+  """Whether an answer is the gold one, exactly: a decimal rounds nothing. Raises IncomparableError where sympy fails."""
   if gold.unit is not None and answer.unit is not None and gold.unit != answer.unit:
     return False
   if isinstance(gold.form, Formula) and isinstance(answer.form, Formula):
@@ -61,26 +56,14 @@ def _same_form(gold: Answer, answer: Answer) -> bool:
     case Formula(), Words():
       return answer.form.items == {gold.text.casefold()}
     case Qualified(), Qualified() if gold.form.value == answer.form.value:
-      return gold.form.qualifier == answer.form.qualifier or "" in (
-        gold.form.qualifier,
-        answer.form.qualifier,
-      )
-  if isinstance(gold.form, Qualified) and answer.text.lstrip("0") == gold.form.value:
-    return not isinstance(answer.form, Qualified)  # the question names the base
-  quotients = _quotient(gold.form, gold=True), _quotient(answer.form, gold=False)
-  return all(quotients) and same_formula(*quotients)
-
-
-def _quotient(form: Any, gold: bool) -> Formula | None:
-  """`7:24` as the ratio that it may be, a gold one only where it stands in lowest terms; a formula as it is."""
-  if not isinstance(form, Qualified):
-    return form if isinstance(form, Formula) else None
-  terms = re.fullmatch(r"([0-9]+):([0-9]{2}):00", form.value)
-  if terms is None or form.qualifier or int(terms[2]) == 0:
-    return None
-  hour, minute = int(terms[1]), int(terms[2])
-  ratio = not gold or math.gcd(hour, minute) == 1 and minute >= 10
-  return Formula(sympy.Rational(hour, minute), percent=False) if ratio else None
+      return len({gold.form.qualifier, answer.form.qualifier} - {""}) < 2
+    case Qualified(digits, _, None), (Formula() | Words() | None) if digits == answer.text.lstrip("0"):
+      return True  # the question names the base
+  # `7:24` may be a ratio, a gold one only where it stands in lowest terms.
+  fraction, read = gold.text.replace(":", "/"), gold.form.ratio if isinstance(gold.form, Qualified) else None
+  lowest = not isinstance(gold.form, Qualified) or read is not None and str(read.value) == fraction
+  forms = [form.ratio if isinstance(form, Qualified) else form for form in (gold.form, answer.form)]
+  return lowest and all(isinstance(form, Formula) for form in forms) and same_formula(*forms)
 
 
 def same_formula(gold: Formula, answer: Formula) -> bool:
@@ -102,56 +85,41 @@ def equal(gold: Any, answer: Any) -> bool:
   """Whether two sympy objects are one answer, without the short-cuts of `same`."""
   if _orders(gold) or _orders(answer):
     return _same_order(gold, answer)
-  if _ordered(gold) is not None or _ordered(answer) is not None:
-    gold, answer = _coordinates(gold), _coordinates(answer)
-  gold_list, answer_list = entries(gold), entries(answer)
-  if len(gold_list) + len(answer_list) > 2 or any(
-    isinstance(value, sympy.FiniteSet) for value in (gold, answer)
-  ):
-    if not all(any(map(_relations, listed)) for listed in (gold_list, answer_list)):
-      gold_list, answer_list = _unnamed(gold_list), _unnamed(answer_list)
-    return _pair_off(gold_list, answer_list, _same_entry)
-  if _relations(gold) or _relations(answer):
+  related = bool(_relations(gold)), bool(_relations(answer))
+  items, listed = (_ordered(gold), _ordered(answer)), (entries(gold), entries(answer))
+  if all(items) and not all(related):
+    return len(items[0]) == len(items[1]) and all(map(equal, *items))
+  if any(isinstance(value, sympy.FiniteSet) for value in (gold, answer)) or sum(map(len, listed)) > 2:
+    named = all(any(map(_relations, values)) for values in listed)
+    # In lists names are not to be left out: `x = 1, y = 2` is not 1, 2.
+    alike = lambda a, b: bool(_relations(a)) == bool(_relations(b)) and equal(a, b)
+    return _pair_off(*(listed if named else map(_unnamed, listed)), alike)
+  if any(related):
     return _same_equation(gold, answer)
-  gold_items, answer_items = _ordered(gold), _ordered(answer)
-  if gold_items is not None and answer_items is not None:
-    return len(gold_items) == len(answer_items) and all(map(equal, gold_items, answer_items))
-  if gold_items is not None or answer_items is not None:
-    return False
   alike = any(isinstance(gold, kind) and isinstance(answer, kind) for kind in _KINDS)
-  return alike and same_value(gold, answer)
-
-
-def _same_entry(gold: Any, answer: Any) -> bool:
-  """Entries of lists. Names are not to be left out here: `x = 1, y = 2` is not 1, 2."""
-  return bool(_relations(gold)) == bool(_relations(answer)) and equal(gold, answer)
+  return alike and not any(items) and same_value(gold, answer)
 
 
 def _pair_off(gold: Sequence[Any], answer: Sequence[Any], match: Callable[[Any, Any], bool]) -> bool:
   """Whether each of the one has its like among the others, each of which is taken once."""
   left = list(answer)
-  for g in gold if len(gold) == len(left) else ():
+  for g in gold:
     place = next((k for k, a in enumerate(left) if match(g, a)), None)
-    if place is None:
+    if len(gold) != len(answer) or place is None:
       return False
     del left[place]
-  return len(gold) == len(answer)
+  return not left
 
 
 def entries(value: Any) -> Sequence[Any]:
   """What a list or set holds, as often as it is written; `(x, y) = (1, 2)` as its equations; all else as the list of itself."""
   if isinstance(value, sympy.FiniteSet):
-    return [inner for entry in getattr(value, "_unsorted_args", value.args) for inner in entries(entry)]
-  if isinstance(value, Eq) and isinstance(value.lhs, sympy.Tuple):
-    items = _ordered(value.rhs)
-    if items is not None and len(items) == len(value.lhs):
-      return [Eq(name, item, evaluate=False) for name, item in zip(value.lhs, items)]
+    written = value._unsorted_args if isinstance(value, Listed) else value.args
+    return [inner for entry in written for inner in entries(entry)]
+  items = _ordered(value) if isinstance(value, Eq) else ()
+  if items and len(items) == len(value.lhs):
+    return [Eq(name, item, evaluate=False) for name, item in zip(value.lhs, items)]
   return [value]
-
-
-def _coordinates(value: Any) -> Any:
-  """`(x, y) = (1, 2)` as the point alone; all else as it is."""
-  return value.rhs if isinstance(value, Eq) and isinstance(value.lhs, sympy.Tuple) else value
 
 
 def _unnamed(listed: Sequence[Any]) -> Sequence[Any]:
@@ -164,17 +132,14 @@ def _unnamed(listed: Sequence[Any]) -> Sequence[Any]:
   return [inner for outer in values for inner in entries(outer)]
 
 
-def _ordered(value: Any) -> Sequence[Any] | None:
-  """The items of a tuple. The parser makes an open interval of every `(a, b)` with a < b; None for all else."""
-  if isinstance(value, sympy.Tuple):
-    return value.args
+def _ordered(value: Any) -> Sequence[Any]:
+  """The items of a tuple. The parser makes an open interval of every `(a, b)` with a < b; none for all else."""
   if isinstance(value, sympy.Interval) and value.left_open and value.right_open:
-    if value.start.is_infinite is not True and value.end.is_infinite is not True:
-      return (value.start, value.end)
-  return None
-
-
-# --- relations
+    ends = (value.start, value.end)
+    return () if any(end.is_infinite is True for end in ends) else ends
+  if isinstance(value, Eq) and isinstance(value.lhs, sympy.Tuple):  # `(x, y) = (1, 2)`
+    return _ordered(value.rhs)
+  return value.args if isinstance(value, sympy.Tuple) else ()
 
 
 def _relations(value: Any) -> list[Relational]:
@@ -193,15 +158,12 @@ def _named(value: Any) -> tuple[Any, Any] | None:
   if not links or not all(isinstance(link, Eq) for link in links):
     return None
   sides = [links[0].lhs, *(link.rhs for link in links)]
-  is_name = lambda side: (
-    isinstance(side, sympy.Function) and side.free_symbols or is_expr_of_only_symbols(side)
-  )
-  if is_name(sides[0]) or isinstance(sides[0], AppliedUndef):
-    name, values = sides[0], sides[1:]
-  elif is_name(sides[-1]):
-    name, values = sides[-1], sides[-2::-1]
-  else:
-    name, values = None, sides
+  names = [bool(is_expr_of_only_symbols(side)) for side in sides]
+  for place, side in enumerate(sides):  # `f(2)`, `\\sin x`
+    applied = isinstance(side, sympy.Function) and bool(side.free_symbols)
+    names[place] |= applied or isinstance(side, AppliedUndef)
+  name = sides.pop(0) if names[0] else sides.pop() if names[-1] else None
+  values = sides if name is None or names[0] else sides[::-1]
   agree = all(equal(values[-1], other) for other in values[:-1])
   return (name, values[-1]) if agree else None
 
@@ -211,9 +173,8 @@ def _same_equation(gold: Any, answer: Any) -> bool:
   both = bool(_relations(gold) and _relations(answer))
   gold_named, named = (_named(value) if _relations(value) else (None, value) for value in (gold, answer))
   if gold_named is None or named is None or both and gold_named[0] != named[0]:
-    solved = (
-      gold_named is not None and isinstance(gold_named[0], sympy.Symbol) and not gold_named[1].free_symbols
-    )
+    name, value = gold_named or (None, gold)
+    solved = isinstance(name, sympy.Symbol) and not value.free_symbols
     return not solved and isinstance(gold, Eq) and isinstance(answer, Eq) and _same_curve(gold, answer)
   (gold_name, gold_value), (name, value) = gold_named, named
   if not _relations(answer) and isinstance(gold_name, sympy.Add):
@@ -244,17 +205,13 @@ def _links(value: Any) -> list[Relational]:
 
 
 def _same_order(gold: Any, answer: Any) -> bool:
-  """Inequalities written in two ways (`x > 3`, `3 < x`, `2x - 6 > 0`), or one and the set that it describes.
-
-  A gold `(1, 2)` may be a point: no inequality says the same.
-  """
+  """Inequalities written in two ways, or one and the set that it describes; a gold `(1, 2)` may be a point, and is none."""
   (gold_name, gold_set), (name, answer_set) = _solutions(gold), _solutions(answer)
   if gold_set is None or answer_set is None:  # in several unknowns
-    pairs = _links(gold), _links(answer)
-    return all(
-      isinstance(link, Relational) and not isinstance(link, (Eq, Ne)) for links in pairs for link in links
-    ) and (bool(pairs[0]) and _pair_off(*pairs, _verified))
-  point = _ordered(gold) is not None or isinstance(answer_set, sympy.FiniteSet)
+    links = _links(gold), _links(answer)
+    in_order = not any(isinstance(link, (Eq, Ne)) for link in [*links[0], *links[1]])
+    return in_order and all(links) and _pair_off(*links, _verified)
+  point = bool(_ordered(gold)) or isinstance(answer_set, sympy.FiniteSet)
   return not point and (None in (gold_name, name) or gold_name == name) and _verified(gold_set, answer_set)
 
 
@@ -262,21 +219,18 @@ def _solutions(value: Any) -> tuple[Any, sympy.Set | None]:
   """(name, set) of what inequalities in one unknown, `x \\in` a set, or a list of either (any of which) describe."""
   if isinstance(value, sympy.Set) and not isinstance(value, sympy.FiniteSet):
     return None, value
-  found, names = [], {symbol for link in _links(value) for symbol in link.free_symbols}
+  sets, names = [], {symbol for link in _links(value) for symbol in link.free_symbols}
   for links in map(_relations, entries(value)):
     if len(names) != 1 or not links or any(isinstance(link, Eq) for link in links[1:]):
       return None, None
     if not isinstance(links[0], Eq):
       with _comparing():
-        found.append(sympy.And(*links).as_set())
+        sets.append(sympy.And(*links).as_set())
     elif isinstance(links[0].rhs, sympy.Set) and links[0].lhs in names:
-      found.append(links[0].rhs)
+      sets.append(links[0].rhs)
     else:
       return None, None
-  return names.pop(), sympy.Union(*found)
-
-
-# --- numbers, expressions, matrices, sets
+  return names.pop(), sympy.Union(*sets)
 
 
 def same_value(gold: Any, answer: Any) -> bool:
@@ -295,10 +249,9 @@ def same_value(gold: Any, answer: Any) -> bool:
 
 @contextlib.contextmanager
 def _comparing() -> Iterator[None]:
-  """Turns whatever sympy raises into IncomparableError.
+  """Turns whatever sympy raises into IncomparableError: no verdict is built on what was not compared.
 
-  Broad on purpose: it raises what it likes (NotImplementedError, PolynomialError, RecursionError, MemoryError at the
-  worker's limit ...), and each says the same: the two were not compared, so that no verdict is built on it.
+  Broad on purpose: it raises what it likes (NotImplementedError, RecursionError, MemoryError at the worker's limit ...).
   """
   try:
     yield
@@ -307,10 +260,7 @@ def _comparing() -> Iterator[None]:
 
 
 def refuted(gold: sympy.Expr, answer: sympy.Expr) -> bool:
-  """Whether two expressions have clearly different values, where each symbol is given one number of its own.
-
-  Certain where it says yes: simplification cannot make equal what differs at a point.
-  """
+  """Whether two expressions differ where each symbol is one number of its own: certain where it says yes."""
   symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
   point = {symbol: sympy.Rational(2 * k + 3, k + 7) for k, symbol in enumerate(symbols)}
   try:

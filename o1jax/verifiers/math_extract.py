@@ -9,21 +9,17 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from o1jax.verifiers.completion import in_thoughts, without_end_tokens, without_thoughts
+from o1jax.verifiers.completion import in_thoughts, without_end_tokens, without_next_turn, without_thoughts
 from o1jax.verifiers.math_text import ascii_signs, balanced
 from o1jax.verifiers.math_units import CHANGES_VALUE
 
 MAX_LENGTH = 400  # characters of one answer
 MAX_STATED = 64  # answers of one extractor that are looked at
 
-# The next turn of a conversation, which a model has gone on to write.
-_NEXT_TURN = re.compile(
-  r"(?<=\S)\s*(?:<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id)\|>|<(?:start|end)_of_turn>)"
-)
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*(?P<brace>\{)?")
-# `\boxed 7`: what TeX would box without braces, where nothing follows that could belong to it.
-_BARE = re.compile(
-  r"(?P<text>-?[0-9]{1,40}|[a-zA-Z]|\\[dt]?frac\s?(?:[0-9]{2}|(?:\{[^{}]{1,80}\}){2}))(?=[.,!]?\s{0,3}(?:\$|\\\)|\\\]|\Z|\n))"
+# Without braces (`\\boxed 7`) what TeX would box, where nothing follows that could belong to it.
+_BOX = re.compile(
+  r"\\(?:boxed|fbox)(?![a-zA-Z])\s*(?:\{|(?P<bare>-?[0-9]{1,40}|[a-zA-Z]|\\[dt]?frac\s?(?:[0-9]{2}|(?:\{[^{}]{1,80}\}){2}))"
+  r"(?=[.,!]?\s{0,3}(?:\$|\\\)|\\\]|\Z|\n)))?"
 )
 # What only stands where an answer is to be put.
 _PLACEHOLDER = re.compile(
@@ -31,11 +27,9 @@ _PLACEHOLDER = re.compile(
   r"|(?i:(?:your|the|my|final|correct|answer|solution|result|value|goes|here|insert|put|placeholder)(?![a-z])))*"
 )
 _BEHIND_BOX = re.compile(
-  r"\s?(?:\$|\\\)|\\\])?\s?(?:(?P<percent>\\?%|percent\b|pct\b)|(?P<scale>(?:hundred|thousand|[mbtr]+illion|dozen|lakh|crore)s?\b))",
-  re.IGNORECASE,
+  r"(?i)\s?(?:\$|\\\)|\\\])?\s?(?:(?P<percent>\\?%|percent\b|pct\b)|(?P<scale>(?:hundred|thousand|[mbtr]+illion|dozen|lakh|crore)s?\b))"
 )
-_HASHES = re.compile(r"#{4,}")
-_LINE_OR_HASHES = re.compile(r"[\r\n]|#{4}")
+_HASHES = re.compile(r"#{4,}[^\S\r\n]*(?P<line>(?:(?!####)[^\r\n]){0,401})")
 # What stands between `the answer is` and the answer.
 _LEAD = (
   r"(?:[\s,:*_]{0,8}(?:(?:therefore|thus|hence|indeed|simply|just|clearly|exactly|precisely|then|also|actually|really|now|still"
@@ -45,9 +39,8 @@ _LEAD = (
   r"\b)){0,4}[\s,:*_]{0,8}"
 )
 _PHRASE = re.compile(
-  r"(?:(?P<final>\bfinal\s{1,4})?\banswers?(?:\s(?:to|for|of)\s[^.:\n]{1,80}?)?|\bcorrect (?:option|choice))[\s*_]{0,6}"
-  rf"(?:,?\s?(?:therefore|thus|hence|then),?\s)?(?:\b(?:is|are|(?:would|should|must|will) be)\b|=|:){_LEAD}",
-  re.IGNORECASE,
+  r"(?i)(?:(?P<final>\bfinal\s{1,4})?\banswers?(?:\s(?:to|for|of)\s[^.:\n]{1,80}?)?|\bcorrect (?:option|choice))[\s*_]{0,6}"
+  rf"(?:,?\s?(?:therefore|thus|hence|then),?\s)?(?:\b(?:is|are|(?:would|should|must|will) be)\b|=|:){_LEAD}"
 )
 _HEADING = re.compile(r"^[#*_\s]{0,8}final\s{1,4}answers?[*_:\s]{0,8}$", re.IGNORECASE | re.MULTILINE)
 # Where a statement in words ends. A point inside a number or inside a.m. is not followed by a space and a capital.
@@ -55,10 +48,9 @@ _SENTENCE_END = re.compile(
   r"[\r\n]|[.!](?=\s*[*_\"')]{0,4}(?:\s+[A-Z\\$]|\s*$|[\r\n]))|[,;]?\s(?:because|since|which|where|so)\b|,\sas\b"
 )
 _MATHS = re.compile(
-  r"\$\$(?P<dollars>.{1,400}?)\$\$|(?<!\\)\$(?P<dollar>[^$\n]{1,400}?)(?<!\\)\$"
+  r"(?s)\$\$(?P<dollars>.{1,400}?)\$\$|(?<!\\)\$(?P<dollar>[^$\n]{1,400}?)(?<!\\)\$"
   r"|\\\((?P<round>.{1,400}?)\\\)|\\\[(?P<square>.{1,400}?)\\\]"
-  r"|\\begin\{(?P<row>(?:equation|align|gather|multline|displaymath|math)\*?)\}(?P<rows>.{1,400}?)\\end\{(?P=row)\}",
-  re.DOTALL,
+  r"|\\begin\{(?P<row>(?:equation|align|gather|multline|displaymath|math)\*?)\}(?P<rows>.{1,400}?)\\end\{(?P=row)\}"
 )
 # `42; see above.`, `42 (six times seven)`, `42 and we are done`: a value and words that add nothing to it.
 _REMARK = re.compile(
@@ -68,38 +60,30 @@ _REMARK = re.compile(
 _HARMLESS = re.compile(r"\b(?:and|is|are|to|from|above|below|through|in)\b|\b\w+ times \w+", re.IGNORECASE)
 _JOINED = re.compile(r"\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*", re.IGNORECASE)
 _BOXES_JOINED = re.compile(
-  r"(?:[\s,;$*&]|\\[()\[\],;: ]|\\q?quad|\\text\{|[{}]|\b(?:and|or)\b|[a-zA-Z](?:_[0-9])?\s?=)*",
-  re.IGNORECASE,
+  r"(?i)(?:[\s,;$*&]|\\[()\[\],;: ]|\\q?quad|\\text\{|[{}]|\b(?:and|or)\b|[a-zA-Z](?:_[0-9])?\s?=)*"
 )
 # The words of a line that an expression of numbers is made of, a unit behind it included.
 _OPERAND = r"[-+(\u2212$€£]{0,4}\.?[0-9][-0-9.,/*^+()×·÷%°:=;\u2212]*\$?"
 _OPERATOR = r"(?:[-+*/×·÷=\u2212]|or|and)"
 _LAST_NUMBER = re.compile(
-  rf"(?:^|(?P<before>(?<!\S)\S+)\s+)(?P<number>{_OPERAND}(?:\s+(?:{_OPERATOR}|{_OPERAND}))*"
-  r"(?:\s+(?:%|°|percent|pct|degrees|dollars|cents|units))?)$",
-  re.IGNORECASE,
+  rf"(?i)(?:^|(?P<before>(?<!\S)\S+)\s+)(?P<number>{_OPERAND}(?:\s+(?:{_OPERATOR}|{_OPERAND}))*"
+  r"(?:\s+(?:%|°|percent|pct|degrees|dollars|cents|units))?)$"
 )
 _JOINS = re.compile(rf"{_OPERATOR}|[<>~!\u2248\u2260\u2264\u2265]=?", re.IGNORECASE)
 _PICTURES = re.compile(r"[^\x00-\x7f]+$")  # behind the number
 _EMPHASIS = re.compile(r"(?<![0-9)])(?:\*{1,3}|_{2,3}|`)(?=\S)|(?<=\S)(?:\*{1,3}|_{2,3}|`)(?![0-9(])")
 _NAME = re.compile(r"[(]?[^\W\d_][)]?|.*[)}\]|]")  # what a sign behind it joins to the next number
-_FORMULA_LINE = re.compile(
-  r"(?=.*[0-9\\])(?:\\[a-zA-Z]+|(?<![a-zA-Z])[a-zA-Z]{1,2}(?![a-zA-Z])|[^\w?#@~]|[\d_])+"
-)
+_FORMULA_LINE = re.compile(r"(?=.*[0-9\\])(?:\\[a-zA-Z]+|\b[a-zA-Z]{1,2}(?![a-zA-Z])|[^\w?#@~]|[\d_])+")
 _EVIDENT = re.compile(r"[0-9$\\=]|^\W*[A-J]\W*$")
 # What is said not to be the answer, or not to be sure: `it is not 5`, `more than 5`, `it might be 5`.
 _DENIED = re.compile(
-  r"(?:\bfrom\s\S{1,40}\sto|\b(?:not|never|cannot|nor|than|least|most|except|might|may|could|maybe|perhaps|possibly)|n't)"
-  r"\s+(?:(?:be|equals?|to|equal to)\s+)?$",
-  re.IGNORECASE,
+  r"(?i)(?:\bfrom\s\S{1,40}\sto|\b(?:not|never|cannot|nor|than|least|most|except|might|may|could|maybe|perhaps|possibly)|n't)"
+  r"\s+(?:(?:be|equals?|to|equal to)\s+)?$"
 )
 # `the largest n is 34`: one verb, nothing that denies or conditions it.
-_PREDICATE = re.compile(
-  r"(?P<subject>.*?\w.*?)\s(?:is|are|equals|was|were)\s(?P<value>.+)", re.IGNORECASE | re.DOTALL
-)
+_PREDICATE = re.compile(r"(?s)(?P<subject>.*?\w.*?)\s(?i:is|are|equals|was|were)\s(?P<value>.+)")
 _NOT_PLAIN = re.compile(
-  r"\b(?:is|are|equals|was|were|be|not|never|no|none|nor|neither|cannot|if|unless|than|least|most|where|when|either|maybe|might)\b|n't",
-  re.IGNORECASE,
+  r"(?i)\b(?:is|are|equals|was|were|be|not|never|no|none|nor|neither|cannot|if|unless|than|least|most|where|when|either|maybe|might)\b|n't"
 )
 _VALUE = (
   r"(?:(?P<maths>\$[^$\n]{1,80}\$|\\\(.{1,80}?\\\))|(?P<number>[-+\u2212]?(?:\\?\$)?[0-9][0-9.,/]*%?)"
@@ -108,18 +92,6 @@ _VALUE = (
 _OR = r"(?:\bor\b|\\text\{\s*,?\s*or\s*\})"
 _OR_BEHIND = re.compile(rf"[\s*.]{{0,3}}(?:\$|\\\)|\\\])?[\s,(]{{0,3}}{_OR}\s{{0,3}}{_VALUE}")
 _OR_BEFORE = re.compile(rf"{_VALUE}[\s,]{{0,3}}{_OR}\s{{0,3}}(?:\$|\\\(|\\\[)?\s?(?P<name>[a-zA-Z]\s?=\s?)?$")
-# `\boxed{5} is incorrect.`, `No, that is wrong.`, `However, this is not the correct answer.`
-_DENIAL = (
-  r"(?:(?:'s|\s(?:is|was|are|were|seems|looks|must be))(?:\s\w+){0,2}?\s(?:wrong|incorrect|invalid|mistaken|a mistake|an error"
-  r"|not(?:\s\w+){0,2}?\s(?:correct|right|valid|answer|solution))"
-  r"|\s(?:isn't|wasn't|aren't|(?:can't|cannot|can not|couldn't) be)(?:\s\w+){0,2}?\s(?:correct|right|valid|answer|solution))\b"
-)
-_TAKEN_BACK = re.compile(
-  rf"^[^\w.\n]{{0,8}}{_DENIAL}|(?:^|[.!?,;:\n\u2014]|\b(?:but|however|wait|no|actually|sorry)\b)\W{{0,5}}"
-  r"(?:(?:but|however|wait|no|actually|sorry|hmm|oh)\W{1,3}){0,3}(?:this|that|it|which|they|these|those|(?:(?:the|my|our|this|that)\s){1,2}"
-  rf"(?:\w+\s){{0,1}}?(?:answer|result|value|solution)){_DENIAL}|\bscratch that\b|\bI (?:have )?made an? (?:mistake|error)\b",
-  re.IGNORECASE,
-)
 
 
 class Stated(NamedTuple):
@@ -133,8 +105,7 @@ class Stated(NamedTuple):
 def final_part(completion: str) -> str:
   """What stands behind the thoughts and before the next turn; nothing where the text was cut off in its thoughts."""
   text = "" if in_thoughts(completion) else without_thoughts(completion)
-  turn = _NEXT_TURN.search(text)
-  return without_end_tokens(text if turn is None else text[: turn.start()])
+  return without_end_tokens(without_next_turn(text))
 
 
 def boxed(text: str) -> list[Stated]:
@@ -150,13 +121,10 @@ def _boxes(text: str) -> Iterator[Stated]:
   position = 0
   while (mark := _BOX.search(text, position)) is not None:
     position = mark.end()
-    if mark["brace"]:
+    inside = mark["bare"]
+    if mark[0].endswith("{"):
       inside = balanced(text[position : position + MAX_LENGTH + 1])
       position += 0 if inside is None else len(inside) + 1
-    else:
-      bare = _BARE.match(text, position)
-      inside = None if bare is None else bare["text"]
-      position += 0 if bare is None else len(bare["text"])
     behind = _BEHIND_BOX.match(text, position) if inside else None
     if behind is not None:
       inside = f"{inside}\\%" if behind["percent"] else rf"{inside} \text{{ {behind['scale']}}}"
@@ -167,10 +135,9 @@ def joined(text: str, boxes: Sequence[Stated]) -> list[list[Stated]]:
   """The boxes, in their order, in groups between which more stands than a joint: `\\boxed{1} and \\boxed{2}` is one."""
   groups: list[list[Stated]] = []
   for box in boxes:
-    if groups and _BOXES_JOINED.fullmatch(text, groups[-1][-1].end, min(box.start, groups[-1][-1].end + 80)):
-      groups[-1].append(box)
-    else:
-      groups.append([box])
+    end = groups[-1][-1].end if groups else 0
+    together = groups and _BOXES_JOINED.fullmatch(text, end, min(box.start, end + 80))
+    groups = [*groups[:-1], [*groups[-1], box]] if together else [*groups, [box]]
   return groups
 
 
@@ -182,34 +149,18 @@ def alternatives(text: str, boxes: Sequence[Stated]) -> list[Stated]:
   found = []
   for box in boxes:
     before = text[max(0, box.start - MAX_LENGTH) : box.start]
-    for match in (_OR_BEFORE.search(before), _OR_BEHIND.match(text, box.end)):
-      value = "" if match is None else (match["maths"] or match["number"] or match["latex"]).rstrip(" .,")
-      name = (match.groupdict().get("name") or "").strip(" =") if match is not None else ""
-      if value and not (name and "=" in value and not value.strip("$\\( ").startswith(name)):
+    for match in filter(None, (_OR_BEFORE.search(before), _OR_BEHIND.match(text, box.end))):
+      value = (match["maths"] or match["number"] or match["latex"]).rstrip(" .,")
+      name = (match.groupdict().get("name") or "").strip(" =")
+      if not (name and "=" in value and not value.strip("$\\( ").startswith(name)):
         found.append(Stated(value, box.start, box.end))
   return found
 
 
-def taken_back(text: str, stated: Stated) -> bool:
-  """Whether the words behind an answer say that it is none."""
-  return (
-    _TAKEN_BACK.search(re.sub(r"^(?:\$|\\\)|\\\]|\*)+", "", text[stated.end : stated.end + MAX_LENGTH]))
-    is not None
-  )
-
-
 def hashes(text: str) -> list[Stated]:
   """The rest of each line behind `####`."""
-  found = []
-  for mark in itertools.islice(_HASHES.finditer(text), MAX_STATED + 1):
-    line = _LINE_OR_HASHES.split(text[mark.end() : mark.end() + MAX_LENGTH + 1], maxsplit=1)[0]
-    found.append(Stated(_whole(line), mark.start(), mark.end() + len(line)))
-  return found
-
-
-def _whole(text: str) -> str:
-  """Without space around it; what was cut off at MAX_LENGTH + 1 stays longer than an answer may be."""
-  return text if len(text) > MAX_LENGTH else text.strip()
+  marks = itertools.islice(_HASHES.finditer(text), MAX_STATED + 1)
+  return [Stated(mark["line"], *mark.span()) for mark in marks]
 
 
 def phrase(text: str) -> list[Stated]:
@@ -227,7 +178,7 @@ def phrase(text: str) -> list[Stated]:
     if found and mark.start() < found[-1].end and not _EVIDENT.search(text, found[-1].start, mark.start()):
       found.pop()  # "Final answer: the answer is" announces once
     if not found or mark.end() > found[-1].end:
-      stated = _plain(_predicate(_statement(text, mark.end())))
+      stated = _plain(_statement(text, mark.end()))
       found += [stated] if stated.text else []
   return [stated for stated in found if _EVIDENT.search(stated.text)] or found
 
@@ -239,31 +190,27 @@ def _statement(text: str, start: int) -> Stated:
   spans = [match.span() for match in _MATHS.finditer(window)]
   for end in _SENTENCE_END.finditer(window, skipped):
     if not any(first <= end.start() < last for first, last in spans):
-      return Stated(_whole(window[skipped : end.start()]), start, start + end.start())
-  return Stated(_whole(window[skipped:]), start, start + len(window))
-
-
-def _predicate(stated: Stated) -> Stated:
-  """`The largest n is 34` as the 34 that it says; a statement of another kind as it stands."""
-  match = _PREDICATE.fullmatch(stated.text)
-  plain = match is not None and not any(map(_NOT_PLAIN.search, match.groups()))
-  if match is None or not plain or not re.search(r"[0-9$\\]", match["value"]):
-    return stated
-  return stated._replace(text=match["value"])
+      return Stated(window[skipped : end.start()].strip(), start, start + end.start())
+  # What was cut off stays longer than an answer may be.
+  return Stated(window if len(window) > MAX_LENGTH else window.strip(), start, start + len(window))
 
 
 def _plain(stated: Stated) -> Stated:
-  """The value without the words behind it that change nothing, or without the environment around it."""
-  match = _REMARK.fullmatch(stated.text)
-  if match is not None:
+  """`The largest n is 34` as the 34 that it says; a value without words behind it that change nothing, or its environment."""
+  text = stated.text
+  match = _PREDICATE.fullmatch(text)
+  if (
+    match is not None
+    and not any(map(_NOT_PLAIN.search, match.groups()))
+    and re.search(r"[0-9$\\]", match["value"])
+  ):
+    text = match["value"]
+  if (match := _REMARK.fullmatch(text)) is not None:
     words = _HARMLESS.sub(" ", match["remark"])
-    return (
-      stated
-      if re.search(r"[0-9$\\=]", words) or CHANGES_VALUE.search(words)
-      else stated._replace(text=match["value"])
-    )
-  maths = _MATHS.fullmatch(stated.text)
-  return stated._replace(text=maths["rows"].strip()) if maths is not None and maths["rows"] else stated
+    text = text if re.search(r"[0-9$\\=]", words) or CHANGES_VALUE.search(words) else match["value"]
+  elif (match := _MATHS.fullmatch(text)) is not None:
+    text = (match["rows"] or text).strip()
+  return stated._replace(text=text)
 
 
 def expression(text: str) -> list[Stated]:
@@ -285,9 +232,8 @@ def expression(text: str) -> list[Stated]:
   line = tail.rstrip().rpartition("\n")[2]
   if len(line) > MAX_LENGTH:
     line = line[-MAX_LENGTH:].partition(" ")[2]  # without the word that was cut
-  number = _last_number(
-    _EMPHASIS.sub("", _PICTURES.sub(lambda match: ascii_signs(match[0]), line)).strip(" .*!")
-  )
+  line_as_told = _PICTURES.sub(lambda match: ascii_signs(match[0]), line)
+  number = _last_number(_EMPHASIS.sub("", line_as_told).strip(" .*!"))
   return [Stated(number, len(text) - len(line), len(text))] if number else []
 
 
@@ -300,22 +246,26 @@ def _last_number(line: str) -> str:
   if match is None:
     return line.rstrip("$ ") if _FORMULA_LINE.fullmatch(line) else ""
   before, number = match["before"] or "", match["number"]
-  joined_to = before != "=" and (
-    _JOINS.fullmatch(before)
-    or number[0] in "-+\u2212"
-    and _NAME.fullmatch(before)
-    or _DENIED.search(line, 0, match.start("number"))
-  )
-  return "" if joined_to else number if number.startswith("$") else number.rstrip("$")
+  joins = _JOINS.fullmatch(before) or number[0] in "-+\u2212" and _NAME.fullmatch(before)
+  if before != "=" and (joins or _DENIED.search(line, 0, match.start("number"))):
+    return ""
+  return number if number.startswith("$") else number.rstrip("$")
 
 
-Extractor = Callable[[str], list[Stated]]
-EXTRACTORS: dict[str, Extractor] = {
-  "boxed": boxed,
-  "hashes": hashes,
-  "phrase": phrase,
-  "expression": expression,
+EXTRACTORS: dict[str, Callable[[str], list[Stated]]] = {
+  found.__name__: found for found in (boxed, hashes, phrase, expression)
 }
-DEFAULT_ORDER = ("boxed", "hashes", "phrase", "expression")
+DEFAULT_ORDER = tuple(EXTRACTORS)
 # What these find claims to be final; a last expression just stands there.
-DECLARED = ("boxed", "hashes", "phrase")
+DECLARED = {"boxed", "hashes", "phrase"}
+
+
+def stated(text: str, order: Sequence[str]) -> tuple[list[Stated], list[Stated]]:
+  """(what the first extractor that finds any finds, MAX_STATED at most, what others declare behind that or `or` joins)."""
+  for place, name in enumerate(order):
+    if found := EXTRACTORS[name](text):
+      others = [EXTRACTORS[other](text) for other in order[place + 1 :] if {name, other} <= DECLARED]
+      behind = [stated for other in others for stated in other if stated.start >= found[-1].end]
+      behind += alternatives(text, found) if name == "boxed" else []
+      return (found, behind) if len(found) <= MAX_STATED else ([], [])
+  return [], []

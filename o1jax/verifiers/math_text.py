@@ -1,14 +1,15 @@
 r"""An answer's text without its dress, and as LaTeX that math-verify's parser reads as people mean it.
 
-The parser reads what it can; here stands what it must not be given as written. Some of it is spelt otherwise (`2(3)`
-would be the mixed number 2 + 3, `5 \text{ or } 6` is a list, decimals become fractions, so that every comparison is
-exact), and some is vetoed, since nothing sure can be read off it: two numbers side by side, `\frac142`, `[0, \infty]`,
-text, and what the parser would compute at once, whatever its size.
+The parser reads what it can; here stands what it must not be given as written. Some is spelt otherwise (`2(3)` would be
+the mixed number 2 + 3; decimals become fractions, so that every comparison is exact), some is vetoed, since nothing sure
+can be read off it: numbers side by side, `\frac142`, `[0, \infty]`, text, what would be computed at once at any size.
 """
 
+import functools
 import itertools
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Any
 
 MAX_LENGTH = 400  # characters; a longer answer is unreadable
@@ -31,17 +32,10 @@ _SCRIPTS = re.compile(rf"(?P<up>[{_RAISED}]+)|[{_LOWERED}]+")
 _ROOT = re.compile("\u221a\\s?([0-9]+)")  # the sign takes all digits behind it, `\sqrt` only one
 
 
-Rules = tuple[tuple[re.Pattern[str], Any], ...]
-
-
-def _rules(*pairs: tuple[str, Any]) -> Rules:
-  return tuple((re.compile(pattern), plain) for pattern, plain in pairs)
-
-
-def _rewritten(text: str, rules: Rules) -> str:
-  for pattern, plain in rules:
-    text = pattern.sub(plain, text)
-  return text
+def _rules(*pairs: tuple[str, Any]) -> Callable[[str], str]:
+  """What puts, in this order, the second of each pair for what matches the first."""
+  rules = [(re.compile(pattern), plain) for pattern, plain in pairs]
+  return lambda text: functools.reduce(lambda rewritten, rule: rule[0].sub(rule[1], rewritten), rules, text)
 
 
 class UnreadableError(ValueError):
@@ -49,13 +43,9 @@ class UnreadableError(ValueError):
 
 
 def ascii_signs(text: str) -> str:
-  """Signs beyond ASCII in LaTeX, full-width ones and letters of maths fonts as plain ones, no picture at the end."""
+  """Signs beyond ASCII in LaTeX, full-width ones and letters of maths fonts as plain ones, no pictures."""
   if text.isascii():
     return text
-  while text and (
-    unicodedata.category(text[-1]) == "So" and text[-1] not in "°℃℉" or text[-1] in "\u220e\ufe0f"
-  ):
-    text = text[:-1].rstrip()
   text = _SCRIPTS.sub(lambda match: f"{'^' if match['up'] else '_'}{{{match[0].translate(_PLAIN)}}}", text)
   return "".join(map(_ascii_sign, _ROOT.sub(r"\\sqrt{\1}", text)))
 
@@ -63,9 +53,11 @@ def ascii_signs(text: str) -> str:
 def _ascii_sign(letter: str) -> str:
   if letter.isascii() or letter in _TYPOGRAPHY:
     return _TYPOGRAPHY.get(letter, letter)
+  if letter == "\u220e" or unicodedata.category(letter) == "So" and letter not in "℃℉":
+    return " "
   plain = unicodedata.normalize("NFKC", letter)
   if "\u2044" in plain:  # a vulgar fraction
-    return r"\frac{%s}{%s}" % tuple(plain.split("\u2044"))
+    return r"\frac{" + plain.replace("\u2044", "}{") + "}"
   if plain != letter:
     return r"\{" if plain == "{" else r"\}" if plain == "}" else "".join(map(_ascii_sign, plain))
   name = unicodedata.name(letter, "").replace("LAMDA", "LAMBDA").split()
@@ -73,8 +65,6 @@ def _ascii_sign(letter: str) -> str:
     return rf"\{name[3].lower() if name[1] == 'SMALL' else name[3].capitalize()} "
   return str(unicodedata.decimal(letter, letter))
 
-
-# --- dress
 
 # Commands by what is written for them.
 _COMMANDS = {
@@ -92,22 +82,17 @@ _PLAINER = {command: plain for plain, commands in _COMMANDS.items() for command 
 _COMMAND = re.compile(r"(?<!\\)\\([a-zA-Z]+)")
 _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm|det"
 _ROWS = r"(?:aligned|align|alignat|gathered|gather|split|equation|multline|cases|array|eqnarray)"
-_BEFORE_COMMANDS = _rules(
+_before_commands = _rules(
   (r"\\(?:text)?color\s?\{[^{}]*\}\s?|\\[hv]?phantom\s?\{[^{}]*\}|\\(?:left|right)\s?\.", ""),
   (r"\{\s?\\(?:bf|it|rm|sf|tt)\s([^{}]*)\}", r"\\text{\1}"),
   (r"(?<=[0-9]),\s?\\!\s?(?=[0-9]{3})", "{,}"),
-  (r"\\\\\s?(?:\[[0-9.]{1,4}(?:pt|ex|em|mm|cm)\])", r"\\\\"),
-  (r"\\\\\s?(?=\\end\b)", ""),
-  (r"\\left\s?<", "("),
-  (r"\\right\s?>", ")"),
+  (r"(?<=\\\\)\s?\[[0-9.]{1,4}(?:pt|ex|em|mm|cm)\]|\\\\\s?(?=\\end\b)", ""),
+  (r"\\(?:left\s?<|right\s?>)", lambda match: "(" if match[0][-1] == "<" else ")"),
   (r"(?<!\\)\\[;: ]|~|(?<![0-9\\])\\,|(?<!\\)\\,(?![0-9])", " "),
   (r"(?<!\\)\\!|\\operatorname\*(?=\{)", lambda match: match[0].strip("\\!*")),
 )
-_AFTER_COMMANDS = _rules(
-  (
-    r"[(\[]\s?\\begin\s?\{array\}\s?\{[lcr| ]*\}((?:(?!\\end).)*)\\end\s?\{array\}\s?[)\]]",
-    r"\\begin{pmatrix}\1\\end{pmatrix}",
-  ),
+_after_commands = _rules(
+  (r"[(\[]\s?\\begin\s?\{array\}\s?\{[lcr| ]*\}((?:(?!\\end).)*)\\end\s?\{array\}\s?[)\]]", r"\\begin{pmatrix}\1\\end{pmatrix}"),
   (r"(?<=[)\]}]) ?U ?(?=[(\[{])", r"\\cup "),
   (r"\\mathbb ([NZQRC])(?![a-zA-Z])", r"\\mathbb{\1}"),
   (rf"\\?text\s?\{{\s*({_FUNCTIONS})\s*\}}\s?", r"\\\1 "),
@@ -151,14 +136,16 @@ def clean(text: str) -> str:
   if _QUOTED_LIST.fullmatch(text.strip()):
     text = re.sub("[\"'\\[\\]]", "", text)
   if re.search(r"[\\{~U]|mod", text):
-    text = _COMMAND.sub(lambda match: _PLAINER.get(match[1], match[0]), _rewritten(text, _BEFORE_COMMANDS))
-    text = _rewritten(text, _AFTER_COMMANDS)
+    text = _COMMAND.sub(lambda match: _PLAINER.get(match[1], match[0]), _before_commands(text))
+    text = _after_commands(text)
   text = _stripped(text)
   while (inside := _outer(text)) is not None:
     text = _stripped(inside)
   if "\\begin" in text:
     text = _stripped(_system(text))
-  _check_nesting(text)
+  depths = itertools.accumulate((letter in "([{") - (letter in ")]}") for letter in text)
+  if max(depths, default=0) > MAX_NESTING or balanced(text + "}") != text:
+    raise UnreadableError("is nested too deeply, or has an unbalanced brace")
   if not _CONTENT.search(text):
     raise UnreadableError("is empty")
   return text
@@ -193,27 +180,10 @@ def _stripped(text: str) -> str:
 def _system(text: str) -> str:
   """Rows of equations as a list of them, rows that go on with `=` as one chain; all else, cases by conditions too, as it is."""
   match = _SYSTEM.fullmatch(text)
-  if match is None:
+  if match is None or re.search(rf"[^\s&\\=<>]\s*&\s*(?!{_RELATION}|\s|$)", match["rows"]):
     return text
-  listed = ""
-  for row in re.split(r"\\\\", match["rows"]):
-    first, *rest = (cell.strip() for cell in row.split("&"))
-    if any(before and not re.match(_RELATION, cell) and not re.search(rf"{_RELATION}$", before)
-           for before, cell in zip([first, *rest], rest)):  # fmt: skip
-      return text
-    line = " ".join([first, *rest]).strip(" ,;.")
-    joint = " " if re.match(_RELATION, line) or re.search(rf"{_RELATION}$", listed) else ", "
-    listed += (joint if listed else "") + line if line else ""
-  return listed
-
-
-def _check_nesting(text: str) -> None:
-  """Raises UnreadableError where braces do not match, or brackets of all kinds nest too deeply."""
-  steps = ((letter in "([{") - (letter in ")]}") for letter in text)
-  if max(itertools.accumulate(steps, initial=0)) > MAX_NESTING:
-    raise UnreadableError("is nested too deeply")
-  if balanced(text + "}") != text:
-    raise UnreadableError("has an unbalanced brace")
+  rows = re.sub(r"[\s,;.]*\\\\\s*", ", ", match["rows"].replace("&", " "))
+  return re.sub(rf",\s*(?={_RELATION})", " ", re.sub(r"\s+", " ", rows)).strip(" ,;.")
 
 
 def parts(text: str, marks: str) -> list[str]:
@@ -227,14 +197,13 @@ def parts(text: str, marks: str) -> list[str]:
   return [*found, text[start:].strip()]
 
 
-# --- LaTeX for the parser
-
 # Digits in groups of three. A bare comma groups them where no other comma stands outside of a pair of brackets that
 # holds them, or where `, ` parts the entries of a list.
 _GROUPED = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:(?:\s?\{,\}\s?|,?\\,\s?)[0-9]{3})+(?![0-9])")
 _BARE_GROUPS = re.compile(
   r"(?<![0-9.,])(?<![0-9.] )[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9]|,[0-9]| [0-9])"
 )
+_BRACKETED_NUMBER = re.compile(r"(?:[(\[]|\\\{)\s?[0-9]+\s?(?:[)\]]|\\\})")
 _SPACED_COMMA = re.compile(r", |[0-9]\s(?:and|or)\s|;|\\text\{\s*,?\s*(?:and|or)\s*\}")
 _SET_BUILDER = re.compile(
   r"\\\{\s?(?P<name>[a-z])\s?(?:\\in\s?\\mathbb\{R\}\s?)?(?:\\mid(?![a-zA-Z])|[|:])\s?(?P<rest>.*[^\s\\])\s?\\\}"
@@ -243,38 +212,33 @@ _REPEATING = re.compile(
   r"(?P<whole>[0-9]*)\.(?P<once>[0-9]*)\\(?:overline|bar|dot)\s?(?:\{(?P<again>[0-9]+)\}|(?P<one>[0-9]))"
   r"(?!\s?(?:[0-9({\[]|\\(?:overline|bar|dot|frac|sqrt)(?![a-zA-Z])))"
 )
-_DECIMAL = re.compile(r"(?P<whole>[0-9]*)\.(?P<part>[0-9]+)")
+_DECIMAL = re.compile(r"([0-9]*)\.([0-9]+)")
 _ARGUMENT = r"\{(?:[^{}]|\{[^{}]*\})*\}|[0-9a-zA-Z]|\\pi(?![a-zA-Z])"
 # A digit behind one that stands without braces: `\frac142` is neither 1/42 nor twice 1/4 to be sure.
 _BESIDE = re.compile(
   rf"\\frac\s*(?:{_ARGUMENT})\s*(?:[0-9]|\{{[0-9]+\}})\s*[0-9]|[0-9)\]}}]\s?\\\{{|\\sqrt\s?[0-9]\s?[0-9]"
 )
-_FRACTION = re.compile(rf"\\(?P<name>frac|binom)\s*(?P<top>{_ARGUMENT})\s*(?P<bottom>{_ARGUMENT})")
-_ARGUMENTS = r"((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*?)"
-_INFIX = rf"{_ARGUMENTS}\\(over|choose)(?![a-zA-Z]){_ARGUMENTS}"
-_ROOT_OF_FRACTION = re.compile(r"\\sqrt\s?(\\frac\{[^{}]*\}\{[^{}]*\})")
+_SIDE = r"((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*?)"
+_OVER, _CHOOSE = (rf"{_SIDE}\\{name}(?![a-zA-Z]){_SIDE}" for name in ("over", "choose"))
 _AND_OR = re.compile(
   r"\s*,?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*", re.IGNORECASE
 )
-# Two inequalities at once are no list: that would be read as `x < 1 or x > 5`.
-_ORDER = r"(?:[<>]|\\[lg](?:eq?|t|eqslant)(?![a-zA-Z]))"
+_ORDER = r"(?:[<>]|\\[lg](?:eq?|t|eqslant)(?![a-zA-Z]))"  # two at once are no list: `x < 1 or x > 5` is another thing
 _BOTH = re.compile(rf"{_ORDER}.*(?<![a-zA-Z\\])and(?![a-zA-Z]).*{_ORDER}", re.IGNORECASE)
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 _SCRIPT = r"(\{[^{}]*\}|[0-9a-zA-Z])"
 
 
-def _infix(match: re.Match[str]) -> str:
-  top, sign, bottom = (group.strip() for group in match.groups() if group is not None)
-  return rf"\{'frac' if sign == 'over' else 'binom'}{{{top}}}{{{bottom}}}"
-
-
-_REWRITES = _rules(
+_braced = lambda argument: argument if argument[0] == "{" else f"{{{argument}}}"
+_joined_digits = lambda match: re.sub(r"[^0-9]", "", match[0])
+_rewritten = _rules(
   (r"\\text\{\s*([a-zA-Z])\s*\}", r"\1"),
   (r"\*\*", "^"),
   (r"(?<![a-zA-Z\\])(?:infinity|inf|oo)(?![a-zA-Z])", r"\\infty "),
   (r"(?<![a-zA-Z\\])(pi(?![a-zA-Z])|sqrt(?=\s?[({])|(?:log|ln|(?:arc)?(?:sin|cos|tan)|cot|sec|csc)(?![a-zA-Z]))", r"\\\1 "),
   (r"(?<![0-9}^_./])([0-9]+)\s([0-9]+)\s?/\s?([0-9]+)(?![0-9./])", r"\1\\frac{\2}{\3}"),  # a mixed number
-  (rf"\{{{_INFIX}\}}|^{_INFIX}$", _infix),
+  (rf"\{{{_OVER}\}}|^{_OVER}$", r"\\frac{\1\3}{\2\4}"),
+  (rf"\{{{_CHOOSE}\}}|^{_CHOOSE}$", r"\\binom{\1\3}{\2\4}"),
   (r"\^\{\s*\\prime\s*\}|\^\s?\\prime(?![a-zA-Z])", "'"),
   (r"([a-zA-Z])(?:_\{?([0-9a-z])\}?)?('+)", lambda match: f"{match[1]}_{{{match[2] or ''}{'prime' * len(match[3])}}}"),
   (rf"(?<=[a-zA-Z])\^{_SCRIPT}_{_SCRIPT}", r"_\2^\1"),
@@ -291,14 +255,14 @@ _REWRITES = _rules(
   (r"(\\(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|log|ln)\s?\^)\s?([0-9])", r"\1{\2}"),
   (r"(?<=\^[0-9]) (?=[0-9]+\^)", r"\\cdot "),
   (r"(?<=[0-9])\{(\\frac\{[^{}]*\}\{[^{}]*\})\}", r"\1"),
-  (r"<=", r"\\le "),
-  (r">=", r"\\ge "),
-  (r"!=", r"\\ne "),
+  (rf"\\(frac|binom)\s*({_ARGUMENT})\s*({_ARGUMENT})", lambda match: rf"\{match[1]}{_braced(match[2])}{_braced(match[3])}"),
+  (r"[<>!]=", lambda match: {"<": r"\le ", ">": r"\ge ", "!": r"\ne "}[match[0][0]]),
 )  # fmt: skip
 # Before decimals are written out: two numbers side by side, a point that is not a decimal's.
 _TWO_NUMBERS = re.compile(r"[0-9]\s+\.?[0-9]|\.[0-9]*\s*\.|[a-zA-Z}]\.|\.(?![0-9\\])")
 # Factors side by side, of which the parser would make a mixed number.
-_PRODUCTS = _rules(
+_multiplied = _rules(
+  (r"\\sqrt\s?(\\frac\{[^{}]*\}\{[^{}]*\})", r"\\sqrt{\1}"),
   (r"(?<!_[0-9])(?<=[0-9])\s*(?=\(|\\binom)", r"\\cdot "),
   (r"(?<=\))\s*(?=[0-9a-zA-Z(]|\\(?:frac|sqrt|binom|pi))", r"\\cdot "),
   (r"((?:\\frac|\\binom)\{[^{}]*\}\{[^{}]*\})\s*(?=[0-9(]|\\(?:frac|binom))", r"\1\\cdot "),
@@ -307,11 +271,11 @@ _VETOED = re.compile(
   r"\^\s*(?:[^\s{}^\\]|\{[^{}]*\})\s*\^|[0-9][eE][-+]?[0-9]|[0-9]\s*\{|[0-9)]\s*_|\\sqrt\s*[0-9]|[.'\"?@#:`%~]"
   r"|\\(?:text|operatorname|phantom|boxed|fbox|mathit|xrightarrow|circ|degree|dots|equiv|pmod|to|ldots|cdots|nabla)(?![a-zA-Z])"
   r"|(?<![a-zA-Z\\])(?<!n\{)(?<!d\{)(?<!_\{)[a-zA-Z]{5,}"  # words, but for `\begin{pmatrix}` and `x_{prime}`
-  r"|\\(?:begin|end)(?!\{[pbv]?matrix\})|(?<!\\)\[[^\[\]()]*-\s?\\infty|\\infty\s*\]|\\(?:overline|bar|dot)\s?\{?[0-9]"
+  r"|[fghF]\^\{?-1\}?\s*\(|\\(?:begin|end)(?!\{[pbv]?matrix\})|(?<!\\)\[[^\[\]()]*-\s?\\infty|\\infty\s*\]|\\(?:overline|bar|dot)\s?\{?[0-9]"
 )  # fmt: skip
 _ROW_END = re.compile(r"\\\\|&")
 # The parser computes these at once, whatever their size: binomials, divisors, the ends of an interval to order them.
-_SMALL = r"\{(?:[a-z+-]|[0-9]{1,4}(?![0-9])){1,6}\}"
+_SMALL = r"\{(?:[a-z+ -]|[0-9]{1,4}(?![0-9])){1,8}\}"
 _AT_ONCE = re.compile(
   rf"\\binom(?!{_SMALL}{_SMALL})|\\Gamma\s*\(|\\(?:gcd|lcm)(?=.*[\^!])|!\s*!|\\(?:det|eye|zeros|ones|Re|Im)(?![a-zA-Z])"
 )
@@ -324,32 +288,25 @@ def latex(text: str) -> str | None:
   text = _GROUPED.sub(_joined_digits, text).replace(r"\,", " ")
   text = re.sub(r"\s+", " ", text).strip()
   bare = _BARE_GROUPS.sub(_joined_digits, text)
-  if (
-    _SPACED_COMMA.search(text)
-    or "," not in bare
-    and not re.search(r"(?:[(\[]|\\\{)\s?[0-9]+\s?(?:[)\]]|\\\})", bare)
-  ):
-    text = bare
+  text = (
+    bare if _SPACED_COMMA.search(text) or "," not in bare and not _BRACKETED_NUMBER.search(bare) else text
+  )
   if (described := _SET_BUILDER.fullmatch(text)) is not None:
     text = described["rest"]
   if _BOTH.search(text) or _BESIDE.search(text):
     return None
-  text = _both_signs(_AND_OR.sub(", ", text))
-  text = _rewritten(text, _REWRITES)
-  text = _FRACTION.sub(_braced_fraction, text)
-  text = _ROOT_OF_FRACTION.sub(r"\\sqrt{\1}", text)
+  text = _rewritten(_both_signs(_AND_OR.sub(", ", text)))
   if _TWO_NUMBERS.search(text):
     return None
-  text = _DECIMAL.sub(_decimal, _REPEATING.sub(_repeating, text))
-  text = _rewritten(text, _PRODUCTS)
+  text = _DECIMAL.sub(
+    lambda match: rf"\frac{{{match[1]}{match[2]}}}{{1{'0' * len(match[2])}}}",
+    _REPEATING.sub(_repeating, text),
+  )
+  text = _multiplied(text)
   tall = _TOWER.search(text) and _ORDERED.search(text)
   if tall or _VETOED.search(text) or _AT_ONCE.search(text) or "\\begin" not in text and _ROW_END.search(text):
     return None
   return re.sub(r",\s*", ", ", text)  # lest `(1,234)` hold one number
-
-
-def _joined_digits(match: re.Match[str]) -> str:
-  return re.sub(r"[^0-9]", "", match[0])
 
 
 def _both_signs(text: str) -> str:
@@ -358,17 +315,6 @@ def _both_signs(text: str) -> str:
   if len(behind) != 1 or "\\{" in text or len(parts(text, ",")) > 1:
     return text
   return f"{before}+{behind[0]}, {before}-{behind[0]}"
-
-
-def _braced_fraction(match: re.Match[str]) -> str:
-  top, bottom = (
-    argument[1:-1] if argument[0] == "{" else argument for argument in (match["top"], match["bottom"])
-  )
-  return rf"\{match['name']}{{{top}}}{{{bottom}}}"
-
-
-def _decimal(match: re.Match[str]) -> str:
-  return rf"\frac{{{match['whole']}{match['part']}}}{{1{'0' * len(match['part'])}}}"
 
 
 def _repeating(match: re.Match[str]) -> str:

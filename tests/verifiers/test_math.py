@@ -130,7 +130,7 @@ COMPLETIONS = {
     ("4", r"<think>\boxed{3}? no</think> \boxed{4}", OK),
     ("3", r"<think>\boxed{3}</think> \boxed{4}", WRONG),
     ("3", r"<think>\boxed{3}</think>", UNPARSABLE),
-    ("3", r"<think>\boxed{3}", OK),
+    ("3", r"<think>\boxed{3}", UNPARSABLE),
   ],
 }
 ROWS = [(topic, *row) for topic, rows in COMPLETIONS.items() for row in rows]
@@ -192,6 +192,32 @@ def test_a_gold_answer_beyond_the_parser_stands_for_its_own_text():
   assert verdict_of(gold, r"\boxed{\sum_{k = 0}^{n} k!}").correct
   assert verdict_of(gold, r"\boxed{\sum_{k=1}^{n} k!}").error == "unparsable"
   assert verdict_of(gold, r"\boxed{5}").error == "wrong"
+
+
+@pytest.mark.parametrize(
+  "gold, text, strict, standard",
+  [
+    ("4", r"\boxed{3}? No, wait. \boxed{4}", WRONG, OK),
+    ("3", r"\boxed{3}? No, wait. \boxed{4}", WRONG, WRONG),
+    ("3", r"\boxed{3}. The final answer is 4.", WRONG, OK),
+    ("1,2", r"so \boxed{7}, then \boxed{1} and \boxed{2}", WRONG, OK),
+    ("18", "#### 17\n#### 18", WRONG, OK),
+    ("5", r"\boxed{5} is incorrect.", WRONG, OK),
+    ("5", r"\boxed{5} or 6", WRONG, OK),
+    ("3", r"\boxed{3 \text{ or } 4}", WRONG, WRONG),
+    ("3", r"<think>\boxed{3}</think> \boxed{3}", OK, OK),
+    ("3", r"<think>\boxed{3}", UNPARSABLE, UNPARSABLE),
+    ("3", r"\boxed{3}<end_of_turn>", OK, OK),
+  ],
+)
+def test_policies(gold, text, strict, standard):
+  verdicts = [make_verify(policy=policy)([problem(gold)], [text])[0] for policy in ("strict", "standard")]
+  assert [verdict.error for verdict in verdicts] == [strict, standard]
+
+
+def test_a_policy_without_a_meaning_is_an_error():
+  with pytest.raises(ValueError, match="policy"):
+    make_verify(policy="kind")
 
 
 def test_different_lengths_are_an_error():
@@ -302,7 +328,7 @@ def test_size_is_bounded_without_being_computed():
   assert log10_bound(power) == pytest.approx(95.42, abs=0.01)  # 100 * log10 9
   assert log10_bound(sympy.Integer(10) ** 50) == pytest.approx(50.0)
   tower = sympy.Pow(nine, sympy.Pow(nine, power, evaluate=False), evaluate=False)
-  for value in (tower, sympy.factorial(power, evaluate=False), sympy.Mul(*[power] * 40, evaluate=False)):
+  for value in (tower, sympy.factorial(power, evaluate=False), sympy.Mul(*[power] * 90, evaluate=False)):
     with pytest.raises(TooLargeError, match=str(MAX_DIGITS)):
       log10_bound(value)
 
