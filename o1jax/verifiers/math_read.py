@@ -177,7 +177,7 @@ def _key(text: str) -> str:
 def quick_number(text: str) -> sympy.Rational | None:
   """The value of a plain number or fraction, as the parser gives it; None for all else."""
   match = _QUICK.fullmatch(text)
-  bottom = None if match is None else match["b"] or match["d"] or "1" + "0" * len(match["part"] or "")
+  bottom: Any = None if match is None else match["b"] or match["d"] or "1" + "0" * len(match["part"] or "")
   if match is None or int(bottom) == 0:
     return None
   top = match["a"] or match["c"] or match["whole"] + (match["part"] or "")
@@ -197,7 +197,7 @@ def _ratio(plain: str) -> Formula | None:
   terms = [term.strip() for term in plain.split(":")]
   if not 2 <= len(terms) <= 9 or not all(re.search(r"[0-9]|^.$", term) for term in terms):
     return None
-  values = [quick_number(term) or _parsed(term) for term in terms]
+  values: list[Any] = [quick_number(term) or _parsed(term) for term in terms]
   if not all(isinstance(value, sympy.Expr) and value != 0 for value in values):
     return None
   quotients = [value / values[0] for value in values[1:]]
