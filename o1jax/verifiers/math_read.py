@@ -10,7 +10,7 @@ so large that comparing them would take all memory are no formulas; sums, integr
 import functools
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
