@@ -152,7 +152,7 @@ def _moved(
   told = {"ess": mean(weight, mask) ** 2 / mean(weight**2, mask)}
   cuts = POLICY_LOSSES[kind](log_ratio, new, advantage, strengths, cfg.loss)[1]
   if cuts is not None:
-    cut = (cuts[0] | cuts[1]).astype(jnp.float32)
+    cut = functools.reduce(jnp.logical_or, cuts).astype(jnp.float32)
     told["clipped/positive"] = mean(cut, mask & (advantage > 0))
     told["clipped/negative"] = mean(cut, mask & (advantage < 0))
   return told

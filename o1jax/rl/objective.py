@@ -123,10 +123,13 @@ def ppo_clip(log_ratio, logp, advantage, strengths, cfg):
 
 
 def dual_clip(log_ratio, logp, advantage, strengths, cfg):
-  """ppo_clip, and for A < 0 no more than -c A, which cuts the gradient above r = c (Ye et al. 2020, eq. 5)."""
+  """ppo_clip, and for A < 0 no more than -c A, which cuts the gradient above r = c (Ye et al. 2020, eq. 5).
+
+  That cut is counted as `dual`, apart from those of the clip, as other libraries count the clip's alone.
+  """
   loss, (low, high) = ppo_clip(log_ratio, logp, advantage, strengths, cfg)
   beyond = (jnp.exp(log_ratio) > cfg.dual) & (advantage < 0)
-  return jnp.where(advantage < 0, jnp.minimum(loss, -cfg.dual * advantage), loss), (low, high | beyond)
+  return jnp.where(advantage < 0, jnp.minimum(loss, -cfg.dual * advantage), loss), (low, high, beyond)
 
 
 def cispo(log_ratio, logp, advantage, strengths, cfg):
@@ -224,8 +227,13 @@ def _policy(cfg: LossConfig, segments: int, left_of: Callable = _whole) -> Apply
       "logp_gap/max": masked_max(gap, mask),
     }
     if clips is not None:
-      low, high = (c.astype(jnp.float32) for c in clips)
-      for name, share in {"low": low, "high": high, "region": low + high}.items():
+      low, high, *dual = (c.astype(jnp.float32) for c in clips)
+      for name, share in {
+        "low": low,
+        "high": high,
+        "region": low + high,
+        **dict(zip(["dual"], dual)),
+      }.items():
         stats[f"clip_ratio/{name}_mean"] = clip_mean(share, experience, segments)
     if experience.held_back is not None:
       stats["cov/held_back_mean"] = masked_mean(_held_back(experience).astype(jnp.float32), mask)

@@ -177,16 +177,17 @@ def test_what_is_called_clipped_is_what_the_loss_clips(kind) -> None:
   norms = global_norms(experience, R, 1)
   stats = resolve_stats(term.apply(TokenScores(moved), experience, at, norms)[1])
   both = (float(told["clipped/positive"]) + float(told["clipped/negative"])) / 2  # half of the rows each
-  assert both == pytest.approx(stats["clip_ratio/region_mean"], abs=1e-6) and 0 < both < 1
+  cut = stats["clip_ratio/region_mean"] + stats.get("clip_ratio/dual_mean", 0.0)
+  assert both == pytest.approx(cut, abs=1e-6) and 0 < both < 1
 
 
 def test_dual_clip_counts_its_own_cut() -> None:
   run = run_of(loss=dataclasses.replace(CLIPS, kind="dual_clip", dual=3.0), epochs=2)
   log_ratio, advantage = np.log(np.float32([[4, 2, 1]])), np.float32([[-1, -1, -1]])
-  low, high = POLICY_LOSSES["dual_clip"](
+  low, high, dual = POLICY_LOSSES["dual_clip"](
     log_ratio, log_ratio, advantage, strengths_at(run, rl_stage(run), 1), run.rl.loss
   )[1]
-  assert high.tolist() == [[True, False, False]] and not low.any()
+  assert dual.tolist() == [[True, False, False]] and not low.any() and not high.any()
 
 
 def test_the_step_that_is_looked_at_moves_ratios_as_the_real_one() -> None:

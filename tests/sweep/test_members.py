@@ -150,7 +150,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"rl.steps.more": 1}, "arm arm0: rl.steps.more: is no field"),
   ({"rl.steps": "many"}, "arm arm0: rl.steps: wants int, has 'many'"),
   ({"rl.steps": 0}, "arm arm0: rl.steps: must be positive in a sweep"),
-  ({"rl.temperature": 0.0}, "arm arm0: rl.temperature: must be positive"),
+  ({"rl.temperature": 0.0}, "arm arm0: rl.temperature: must lie in [0.0001, 10000]"),
   ({"rl.optim.lr": float("nan")}, "arm arm0: rl.optim.lr: must be finite"),
   ({"seed": 3}, "arm arm0: seed: is one for all members: an arm may change model, task, sft, rl"),
   *(({field: value}, f"arm arm0: {field}: is one for all members") for field, value in {
