@@ -127,7 +127,7 @@ def test_a_run_that_was_ended_goes_on_bitwise(whole, tmp_path, fate, code, saved
   assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["6", "7"]
 
   setup = ev.prepare(read_run_config(str(run)))
-  like = train_module.fresh_state(setup, rl_stage(setup.config), None)
+  like = ev.fresh_state(setup, rl_stage(setup.config), None)
   states = []
   for folder in (run, whole):
     assert latest_step(folder / "checkpoints") == 7
