@@ -11,7 +11,6 @@ import pathlib
 import time
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +28,6 @@ from o1jax.io.run_config import check_same, config_to_dict, located, read_run_co
 from o1jax.io.run_folder import locked, new_run
 from o1jax.io.tokenizer import EOS
 from o1jax.loop import Run, Stopped
-from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import pack, response_width, trim
 from o1jax.rl.refill import refill_stats
 from o1jax.rl.sample import stream_key
@@ -37,7 +35,6 @@ from o1jax.rl.stages import (
   Progress,
   Spent,
   Stage,
-  first_state,
   rl_stage,
   sft_stage,
   step_flops,
@@ -147,24 +144,6 @@ def rl_step(
 # The run
 
 
-def _seed_params(model: Decoder, key: jax.Array) -> Any:
-  return nn.meta.unbox(init_params(model, key))
-
-
-def seed_params(setup: ev.Setup) -> Any:
-  """The parameters that a run begins with."""
-  lies = jax.tree.map(lambda a: a.sharding, ev.params_like(setup, 0))
-  make = jax.jit(_seed_params, static_argnums=0, out_shardings=lies)
-  return make(setup.model, stream_key(setup.config.seed, "init", 0))
-
-
-def fresh_state(setup: ev.Setup, stage: Stage, params: Any | None) -> TrainState:
-  """The state a stage begins with, from the parameters before it, which are donated, or from the seed."""
-  params = seed_params(setup) if params is None else params
-  lies = jax.tree.map(lambda a: a.sharding, ev.state_like(setup, stage))
-  return jax.jit(first_state, static_argnums=0, donate_argnums=1, out_shardings=lies)(stage, params)
-
-
 def train(config: TrainConfig, *, resume: bool) -> int:
   """Runs `config` into `config.out/config.name`; returns the exit code. Raises ConfigError where it cannot start."""
   began = time.perf_counter()
@@ -229,7 +208,9 @@ def stages(run: Run, folder: pathlib.Path, latest: int, began: float) -> dict[st
     reads = functools.partial(rl_step, begun=rl_begins_with(setup, folder) if kept_aside(setup, rl) else None)
     run.loop(rl, restored(run, rl, latest), config.rl.steps, reads)
     return summarise(run, folder, before, began)
-  run.loop(warm, restored(run, warm, latest) if latest else fresh_state(setup, warm, None), first, sft_step)
+  run.loop(
+    warm, restored(run, warm, latest) if latest else ev.fresh_state(setup, warm, None), first, sft_step
+  )
   if first:
     with Checkpoints(
       folder / COLD, keep=1
@@ -239,7 +220,7 @@ def stages(run: Run, folder: pathlib.Path, latest: int, began: float) -> dict[st
   before, params = run.where, run.give_up().params
   run.where = dataclasses.replace(before, cursor=0)  # the RL stage has a stream of its own
   reads = functools.partial(rl_step, begun=jax.tree.map(jnp.copy, params) if kept_aside(setup, rl) else None)
-  run.loop(rl, fresh_state(setup, rl, params), config.rl.steps, reads)
+  run.loop(rl, ev.fresh_state(setup, rl, params), config.rl.steps, reads)
   return summarise(run, folder, before, began)
 
 
@@ -252,14 +233,15 @@ def restored(run: Run, stage: Stage, step: int) -> TrainState:
 
 def kept_aside(setup: ev.Setup, stage: Stage) -> bool:
   """Whether diagnostics measure to first parameters that the states of `stage` do not hold."""
-  held = first_params(ev.state_like(setup, stage), stage.update) is not None
-  return setup.config.diagnostics.every > 0 and not held
+  return (
+    setup.config.diagnostics.every > 0 and first_params(ev.state_like(setup, stage), stage.update) is None
+  )
 
 
 def rl_begins_with(setup: ev.Setup, folder: pathlib.Path) -> Any:
   """The parameters that RL begins with: the cold start's, read back, or the seed's."""
   step = setup.config.sft.steps
-  return restore_params(folder / COLD, step, ev.params_like(setup, step)) if step else seed_params(setup)
+  return restore_params(folder / COLD, step, ev.params_like(setup, step)) if step else ev.seed_params(setup)
 
 
 def summarise(run: Run, folder: pathlib.Path, before: Progress, began: float) -> dict:
@@ -319,7 +301,7 @@ def more_sft(run: Run, params: Any, whole: float, cold: float) -> tuple[Any, int
   config = run.setup.config
   steps = max(1, round((whole - cold) / cold * config.sft.steps))
   stage = sft_stage(config, steps)
-  state = fresh_state(run.setup, stage, params)
+  state = ev.fresh_state(run.setup, stage, params)
   # Beyond the cold start's demonstrations.
   where = Progress(cursor=config.sft.steps * config.sft.rows * config.sft.length)
   with progress(steps, "control: more cold start", config.log.progress) as tell:

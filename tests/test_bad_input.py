@@ -12,7 +12,6 @@ import threading
 import pytest
 
 from o1jax import evaluate as ev
-from o1jax import train as train_module
 from o1jax.cli import main
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import read_lines
@@ -285,7 +284,7 @@ def another_model(run: pathlib.Path) -> None:
   """Puts the checkpoints of a model of another width in the place of the run's own, behind a line of a later step."""
   config = read_run_config(str(run))
   wider = ev.prepare(dataclasses.replace(config, model=dataclasses.replace(config.model, width=32)))
-  state = train_module.fresh_state(wider, sft_stage(config, 1), None)
+  state = ev.fresh_state(wider, sft_stage(config, 1), None)
   shutil.rmtree(run / "checkpoints")
   with Checkpoints(run / "checkpoints", keep=1) as checkpoints:
     checkpoints.save(1, state, {})

@@ -116,7 +116,7 @@ def last(run: pathlib.Path, step: int) -> tuple[dict[str, bytes], dict]:
   """(bytes of every array of the state after the last step, the cursor without the clock's figures)."""
   assert latest_step(run / "checkpoints") == step
   setup = ev.prepare(read_run_config(str(run)))
-  like = train_module.fresh_state(setup, rl_stage(setup.config), None)
+  like = ev.fresh_state(setup, rl_stage(setup.config), None)
   with Checkpoints(run / "checkpoints", keep=2) as checkpoints:
     state, cursor = checkpoints.restore(step, like)
   arrays = jax.tree_util.tree_leaves_with_path(state)

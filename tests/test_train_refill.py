@@ -29,7 +29,7 @@ from o1jax.io.checkpoint import Checkpoints, latest_step
 from o1jax.io.log import CLOCK_METRICS, read_metrics
 from o1jax.rl.stages import Progress, rl_stage, strengths_at
 from o1jax.tasks.stream import draw
-from o1jax.train import fresh_state, train
+from o1jax.train import train
 
 P, G, STEPS, REFILL = 8, 2, 4, 2
 graded_by_the_task = groups_module.grade
@@ -89,7 +89,7 @@ def written(folder: pathlib.Path) -> list[dict]:
 def progress(folder: pathlib.Path, setup: ev.Setup) -> Progress:
   with ev.in_mesh(setup), Checkpoints(folder / "checkpoints", keep=2) as saved:
     return Progress.from_json(
-      saved.restore(saved.latest(), fresh_state(setup, rl_stage(setup.config), None))[1]
+      saved.restore(saved.latest(), ev.fresh_state(setup, rl_stage(setup.config), None))[1]
     )
 
 
@@ -134,7 +134,7 @@ def test_remax_decodes_the_problems_that_are_kept(seen) -> None:
   setup = ev.prepare(run)
   stage = rl_stage(setup.config)
   with ev.in_mesh(setup):
-    state = fresh_state(setup, stage, None)
+    state = ev.fresh_state(setup, stage, None)
     seen.clear()
     at_first = strengths_at(setup.config, stage, 1)
     drawn = ev.step_groups(setup, state.params, 1, 0, {}, at_first, lambda rollout: pytest.fail("too early"))

@@ -16,6 +16,7 @@ from o1jax.evaluate.setup import (
   Setup,
   batch_of,
   check_problems,
+  fresh_state,
   held_out,
   in_mesh,
   load_run,
@@ -24,6 +25,7 @@ from o1jax.evaluate.setup import (
   prepare,
   prepare_evaluation,
   same_data,
+  seed_params,
   state_like,
 )
 from o1jax.evaluate.tests import (
@@ -48,6 +50,7 @@ __all__ = [
   "evaluate",
   "evaluate_run",
   "figures",
+  "fresh_state",
   "grade",
   "held_out",
   "in_mesh",
@@ -65,6 +68,7 @@ __all__ = [
   "same_data",
   "sample_and_grade",
   "sample_run",
+  "seed_params",
   "sizes_of",
   "state_like",
   "step_groups",

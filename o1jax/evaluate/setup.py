@@ -22,6 +22,7 @@ from o1jax.io.checkpoint import latest_step, restore_params
 from o1jax.io.run_config import META, expanded, located, read_json, read_run_config
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import check_prompt, prompt_batch
+from o1jax.rl.sample import stream_key
 from o1jax.rl.stages import Stage, first_state
 from o1jax.rl.value import ADD_CRITIC, policy_params
 from o1jax.tasks.base import Task, check_demonstrations
@@ -181,6 +182,24 @@ def state_like(setup: Setup, stage: Stage) -> TrainState:
   params = param_shardings(jax.eval_shape(stage.add_critic, boxed), setup.mesh)
   state = jax.eval_shape(functools.partial(first_state, stage), boxed)
   return _placed(state, state_shardings(state, params, setup.mesh))
+
+
+def _seed_params(model: Decoder, key: jax.Array) -> Any:
+  return nn.meta.unbox(init_params(model, key))
+
+
+def seed_params(setup: Setup) -> Any:
+  """The parameters that a run begins with."""
+  lies = jax.tree.map(lambda a: a.sharding, params_like(setup, 0))
+  make = jax.jit(_seed_params, static_argnums=0, out_shardings=lies)
+  return make(setup.model, stream_key(setup.config.seed, "init", 0))
+
+
+def fresh_state(setup: Setup, stage: Stage, params: Any | None) -> TrainState:
+  """The state a stage begins with, from the parameters before it, which are donated, or from the seed."""
+  params = seed_params(setup) if params is None else params
+  lies = jax.tree.map(lambda a: a.sharding, state_like(setup, stage))
+  return jax.jit(first_state, static_argnums=0, donate_argnums=1, out_shardings=lies)(stage, params)
 
 
 def _placed(shapes: Any, shardings: Any) -> Any:

@@ -15,7 +15,7 @@ from o1jax.loop import Stopped
 from o1jax.rl.stages import Progress, Stage, sft_stage
 from o1jax.sweep.device import Block, member_setup
 from o1jax.sweep.members import cold_start_key
-from o1jax.train import fresh_state, sft_step
+from o1jax.train import sft_step
 from o1jax.types import TrainState
 
 SHOWN = 100  # steps between lines of progress
@@ -45,7 +45,7 @@ def cold_starts(block: Block, folder: pathlib.Path, preemption: Preemption) -> d
 def _cold_start(setup: ev.Setup, stage: Stage, folder: pathlib.Path, preemption: Preemption) -> Cold:
   """Reads or makes the cold start of one seed."""
   with ev.in_mesh(setup):
-    state, where = fresh_state(setup, stage, None), Progress()
+    state, where = ev.fresh_state(setup, stage, None), Progress()
     if setup.config.sft.steps:
       with Checkpoints(folder, keep=1) as saved:
         state, where = _train(setup, stage, state, saved, preemption)

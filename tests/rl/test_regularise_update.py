@@ -312,13 +312,10 @@ def test_a_state_begins_with_copies_of_what_its_stage_asks_for() -> None:
   copies = [tree["table"] for tree in (params, state.ref_params, state.init_params)]
   places = {copy.unsafe_buffer_pointer() for copy in copies}
   assert len(places) == 3
-  stays = dataclasses.replace(everything, kl=dataclasses.replace(everything.kl, reference="frozen", ema=None))
+  assert state.controllers == {"kl": pytest.approx(0.1), "entropy": 0.0}
+  stays = dataclasses.replace(everything, kl=dataclasses.replace(moving, reference="frozen", ema=None))
   state = first_state(stage_of(stays), params)  # whose reference is the first parameters
   assert state.init_params is None and first_params(state, stage_of(stays).update) is state.ref_params
-  assert {name: float(c) for name, c in state.controllers.items()} == {
-    "kl": pytest.approx(0.1),
-    "entropy": 0.0,
-  }
   bare = state_of(config())
   assert bare.ref_params is bare.init_params is bare.controllers is None
 

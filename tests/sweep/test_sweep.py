@@ -17,7 +17,6 @@ from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.run_config import read_run_config
 from o1jax.rl.stages import first_state, rl_stage, sft_stage
 from o1jax.sweep import device, layout
-from o1jax.train import fresh_state
 
 # A diagnosis draws its step's rollout anew in a sweep, and the words of completions are the host's alone.
 OF_THE_LOOP = ("flops/diagnostics", "repetition_rate", "reflection/")
@@ -46,7 +45,7 @@ def lone_state(run: pathlib.Path):
   """(setup on one device, shapes of its state in the RL stage)."""
   setup = ev.prepare(read_run_config(str(run)), jax.devices()[:1])
   stage = rl_stage(setup.config)
-  params = jax.eval_shape(lambda: fresh_state(setup, stage, None).params)
+  params = jax.eval_shape(lambda: ev.fresh_state(setup, stage, None).params)
   return setup, jax.eval_shape(functools.partial(first_state, stage), params)
 
 
@@ -83,7 +82,7 @@ def test_a_member_is_its_lone_run_bit_for_bit(whole, alone, logged) -> None:
 def test_a_sweeps_cold_start_is_a_runs(whole, alone) -> None:
   folder = next((whole / "cold_start").glob("seed1-*"))
   setup, _ = lone_state(alone)
-  like = fresh_state(setup, sft_stage(setup.config, 60), None)
+  like = ev.fresh_state(setup, sft_stage(setup.config, 60), None)
   states = []
   for place in (folder, alone / "cold_start"):
     with Checkpoints(place, keep=1) as saved:
