@@ -205,7 +205,9 @@ def stages(run: Run, folder: pathlib.Path, latest: int, began: float) -> dict[st
   warm, rl, before = sft_stage(config, first), rl_stage(config), run.where
   if latest > first:
     before = Progress.from_json(read_cursor(folder / COLD, first)) if first else before
-    reads = functools.partial(rl_step, begun=rl_begins_with(setup, folder) if kept_aside(setup, rl) else None)
+    reads = functools.partial(
+      rl_step, begun=rl_begins_with(setup, folder) if ev.kept_aside(setup, rl) else None
+    )
     run.loop(rl, restored(run, rl, latest), config.rl.steps, reads)
     return summarise(run, folder, before, began)
   run.loop(
@@ -219,7 +221,9 @@ def stages(run: Run, folder: pathlib.Path, latest: int, began: float) -> dict[st
         cold.save(run.where.step, run.state, run.where.to_json())
   before, params = run.where, run.give_up().params
   run.where = dataclasses.replace(before, cursor=0)  # the RL stage has a stream of its own
-  reads = functools.partial(rl_step, begun=jax.tree.map(jnp.copy, params) if kept_aside(setup, rl) else None)
+  reads = functools.partial(
+    rl_step, begun=jax.tree.map(jnp.copy, params) if ev.kept_aside(setup, rl) else None
+  )
   run.loop(rl, ev.fresh_state(setup, rl, params), config.rl.steps, reads)
   return summarise(run, folder, before, began)
 
@@ -229,13 +233,6 @@ def restored(run: Run, stage: Stage, step: int) -> TrainState:
   state, saved = run.checkpoints.restore(step, ev.state_like(run.setup, stage), finite=True)
   run.where = Progress.from_json(saved)
   return state
-
-
-def kept_aside(setup: ev.Setup, stage: Stage) -> bool:
-  """Whether diagnostics measure to first parameters that the states of `stage` do not hold."""
-  return (
-    setup.config.diagnostics.every > 0 and first_params(ev.state_like(setup, stage), stage.update) is None
-  )
 
 
 def rl_begins_with(setup: ev.Setup, folder: pathlib.Path) -> Any:

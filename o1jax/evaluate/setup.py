@@ -24,6 +24,7 @@ from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import check_prompt, prompt_batch
 from o1jax.rl.sample import stream_key
 from o1jax.rl.stages import Stage, first_state
+from o1jax.rl.update import first_params
 from o1jax.rl.value import ADD_CRITIC, policy_params
 from o1jax.tasks.base import Task, check_demonstrations
 from o1jax.tasks.catalog import build_task
@@ -200,6 +201,11 @@ def fresh_state(setup: Setup, stage: Stage, params: Any | None) -> TrainState:
   params = seed_params(setup) if params is None else params
   lies = jax.tree.map(lambda a: a.sharding, state_like(setup, stage))
   return jax.jit(first_state, static_argnums=0, donate_argnums=1, out_shardings=lies)(stage, params)
+
+
+def kept_aside(setup: Setup, stage: Stage) -> bool:
+  """Whether diagnostics measure to first parameters that the states of `stage` do not hold."""
+  return setup.config.diagnostics.every > 0 and first_params(state_like(setup, stage), stage.update) is None
 
 
 def _placed(shapes: Any, shardings: Any) -> Any:

@@ -24,7 +24,7 @@ from o1jax.sweep.device import Block, member_setup
 from o1jax.sweep.folder import begin_member, finished_rows, write_row
 from o1jax.sweep.members import Member, cold_start_key
 from o1jax.tasks.stream import Exhausted
-from o1jax.train import kept_aside, rl_step
+from o1jax.train import rl_step
 from o1jax.types import TrainState
 
 
@@ -71,7 +71,7 @@ def begin(block: Block, member: Member, colds: Mapping[str, Cold]) -> tuple[ev.S
   copied = lambda: jax.tree.map(jnp.array, colds[cold_start_key(member.config)].params)
   with ev.in_mesh(setup):
     state = ev.fresh_state(setup, stage, copied())
-    begun = copied() if kept_aside(setup, stage) else None
+    begun = copied() if ev.kept_aside(setup, stage) else None
   own = jax.device_put(first_coefficients(mine.update.controllers), replicated(setup.mesh))
   return setup, stage, begun, dataclasses.replace(state, controllers=own)
 
