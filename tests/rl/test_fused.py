@@ -45,14 +45,19 @@ KINDS = {
   "four clipped steps, EMA": RLConfig(
     epochs=2, minibatches=2, loss=CLIP, kl=KLConfig(0.05, "k2", reference="ema", ema=0.1)
   ),
-  "remax, refilled, KL in the reward, resets": RLConfig(
+  "remax, refilled, KL, resets": RLConfig(
     refill=1,
     advantage=AdvantageConfig("remax"),
-    kl=KLConfig(0.1, "k1", placement="reward", reference="reset", reset_every=3, reset_optimizer=True),
+    kl=KLConfig(0.1, "k2", reference="reset", reset_every=3, reset_optimizer=True),
   ),
-  "a critic of its own, refilled": RLConfig(
-    refill=2, epochs=2, loss=CLIP, advantage=AdvantageConfig("gae"), critic=CriticConfig("own", clip=0.2)
-  ),
+  "a critic of its own, refilled, KL in the reward": RLConfig(
+    refill=2,
+    epochs=2,
+    loss=CLIP,
+    advantage=AdvantageConfig("gae"),
+    critic=CriticConfig("own", clip=0.2),
+    kl=KLConfig(0.1, "k1", placement="reward"),
+  ),  # fmt: skip
 }
 
 
@@ -174,7 +179,7 @@ def assert_same(left, right) -> None:
     np.testing.assert_array_equal(a, b)
 
 
-LONG = ("four clipped steps, EMA", "a critic of its own, refilled")
+LONG = ("four clipped steps, EMA", "a critic of its own, refilled, KL in the reward")
 
 
 @pytest.mark.bitwise
@@ -251,7 +256,7 @@ def _count(jaxpr, name: str) -> int:
 
 
 @pytest.mark.parametrize(
-  ("kind", "loops"), [("grpo with a reference", 1), ("a critic of its own, refilled", 3)]
+  ("kind", "loops"), [("grpo with a reference", 1), ("a critic of its own, refilled, KL in the reward", 3)]
 )
 def test_without_rounds_there_is_no_loop_of_them(kind, loops) -> None:
   run = functools.partial(fused, program=program(kind))

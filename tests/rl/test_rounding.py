@@ -22,7 +22,7 @@ from o1jax.rl.step import recall
 from o1jax.rl.update import gradients, learn
 from o1jax.types import Experience, TokenScores, resolve_stats
 
-P, G, LP, R = 4, 4, 3, 48
+P, G, LP, R = 4, 8, 3, 64
 SEQ = "seq_mean_token_mean"
 
 # The first optimiser step
@@ -31,7 +31,7 @@ SEQ = "seq_mean_token_mean"
 @functools.cache
 def rolled(dtype: str) -> tuple:
   """(decoder, its parameters, a rollout of it)."""
-  shape = dict(width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=64, vocab=32)
+  shape = dict(width=64, layers=3, heads=4, kv_heads=2, head_dim=16, mlp=128, vocab=64, scan_layers=True)
   model = Decoder(ModelConfig(**shape, dtype=dtype))
   params = nn.meta.unbox(jax.jit(functools.partial(init_params, model))(jax.random.key(0)))
   batch = prompt_batch([[4, 5, 6 + i] for i in range(P)], range(P), "abcd", LP)
