@@ -247,9 +247,12 @@ def _formula(text: str, percent: bool) -> Formula | None:
   if (named := _NAMED.fullmatch(text)) is not None and not _NO_NAME & set(named["name"].lower().split()):
     # `Area = 25`; shorter words without `\\text` may be products of unknowns
     text = named["rest"] if text.startswith("\\text") or re.search(r"[^\W\d_]{4}", named["name"]) else text
-  value = None if _CALLED.match(text) else _parsed(text)
-  if value is None:
-    value = _quantity(text)
+  numbers = [
+    quick_number(entry) for entry in text.removeprefix(r"\{").removesuffix(r"\}").strip().split(", ")
+  ]
+  if len(numbers) > 1 and None not in numbers and text.startswith("\\") == text.endswith("}"):
+    return Formula(FiniteSet(*numbers), percent)  # as the parser reads it, at once
+  value = _quantity(text) if _CALLED.match(text) or (value := _parsed(text)) is None else value
   if value is None and len(entries := parts(_OR.sub(", ", text), ",")) > 1:
     values = [_quantity(entry) if (one := _parsed(entry)) is None else one for entry in entries]
     value = None if any(one is None for one in values) else FiniteSet(*values)
