@@ -62,7 +62,9 @@ def _same_form(gold: Answer, answer: Answer) -> bool:
   # `7:24` may be a ratio, a gold one only where it stands in lowest terms.
   fraction, read = gold.text.replace(":", "/"), gold.form.ratio if isinstance(gold.form, Qualified) else None
   lowest = not isinstance(gold.form, Qualified) or read is not None and str(read.value) == fraction
-  forms = [form.ratio if isinstance(form, Qualified) else form for form in (gold.form, answer.form)]
+  forms: list[Any] = [
+    form.ratio if isinstance(form, Qualified) else form for form in (gold.form, answer.form)
+  ]
   return lowest and all(isinstance(form, Formula) for form in forms) and same_formula(*forms)
 
 
@@ -92,8 +94,9 @@ def equal(gold: Any, answer: Any) -> bool:
   if any(isinstance(value, sympy.FiniteSet) for value in (gold, answer)) or sum(map(len, listed)) > 2:
     named = all(any(map(_relations, values)) for values in listed)
     # In lists names are not to be left out: `x = 1, y = 2` is not 1, 2.
-    alike = lambda a, b: bool(_relations(a)) == bool(_relations(b)) and equal(a, b)
-    return _pair_off(*(listed if named else map(_unnamed, listed)), alike)
+    same_entry = lambda a, b: bool(_relations(a)) == bool(_relations(b)) and equal(a, b)
+    first, second = listed if named else map(_unnamed, listed)
+    return _pair_off(first, second, same_entry)
   if any(related):
     return _same_equation(gold, answer)
   alike = any(isinstance(gold, kind) and isinstance(answer, kind) for kind in _KINDS)

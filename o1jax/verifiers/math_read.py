@@ -10,7 +10,7 @@ so large that comparing them would take all memory are no formulas; sums, integr
 import functools
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
@@ -177,7 +177,7 @@ def _key(text: str) -> str:
 def quick_number(text: str) -> sympy.Rational | None:
   """The value of a plain number or fraction, as the parser gives it; None for all else."""
   match = _QUICK.fullmatch(text)
-  bottom = None if match is None else match["b"] or match["d"] or "1" + "0" * len(match["part"] or "")
+  bottom = "0" if match is None else match["b"] or match["d"] or "1" + "0" * len(match["part"] or "")
   if match is None or int(bottom) == 0:
     return None
   top = match["a"] or match["c"] or match["whole"] + (match["part"] or "")
@@ -197,7 +197,7 @@ def _ratio(plain: str) -> Formula | None:
   terms = [term.strip() for term in plain.split(":")]
   if not 2 <= len(terms) <= 9 or not all(re.search(r"[0-9]|^.$", term) for term in terms):
     return None
-  values = [quick_number(term) or _parsed(term) for term in terms]
+  values: list[Any] = [quick_number(term) or _parsed(term) for term in terms]
   if not all(isinstance(value, sympy.Expr) and value != 0 for value in values):
     return None
   quotients = [value / values[0] for value in values[1:]]
@@ -257,8 +257,9 @@ def _formula(text: str, percent: bool) -> Formula | None:
     values = [_quantity(entry) if (one := _parsed(entry)) is None else one for entry in entries]
     value = None if any(one is None for one in values) else FiniteSet(*values)
   if isinstance(value, sympy.Tuple) and text.startswith("["):
-    # A list as programs write it; `[2, 1]` is nothing.
-    value = sympy.FiniteSet(*value.args) if len(value.args) > 2 else None
+    value = (
+      sympy.FiniteSet(*value.args) if len(value.args) > 2 else None
+    )  # as programs write it; `[2, 1]` is nothing
   return None if value is None else Formula(value, percent)
 
 
