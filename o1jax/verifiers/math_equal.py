@@ -94,9 +94,9 @@ def equal(gold: Any, answer: Any) -> bool:
   if any(isinstance(value, sympy.FiniteSet) for value in (gold, answer)) or sum(map(len, listed)) > 2:
     named = all(any(map(_relations, values)) for values in listed)
     # In lists names are not to be left out: `x = 1, y = 2` is not 1, 2.
-    match_named = lambda a, b: bool(_relations(a)) == bool(_relations(b)) and equal(a, b)
-    gold_entries, answer_entries = listed if named else map(_unnamed, listed)
-    return _pair_off(gold_entries, answer_entries, match_named)
+    same_entry = lambda a, b: bool(_relations(a)) == bool(_relations(b)) and equal(a, b)
+    first, second = listed if named else map(_unnamed, listed)
+    return _pair_off(first, second, same_entry)
   if any(related):
     return _same_equation(gold, answer)
   alike = any(isinstance(gold, kind) and isinstance(answer, kind) for kind in _KINDS)

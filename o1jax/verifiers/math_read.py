@@ -177,7 +177,7 @@ def _key(text: str) -> str:
 def quick_number(text: str) -> sympy.Rational | None:
   """The value of a plain number or fraction, as the parser gives it; None for all else."""
   match = _QUICK.fullmatch(text)
-  bottom: Any = None if match is None else match["b"] or match["d"] or "1" + "0" * len(match["part"] or "")
+  bottom = "0" if match is None else match["b"] or match["d"] or "1" + "0" * len(match["part"] or "")
   if match is None or int(bottom) == 0:
     return None
   top = match["a"] or match["c"] or match["whole"] + (match["part"] or "")
@@ -247,15 +247,19 @@ def _formula(text: str, percent: bool) -> Formula | None:
   if (named := _NAMED.fullmatch(text)) is not None and not _NO_NAME & set(named["name"].lower().split()):
     # `Area = 25`; shorter words without `\\text` may be products of unknowns
     text = named["rest"] if text.startswith("\\text") or re.search(r"[^\W\d_]{4}", named["name"]) else text
-  value = None if _CALLED.match(text) else _parsed(text)
-  if value is None:
-    value = _quantity(text)
+  numbers = [
+    quick_number(entry) for entry in text.removeprefix(r"\{").removesuffix(r"\}").strip().split(", ")
+  ]
+  if len(numbers) > 1 and None not in numbers and text.startswith("\\") == text.endswith("}"):
+    return Formula(FiniteSet(*numbers), percent)  # as the parser reads it, at once
+  value = _quantity(text) if _CALLED.match(text) or (value := _parsed(text)) is None else value
   if value is None and len(entries := parts(_OR.sub(", ", text), ",")) > 1:
     values = [_quantity(entry) if (one := _parsed(entry)) is None else one for entry in entries]
     value = None if any(one is None for one in values) else FiniteSet(*values)
   if isinstance(value, sympy.Tuple) and text.startswith("["):
-    # A list as programs write it; `[2, 1]` is nothing.
-    value = sympy.FiniteSet(*value.args) if len(value.args) > 2 else None
+    value = (
+      sympy.FiniteSet(*value.args) if len(value.args) > 2 else None
+    )  # as programs write it; `[2, 1]` is nothing
   return None if value is None else Formula(value, percent)
 
 
