@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import sympy
 
 from o1jax.verifiers.base import Problem, Verdict, Verify
-from o1jax.verifiers.completion import Policy, taken_back
+from o1jax.verifiers.completion import Policy, check_policy, taken_back
 from o1jax.verifiers.math_equal import IncomparableError, entries, equal, same
 from o1jax.verifiers.math_extract import DEFAULT_ORDER, EXTRACTORS, Stated, boxed, final_part, joined, stated
 from o1jax.verifiers.math_read import Answer, Formula, Words, read
