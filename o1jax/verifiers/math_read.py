@@ -256,10 +256,8 @@ def _formula(text: str, percent: bool) -> Formula | None:
   if value is None and len(entries := parts(_OR.sub(", ", text), ",")) > 1:
     values = [_quantity(entry) if (one := _parsed(entry)) is None else one for entry in entries]
     value = None if any(one is None for one in values) else FiniteSet(*values)
-  if isinstance(value, sympy.Tuple) and text.startswith("["):
-    value = (
-      sympy.FiniteSet(*value.args) if len(value.args) > 2 else None
-    )  # as programs write it; `[2, 1]` is nothing
+  if isinstance(value, sympy.Tuple) and text.startswith("["):  # as programs write a list; `[2, 1]` is nothing
+    value = sympy.FiniteSet(*value.args) if len(value.args) > 2 else None
   return None if value is None else Formula(value, percent)
 
 

@@ -197,8 +197,7 @@ def parts(text: str, marks: str) -> list[str]:
   return [*found, text[start:].strip()]
 
 
-# Digits in groups of three. A bare comma groups them where no other comma stands outside of a pair of brackets that
-# holds them, or where `, ` parts the entries of a list.
+# Digits in groups of three: a bare comma groups them where it is the only one, or where `, ` parts entries.
 _GROUPED = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:(?:\s?\{,\}\s?|,?\\,\s?)[0-9]{3})+(?![0-9])")
 _BARE_GROUPS = re.compile(
   r"(?<![0-9.,])(?<![0-9.] )[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)(?![0-9]|,[0-9]| [0-9])"

@@ -1,8 +1,7 @@
 r"""The unit behind an answer: `5 \text{ cm}^2`, `5 dollars`, `90^\circ`, `12 (apples)`. It is taken off, and kept.
 
-Graders of such problems let units be left out. Two units that are both stated and both known must agree, though: 5 cm
-is not 5 m. Words that would change a number's value (`5 million`, `5 or more`) are no unit, nor are letters that may be
-factors (`4\mathrm{R}`).
+Graders let units be left out; two that are both stated and known must agree. Words that change a number's value
+(`5 million`, `5 or more`) are no unit, nor are letters that may be factors (`4\mathrm{R}`).
 """
 
 import re
@@ -58,11 +57,7 @@ _AND = re.compile(r"(?:,\s?)?(?:(?P<unit>\\text\{\s*[^{}\s]+\s)and\s*\}|\\text\{
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
-  """(the answer without its unit, the unit in canonical form), from a cleaned text.
-
-  The unit is None where there is none or only words that are no measure: `12 apples` is 12. A list of which each entry
-  has the same unit has it, too.
-  """
+  """(a cleaned answer, or each entry of a list, without its unit; the unit in canonical form, None for `12 apples`)."""
   bare = text.replace(CURRENCY_SIGN, " ").strip()
   angles = _ANGLE.sub(r"(\\frac{\g<angle>\\pi}{180})", bare) if _TURNED.search(bare) else bare
   whole = (angles if _TURNED.search(bare) else _DEGREES.sub(" ", bare)).strip()
