@@ -239,7 +239,7 @@ def test_how_outputs_compare(printed, wanted, tokens, lines):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"policy": "lenient"}, "policy: must be strict or standard"),
+    ({"policy": "lenient"}, "'lenient' is no policy; there are strict, standard"),
     ({"block": "best"}, "block: must be last or first"),
     ({"memory_mib": 0}, "Limits.memory_bytes"),
     ({"output_mib": -1}, "Limits.output_bytes"),
