@@ -54,26 +54,26 @@ def inverse_cdf(scaled: jax.Array, uniform: jax.Array) -> jax.Array:
   weights = jnp.exp(scaled - scaled.max(-1, keepdims=True))
   weights = jnp.pad(weights, [(0, 0), (0, -weights.shape[1] % CDF_BLOCK)])
   blocks = weights.reshape(weights.shape[0], -1, CDF_BLOCK)
-  ends = _cumulative(blocks.sum(-1))
+  sizes = blocks.sum(-1)
+  ends = jnp.cumsum(sizes, axis=-1)
   threshold = uniform * ends[:, -1]
-  block = _first_above(ends, threshold)
+  block = _first_above(sizes, ends, threshold)
   before = jnp.take_along_axis(jnp.pad(ends, [(0, 0), (1, 0)]), block[:, None], axis=-1)
   inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-  return block * CDF_BLOCK + _first_above(_cumulative(inside), threshold - before[:, 0])
+  return block * CDF_BLOCK + _first_above(inside, jnp.cumsum(inside, axis=-1), threshold - before[:, 0])
 
 
-def _cumulative(mass: jax.Array) -> jax.Array:
-  """Sums f32[B, n] of `mass` f32[B, n] up to each entry, which rise where there is mass alone and fall nowhere.
+def _first_above(mass: jax.Array, cumulative: jax.Array, threshold: jax.Array) -> jax.Array:
+  """i32[B] index of the first entry with mass whose sum is above `threshold` f32[B]; mass f32[B, n], cumulative its sums.
 
-  XLA adds in a tree: over entries without mass its sums go up and down by rounding.
+  XLA adds in a tree: over entries without mass its sums go up and down by rounding, so that a sum alone tells nothing.
   """
-  return jax.lax.cummax(jnp.where(mass > 0, jnp.cumsum(mass, axis=-1), 0.0), axis=1)
-
-
-def _first_above(cumulative: jax.Array, threshold: jax.Array) -> jax.Array:
-  """i32[B] index of the first of `cumulative` f32[B, n] above `threshold` f32[B]; one with mass, whatever rounding."""
-  threshold = jnp.clip(threshold, 0.0, jnp.nextafter(cumulative[:, -1], 0.0))
-  return jnp.sum(cumulative <= threshold[:, None], axis=-1, dtype=jnp.int32)
+  held = mass > 0
+  most = jnp.where(held, cumulative, 0.0).max(-1)
+  threshold = jnp.clip(threshold, 0.0, jnp.nextafter(most, 0.0))
+  found = held & (cumulative > threshold[:, None])
+  count = mass.shape[-1]
+  return jnp.where(found, jnp.arange(count, dtype=jnp.int32), count).min(-1)
 
 
 def greedy(scaled: jax.Array, uniform: jax.Array) -> jax.Array:
