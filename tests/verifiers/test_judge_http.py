@@ -4,6 +4,7 @@ Nothing here measures time: the server counts, and where it hangs, the client's 
 """
 
 import logging
+import math
 import threading
 
 import pytest
