@@ -38,8 +38,8 @@ OPERATIONS = ("+", "-", "*", "/")  # of countdown
 class VerifyOptions:
   """Grade the completions of a JSONL file: `o1jax verify --verifier gsm8k < in.jsonl > out.jsonl`.
 
-  A line holds `id`, `completion` and what the verifier reads: `answer` (math, gsm8k); `tests`, `entry_point`, `prompt`
-  (code); `instruction_id_list`, `kwargs`, `prompt` (constraints); `numbers`, `target`, perhaps `operations`
+  A line holds `id`, `completion` and what the verifier reads: `answer` (math, gsm8k); `tests`, perhaps `fn_name`,
+  `entry_point`, `prompt` (code); `instruction_id_list`, `kwargs`, `prompt` (constraints); `numbers`, `target`, perhaps `operations`
   (countdown); `dataset`, `entry` (gym). Out comes `id`, `reward`, `correct`, `parsed`, `error` and `seconds`: CPU time of
   the worker that graded it, the first time where an equal line came before. Standard error tells at the end how many
   are correct and how many unparsable. Exit code 2 where a line could not be graded.
