@@ -22,7 +22,6 @@ FIGURES = {
   "ess",
   "grad_norm/policy",
   "grad_norm/kl",
-  "grad_cosine/kl",
 }
 TESTS = {"held_out/pass@1", "held_out/parsed", "ood/larger_targets/pass@1", "ood/larger_targets/mean_length"}
 

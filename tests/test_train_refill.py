@@ -37,7 +37,7 @@ graded_by_the_task = groups_module.grade
 
 def config(out: str, **changes) -> TrainConfig:
   rl = dict(
-    steps=STEPS, prompts=P, samples=G, max_prompt=5, max_tokens=16, refill=REFILL, optim=OptimConfig(lr=1e-2)
+    steps=STEPS, prompts=P, samples=G, max_prompt=5, max_tokens=16, refill=REFILL, optim=OptimConfig(lr=1e-4)
   )
   return TrainConfig(
     name="tiny", out=out,
