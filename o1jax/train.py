@@ -115,17 +115,18 @@ def rl_step(
   figures: dict[str, float] = {}
   every = setup.config.diagnostics.every
   if every and (step - 1 - stage.first) % every == 0:
-    first = first_params(state, stage.update) if begun is None else begun
-    figures, took = ev.diagnosed(setup, stage, state, step, first, learned, seen)
+    origin = first_params(state, stage.update) if begun is None else begun
+    figures, took = ev.diagnosed(setup, stage, state, step, origin, learned, seen)
+    del origin  # else it would outlive the state that it may be a part of
     flops += took
-  told, first = tallied(drawn.first), drawn.first.graded
+  told, first_draw = tallied(drawn.first), drawn.first.graded
   rounds = len(drawn.draws) - 1
   if cfg.refill:
     told |= {**of_chosen(tallied(drawn.groups)), **refill_stats(reward, rounds, cfg.advantage.floor)}
   state, improved = improve(state, *seen, model=model, stage=stage, cfg=compiled, before=drawn.before)
   metrics = {**resolve_stats({**improved, **told}), **figures}
-  metrics |= ev.text_metrics([text for row in first.texts for text in row])
-  metrics |= ev.rewards_by_source(task, first, metrics.pop("rewards/task/mean", None))
+  metrics |= ev.text_metrics([text for row in first_draw.texts for text in row])
+  metrics |= ev.rewards_by_source(task, first_draw, metrics.pop("rewards/task/mean", None))
   metrics |= {"time/generate": drawn.clock.generate, "time/verify": drawn.clock.verify}
   metrics["time/update"] = time.perf_counter() - began
   processed = cfg.samples * sum(learned.prompts) + int(graded.length.sum())
@@ -135,7 +136,7 @@ def rl_step(
   passed_over = drawn.cursor - where.cursor - cfg.prompts * (1 + rounds)
   stream = task.stream(setup.config.seed, cfg.problems)
   metrics |= curriculum_metrics(memory, passed_over, stream, cfg.curriculum)
-  unjudged = int(np.isnan(first.reward).sum())
+  unjudged = int(np.isnan(first_draw.reward).sum())
   metrics |= {"completions/unjudged": float(unjudged)} if unjudged else {}
   spent = Spent(flops, processed, drawn.cursor, memory)
   return state, metrics, spent, ev.rollout_rows(task, graded)

@@ -4,24 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from claim_members import METRIC, find, member, rng
 
 from o1jax.config.sweep import Check
 from o1jax.scaling import claims, ranking, stats
 from o1jax.scaling.members import Member
-
-METRIC = "held_out/pass@1"
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-  return np.random.default_rng(seed)
-
-
-def member(
-  arm: str, seed: int, *, strength=None, final=None, problems=None, curves=None, bad_step=None
-) -> Member:
-  by_problem = {} if problems is None else {"held_out": np.asarray(problems)}
-  named = {name: (np.arange(len(values)), np.asarray(values)) for name, values in (curves or {}).items()}
-  return Member(arm, strength, seed, final or {}, by_problem, named, bad_step)
 
 
 def finals(values: dict[str, list[float]], strengths: dict[str, float] | None = None) -> list[Member]:
@@ -31,13 +18,6 @@ def finals(values: dict[str, list[float]], strengths: dict[str, float] | None = 
     for arm, row in values.items()
     for seed, value in enumerate(row)
   ]
-
-
-def find(
-  kind: str, members: list[Member], arms: tuple[str, ...] = (), metric: str = METRIC
-) -> claims.Finding:
-  (finding,) = claims.test_claim([Check(kind, metric, arms)], members, rng())
-  return finding
 
 
 def test_greater_is_the_paired_difference_with_students_interval() -> None:
