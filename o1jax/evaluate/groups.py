@@ -122,9 +122,7 @@ def _sampled(
   with _grader(setup) as graded_of:
     drawn, verdicts = [], []
     for start in range(0, len(problems), size):
-      before = (
-        problems[:start] if chunks > 1 else None
-      )  # an array for the first one too: one program draws all
+      before = problems[:start] if chunks > 1 else None  # [] for the first one: one program draws all
       batch = batch_of(setup, problems[start : start + size], before)
       drawn.append(
         generate(

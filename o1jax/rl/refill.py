@@ -3,7 +3,8 @@
     verified groups -> while some are level and rounds are left: P fresh ones -> fill -> groups to learn from
 
 A group is level where all of its rewards, the verifier's, before any shaping, are equal, or deviate by no more than
-`advantage.floor`: estimators that compare within a group find nothing in it. The stepwise loop and the fused program choose by `places` and `fill`. Left out: good groups that
+`advantage.floor`: estimators that compare within a group find nothing in it. The stepwise loop and the fused program
+choose by `places` and `fill`. Left out: good groups that
 find no slot are not kept for the next step, whose policy is another one.
 """
 

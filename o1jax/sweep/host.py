@@ -82,7 +82,8 @@ def run_member(
 ) -> dict[str, Any]:  # fmt: skip
   """Runs one member to its end, from its newest checkpoint where it has one; returns its row of results.json.
 
-  `step`: `rl_step`, or what stands for it. A member whose loss or gradient is not finite ends there. Raises Stopped on a signal, with everything saved.
+  `step`: `rl_step`, or what stands for it. A member whose loss or gradient is not finite ends there. Raises Stopped on a
+  signal, with everything saved.
   """
   setup, stage, begun, state = begin(block, member, colds)
   own, where = folder / member.name, colds[cold_start_key(member.config)].where
