@@ -11,7 +11,7 @@ import numpy as np
 import rich
 
 from o1jax import evaluate as ev
-from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
+from o1jax.parallel.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import CLOCK_METRICS, RunLog, progress, shown
 from o1jax.rl.stages import Progress, Stage

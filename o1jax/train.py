@@ -18,8 +18,8 @@ import rich
 
 from o1jax import evaluate as ev
 from o1jax.config import TrainConfig, require
-from o1jax.dist.hosts import Preemption
-from o1jax.dist.sharding import put_rows
+from o1jax.parallel.hosts import Preemption
+from o1jax.parallel.sharding import put_rows
 from o1jax.io.checkpoint import Checkpoints, check_params, latest_step, read_cursor, restore_params
 from o1jax.io.data import write_atomically
 from o1jax.io.log import RunLog, environment, progress, write_json

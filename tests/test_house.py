@@ -11,9 +11,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Each layer imports from those above it alone. Peers within a layer keep apart, but for types and config.
 LAYERS = (
   ("types", "config"),
-  ("model", "dist", "verifiers", "scaling"),
+  ("model", "parallel", "verifiers", "scaling"),
   ("io",),
   ("rl", "tasks"),
+  ("rollout",),
   ("reasoning",),
   ("evaluate",),
   ("loop",),
@@ -138,7 +139,7 @@ def test_files_functions_and_nesting_keep_to_their_limits():
     ("o1jax/rl/x.py", "from o1jax.tasks import base"),
     ("o1jax/rl/x.py", "import time"),
     ("o1jax/model/x.py", "def f():\n  from o1jax.train import train"),
-    ("o1jax/model/x.py", "import o1jax.dist.mesh"),
+    ("o1jax/model/x.py", "import o1jax.parallel.mesh"),
     ("o1jax/scaling/x.py", "import jax.numpy as jnp"),
     ("o1jax/verifiers/x.py", "from jax import numpy"),
     ("o1jax/io/x.py", "from ..rl import sample"),

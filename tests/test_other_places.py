@@ -27,7 +27,7 @@ from o1jax.config import (
   TextConfig,
   TrainConfig,
 )
-from o1jax.dist import mesh as mesh_module
+from o1jax.parallel import mesh as mesh_module
 from o1jax.evaluate import setup as preparation
 from o1jax.io.log import read_metrics
 from o1jax.io.run_config import load_experiment, read_run_config

@@ -22,7 +22,7 @@ from xla_flags import as_users_have_it
 from o1jax import evaluate as ev
 from o1jax import train as train_module
 from o1jax.cli import main
-from o1jax.dist.hosts import EXIT_PREEMPTED
+from o1jax.parallel.hosts import EXIT_PREEMPTED
 from o1jax.io.checkpoint import TEMPORARY, Checkpoints, latest_step
 from o1jax.io.log import CLOCK_METRICS, read_lines, read_metrics
 from o1jax.io.run_config import read_run_config

@@ -28,7 +28,7 @@ from o1jax.config import (
   SftConfig,
   TrainConfig,
 )  # fmt: skip
-from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, SIGNALS
+from o1jax.parallel.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, SIGNALS
 from o1jax.io.checkpoint import latest_step
 from o1jax.io.log import CLOCK_METRICS, read_lines, read_metrics
 from o1jax.train import train

@@ -24,7 +24,7 @@ from o1jax.config import (
   SftConfig,
   TrainConfig,
 )
-from o1jax.dist.sharding import param_shardings
+from o1jax.parallel.sharding import param_shardings
 from o1jax.model.transformer import init_params
 from o1jax.train import train
 from o1jax.types import TrainState

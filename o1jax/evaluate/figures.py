@@ -13,7 +13,7 @@ import numpy as np
 import rich
 
 from o1jax.config import EvalConfig, require
-from o1jax.dist.sharding import batch_rows
+from o1jax.parallel.sharding import batch_rows
 from o1jax.evaluate.samples import Graded, draw_samples, grade, sample_and_grade, sample_config
 from o1jax.evaluate.setup import Setup, held_out, in_mesh, load_run
 from o1jax.io.log import write_json

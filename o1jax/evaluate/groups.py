@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o1jax.dist.sharding import put_rows
+from o1jax.parallel.sharding import put_rows
 from o1jax.evaluate.samples import FREELY, Graded, grade, instead, responses
 from o1jax.evaluate.setup import Setup, batch_of
 from o1jax.rl.refill import fill, level, places

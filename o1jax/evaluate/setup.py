@@ -15,9 +15,9 @@ import numpy as np
 import rich
 
 from o1jax.config import EvalConfig, MeshConfig, TrainConfig, require
-from o1jax.dist.hosts import start_backend
-from o1jax.dist.mesh import make_mesh
-from o1jax.dist.sharding import RULES, batch_rows, param_shardings, put_rows, state_shardings
+from o1jax.parallel.hosts import start_backend
+from o1jax.parallel.mesh import make_mesh
+from o1jax.parallel.sharding import RULES, batch_rows, param_shardings, put_rows, state_shardings
 from o1jax.io.checkpoint import latest_step, restore_params
 from o1jax.io.run_config import META, expanded, located, read_json, read_run_config
 from o1jax.model.transformer import Decoder, init_params

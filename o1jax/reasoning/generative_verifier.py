@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import require
-from o1jax.dist.sharding import batch_rows, put_rows
+from o1jax.parallel.sharding import batch_rows, put_rows
 from o1jax.io.tokenizer import Tokenizer
 from o1jax.model.transformer import Decoder, cast_params
 from o1jax.rl.batch import prompt_batch

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from o1jax import evaluate as ev
-from o1jax.dist.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
+from o1jax.parallel.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import progress
 from o1jax.loop import Stopped

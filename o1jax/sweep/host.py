@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import rich
 
 from o1jax import evaluate as ev
-from o1jax.dist.hosts import EXIT_NONFINITE, Preemption
-from o1jax.dist.sharding import replicated
+from o1jax.parallel.hosts import EXIT_NONFINITE, Preemption
+from o1jax.parallel.sharding import replicated
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import CLOCK_METRICS, RunLog
 from o1jax.loop import Run, Stopped

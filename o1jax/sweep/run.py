@@ -21,7 +21,7 @@ import rich
 
 from o1jax import evaluate as ev
 from o1jax.config import ConfigError, CurriculumConfig, LogConfig, SweepConfig, require
-from o1jax.dist.hosts import Preemption, start_backend
+from o1jax.parallel.hosts import Preemption, start_backend
 from o1jax.io.log import write_json
 from o1jax.io.results import record as write_rows
 from o1jax.io.results import rows_of

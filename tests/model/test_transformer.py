@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from o1jax.config import ConfigError, MeshConfig, ModelConfig, RopeScaling
-from o1jax.dist.mesh import make_mesh
-from o1jax.dist.sharding import RULES, param_shardings, put_rows
+from o1jax.parallel.mesh import make_mesh
+from o1jax.parallel.sharding import RULES, param_shardings, put_rows
 from o1jax.model.transformer import (
   Context,
   Decoder,

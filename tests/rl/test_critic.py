@@ -22,8 +22,8 @@ from o1jax.config import (
   RLConfig,
   TrainConfig,
 )
-from o1jax.dist.mesh import make_mesh
-from o1jax.dist.sharding import RULES, param_shardings, put_rows
+from o1jax.parallel.mesh import make_mesh
+from o1jax.parallel.sharding import RULES, param_shardings, put_rows
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import credit_and_experience, token_logp, token_scores
 from o1jax.rl.regularise import rl_penalties

@@ -11,7 +11,7 @@ import pytest
 from compilations import compiled
 
 from o1jax.cli import main
-from o1jax.dist.hosts import EXIT_PREEMPTED, Preemption
+from o1jax.parallel.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.evaluate import groups
 from o1jax.io.run_config import load_sweep
 from o1jax.rl.stages import rl_stage

@@ -12,7 +12,7 @@ import pytest
 from o1jax import train as train_module
 from o1jax.cli import main
 from o1jax.config import ConfigError
-from o1jax.dist.hosts import EXIT_PREEMPTED
+from o1jax.parallel.hosts import EXIT_PREEMPTED
 from o1jax.io.checkpoint import latest_step
 from o1jax.sweep import cold
 from o1jax.sweep.folder import read_layouts
