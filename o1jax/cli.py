@@ -165,7 +165,7 @@ def _eval(arguments: list[str]) -> int:
   )
   config = _checked(dataclasses.replace(config, eval=options.eval))
   config.eval.validate("eval")
-  from o1jax.evaluate import evaluate_run
+  from o1jax.evaluate.figures import evaluate_run
 
   return evaluate_run(run, overrides=config.eval)
 
@@ -193,7 +193,7 @@ def _sample(arguments: list[str]) -> int:
   require(options.samples < 2**31, "--samples", "must be below 2**31")
   require_temperature(options.temperature, "--temperature", greedy=True)
   require(0 <= options.seed < 2**32, "--seed", f"must lie in [0, 2**32), is {options.seed}")
-  from o1jax.evaluate import sample_run
+  from o1jax.evaluate.figures import sample_run
 
   fields = vars(options)
   code = sample_run(fields.pop("run"), fields.pop("prompt"), **fields)

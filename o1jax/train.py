@@ -1,7 +1,8 @@
 """The whole run, top to bottom: cold start, reinforcement learning, evaluation, controls, summary and report.
 
 Every step is a function of the state and the step's number: problems, demonstrations and noise are drawn from the
-seed and a cursor, so that a run that was stopped goes on bitwise. Steps count over both stages.
+seed and a cursor, so that a run that was stopped goes on bitwise. Steps count over both stages. `fit` is the loop of
+every stage; `rl_step` and `sft_step` are what it repeats.
 """
 
 import contextlib
@@ -9,137 +10,237 @@ import dataclasses
 import functools
 import pathlib
 import time
-from typing import Any
+from typing import Any, Callable, Mapping, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import rich
 
-from o1jax import evaluate as ev
-from o1jax.config import TrainConfig, require
-from o1jax.parallel.hosts import Preemption
-from o1jax.parallel.sharding import put_rows
-from o1jax.io.checkpoint import Checkpoints, check_params, latest_step, read_cursor, restore_params
-from o1jax.io.data import write_atomically
-from o1jax.io.log import RunLog, environment, progress, write_json
+from o1jax.config import TrainConfig
+from o1jax.evaluate.controls import control_config, no_give_up
+from o1jax.evaluate.figures import evaluate, figures, quick_evaluation, sample_and_grade
+from o1jax.evaluate.heldout import diagnose
+from o1jax.io.checkpoint import Checkpoints, read_cursor, restore_params
+from o1jax.io.log import CLOCK_METRICS, RunLog, environment, shown, write_json
+from o1jax.io.log import progress as progress_bar
 from o1jax.io.report import results_table, write_report
-from o1jax.io.run_config import check_same, config_to_dict, located, read_run_config, resolved_paths
+from o1jax.io.run_config import located
 from o1jax.io.run_folder import locked, new_run
-from o1jax.io.tokenizer import EOS
-from o1jax.loop import Run, Stopped
-from o1jax.rl.batch import pack, response_width, trim
-from o1jax.rl.refill import refill_stats
+from o1jax.parallel.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
+from o1jax.parallel.sharding import put_rows
+from o1jax.rl.batch import trimmed
 from o1jax.rl.sample import stream_key
-from o1jax.rl.stages import (
-  Progress,
-  Spent,
-  Stage,
-  rl_stage,
-  sft_stage,
-  step_flops,
-  strengths_at,
-  without_strengths,
-)
-from o1jax.rl.step import improve, look_back
-from o1jax.rl.tally import of_chosen, tally
-from o1jax.rl.update import first_params, learn
+from o1jax.rl.stages import Stage, rl_stage, sft_stage, strengths_at, without_strengths
+from o1jax.rl.step import RolloutScores, score_rollout, train_step
+from o1jax.rl.update import learn
+from o1jax.rollout import setup
+from o1jax.rollout.answer import plain
+from o1jax.rollout.collect import collect, demonstrations, learner_inputs
+from o1jax.rollout.grade import Graded, rollout_rows
+from o1jax.rollout.record import Progress, StepRecord, StepUsage, record
+from o1jax.rollout.reward_model import reward_model_params
+from o1jax.rollout.setup import Runtime
 from o1jax.scaling import compute, stats
-from o1jax.tasks.stream import Use, curriculum_metrics, generator, problems_from, remembered
-from o1jax.types import Experience, TrainState, resolve_stats
+from o1jax.tasks.stream import Exhausted
+from o1jax.types import Rollout, TrainState, resolve_stats
 
-COLD = "cold_start"  # where the cold start's last state lies
-SUMMARY = "summary.json"  # what a run comes to
+COLD_START = "cold_start"  # folder of the cold start's last state
+SUMMARY = "summary.json"  # the run's final figures
 
 # One step of each stage
 
 
-def demonstrations(setup: ev.Setup, cursor: int) -> tuple[Experience, int, list[int]]:
-  """(packed rows to imitate, the cursor behind them, tokens of each demonstration)."""
-  cfg, task = setup.config.sft, setup.task
-  room, texts = cfg.rows * cfg.length, []
-  assert task.demonstrate is not None  # there are demonstrations
-  came = problems_from(task.demonstrations(setup.config.seed), cursor)
-  for at, problem in enumerate(came, start=cursor):
-    if room <= 0:  # enough to fill the rows; what finds no room is the next step's
-      break
-    response = task.demonstrate(problem, generator(setup.config.seed, Use.DEMONSTRATION, at))
-    texts.append((task.tokenizer.encode(task.ask(problem)), [*task.tokenizer.encode(response), EOS]))
-    room -= sum(map(len, texts[-1]))
-  experience, packed = pack(texts, cfg.rows, cfg.length)
-  return experience, cursor + packed, [len(p) + len(r) for p, r in texts[:packed]]
+class StepResult(NamedTuple):
+  """What one training step gives to the loop."""
+
+  state: TrainState
+  metrics: dict[str, float]
+  usage: StepUsage
+  rows: list[dict[str, Any]] | None = None  # for rollouts.jsonl
 
 
-def sft_step(setup: ev.Setup, stage: Stage, state: TrainState, step: int, where: Progress) -> tuple:
-  """(state, metrics, what it spent) after imitating one packed batch."""
-  experience, cursor, lengths = demonstrations(setup, where.cursor)
-  key = stream_key(setup.config.seed, "sft", step)
-  strengths = strengths_at(setup.config, stage, step)
-  batch = put_rows(experience, setup.mesh)
-  state, told = learn(state, batch, key, strengths, model=setup.model, tx=stage.tx, cfg=stage.update)
+StepFn = Callable[
+  [TrainState, int, Progress], StepResult
+]  # (state, donated; number of the step; progress before it)
+
+
+def sft_step(runtime: Runtime, stage: Stage, state: TrainState, step: int, progress: Progress) -> StepResult:
+  """Imitates one packed batch of demonstrations."""
+  config = runtime.config
+  experience, cursor, lengths = demonstrations(runtime, progress.cursor)
+  batch, key = put_rows(experience, runtime.mesh), stream_key(config.seed, "sft", step)
+  strengths = strengths_at(config, stage, step)
+  state, learned = learn(state, batch, key, strengths, model=runtime.model, tx=stage.tx, cfg=stage.update)
   actions = int(np.asarray(experience.is_action).sum())
-  flops = compute.sft_flops(
-    setup.config.model, setup.config.sft.rows, setup.config.sft.length, lengths, actions
-  )
-  return (
-    state,
-    resolve_stats(told),
-    Spent(compute.Ledger(update=flops), sum(lengths), cursor),
-  )
+  flops = compute.sft_flops(config.model, config.sft.rows, config.sft.length, lengths, actions)
+  usage = StepUsage(compute.Ledger(update=flops), sum(lengths), cursor)
+  return StepResult(state, resolve_stats(learned), usage)
+
+
+class RLInputs(NamedTuple):
+  """What the RL stage begins with, beside its state."""
+
+  params: Any = None  # the parameters that it begins with, for diagnostics, where the states do not hold them
+  reward_params: Any = None  # of the reward model; None: the verifier pays
 
 
 def rl_step(
-  setup: ev.Setup, stage: Stage, state: TrainState, step: int, where: Progress, *, begun: Any
-) -> tuple:
-  """(state, metrics, what it spent, rows for rollouts.jsonl) after one rollout and its update.
+  runtime: Runtime, stage: Stage, state: TrainState, step: int, progress: Progress, *, begun: RLInputs
+) -> StepResult:
+  """Rollout -> verify -> reward -> advantages -> Experience -> update."""
+  config, model, cfg = runtime.config, runtime.model, without_strengths(runtime.config.rl)
+  strengths = strengths_at(config, stage, step)
 
-  `begun`: the policy the stage began with, to which diagnostics measure; None where the state holds it, or none come.
-  """
-  cfg, task, model = setup.config.rl, setup.task, setup.model
-  tallied = lambda some: tally(some.rollout, some.reward(), some.graded.correct.reshape(-1))
-  strengths, compiled = strengths_at(setup.config, stage, step), without_strengths(cfg)
-  as_learned = lambda rollout: trim(
-    rollout, cfg.max_prompt + response_width(cfg, int(rollout.is_action.sum(1).max()))
-  )
-  meanwhile = lambda rollout: look_back(
-    state, as_learned(rollout), strengths, model=model, stage=stage, cfg=compiled
-  )
-  drawn = ev.step_groups(setup, state.params, step, where.cursor, where.seen, strengths, meanwhile)
-  rollout, graded = drawn.groups
+  def overlapped(rollout: Rollout) -> RolloutScores:
+    return score_rollout(state, trimmed(rollout, config.rl), strengths, model=model, stage=stage, cfg=cfg)
+
+  collected = collect(runtime, state.params, step, progress, strengths, overlapped)
   began = time.perf_counter()
-  learned = ev.sizes_of(setup, drawn.groups)
-  reward = put_rows(drawn.groups.reward(), setup.mesh)
-  flops = step_flops(setup.config, stage, learned, drawn.draws, drawn.greedy)
-  key = stream_key(setup.config.seed, "minibatch", step)
-  seen = (as_learned(rollout), reward, drawn.greedy_reward, key, strengths)
-  figures: dict[str, float] = {}
-  every = setup.config.diagnostics.every
-  if every and (step - 1 - stage.first) % every == 0:
-    origin = first_params(state, stage.update) if begun is None else begun
-    figures, took = ev.diagnosed(setup, stage, state, step, origin, learned, seen)
-    del origin  # else it would outlive the state that it may be a part of
-    flops += took
-  told, first_draw = tallied(drawn.first), drawn.first.graded
-  rounds = len(drawn.draws) - 1
-  if cfg.refill:
-    told |= {**of_chosen(tallied(drawn.groups)), **refill_stats(reward, rounds, cfg.advantage.floor)}
-  state, improved = improve(state, *seen, model=model, stage=stage, cfg=compiled, before=drawn.before)
-  metrics = {**resolve_stats({**improved, **told}), **figures}
-  metrics |= ev.text_metrics([text for row in first_draw.texts for text in row])
-  metrics |= ev.rewards_by_source(task, first_draw, metrics.pop("rewards/task/mean", None))
-  metrics |= {"time/generate": drawn.clock.generate, "time/verify": drawn.clock.verify}
+  inputs = learner_inputs(runtime, stage, step, collected, begun.reward_params)
+  diagnosis, flops = diagnose(runtime, stage, state, step, begun.params, collected.sizes.learned, inputs)
+  learned = train_step(state, inputs, model=model, stage=stage, cfg=cfg, scores=collected.scores)
+  resolved = resolve_stats({**learned.stats, **collected.stats}) | diagnosis
+  done = StepRecord(resolved, collected.sizes, collected.cursor, flops, collected.draws)
+  metrics, usage = record(config, runtime.task, stage, progress, done)
+  metrics |= {"time/generate": collected.seconds.generate, "time/verify": collected.seconds.verify}
   metrics["time/update"] = time.perf_counter() - began
-  processed = cfg.samples * sum(learned.prompts) + int(graded.length.sum())
-  memory = where.seen
-  for some in drawn.graded:
-    memory = remembered(memory, some.problems, some.correct, cfg.curriculum)
-  passed_over = drawn.cursor - where.cursor - cfg.prompts * (1 + rounds)
-  stream = task.stream(setup.config.seed, cfg.problems)
-  metrics |= curriculum_metrics(memory, passed_over, stream, cfg.curriculum)
-  unjudged = int(np.isnan(first_draw.reward).sum())
-  metrics |= {"completions/unjudged": float(unjudged)} if unjudged else {}
-  spent = Spent(flops, processed, drawn.cursor, memory)
-  return state, metrics, spent, ev.rollout_rows(task, graded)
+  return StepResult(learned.state, metrics, usage, rollout_rows(runtime.task, collected.graded))
+
+
+# The loop
+
+
+class Stopped(Exception):
+  """A run that ends early, with its exit code."""
+
+  def __init__(self, code: int, line: str):
+    super().__init__(line)
+    self.code = code
+
+
+class Run:
+  """The open files of a run and its newest state."""
+
+  def __init__(
+    self,
+    runtime: Runtime,
+    preemption: Preemption,
+    progress: Progress,
+    *,
+    log: RunLog | None = None,
+    checkpoints: Checkpoints | None = None,
+    label: str = "",
+  ):
+    """Without `log` nothing is evaluated or logged, without `checkpoints` nothing is saved; `label` names it in messages."""
+    self.runtime, self.preemption, self.progress = runtime, preemption, progress
+    self.log, self.checkpoints, self.label = log, checkpoints, label
+    self.state: Any = None  # the newest; nobody else keeps one, so that memory holds one alone
+    self.counted: Mapping[str, float] = {}  # of what the task's verifier has cost, what `progress` holds
+
+  def restore(self, stage: Stage, step: int) -> TrainState:
+    """The state of checkpoint `step`; the run goes on from there."""
+    assert self.checkpoints is not None
+    state, saved = self.checkpoints.restore(step, setup.state_like(self.runtime, stage), finite=True)
+    self.progress = Progress.from_json(saved)
+    return state
+
+  def save(self, state: TrainState, progress: Progress) -> None:
+    """Saves unless this step is saved already."""
+    if self.checkpoints is None:
+      return
+    self.checkpoints.wait()
+    if self.checkpoints.latest() != progress.step:
+      self.checkpoints.save(progress.step, state, progress.to_json())
+
+  def release(self) -> TrainState:
+    """The newest state, which the run no longer refers to, its last save included."""
+    state, self.state = self.state, None
+    self.wait()
+    return state
+
+  def wait(self) -> None:
+    """Until all that was saved is on the disk."""
+    if self.checkpoints is not None:
+      self.checkpoints.wait()
+
+  def stop_if_requested(self) -> None:
+    """Raises Stopped where a signal asked for an end."""
+    if self.preemption.requested:
+      self.wait()
+      of = f" of the {self.label}" if self.label else ""
+      at = f"step {self.progress.step}{of}"
+      line = f"saved {at}" if self.checkpoints is not None else f"stopped at {at}"
+      raise Stopped(EXIT_PREEMPTED, f"{self.preemption.requested}: {line}; go on with --resume")
+
+
+def fit(
+  run: Run, stage: Stage, state: TrainState, steps: int, step_fn: StepFn, *, every: int = 10
+) -> TrainState:
+  """Repeats `step_fn` to the end of `stage`; saves, evaluates and logs on the way. Raises Stopped on a signal or a NaN.
+
+  Where the curriculum has dropped every problem the stage ends early, saved. every: steps between lines of progress.
+  """
+  config, last, run.state = run.runtime.config, stage.first + steps, state
+  _log_unlogged(run, stage, state)
+  began = time.perf_counter() - run.progress.seconds.get(stage.name, 0.0)
+  with progress_bar(last, run.label or stage.name, config.log.progress, every=every) as show:
+    while run.progress.step < last:
+      step, started = run.progress.step + 1, time.perf_counter()
+      if run.log is not None:
+        run.log.profile(step, config.log.profile)
+      try:
+        result = step_fn(state, step, run.progress)
+      except Exhausted as error:
+        rich.print(f"[yellow]the stage ends at step {run.progress.step} of {last}: {error}[/]")
+        run.save(state, run.progress)
+        break
+      run.state = state = result.state
+      seconds = time.perf_counter() - started
+      run.progress = run.progress.after(step, stage.name, result.usage, time.perf_counter() - began)
+      metrics, bad = _finish_step(run, stage, result, seconds)
+      show(step, shown(metrics))
+      if bad:
+        rollouts = "; its rollouts are in rollouts.jsonl" if result.rows and run.log else ""
+        of = f"{run.label}: " if run.label else ""
+        raise Stopped(EXIT_NONFINITE, f"{of}step {step}: loss or gradient is not finite{rollouts}")
+      if step % config.checkpoint.every == 0 or step == last or run.preemption.requested:
+        run.save(state, run.progress)
+      run.stop_if_requested()
+  if run.log is not None:
+    run.log.profile(last + 1, config.log.profile)
+  return state
+
+
+def _finish_step(run: Run, stage: Stage, result: StepResult, seconds: float) -> tuple[dict[str, float], bool]:
+  """(all metrics of a step, whether its loss or gradient is not finite); evaluates and logs them where the run has a log."""
+  config, step = run.runtime.config, run.progress.step
+  costs = run.runtime.task.spent()
+  run.progress, run.counted = run.progress.with_costs(costs, run.counted), costs
+  metrics = {**result.metrics, **run.progress.costs, "step_time": seconds}
+  metrics |= {"tokens_per_second": result.usage.tokens / seconds, "num_tokens": float(run.progress.tokens)}
+  metrics |= run.progress.flops.metrics()
+  bad = not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all()
+  if run.log is None:
+    return metrics, bad
+  if result.rows and (bad or step % config.log.rollouts_every == 0):
+    run.log.rollouts(step, stage.name, result.rows if bad else result.rows[: config.log.rollouts])
+  if stage.eval_every and (step - stage.first) % stage.eval_every == 0 and not bad:
+    # Saved first, for an evaluation may take longer than a scheduler that asked for an end waits.
+    known = {name: value for name, value in metrics.items() if name not in CLOCK_METRICS}
+    run.save(result.state, run.progress.before_line(known))
+    metrics |= quick_evaluation(run.runtime, result.state.params, step)
+  run.log.metrics(step, stage.name, metrics)
+  return metrics, bad
+
+
+def _log_unlogged(run: Run, stage: Stage, state: TrainState) -> None:
+  """Evaluates again where the process before ended between a step's save and its line."""
+  line, run.progress = run.progress.unlogged, dataclasses.replace(run.progress, unlogged={})
+  if line and run.log is not None and run.log.last_step < run.progress.step:
+    metrics = {name: float(value) for name, value in line.items()}
+    metrics |= quick_evaluation(run.runtime, state.params, run.progress.step)
+    run.log.metrics(run.progress.step, stage.name, metrics)
 
 
 # The run
@@ -149,163 +250,145 @@ def train(config: TrainConfig, *, resume: bool) -> int:
   """Runs `config` into `config.out/config.name`; returns the exit code. Raises ConfigError where it cannot start."""
   began = time.perf_counter()
   folder = pathlib.Path(config.out).expanduser() / config.name
-  setup = ev.prepare(located(config, folder) if resume else config)
-  check_reward(setup)
-  ev.check_problems(setup)
+  runtime = setup.prepare(located(config, folder) if resume else config)
+  setup.check_problems(runtime)
   with locked(folder), contextlib.nullcontext() if resume else new_run(folder):
-    latest = continued(setup, folder) if resume else None
+    latest = setup.check_resumed(runtime, folder) if resume else None
     if not resume:
-      write_head(setup, folder)
+      setup.write_head(runtime, folder)
     with (
-      ev.in_mesh(setup), Preemption() as preemption, RunLog(folder, resume_step=latest, wandb=config.log.wandb) as log,
+      setup.in_mesh(runtime), Preemption() as preemption,
+      RunLog(folder, resume_step=latest, wandb=config.log.wandb) as log,
       Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep) as checkpoints,
     ):  # fmt: skip
-      run = Run(setup, log, checkpoints, preemption, Progress())
+      run = Run(runtime, preemption, Progress(), log=log, checkpoints=checkpoints)
       try:
-        summary = stages(run, folder, latest or 0, began)
-        summary["costs"] = run.where.with_costs(setup.task.spent(), run.counted).costs
+        cold = cold_start(run, folder, latest or 0)
+        reinforce(run, folder, latest or 0)
+        summary = summarise(run, folder, cold, began)
       except Stopped as stop:
         rich.print(f"[yellow]{stop}[/]")
         return stop.code
+    summary["costs"] = run.progress.with_costs(runtime.task.spent(), run.counted).costs
     write_json(folder / SUMMARY, summary)
     rich.print(results_table(summary))
     print(f"report: {write_report(str(folder))}")
   return 0
 
 
-def check_reward(setup: ev.Setup) -> None:
-  """Raises ConfigError where a learned reward is asked of this loop, which verifies on the host."""
-  verified = setup.config.rl.proxy.kind == "none"
-  why = "is for sweeps of a task with a device verifier: steps that the host verifies pay the verifier's reward alone"
-  require(verified, "rl.proxy.kind", why)
-
-
-def write_head(setup: ev.Setup, folder: pathlib.Path) -> None:
-  """Writes what tells a run from any other folder, before there is anything else in it."""
-  write_atomically(folder / "tokenizer.model", setup.task.tokenizer.proto)
-  meta = {**environment(), "data_hash": setup.task.data_hash, "paths": resolved_paths(setup.config)}
-  write_json(folder / "config.json", {**config_to_dict(setup.config), "meta": meta})
-
-
-def continued(setup: ev.Setup, folder: pathlib.Path) -> int:
-  """The step of the checkpoint to go on from, 0 without one. Raises ConfigError where it is another run's."""
-  check_same(setup.config, located(read_run_config(str(folder)), folder), folder)
-  ev.same_data(setup, folder)
-  latest = latest_step(folder / "checkpoints")
-  if latest is not None:
-    check_params(folder / "checkpoints", latest, ev.params_like(setup, latest))
-  return latest or 0
-
-
-def stages(run: Run, folder: pathlib.Path, latest: int, began: float) -> dict[str, Any]:
-  """Both stages from checkpoint `latest` (0: from the start), then the evaluations; returns the summary.
-
-  A state is handed over and never kept, so that there is no second one beside it.
-  """
-  setup, config, first = run.setup, run.setup.config, run.setup.config.sft.steps
-  warm, rl, before = sft_stage(config, first), rl_stage(config), run.where
-  if latest > first:
-    before = Progress.from_json(read_cursor(folder / COLD, first)) if first else before
-    reads = functools.partial(
-      rl_step, begun=rl_begins_with(setup, folder) if ev.kept_aside(setup, rl) else None
-    )
-    run.loop(rl, restored(run, rl, latest), config.rl.steps, reads)
-    return summarise(run, folder, before, began)
-  run.loop(
-    warm, restored(run, warm, latest) if latest else ev.fresh_state(setup, warm, None), first, sft_step
-  )
-  if first:
-    with Checkpoints(
-      folder / COLD, keep=1
-    ) as cold:  # done before any of the RL stage, whose resume needs this one
+def cold_start(run: Run, folder: pathlib.Path, latest: int) -> Progress:
+  """Supervised steps from checkpoint `latest` (0: from the start) to the end of the stage; returns the progress there."""
+  runtime, steps = run.runtime, run.runtime.config.sft.steps
+  if latest > steps:
+    return Progress.from_json(read_cursor(folder / COLD_START, steps)) if steps else run.progress
+  stage = sft_stage(runtime.config, steps)
+  state = run.restore(stage, latest) if latest else setup.fresh_state(runtime, stage, None)
+  fit(run, stage, state, steps, functools.partial(sft_step, runtime, stage))
+  if steps:
+    with Checkpoints(folder / COLD_START, keep=1) as cold:  # before any RL step, whose resume needs it
       if cold.latest() is None:
-        cold.save(run.where.step, run.state, run.where.to_json())
-  before, params = run.where, run.give_up().params
-  run.where = dataclasses.replace(before, cursor=0)  # the RL stage has a stream of its own
-  reads = functools.partial(
-    rl_step, begun=jax.tree.map(jnp.copy, params) if ev.kept_aside(setup, rl) else None
-  )
-  run.loop(rl, ev.fresh_state(setup, rl, params), config.rl.steps, reads)
-  return summarise(run, folder, before, began)
+        cold.save(run.progress.step, run.state, run.progress.to_json())
+  return run.progress
 
 
-def restored(run: Run, stage: Stage, step: int) -> TrainState:
-  """The state of checkpoint `step`; the run goes on from there."""
-  state, saved = run.checkpoints.restore(step, ev.state_like(run.setup, stage), finite=True)
-  run.where = Progress.from_json(saved)
-  return state
+def reinforce(run: Run, folder: pathlib.Path, latest: int) -> None:
+  """RL steps from checkpoint `latest`, or from the parameters of the cold start, to the end of the stage."""
+  runtime, config = run.runtime, run.runtime.config
+  stage = rl_stage(config)
+  if latest > config.sft.steps:
+    begun = _rl_inputs(runtime, stage, folder, lambda: rl_begins_with(runtime, folder))
+    first = run.restore(stage, latest)
+  else:
+    params = run.release().params
+    begun = _rl_inputs(runtime, stage, folder, lambda: jax.tree.map(jnp.copy, params))
+    first = setup.fresh_state(runtime, stage, params)
+    run.progress = dataclasses.replace(run.progress, cursor=0)  # the RL stage has a stream of its own
+  fit(run, stage, first, config.rl.steps, functools.partial(rl_step, runtime, stage, begun=begun))
 
 
-def rl_begins_with(setup: ev.Setup, folder: pathlib.Path) -> Any:
+def _rl_inputs(runtime: Runtime, stage: Stage, folder: pathlib.Path, params: Callable[[], Any]) -> RLInputs:
+  """What RL steps read beside their state; `params` gives the parameters that RL begins with, where they are needed."""
+  learned = runtime.config.rl.proxy.kind != "none"
+  reward = reward_model_params(runtime, params(), folder / "reward_model") if learned else None
+  return RLInputs(params() if setup.needs_first_params(runtime, stage) else None, reward)
+
+
+def rl_begins_with(runtime: Runtime, folder: pathlib.Path) -> Any:
   """The parameters that RL begins with: the cold start's, read back, or the seed's."""
-  step = setup.config.sft.steps
-  return restore_params(folder / COLD, step, ev.params_like(setup, step)) if step else ev.seed_params(setup)
+  step = runtime.config.sft.steps
+  if not step:
+    return setup.seed_params(runtime)
+  return restore_params(folder / COLD_START, step, setup.params_like(runtime, step))
 
 
-def summarise(run: Run, folder: pathlib.Path, before: Progress, began: float) -> dict:
-  """The final evaluations and controls, as summary.json holds them; `before` is where the cold start ended.
+# The summary
+
+
+def summarise(run: Run, folder: pathlib.Path, cold: Progress, began: float) -> dict[str, Any]:
+  """The final evaluations and controls, as summary.json has them; `cold`: progress at the end of the cold start.
 
   Written without the controls before they begin, which train once more. Seconds of a stage count all processes of a
   resumed run, `total` the last one alone.
   """
-  setup, cfg, step = run.setup, run.setup.config.eval, run.where.step
-  seconds = {name: run.where.seconds.get(stage, 0.0) for name, stage in (("cold_start", "sft"), ("rl", "rl"))}
-  problems = ev.held_out(setup, cfg.final_problems, "eval.final_problems")
+  runtime, cfg, step = run.runtime, run.runtime.config.eval, run.progress.step
+  seconds = {
+    name: run.progress.seconds.get(stage, 0.0) for name, stage in (("cold_start", "sft"), ("rl", "rl"))
+  }
+  problems = setup.held_out(runtime, cfg.final_problems, "eval.final_problems")
   started = time.perf_counter()
-  final, final_graded = ev.evaluate(setup, run.give_up().params, problems, cfg, step)
-  spent = lambda where: {"train_flops": where.flops.useful, "seconds": sum(where.seconds.values())}
-  summary: dict[str, Any] = {"final": final | spent(run.where), "paired": {}, "controls": {}}
-  run.leave_if_asked()
+  final, final_graded = evaluate(runtime, run.release().params, problems, cfg, step)
+  summary: dict[str, Any] = {"final": final | _costs(run.progress), "paired": {}, "controls": {}}
+  run.stop_if_requested()
 
-  def compare(name: str, graded: ev.Graded) -> None:
+  def compare(name: str, graded: Graded) -> None:
     rng = np.random.default_rng(0)
     gain = stats.paired_difference(final_graded.correct.mean(1), graded.correct.mean(1), rng, cfg.bootstrap)
     summary["paired"][f"final_minus_{name}"] = gain
 
-  def told() -> dict[str, Any]:
+  def complete() -> dict[str, Any]:
     seconds["evaluation"] = time.perf_counter() - started
     seconds["total"] = time.perf_counter() - began
-    flops = {"train_flops": run.where.flops.useful, "cold_start_flops": before.flops.useful}
+    flops = {"train_flops": run.progress.flops.useful, "cold_start_flops": cold.flops.useful}
     return {**summary, **flops, "seconds": seconds, "steps": step, "commit": environment()["git"]}
 
-  if not (setup.config.sft.steps and setup.config.rl.steps):
-    return told()
-  params = rl_begins_with(setup, folder)
-  cold, graded = ev.evaluate(setup, params, problems, cfg, step)
-  summary["cold_start"] = cold | spent(before)
+  if not (runtime.config.sft.steps and runtime.config.rl.steps):
+    return complete()
+  params = rl_begins_with(runtime, folder)
+  cold_figures, graded = evaluate(runtime, params, problems, cfg, step)
+  summary["cold_start"] = cold_figures | _costs(cold)
   compare("cold_start", graded)
-  run.leave_if_asked()
-  if setup.config.controls:
-    write_json(folder / SUMMARY, told())
-    few = ev.control(cfg)
-    graded = ev.sample_and_grade(setup, params, problems, few, step, ev.no_give_up(setup.task))
-    summary["controls"]["no_give_up"] = ev.figures(setup, graded)
+  run.stop_if_requested()
+  if runtime.config.controls:
+    write_json(folder / SUMMARY, complete())
+    control = control_config(cfg)
+    graded = sample_and_grade(
+      runtime, params, problems, control, step, plain(runtime, control, no_give_up(runtime.task))
+    )
+    summary["controls"]["no_give_up"] = figures(runtime, graded)
     compare("no_give_up", graded)
-    control = time.perf_counter()
-    params, steps = more_sft(run, params, run.where.flops.useful, before.flops.useful)
-    seconds["control"] = time.perf_counter() - control
+    training = time.perf_counter()
+    params, steps = more_sft(run, params, run.progress.flops.useful, cold.flops.useful)
+    seconds["control"] = time.perf_counter() - training
     started += seconds["control"]
-    graded = ev.sample_and_grade(setup, params, problems, few, step)
-    summary["controls"]["more_sft"] = {**ev.figures(setup, graded), "steps": steps}
+    graded = sample_and_grade(runtime, params, problems, control, step)
+    summary["controls"]["more_sft"] = {**figures(runtime, graded), "steps": steps}
     compare("more_sft", graded)
-  return told()
+  return complete()
 
 
-def more_sft(run: Run, params: Any, whole: float, cold: float) -> tuple[Any, int]:
-  """Spends what RL took, `whole` - `cold` useful FLOPs, on more cold start, on demonstrations not yet seen.
+def _costs(progress: Progress) -> dict[str, float]:
+  return {"train_flops": progress.flops.useful, "seconds": sum(progress.seconds.values())}
+
+
+def more_sft(run: Run, params: Any, total: float, cold: float) -> tuple[Any, int]:
+  """(parameters, steps) of more cold start, on demonstrations not yet imitated, for RL's `total` - `cold` useful FLOPs.
 
   `params` are donated. The learning rate begins anew: warm-up, then its decay over these steps. Nothing is logged or saved.
   """
-  config = run.setup.config
-  steps = max(1, round((whole - cold) / cold * config.sft.steps))
-  stage = sft_stage(config, steps)
-  state = ev.fresh_state(run.setup, stage, params)
-  # Beyond the cold start's demonstrations.
-  where = Progress(cursor=config.sft.steps * config.sft.rows * config.sft.length)
-  with progress(steps, "control: more cold start", config.log.progress) as tell:
-    for step in range(1, steps + 1):
-      state, metrics, spent = sft_step(run.setup, stage, state, step, where)
-      where = dataclasses.replace(where, cursor=spent.cursor)
-      tell(step, {"loss": metrics["nll"]})
-      run.leave_if_asked()
-  return state.params, steps
+  runtime, cfg = run.runtime, run.runtime.config.sft
+  steps = max(1, round((total - cold) / cold * cfg.steps))
+  stage = sft_stage(runtime.config, steps)
+  behind = Progress(cursor=cfg.steps * cfg.rows * cfg.length)  # the cold start's demonstrations
+  control = Run(runtime, run.preemption, behind, label="control: more cold start")
+  first = setup.fresh_state(runtime, stage, params)
+  return fit(control, stage, first, steps, functools.partial(sft_step, runtime, stage)).params, steps

@@ -54,6 +54,26 @@ class Credit:
 
 
 @flax.struct.dataclass
+class RolloutBatch:
+  """G verified completions of each of P problems."""
+
+  prompts: PromptBatch
+  rollout: Rollout
+  verified: jax.Array  # f32[P, G], the verifier's reward; NaN where a completion was not judged
+  correct: jax.Array  # bool[B]
+  place: jax.Array  # i32[P], place of each problem among those that the step drew
+
+
+@flax.struct.dataclass
+class Reward:
+  """What pays: the output of a Rewarder."""
+
+  outcome: jax.Array  # f32[P, G]; NaN leaves a completion out
+  token: jax.Array | None = None  # f32[B, L], rewards of tokens; for estimators that credit tokens
+  metrics: Any = flax.struct.field(default_factory=dict)  # name -> Stat
+
+
+@flax.struct.dataclass
 class Experience:
   """A batch to learn from. Packing is the general case: a row holds several completions, told by `segment`."""
 

@@ -17,7 +17,6 @@ LAYERS = (
   ("rollout",),
   ("reasoning",),
   ("evaluate",),
-  ("loop",),
   ("train",),
   ("sweep", "plan", "suspects", "convert"),
   ("cli", "__main__"),

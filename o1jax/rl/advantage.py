@@ -11,7 +11,7 @@ divides, the per-token rewards come behind it as they are, less their mean.
 """
 
 import dataclasses
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -188,17 +188,24 @@ def gae(credit: Credit, cfg: RLConfig) -> jax.Array:
   return whitened + _centre(told(of_token), mask)
 
 
-ADVANTAGES: dict[str, Callable[[Credit, RLConfig], jax.Array]] = {
-  "grpo": grpo,
-  "dr_grpo": dr_grpo,
-  "rloo": rloo,
-  "reinforce": reinforce,
-  "reinforce++": reinforce_plus_plus,
-  "remax": remax,
-  "opo": opo,
-  "maxrl": maxrl,
-  "pass@k": pass_at_k,
-  "gae": gae,
+class Estimator(NamedTuple):
+  """An advantage estimator."""
+
+  fn: Callable[[Credit, RLConfig], jax.Array]  # -> f32[B, L]
+  credits_tokens: bool = False  # whether a token's reward acts on the tokens up to it alone
+
+
+ADVANTAGES = {
+  "grpo": Estimator(grpo),
+  "dr_grpo": Estimator(dr_grpo),
+  "rloo": Estimator(rloo),
+  "reinforce": Estimator(reinforce),
+  "reinforce++": Estimator(reinforce_plus_plus, credits_tokens=True),
+  "remax": Estimator(remax),
+  "opo": Estimator(opo),
+  "maxrl": Estimator(maxrl),
+  "pass@k": Estimator(pass_at_k),
+  "gae": Estimator(gae, credits_tokens=True),
 }
 
 

@@ -111,10 +111,10 @@ def pack(texts: Sequence[tuple[list[int], list[int]]], rows: int, length: int) -
   return Experience(tokens, segment, position, action, zero, zero, zero, weight), packed
 
 
-def trim(rollout: Rollout, length: int) -> Rollout:
-  """The first `length` columns of a rollout: behind the longest response there is padding alone."""
-  cut = lambda a: a[:, :length] if a.ndim == 2 else a
-  return jax.tree.map(cut, rollout)
+def trimmed(rollout: Rollout, cfg: RLConfig) -> Rollout:
+  """The columns of a rollout that the update computes: behind the longest response there is padding alone."""
+  length = cfg.max_prompt + response_width(cfg, int(rollout.is_action.sum(1).max()))
+  return jax.tree.map(lambda a: a[:, :length] if a.ndim == 2 else a, rollout)
 
 
 def response_width(cfg: RLConfig, longest: int) -> int:
@@ -165,14 +165,15 @@ def token_logp(
 
 @functools.partial(jax.jit, static_argnames=("cfg",))
 def credit_and_experience(
-  rollout: Rollout, reward, greedy_reward, logp_old, logp_ref, kl_coef, value=None, *, cfg
+  rollout: Rollout, reward, greedy_reward, logp_old, logp_ref, kl_coef, value=None, token_reward=None, *, cfg
 ):
   """(Experience, statistics) of a verified rollout; `cfg` is the RLConfig.
 
   `reward` f32[P, G] is the verifier's, NaN where a completion was not judged, which leaves it out; the metric `reward` is
   of what is learned from: shaped by length, without completions left out, before a KL. logp_ref f32[B, L] is given where
-  a KL term exists, and None else; value f32[B, L] where there is a critic. A KL in the reward is of `logp_old`: the learner's, where it is told, so
-  that no rounding of the sampler's is paid for.
+  a KL term exists, and None else; value f32[B, L] where there is a critic; token_reward f32[B, L] is a Rewarder's, or
+  None. A KL in the reward is of `logp_old`, the learner's where it is computed, so that no rounding of the sampler's pays.
+  Raises ValueError where the estimator credits whole completions and there is a token_reward.
   """
   stats: dict[str, Stat] = {}
   judged = ~jnp.isnan(reward)
@@ -188,12 +189,19 @@ def credit_and_experience(
   include = (rollout.finished | (not cfg.overlong.mask)) & judged.reshape(-1)
   rollout = leave_out(rollout, include)
   logp_old = jnp.where(rollout.is_action, logp_old, 0.0)
-  token = None
+  estimator = ADVANTAGES[cfg.advantage.kind]
+  if token_reward is not None and not estimator.credits_tokens:
+    kinds = ", ".join(name for name, other in ADVANTAGES.items() if other.credits_tokens)
+    raise ValueError(
+      f"rl.advantage.kind: {cfg.advantage.kind} credits whole completions and would sum a reward of tokens: take {kinds}"
+    )
+  token = token_reward
   if logp_ref is not None and cfg.kl.placement == "reward":
-    token = -kl_coef * kl_penalty(logp_old, logp_ref, rollout.is_action, cfg.kl.estimator)
+    penalty = -kl_coef * kl_penalty(logp_old, logp_ref, rollout.is_action, cfg.kl.estimator)
+    token = penalty if token is None else token + penalty
   credit = group_credit(rollout, reward, include, token, greedy_reward)
   credit = dataclasses.replace(credit, value=value, verified=verified)
-  experience = experience_of(rollout, credit, logp_old, logp_ref, ADVANTAGES[cfg.advantage.kind], cfg)
+  experience = experience_of(rollout, credit, logp_old, logp_ref, estimator.fn, cfg)
   experience = with_returns(experience, credit, cfg.critic.gamma, cfg.critic.lam)
   experience, told = correct_sampler(experience, cfg.importance)
   return experience, {**reward_stats(credit), **stats, **told}

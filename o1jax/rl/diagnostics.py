@@ -2,7 +2,7 @@
 
 `examine` looks at a rollout that the state has drawn and takes the step it would take, and then forgets it. Its phases are
 executables of their own, so that it holds at once what the greediest of them does, which is about what the step itself
-does; within a program they are the program's. `test` samples problems that were kept from training. Both only read the state.
+does; within a program they are the program's. It only reads the state.
 """
 
 import dataclasses
@@ -15,11 +15,12 @@ import optax
 
 from o1jax.config import RLConfig
 from o1jax.model.transformer import Decoder
+from o1jax.rl.dynamic_sampling import Barrier
 from o1jax.rl.objective import CLIP_MEANS, POLICY_LOSSES, RATIOS, global_norms, mean_of_tokens, token_ratio
 from o1jax.rl.sample import SampleConfig, generate
 from o1jax.rl.score import score
 from o1jax.rl.stages import Stage
-from o1jax.rl.step import Apart, recall
+from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.rl.update import UpdateConfig, gradients, in_force, learn
 from o1jax.types import Experience, PromptBatch, Rollout, Strengths, TokenScores, TrainState
 
@@ -72,7 +73,7 @@ def _beside(policy: Any, *given: Any, **static: Any) -> tuple[jax.Array, jax.Arr
 
 
 def _by_term(
-  state: TrainState, experience: Experience, strengths, *, model, stage, apart: Apart = lambda tree: tree
+  state: TrainState, experience: Experience, strengths, *, model, stage, barrier: Barrier = lambda tree: tree
 ) -> tuple[dict[str, jax.Array], Any]:
   """grad_norm/<term> of each term alone, grad_cosine/<term> to the policy's gradient, and that gradient.
 
@@ -80,11 +81,11 @@ def _by_term(
   """
   alone = {term.name: dataclasses.replace(stage.update, terms=(term,)) for term in stage.update.terms}
   given = (state.params, state.ref_params, experience, strengths)
-  policy = apart(_gradient(*given, model=model, cfg=alone["policy"]))
-  norm = {"policy": apart(_norm(policy))}
+  policy = barrier(_gradient(*given, model=model, cfg=alone["policy"]))
+  norm = {"policy": barrier(_norm(policy))}
   told = {}
   for name in alone.keys() - {"policy"}:
-    norm[name], product = apart(_beside(policy, *given, model=model, cfg=alone[name]))
+    norm[name], product = barrier(_beside(policy, *given, model=model, cfg=alone[name]))
     told[f"grad_cosine/{name}"] = product / (norm[name] * norm["policy"])
   return told | {f"grad_norm/{name}": value for name, value in norm.items()}, policy
 
@@ -190,41 +191,36 @@ def _held_back(experience: Experience, key: jax.Array, *, cfg: UpdateConfig) -> 
 def examine(
   state: TrainState,
   first_params: Any,
-  rollout: Rollout,
-  reward: jax.Array,
-  greedy_reward: jax.Array | None,
-  key: jax.Array,
-  strengths: Strengths,
+  inputs: LearnerInputs,
   *,
   model: Decoder,
   stage: Stage,
   cfg: RLConfig,
-  apart: Apart = lambda tree: tree,
+  barrier: Barrier = lambda tree: tree,
 ) -> dict[str, jax.Array]:
-  """f32[] figures of `state` on a rollout it drew; arguments as in `improve`, whose step is taken and forgotten.
+  """f32[] figures of `state` on a rollout it drew; `inputs` as in `train_step`, whose step is taken and forgotten.
 
   first_params: the policy the stage began with, to which `kl_reverse` = KL(pi || first) and `kl_forward` are exact
   over the vocabulary, nats a token; `kl_sequence` is the former summed over a completion's actions, nats a completion:
   as the rollout is pi's, its expectation is the KL of whole completions (after refill rounds, on the problems that were
   chosen). What nothing was measured of is NaN. Consumes the key, which is the step's own.
   """
-  experience, _ = recall(
-    state, rollout, reward, greedy_reward, strengths, model=model, stage=stage, cfg=cfg, apart=apart
-  )
+  strengths, key = inputs.strengths, inputs.key
+  experience, _ = make_experience(state, inputs, model=model, stage=stage, cfg=cfg, barrier=barrier)
   scored = functools.partial(_scores, model=model, stage=stage, cfg=cfg)
-  now = apart(scored(state.params, first_params, experience, strengths))
-  after = apart(_stepped(state, experience, key, strengths, model=model, stage=stage))
-  then = apart(scored(after, state.params, experience, strengths))
+  now = barrier(scored(state.params, first_params, experience, strengths))
+  after = barrier(_stepped(state, experience, key, strengths, model=model, stage=stage))
+  then = barrier(scored(after, state.params, experience, strengths))
   del after  # its memory is the gradients'
-  told = apart(_figures(now, then, experience, strengths, stage=stage, cfg=cfg))
+  told = barrier(_figures(now, then, experience, strengths, stage=stage, cfg=cfg))
   effective = in_force(strengths, state.controllers)
-  experience = apart(_held_back(experience, key, cfg=stage.update))
-  told_by_term, grad = _by_term(state, experience, effective, model=model, stage=stage, apart=apart)
-  noise = apart(_noise(state, experience, grad, effective, model=model, stage=stage, groups=cfg.prompts))
+  experience = barrier(_held_back(experience, key, cfg=stage.update))
+  told_by_term, grad = _by_term(state, experience, effective, model=model, stage=stage, barrier=barrier)
+  noise = barrier(_noise(state, experience, grad, effective, model=model, stage=stage, groups=cfg.prompts))
   return told | told_by_term | noise
 
 
-def test(
+def sample_blocks(
   params: Any,
   problems: PromptBatch,
   key: jax.Array,

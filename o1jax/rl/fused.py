@@ -1,11 +1,12 @@
-"""RL on the device: many steps of draw problems -> sample -> verify -> advantages -> update as one compiled program.
+"""RL on the device: many steps of draw problems -> sample -> verify -> advantages -> update as one compiled program,
+for one run or a population of them.
 
-    Feed (order of problems, keys and strengths of N steps) -> lax.scan of one step -> (TrainState, statistics [N])
+    StepInputs (problems, keys and strengths of N steps) -> lax.scan of one step -> (TrainState, StepOutputs [N])
 
-Each step runs the functions of the stepwise loop, `generate`, `fill`, `improve` and `tally`, with an `optimization_barrier`
-between them, so that the numbers are those of the loop bit for bit on a CPU. Nothing crosses to the host between steps. A
-loss or gradient that is not finite freezes the state from that step on. Left out: what reads text (reflection, repetition),
-logs and evaluations; they run between two calls.
+Each step runs the functions of the stepwise loop, `generate`, `sample_groups` and `train_step`, with an
+`optimization_barrier` between them, so that on a CPU the numbers are those of the loop bit for bit. Nothing crosses to
+the host between steps. A loss or gradient that is not finite freezes the state from that step on. Left out: what reads
+text (reflection, repetition), logs and evaluations; they run between two calls.
 """
 
 import dataclasses
@@ -16,37 +17,38 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
+from jax.sharding import Mesh, PartitionSpec
 
 from o1jax.config import RLConfig
 from o1jax.model.transformer import Decoder
-from o1jax.rl.proxy import REWARDS
-from o1jax.rl.refill import Drawn, Groups, refill_stats, refilled
+from o1jax.rl.dynamic_sampling import SampleCounts, StepSample, sample_groups
+from o1jax.rl.reward_model import reward_of
 from o1jax.rl.sample import SampleConfig, generate, greedy
 from o1jax.rl.stages import Stage
-from o1jax.rl.step import improve
-from o1jax.rl.tally import of_chosen, tally
-from o1jax.types import PromptBatch, Rollout, Stat, Strengths, TrainState
+from o1jax.rl.step import LearnerInputs, train_step
+from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch, Stat, Strengths, TrainState
 
-# (response tokens i32[B, R], which of them stand bool[B, R], a batch's task arrays) -> (reward f32[B], correct bool[B], parsed bool[B])
+# (response tokens i32[B, R], which are valid bool[B, R], a batch's task arrays)
+# -> (reward f32[B], correct bool[B], parsed bool[B])
 Verify = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array, jax.Array]]
-DrawProblems = Callable[[jax.Array], PromptBatch]  # position in the feed's order -> P problems
+DrawProblems = Callable[[jax.Array], PromptBatch]  # position in the order of problems -> P problems
 
 
 @flax.struct.dataclass
-class Feed:
-  """What the host lays out ahead of N steps of one member."""
+class StepInputs:
+  """N steps of one member as the host lays them out ahead."""
 
   order: jax.Array  # i32[N * P * (1 + refill)], which problems come, from the member's cursor on
   train: jax.Array  # key[N], of the train stream at each step
   minibatch: jax.Array  # key[N], of the minibatch stream
   strengths: Strengths  # each f32[N]
   refill: Any = None  # key[N], of the refill stream; None where no step has rounds
-  proxy: Any = None  # parameters of the member's learned reward, for all steps; None: the verifier pays
-  frozen: jax.Array | None = None  # bool[], whether a call before met its first bad step; None: not
+  reward_params: Any = None  # parameters of the member's reward model, for all steps; None: the verifier pays
+  frozen: jax.Array | None = None  # bool[], whether an earlier call met a step that was not finite; None: not
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class FusedProgram:
   """What is static about a fused run."""
 
   model: Decoder
@@ -56,22 +58,34 @@ class Program:
   verify: Verify
 
 
-class Told(NamedTuple):
-  """What N steps report."""
+class StepOutputs(NamedTuple):
+  """Statistics and sizes of N steps."""
 
-  stats: dict[str, Stat]  # with a leading N; divided on the host, as the loop does it
-  drawn: Drawn  # each with a leading N
+  stats: dict[str, Stat]  # with a leading N; divided on the host, as in the stepwise loop
+  counts: SampleCounts  # each with a leading N
   first_bad: (
     jax.Array
-  )  # i32[], index of the first step whose loss or gradient is not finite; N where there is none
+  )  # i32[], index of the first step whose loss or gradient is not finite; N: there is none
 
 
-def fixed(tree: Any) -> Any:
+class FusedStep(NamedTuple):
+  """The result of one step."""
+
+  state: TrainState
+  at: jax.Array  # i32[], position in the order of problems behind the step
+  stats: dict[str, Stat]
+  counts: SampleCounts
+
+
+def barrier(tree: Any) -> Any:
   """Values between two phases as they lie between two executables: computed, and in row-major order.
 
-  Without the order XLA lets a transposition of one phase choose how the next one's sums are laid out, and thereby rounded.
+  Without the order XLA lets a transposition of one phase choose how the next one's sums are laid out, and rounded.
   """
-  row_major = lambda a: with_layout_constraint(a, Layout(tuple(range(a.ndim)))) if a.ndim > 1 else a
+
+  def row_major(array: jax.Array) -> jax.Array:
+    return with_layout_constraint(array, Layout(tuple(range(array.ndim)))) if array.ndim > 1 else array
+
   return jax.tree.map(row_major, jax.lax.optimization_barrier(tree))
 
 
@@ -81,89 +95,123 @@ def gather(pool: PromptBatch, order: jax.Array, count: int, at: jax.Array) -> Pr
   return jax.tree.map(lambda a: a[rows], pool)
 
 
-def graded(program: Program, rollout: Rollout, batch: PromptBatch) -> tuple[jax.Array, jax.Array]:
+def verify_on_device(
+  program: FusedProgram, rollout: Rollout, prompts: PromptBatch
+) -> tuple[jax.Array, jax.Array]:
   """(reward f32[P, G], correct bool[B]) of a rollout, by the task's device verifier."""
-  start = batch.tokens.shape[1]
-  reward, correct, _ = program.verify(rollout.tokens[:, start:], rollout.valid[:, start:], batch.task_arrays)
-  return reward.reshape(batch.tokens.shape[0], -1), correct
+  start = prompts.tokens.shape[1]
+  tokens, valid = rollout.tokens[:, start:], rollout.valid[:, start:]
+  reward, correct, _ = program.verify(tokens, valid, prompts.task_arrays)
+  return reward.reshape(prompts.tokens.shape[0], -1), correct
 
 
-def paid(program: Program, proxy: Any, rollout: Rollout, verdict: jax.Array) -> jax.Array:
-  """f32[P, G] that RL sees of a rollout: the verifier's reward `verdict` f32[P, G], or a learned one in its place."""
-  prompt = program.cfg.max_prompt
-  return REWARDS[program.cfg.proxy.kind](proxy, rollout, verdict, model=program.model, prompt=prompt)
+def sample_on_device(
+  program: FusedProgram, draw_problems: DrawProblems, params: Any, at: jax.Array, inputs: StepInputs
+) -> StepSample:
+  """The groups that a step at position `at` learns from; `inputs` are of this step alone.
 
-
-def sampled(
-  program: Program, draw_problems: DrawProblems, params: Any, at: jax.Array, feed: Feed
-) -> tuple[Groups, jax.Array | None, Drawn, dict[str, Stat]]:
-  """(groups that a step at position `at` learns from, greedy rewards f32[P] of remax, what was drawn, statistics of it).
-
-  `feed` holds this step alone; a round's key is its step's, folded by the round.
+  The key of a round is the step's refill key, folded by the round.
   """
   cfg, size = program.cfg, program.cfg.prompts
-  generated = functools.partial(generate, params, model=program.model)
 
-  def draw(key: jax.Array, start: jax.Array | int) -> Groups:
-    batch = fixed(draw_problems(at + start))
-    rollout = fixed(generated(batch, key, feed.strengths, samples=cfg.samples, cfg=program.sampling))
-    reward, correct = fixed(graded(program, rollout, batch))
-    return Groups(batch, rollout, reward, correct, start + jnp.arange(size))
-
-  groups = draw(feed.train, 0)
-  told = fixed(tally(groups.rollout, groups.reward, groups.correct))
-  drawn = Drawn(groups.rollout.is_action.sum(1)[None], jnp.zeros((), jnp.int32), groups.place)
-  if cfg.refill:
-    again = lambda made: draw(jax.random.fold_in(feed.refill, made), (made + 1) * size)
-    groups, drawn = fixed(
-      refilled(groups, again, cfg.refill, program.sampling.member_axis, cfg.advantage.floor)
+  def sample(
+    prompts: PromptBatch, key: jax.Array, samples: int, sampling: SampleConfig, place: Any
+  ) -> RolloutBatch:
+    rollout = barrier(
+      generate(params, prompts, key, inputs.strengths, model=program.model, samples=samples, cfg=sampling)
     )
-    told |= of_chosen(fixed(tally(groups.rollout, groups.reward, groups.correct)))
-    told |= refill_stats(groups.reward, drawn.rounds, cfg.advantage.floor)
-  if cfg.advantage.kind != "remax":
-    return groups, None, drawn, told
-  sampling = dataclasses.replace(program.sampling, draw=greedy)
-  best = fixed(generated(groups.batch, feed.train, feed.strengths, samples=1, cfg=sampling))
-  verdict = fixed(graded(program, best, groups.batch)[0])
-  reward = fixed(paid(program, feed.proxy, best, verdict))[:, 0]
-  return groups, reward, drawn._replace(greedy=best.is_action.sum(1)), told
+    verified, correct = barrier(verify_on_device(program, rollout, prompts))
+    return RolloutBatch(prompts, rollout, verified, correct, place)
 
+  def draw(key: jax.Array, start: jax.Array | int) -> RolloutBatch:
+    prompts = barrier(draw_problems(at + start))
+    return sample(prompts, key, cfg.samples, program.sampling, start + jnp.arange(size))
 
-def one_step(
-  program: Program, draw_problems: DrawProblems, state: TrainState, at: jax.Array, feed: Feed
-) -> tuple[TrainState, jax.Array, dict[str, Stat], Drawn]:
-  """(state, position in the order, statistics, what was drawn) after a rollout and its update; `feed` is this step's."""
-  cfg = program.cfg
-  groups, greedy_reward, drawn, counted = sampled(program, draw_problems, state.params, at, feed)
-  reward = fixed(paid(program, feed.proxy, groups.rollout, groups.reward))
-  state, told = improve(
-    state, groups.rollout, reward, greedy_reward, feed.minibatch, feed.strengths,
-    model=program.model, stage=program.stage, cfg=cfg, apart=fixed,
+  def draw_greedy(batch: RolloutBatch) -> RolloutBatch:
+    sampling = dataclasses.replace(program.sampling, draw=greedy)
+    return sample(batch.prompts, inputs.train, 1, sampling, batch.place)
+
+  return sample_groups(
+    draw(inputs.train, 0), lambda made: draw(jax.random.fold_in(inputs.refill, made), (made + 1) * size),
+    draw_greedy, cfg, barrier=barrier, axis=program.sampling.member_axis,
   )  # fmt: skip
-  return state, at + cfg.prompts * (1 + drawn.rounds), {**told, **counted}, drawn
 
 
-def fused(state: TrainState, feed: Feed, pool: PromptBatch, *, program: Program) -> tuple[TrainState, Told]:
+def rewards_of(
+  program: FusedProgram, reward_params: Any, sample: StepSample
+) -> tuple[Reward, jax.Array | None]:
+  """(what the groups of a step pay, f32[P] of remax's greedy completions)."""
+  pay = functools.partial(reward_of, reward_params, rewarder=program.stage.rewarder, model=program.model)
+  reward = barrier(pay(sample.batch))
+  return reward, None if sample.greedy is None else barrier(pay(sample.greedy)).outcome[:, 0]
+
+
+def fused_step(
+  program: FusedProgram, draw_problems: DrawProblems, state: TrainState, at: jax.Array, inputs: StepInputs
+) -> FusedStep:
+  """One rollout and its update; `inputs` are of this step alone."""
+  sample = sample_on_device(program, draw_problems, state.params, at, inputs)
+  reward, greedy_reward = rewards_of(program, inputs.reward_params, sample)
+  learned = LearnerInputs(sample.batch.rollout, reward, greedy_reward, inputs.minibatch, inputs.strengths)
+  step = train_step(
+    state, learned, model=program.model, stage=program.stage, cfg=program.cfg, barrier=barrier
+  )
+  at = at + program.cfg.prompts * (1 + sample.counts.rounds)
+  return FusedStep(step.state, at, {**step.stats, **sample.stats}, sample.counts)
+
+
+def fused(
+  state: TrainState, inputs: StepInputs, pool: PromptBatch, *, program: FusedProgram
+) -> tuple[TrainState, StepOutputs]:
   """N steps of one member. pool: all training problems as rows, with their task arrays.
 
-  Statistics of the steps behind a first bad one are those of the frozen state.
+  Statistics of the steps behind the first one that is not finite are those of the frozen state.
   """
-  draw_problems = functools.partial(gather, pool, feed.order, program.cfg.prompts)
-  steps, proxy = feed.train.shape[0], feed.proxy
+  draw_problems = functools.partial(gather, pool, inputs.order, program.cfg.prompts)
+  steps, reward_params = inputs.train.shape[0], inputs.reward_params
 
-  def step(carry, now: tuple[jax.Array, Feed]):
-    """One step, whose new state counts only while no step has been bad."""
-    (state, at, first_bad), (index, feed) = carry, now
-    feed = dataclasses.replace(feed, proxy=proxy)
-    moved, at, stats, drawn = one_step(program, draw_problems, state, at, feed)
-    finite = jnp.isfinite(stats["loss"].value()) & jnp.isfinite(stats["grad_norm"].value())
+  def step(carry: Any, xs: tuple[jax.Array, StepInputs]) -> Any:
+    """One step, whose new state counts only while every step has been finite."""
+    (state, at, first_bad), (index, now) = carry, xs
+    now = dataclasses.replace(now, reward_params=reward_params)
+    after = fused_step(program, draw_problems, state, at, now)
+    finite = jnp.isfinite(after.stats["loss"].value()) & jnp.isfinite(after.stats["grad_norm"].value())
     first_bad = jnp.where(finite, first_bad, jnp.minimum(first_bad, index))
     frozen = first_bad < steps
-    state = jax.tree.map(lambda new, old: jnp.where(frozen, old, new), moved, state)
-    return (state, at, first_bad), (stats, drawn)
+    state = jax.tree.map(lambda new, old: jnp.where(frozen, old, new), after.state, state)
+    return (state, after.at, first_bad), (after.stats, after.counts)
 
-  each = dataclasses.replace(feed, order=jnp.zeros((steps, 0), jnp.int32), proxy=None, frozen=None)
-  first = jnp.full((), steps, jnp.int32) if feed.frozen is None else jnp.where(feed.frozen, 0, steps)
+  each = dataclasses.replace(inputs, order=jnp.zeros((steps, 0), jnp.int32), reward_params=None, frozen=None)
+  first = jnp.full((), steps, jnp.int32) if inputs.frozen is None else jnp.where(inputs.frozen, 0, steps)
   start = (state, jnp.zeros((), jnp.int32), first.astype(jnp.int32))
-  (state, _, first_bad), (stats, drawn) = jax.lax.scan(step, start, (jnp.arange(steps), each))
-  return state, Told(stats, drawn, first_bad)
+  (state, _, first_bad), (stats, counts) = jax.lax.scan(step, start, (jnp.arange(steps), each))
+  return state, StepOutputs(stats, counts, first_bad)
+
+
+# Populations
+
+MEMBER = "member"  # name of the vmapped axis; the sampler's stop is reduced over it
+MemberFn = Callable[[Any, Any, Any], Any]  # (state of a member, its inputs, what all share) -> result
+
+
+def over_members(member_fn: MemberFn, *, vmapped: int, mesh: Mesh) -> MemberFn:
+  """`member_fn` over a leading axis M of states, inputs and results; what all share has none.
+
+  A member that is mapped computes what it would compute alone, bit for bit; vmapped members share every product and
+  agree within rounding. Members lie along the mesh's `data` axis, and no device communicates with another.
+  vmapped: members in one vmap on a device, dividing M / devices; 1 is lax.map alone.
+  """
+
+  def on_device(states: Any, inputs: Any, shared: Any) -> Any:
+    def member(pair: tuple[Any, Any]) -> Any:
+      return member_fn(*pair, shared)
+
+    if vmapped == 1:
+      return jax.lax.map(member, (states, inputs))
+    blocks = jax.tree.map(lambda a: a.reshape(-1, vmapped, *a.shape[1:]), (states, inputs))
+    results = jax.lax.map(jax.vmap(member, axis_name=MEMBER), blocks)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
+
+  along, replicated = PartitionSpec("data"), PartitionSpec()
+  specs = (along, along, replicated)
+  return jax.shard_map(on_device, mesh=mesh, in_specs=specs, out_specs=along, check_vma=False)

@@ -1,21 +1,19 @@
-"""The two stages of a run as data: terms, layout, optimiser, learning rate, strengths of a step, and what was spent."""
+"""The two stages of a run as data: terms, layout, optimiser, learning rate, and the strengths of a step."""
 
 import dataclasses
-from typing import Any, Callable, Mapping, NamedTuple, Sequence
+from typing import Any, Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
 from o1jax.config import CurriculumConfig, OptimConfig, ProxyConfig, RLConfig, TrainConfig
-from o1jax.rl.batch import response_width
 from o1jax.rl.objective import needs, rl_terms, sft_terms
 from o1jax.rl.regularise import hold_back, rl_controllers, rl_penalties
-from o1jax.rl.sample import buffer_sizes
+from o1jax.rl.reward_model import REWARDERS, Rewarder
 from o1jax.rl.score import Grouped, Packed
 from o1jax.rl.update import REFERENCES, UpdateConfig, decaying, init_state, learning_rate, make_optimizer
 from o1jax.rl.value import ADD_CRITIC
-from o1jax.scaling import compute
 from o1jax.types import Strengths, TrainState
 
 
@@ -32,61 +30,7 @@ class Stage:
   first: int  # steps of the run before this stage
   eval_every: int  # steps of the stage between evaluations; 0: none
   add_critic: Callable[[Any], Any] = ADD_CRITIC["none"]  # to the parameters it begins with
-
-
-class Spent(NamedTuple):
-  """What a step used up."""
-
-  flops: compute.Ledger
-  tokens: int  # of prompts and responses
-  cursor: int  # position in the stage's stream of problems, after the step
-  seen: Mapping[str, Any] = {}  # what the curriculum remembers after the step
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-  """Where a run is: what its checkpoints hold besides the TrainState."""
-
-  step: int = 0  # last finished step of the run
-  cursor: int = 0  # position in this stage's stream of problems
-  seen: Mapping[str, Any] = dataclasses.field(
-    default_factory=dict
-  )  # what the curriculum remembers, by problem
-  tokens: int = 0  # of prompts and responses that were learned from
-  flops: compute.Ledger = compute.Ledger()
-  seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # in each stage, over all processes
-  costs: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of the verifier, over all processes
-  # Metrics of `step` as text, where it was saved before its line was written; {}: it is written.
-  unlogged: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-  def to_json(self) -> dict[str, Any]:
-    return {**vars(self), "flops": self.flops.to_json()}
-
-  @staticmethod
-  def from_json(data: Mapping[str, Any]) -> "Progress":
-    return Progress(**{**data, "flops": compute.Ledger.from_json(data["flops"])})
-
-  def with_costs(self, now: Mapping[str, float], counted: Mapping[str, float]) -> "Progress":
-    """With what the verifier has cost this process `now`, of which `counted` is in `costs` already."""
-    names = {**self.costs, **now}
-    new = {name: now.get(name, 0.0) - counted.get(name, 0.0) for name in names}
-    return dataclasses.replace(self, costs={name: self.costs.get(name, 0.0) + new[name] for name in names})
-
-  def before_line(self, metrics: Mapping[str, float]) -> "Progress":
-    """With the metrics of its step, whose line is not written yet."""
-    return dataclasses.replace(self, unlogged={name: str(float(value)) for name, value in metrics.items()})
-
-  def after(self, step: int, stage: str, spent: Spent, seconds: float) -> "Progress":
-    """Where the run is after a step of `stage`; `seconds` in that stage so far."""
-    return Progress(
-      step,
-      spent.cursor,
-      spent.seen,
-      self.tokens + spent.tokens,
-      self.flops + spent.flops,
-      {**self.seconds, stage: seconds},
-      self.costs,
-    )
+  rewarder: Rewarder = REWARDERS["none"]
 
 
 def sft_stage(config: TrainConfig, steps: int, first: int = 0) -> Stage:
@@ -118,8 +62,10 @@ def rl_stage(config: TrainConfig, keep: frozenset[str] = frozenset()) -> Stage:
     exact_start=cfg.loss.logp_old == "learner",
   )  # fmt: skip
   rate = learning_rate(cfg.optim, cfg.steps)
-  add_critic, every = ADD_CRITIC[cfg.critic.kind], config.eval.every[1]
-  return Stage("rl", make_optimizer(cfg.optim), update, rate, cfg.optim, config.sft.steps, every, add_critic)
+  return Stage(
+    "rl", make_optimizer(cfg.optim), update, rate, cfg.optim, config.sft.steps, config.eval.every[1],
+    ADD_CRITIC[cfg.critic.kind], REWARDERS[cfg.proxy.kind],
+  )  # fmt: skip
 
 
 def first_state(stage: Stage, params: Any) -> TrainState:
@@ -137,78 +83,6 @@ def first_state(stage: Stage, params: Any) -> TrainState:
     with_init=bool(update.penalties) and not serves,
     controllers=update.controllers,
   )
-
-
-def references(stage: Stage, cfg: RLConfig) -> int:
-  """Forward passes without a backward one that a step makes: of the reference, and of the policy before its update."""
-  asked = needs(stage.update.terms)
-  exact = bool(asked & {"kl_reverse", "kl_forward"})  # each pass scores the reference anew
-  return int("logp_ref" in asked) + int(cfg.loss.logp_old == "learner") + cfg.epochs * exact
-
-
-# Passes of a decoder for the critic alone, without the vocabulary's head: (forward, forward and backward).
-CRITIC_PASSES: dict[str, Callable[[RLConfig], tuple[int, int]]] = {
-  "none": lambda cfg: (0, 0),
-  "head": lambda cfg: ({"learner": 0, "sampler": 1}[cfg.loss.logp_old], 0),  # the old log-probs' pass serves
-  "own": lambda cfg: (1, cfg.epochs),
-}
-
-
-def critic_passes(cfg: RLConfig) -> dict[str, int]:
-  """What a step's critic adds to `compute.learning_flops`."""
-  forward, learned = CRITIC_PASSES[cfg.critic.kind](cfg)
-  return {"values": forward, "value_updates": learned}
-
-
-# Forward passes of a learned reward's decoder, without the vocabulary's head, that a rollout takes.
-JUDGE_PASSES = {"none": 0, "outcome": 1}
-
-
-def judge_passes(cfg: RLConfig) -> int:
-  """Forward passes that a learned reward makes of a rollout."""
-  return JUDGE_PASSES[cfg.proxy.kind]
-
-
-def step_flops(
-  config: TrainConfig,
-  stage: Stage,
-  learned: compute.Sizes,
-  draws: Sequence[compute.Sizes],
-  greedy: compute.Sizes | None,
-) -> compute.Ledger:
-  """What an RL step took. learned: the groups that it learned from; greedy: remax's rollout.
-
-  draws: the first rollout and those of refill rounds, whether their groups were kept or not.
-  """
-  cfg = config.rl
-
-  def took(count: Callable[..., compute.Ledger], sizes: compute.Sizes, **passes: int) -> compute.Ledger:
-    longest = int(sizes.lengths.max())
-    width = response_width(cfg, longest)
-    if count is compute.sampling_flops:
-      width = next(
-        size for size in buffer_sizes(cfg.max_tokens) if size >= longest - 1
-      )  # the last is never fed back
-    return count(config.model, sizes.prompts, cfg.max_prompt, sizes.lengths, width, **passes)
-
-  passes = {"updates": cfg.epochs, "references": references(stage, cfg), **critic_passes(cfg)}
-  spent = took(compute.learning_flops, learned, **passes)
-  for sizes in (*draws, *([] if greedy is None else [greedy])):
-    spent += took(compute.sampling_flops, sizes) + took(
-      compute.judging_flops, sizes, judges=judge_passes(cfg)
-    )
-  return spent + compute.Ledger(extra_samples=sum(sizes.lengths.size for sizes in draws[1:]))
-
-
-def examined_passes(stage: Stage, cfg: RLConfig) -> int:
-  """Forward passes, a backward one counted as two, that `diagnostics.examine` makes of a rollout."""
-  noise = cfg.prompts > 1  # the policy's gradient once more, by prompt group
-  steps = 3 * (
-    cfg.epochs + len(stage.update.terms) + noise
-  )  # the step it takes, and each term's gradient alone
-  values, learned = CRITIC_PASSES[cfg.critic.kind](cfg)
-  exact = 4  # two scores with exact KLs, each of two policies
-  return references(stage, cfg) + steps + exact + values + 3 * learned
 
 
 def without_strengths(cfg: RLConfig) -> RLConfig:

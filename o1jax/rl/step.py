@@ -1,35 +1,51 @@
-"""An RL step behind its rollout: what the forward passes say of it, credit, advantages, update.
+"""An RL step behind its rollout: forward passes over it, credit, advantages, update.
 
     rollout, reward -> reference and old log-probs, values -> advantages -> Experience -> learn -> TrainState
 
-The stepwise loop and the fused program both go through `improve`. `apart` keeps the phases from being compiled into one
-another: where each is an executable of its own it does nothing, in one program it is `optimization_barrier`.
+The stepwise loop and the fused program both go through `train_step`. `barrier` keeps the phases from being compiled into
+one another: where each is an executable of its own it does nothing, in one program it is `optimization_barrier`.
 """
 
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from o1jax.config import RLConfig
 from o1jax.model.transformer import Decoder
 from o1jax.rl.batch import credit_and_experience, token_logp, token_scores
+from o1jax.rl.dynamic_sampling import Barrier
 from o1jax.rl.objective import needs
 from o1jax.rl.stages import Stage
 from o1jax.rl.update import in_force, learn
-from o1jax.types import Experience, Rollout, Stat, Strengths, TrainState
-
-Apart = Callable[[Any], Any]
+from o1jax.types import Experience, Reward, Rollout, Stat, Strengths, TrainState
 
 
-class Before(NamedTuple):
-  """What forward passes say of a rollout before anything is learned from it; each f32[B, L], of its actions."""
+class RolloutScores(NamedTuple):
+  """Forward passes over a rollout before anything is learned from it; each f32[B, L], of its actions."""
 
   logp_ref: jax.Array | None  # under the reference; None: no term asks for it
   logp_old: jax.Array  # under the sampler, or the learner
   value: jax.Array | None  # the critic's; None: there is none
 
 
-def look_back(
+class LearnerInputs(NamedTuple):
+  """What one RL step learns from."""
+
+  rollout: Rollout
+  reward: Reward
+  greedy_reward: jax.Array | None  # f32[P], for remax
+  key: jax.Array  # of minibatches; consumed by `train_step`
+  strengths: Strengths
+
+
+class StepOutput(NamedTuple):
+  """The result of `train_step`."""
+
+  state: TrainState
+  stats: dict[str, Stat]  # of reward and learner
+
+
+def score_rollout(
   state: TrainState,
   rollout: Rollout,
   strengths: Strengths,
@@ -37,64 +53,65 @@ def look_back(
   model: Decoder,
   stage: Stage,
   cfg: RLConfig,
-  apart: Apart = lambda tree: tree,
-) -> Before:
-  """The forward passes of a step that need no reward, so that verdicts may still be on their way; the state is only read."""
-  given: dict[str, Any] = dict(
+  barrier: Barrier = lambda tree: tree,
+) -> RolloutScores:
+  """The forward passes of a step that need no reward, so that verdicts may be pending; the state is only read."""
+  inputs: dict[str, Any] = dict(
     rollout=rollout, temperature=strengths.temperature, model=model, layout=stage.update.layout, chunk=cfg.head_chunk,
   )  # fmt: skip
-  asked = needs(stage.update.terms)
-  logp_ref = apart(token_logp(state.ref_params, **given)) if "logp_ref" in asked else None
-  wanted = (asked & {"value"}) | {"learner": {"logp"}, "sampler": set()}[cfg.loss.logp_old]
-  found = apart(token_scores(state.params, **given, wanted=wanted)) if wanted else {}
-  return Before(logp_ref, found.get("logp", rollout.logp_sampler), found.get("value"))
+  needed = needs(stage.update.terms)
+  logp_ref = barrier(token_logp(state.ref_params, **inputs)) if "logp_ref" in needed else None
+  from_learner = frozenset({"logp"}) if cfg.loss.logp_old == "learner" else frozenset()
+  names = (needed & {"value"}) | from_learner
+  scores = barrier(token_scores(state.params, **inputs, wanted=names)) if names else {}
+  return RolloutScores(logp_ref, scores.get("logp", rollout.logp_sampler), scores.get("value"))
 
 
-def recall(
+def make_experience(
   state: TrainState,
-  rollout: Rollout,
-  reward: jax.Array,
-  greedy_reward: jax.Array | None,
-  strengths: Strengths,
+  inputs: LearnerInputs,
   *,
   model: Decoder,
   stage: Stage,
   cfg: RLConfig,
-  apart: Apart = lambda tree: tree,
-  before: Before | None = None,
+  barrier: Barrier = lambda tree: tree,
+  scores: RolloutScores | None = None,
 ) -> tuple[Experience, dict[str, Stat]]:
-  """(what there is to learn from `rollout`, statistics of the reward); the state is only read.
+  """(Experience of a rollout, statistics of its reward); the state is only read, and the key is not used.
 
-  reward f32[P, G]; greedy_reward f32[P] for remax, else None; before: what `look_back` found already, None: not yet.
+  scores: those of `score_rollout` where it has run already.
+  Raises ValueError where a reward of tokens meets an estimator that credits whole completions.
   """
-  if before is None:
-    before = look_back(state, rollout, strengths, model=model, stage=stage, cfg=cfg, apart=apart)
-  logp_ref, logp_old, value = before
-  kl = in_force(strengths, state.controllers).kl
-  return apart(credit_and_experience(rollout, reward, greedy_reward, logp_old, logp_ref, kl, value, cfg=cfg))
+  rollout, reward, strengths = inputs.rollout, inputs.reward, inputs.strengths
+  if scores is None:
+    scores = score_rollout(state, rollout, strengths, model=model, stage=stage, cfg=cfg, barrier=barrier)
+  experience, stats = barrier(
+    credit_and_experience(
+      rollout, reward.outcome, inputs.greedy_reward, scores.logp_old, scores.logp_ref,
+      in_force(strengths, state.controllers).kl, scores.value, reward.token, cfg=cfg,
+    )
+  )  # fmt: skip
+  return experience, {**stats, **reward.metrics}
 
 
-def improve(
+def train_step(
   state: TrainState,
-  rollout: Rollout,
-  reward: jax.Array,
-  greedy_reward: jax.Array | None,
-  key: jax.Array,
-  strengths: Strengths,
+  inputs: LearnerInputs,
   *,
   model: Decoder,
   stage: Stage,
   cfg: RLConfig,
-  apart: Apart = lambda tree: tree,
-  before: Before | None = None,
-) -> tuple[TrainState, dict[str, Stat]]:
-  """(the state after learning from `rollout`, statistics of reward and learner); arguments as in `recall`.
+  barrier: Barrier = lambda tree: tree,
+  scores: RolloutScores | None = None,
+) -> StepOutput:
+  """The state after learning from a rollout, and statistics; arguments as in `make_experience`.
 
   Consumes the key. The state is donated where this is not traced.
   """
-  experience, told = recall(
-    state, rollout, reward, greedy_reward, strengths,
-    model=model, stage=stage, cfg=cfg, apart=apart, before=before,
-  )  # fmt: skip
-  state, learned = apart(learn(state, experience, key, strengths, model=model, tx=stage.tx, cfg=stage.update))
-  return state, {**told, **learned}
+  experience, stats = make_experience(
+    state, inputs, model=model, stage=stage, cfg=cfg, barrier=barrier, scores=scores
+  )
+  state, learner_stats = barrier(
+    learn(state, experience, inputs.key, inputs.strengths, model=model, tx=stage.tx, cfg=stage.update)
+  )
+  return StepOutput(state, {**stats, **learner_stats})

@@ -11,7 +11,6 @@ import pathlib
 import time
 from typing import Any, Mapping, Sequence
 
-from o1jax import evaluate as ev
 from o1jax.config import ConfigError, SweepConfig, TrainConfig, require
 from o1jax.io.log import environment, write_json
 from o1jax.io.run_config import (
@@ -22,9 +21,9 @@ from o1jax.io.run_config import (
   struct_from_dict,
   with_overrides,
 )
-from o1jax.sweep.device import Layout
+from o1jax.rollout.setup import Runtime, same_data, write_head
 from o1jax.sweep.members import Member
-from o1jax.train import write_head
+from o1jax.sweep.population import Placement
 
 HEAD, LAYOUTS, FINAL, RESULTS = "sweep.json", "layouts.json", "final.json", "results.json"
 SAME = ("arms", "seeds", "fused", "vmapped", "devices", "chunk")  # of the head, beside the base run
@@ -68,29 +67,29 @@ def check_resumed(config: SweepConfig, folder: pathlib.Path) -> None:
   check_same(config.base, base, folder)
 
 
-def read_layouts(folder: pathlib.Path) -> dict[int, Layout]:
+def read_layouts(folder: pathlib.Path) -> dict[int, Placement]:
   """Group -> the layout that was chosen for it; {} before any was. Raises ConfigError naming a damaged file."""
   path = folder / LAYOUTS
   if not path.is_file():
     return {}
   try:
-    return {int(group): Layout(**held) for group, held in read_json(path).items()}
+    return {int(group): Placement(**fields) for group, fields in read_json(path).items()}
   except (TypeError, ValueError) as error:
     raise ConfigError(f"{path}: is not a sweep's: {error}") from error
 
 
-def write_layouts(folder: pathlib.Path, layouts: Mapping[int, Layout]) -> None:
+def write_layouts(folder: pathlib.Path, layouts: Mapping[int, Placement]) -> None:
   """Writes what `read_layouts` reads."""
   write_json(folder / LAYOUTS, {str(group): layout._asdict() for group, layout in layouts.items()})
 
 
-def begin_member(setup: ev.Setup, own: pathlib.Path) -> None:
+def begin_member(runtime: Runtime, own: pathlib.Path) -> None:
   """Makes a member's folder, or checks that it holds a member of the same data."""
   if (own / "config.json").exists():
-    ev.same_data(setup, own)
+    same_data(runtime, own)
     return
   own.mkdir(parents=True, exist_ok=True)
-  write_head(setup, own)
+  write_head(runtime, own)
 
 
 def finished_rows(folder: pathlib.Path, members: Sequence[Member]) -> list[dict[str, Any]] | None:
@@ -99,8 +98,8 @@ def finished_rows(folder: pathlib.Path, members: Sequence[Member]) -> list[dict[
   return [read_json(path) for path in paths] if all(path.is_file() for path in paths) else None
 
 
-def write_row(folder: pathlib.Path, member: Member, found: Mapping[str, Any]) -> dict[str, Any]:
-  """Writes and returns a member's row of results.json; `found`: bad_step, final and by_problem."""
-  row = {"arm": member.arm.name, "seed": member.seed, **found}
+def write_row(folder: pathlib.Path, member: Member, result: Mapping[str, Any]) -> dict[str, Any]:
+  """Writes and returns a member's row of results.json; `result`: bad_step, final and by_problem."""
+  row = {"arm": member.arm.name, "seed": member.seed, **result}
   write_json(folder / member.name / FINAL, row)
   return row

@@ -1,10 +1,10 @@
-"""A learned reward: taught by verified completions of the policy that RL begins with, and paid in the verifier's place.
+"""Rewarders: what pays for a verified rollout, the verifier or a reward model trained on verified completions.
 
-    policy, problems -> collect -> Examples -> flip -> fit -> proxy -> REWARDS[kind] -> what RL sees
+    policy, problems -> collect -> Examples -> flip -> fit -> reward model -> REWARDERS[kind] -> Reward
 
-The proxy is a decoder of its own, which begins as the policy's, and a linear head on the hidden state at a completion's last
-action, where all of it has been read: logit P(correct) (Cobbe et al. 2021, section 4.1). Left out: the language modelling loss
-that Cobbe et al. add, verdicts on the tokens before the last, comparisons of pairs.
+The reward model is a decoder of its own, initialised from the policy's, and a linear head on the hidden state at a
+completion's last action: logit P(correct) (Cobbe et al. 2021, section 4.1). Left out: the language modelling loss that
+Cobbe et al. add, verdicts on the tokens before the last, comparisons of pairs.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from o1jax.model.transformer import Context, Decoder, cast_params
 from o1jax.rl.sample import SampleConfig, generate
 from o1jax.rl.score import Grouped
 from o1jax.rl.value import ADD_CRITIC, CRITIC, ValueHead, policy_params
-from o1jax.types import PromptBatch, Rollout, Strengths
+from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch, Strengths
 
 CLIP_NORM = 1.0  # global gradient norm of the proxy's own optimiser
 
@@ -52,14 +52,14 @@ def logits(proxy: Any, rollout: Rollout, *, model: Decoder, layout: Grouped) -> 
   action = rollout.is_action[:, layout.prompt :]
   last = jnp.max(jnp.where(action, jnp.arange(action.shape[1]), 0), axis=1)
   read = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
-  told: Any = ValueHead().apply({"params": proxy["head"]}, read)
-  return told
+  logit: Any = ValueHead().apply({"params": proxy["head"]}, read)
+  return logit
 
 
 def loss(proxy: Any, examples: Examples, *, model: Decoder, layout: Grouped) -> jax.Array:
   """f32[] mean logistic loss, nats an example."""
-  told = logits(proxy, examples.rollout, model=model, layout=layout)
-  return optax.sigmoid_binary_cross_entropy(told, examples.label).mean()
+  logit = logits(proxy, examples.rollout, model=model, layout=layout)
+  return optax.sigmoid_binary_cross_entropy(logit, examples.label).mean()
 
 
 # Its examples
@@ -119,41 +119,52 @@ def fit(
 
   `cfg.noise` of the labels are flipped before anything is learned. Adam behind clipping by the global norm. Consumes the key.
   """
-  flips, drawn = jax.random.split(key)
-  examples = dataclasses.replace(examples, label=flip(examples.label, cfg.noise, flips))
+  flip_key, order_key = jax.random.split(key)
+  examples = dataclasses.replace(examples, label=flip(examples.label, cfg.noise, flip_key))
   tx = optax.chain(
     optax.clip_by_global_norm(CLIP_NORM), optax.adam(optax.cosine_decay_schedule(cfg.lr, cfg.steps))
   )
-  value = jax.value_and_grad(functools.partial(loss, model=model, layout=Grouped(prompt, 1)))
+  value_and_grad = jax.value_and_grad(functools.partial(loss, model=model, layout=Grouped(prompt, 1)))
 
   def step(carry, rows: jax.Array):
     proxy, moments = carry
-    told, slope = value(proxy, jax.tree.map(lambda a: a[rows], examples))
-    updates, moments = tx.update(slope, moments, proxy)
-    return (optax.apply_updates(proxy, updates), moments), told
+    loss_now, gradient = value_and_grad(proxy, jax.tree.map(lambda a: a[rows], examples))
+    updates, moments = tx.update(gradient, moments, proxy)
+    return (optax.apply_updates(proxy, updates), moments), loss_now
 
   proxy = init(params)
-  order = _orders(drawn, examples.label.shape[0], cfg.steps, cfg.rows)
-  (proxy, _), told = jax.lax.scan(step, (proxy, tx.init(proxy)), order)
-  return proxy, told
+  order = _orders(order_key, examples.label.shape[0], cfg.steps, cfg.rows)
+  (proxy, _), losses = jax.lax.scan(step, (proxy, tx.init(proxy)), order)
+  return proxy, losses
 
 
-# What RL sees
+# Rewarders
 
 
-def proxy_reward(proxy: Any, rollout: Rollout, *, model: Decoder, layout: Grouped) -> jax.Array:
-  """f32[P, G] P(correct) of each completion, as the proxy has it."""
-  return jax.nn.sigmoid(logits(proxy, rollout, model=model, layout=layout)).reshape(-1, layout.samples)
+def verifier_reward(params: Any, batch: RolloutBatch, *, model: Decoder) -> Reward:
+  """The verifier's reward; `params` and `model` are not used."""
+  return Reward(batch.verified)
 
 
-def _verified(proxy: Any, rollout: Rollout, verdict: jax.Array, *, model: Decoder, prompt: int) -> jax.Array:
-  del proxy, rollout, model, prompt
-  return verdict
+def outcome_model_reward(params: Any, batch: RolloutBatch, *, model: Decoder) -> Reward:
+  """P(correct) of each completion by the reward model `params`; `model` is the policy's decoder."""
+  layout = Grouped(batch.prompts.tokens.shape[1], batch.verified.shape[1])
+  logit = logits(params, batch.rollout, model=model, layout=layout)
+  return Reward(jax.nn.sigmoid(logit).reshape(batch.verified.shape))
 
 
-def _outcome(proxy: Any, rollout: Rollout, verdict: jax.Array, *, model: Decoder, prompt: int) -> jax.Array:
-  return proxy_reward(proxy, rollout, model=model, layout=Grouped(prompt, verdict.shape[1]))
+@dataclasses.dataclass(frozen=True)
+class Rewarder:
+  """What pays for a rollout, the same on the stepwise loop and in the fused program."""
+
+  reward: Callable[..., Reward]  # (params or None, RolloutBatch, *, model) -> Reward; pure
+  passes: int  # forward passes of a decoder, without the vocabulary's head, over a rollout
 
 
-# (proxy or None, rollout, the verifier's reward f32[P, G]) -> f32[P, G] that RL sees; `prompt`: columns of the prompts.
-REWARDS: dict[str, Callable[..., jax.Array]] = {"none": _verified, "outcome": _outcome}
+REWARDERS = {"none": Rewarder(verifier_reward, 0), "outcome": Rewarder(outcome_model_reward, 1)}
+
+
+@functools.partial(jax.jit, static_argnames=("rewarder", "model"))
+def reward_of(params: Any, batch: RolloutBatch, *, rewarder: Rewarder, model: Decoder) -> Reward:
+  """What a Rewarder pays for verified groups."""
+  return rewarder.reward(params, batch, model=model)

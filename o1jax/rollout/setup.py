@@ -1,4 +1,4 @@
-"""What a run is made of before any parameter: checked configuration, task, model, mesh; and a saved run read back."""
+"""The runtime of a run (checked configuration, task, model, mesh), its first states, and a saved run read back."""
 
 import collections
 import contextlib
@@ -15,12 +15,23 @@ import numpy as np
 import rich
 
 from o1jax.config import EvalConfig, MeshConfig, TrainConfig, require
+from o1jax.io.checkpoint import check_params, latest_step, restore_params
+from o1jax.io.data import write_atomically
+from o1jax.io.log import environment, write_json
+from o1jax.io.run_config import (
+  META,
+  check_same,
+  config_to_dict,
+  expanded,
+  located,
+  read_json,
+  read_run_config,
+  resolved_paths,
+)
+from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.hosts import start_backend
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, batch_rows, param_shardings, put_rows, state_shardings
-from o1jax.io.checkpoint import latest_step, restore_params
-from o1jax.io.run_config import META, expanded, located, read_json, read_run_config
-from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import check_prompt, prompt_batch
 from o1jax.rl.sample import stream_key
 from o1jax.rl.stages import Stage, first_state
@@ -28,14 +39,14 @@ from o1jax.rl.update import first_params
 from o1jax.rl.value import ADD_CRITIC, policy_params
 from o1jax.tasks.base import Task, check_demonstrations
 from o1jax.tasks.catalog import build_task
-from o1jax.types import TrainState
+from o1jax.types import PromptBatch, TrainState
 from o1jax.verifiers.base import Problem
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
+class Runtime:
   """What a run is made of before any parameter: resolved configuration, task, model and mesh."""
 
   config: TrainConfig
@@ -44,7 +55,7 @@ class Setup:
   mesh: jax.sharding.Mesh
 
 
-def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Setup:
+def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Runtime:
   """Builds task, model and mesh (of `devices`, None: all). Raises ConfigError where they do not fit each other."""
   config.validate()
   start_backend()
@@ -52,7 +63,7 @@ def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) ->
   task = _task(config, mesh)
   can_give_up = not config.controls or task.give_up_token is not None
   require(can_give_up, "controls", f"task {task.name} cannot give up")
-  return _setup(config, task, mesh)
+  return _runtime(config, task, mesh)
 
 
 def mesh_of(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
@@ -84,8 +95,8 @@ def _batch_rows(config: TrainConfig) -> dict[str, int]:
   return {**rows, "eval.batch": config.eval.batch}
 
 
-def prepare_evaluation(config: TrainConfig) -> Setup:
-  """A run's setup as evaluation needs it: what trained it, its mesh too, need not fit what is here.
+def prepare_evaluation(config: TrainConfig) -> Runtime:
+  """The runtime of a saved run as evaluation needs it: what trained it, its mesh too, need not fit what is here.
 
   Only types and `eval` have been checked: the rest was, by the version that made the run. All devices are used
   that `eval.batch` divides over, parameters being split over them where the run split them.
@@ -95,7 +106,7 @@ def prepare_evaluation(config: TrainConfig) -> Setup:
   split = (config.mesh.fsdp, config.mesh.tensor) != (1, 1)
   cfg = MeshConfig(data=1, fsdp=-1) if split else MeshConfig()
   mesh = make_mesh(cfg, rows=math.gcd(rows, width) if split else rows)
-  return _setup(config, _task(config, mesh), mesh)
+  return _runtime(config, _task(config, mesh), mesh)
 
 
 def _task(config: TrainConfig, mesh: jax.sharding.Mesh) -> Task:
@@ -110,7 +121,7 @@ def _check_splits(config: TrainConfig, mesh: jax.sharding.Mesh, **axes: str) -> 
     require(size % parts == 0, f"model.{name}", f"{size} does not divide over mesh.{axis}={parts}")
 
 
-def _setup(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh) -> Setup:
+def _runtime(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh) -> Runtime:
   """What fits the task's tokens. Raises ConfigError where something does not."""
   vocab = config.model.vocab or task.tokenizer.vocab_size
   require(
@@ -127,15 +138,15 @@ def _setup(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh) -> Setup:
   require(config.eval.top_k <= vocab, "eval.top_k", f"{config.eval.top_k} of only {vocab} tokens")
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab=vocab))
   _check_splits(config, mesh, vocab="tensor")
-  return Setup(config, task, Decoder(config.model), mesh)
+  return Runtime(config, task, Decoder(config.model), mesh)
 
 
-def check_problems(setup: Setup) -> None:
+def check_problems(runtime: Runtime) -> None:
   """Raises ConfigError where a problem that a whole run comes to is missing, or too long."""
-  config, task = setup.config, setup.task
+  config, task = runtime.config, runtime.task
   if any(config.eval.every):
-    held_out(setup, config.eval.problems, "eval.problems")
-  tested = held_out(setup, config.eval.final_problems, "eval.final_problems")
+    held_out(runtime, config.eval.problems, "eval.problems")
+  final = held_out(runtime, config.eval.final_problems, "eval.final_problems")
   few, have = config.rl.problems, len(task.train)
   require(
     few is None or not task.shares, "rl.problems", "cannot act in a mixture, whose sources come by weight"
@@ -149,13 +160,13 @@ def check_problems(setup: Setup) -> None:
   fresh = config.rl.refill == 0 or most <= have
   require(fresh, "rl.refill", f"a step may come to {most} problems, there are only {have}")
   shifted = (problem for problems in task.shifted.values() for problem in problems)
-  for problem in (*(task.train if config.rl.steps else ()), *tested, *shifted):
+  for problem in (*(task.train if config.rl.steps else ()), *final, *shifted):
     check_prompt(task.tokenizer.encode(task.ask(problem)), problem.id, config.rl.max_prompt)
   if config.sft.steps:
     check_demonstrations(task, config.sft.length)
 
 
-def same_data(setup: Setup, folder: pathlib.Path) -> None:
+def same_data(runtime: Runtime, folder: pathlib.Path) -> None:
   """Raises ConfigError where the run in `folder` learned from other problems or token ids than the task has now.
 
   A run that did not keep the hash of its problems is taken as it is, and that is told.
@@ -164,48 +175,50 @@ def same_data(setup: Setup, folder: pathlib.Path) -> None:
   known = read_json(config).get(META, {}).get("data_hash")
   if known is None:
     _LOG.warning("%s: meta.data_hash is missing: whether the problems are the run's cannot be told", config)
-  other = f"has the data_hash of other problems than task {setup.task.name} has now"
-  require(known in (None, setup.task.data_hash), str(config), other)
+  other = f"has the data_hash of other problems than task {runtime.task.name} has now"
+  require(known in (None, runtime.task.data_hash), str(config), other)
   proto = tokenizer.read_bytes() if tokenizer.is_file() else b""
-  require(proto == setup.task.tokenizer.proto, str(tokenizer), "is not the tokenizer that the task has now")
+  require(proto == runtime.task.tokenizer.proto, str(tokenizer), "is not the tokenizer that the task has now")
 
 
-def params_like(setup: Setup, step: int) -> Any:
+def params_like(runtime: Runtime, step: int) -> Any:
   """Shapes and shardings of the parameters after `step`, to restore onto: from the RL stage on, with the critic's."""
-  add_critic = ADD_CRITIC[setup.config.rl.critic.kind if step > setup.config.sft.steps else "none"]
-  boxed = jax.eval_shape(lambda k: add_critic(init_params(setup.model, k)), jax.random.key(0))
-  return _placed(jax.eval_shape(nn.meta.unbox, boxed), param_shardings(boxed, setup.mesh))
+  add_critic = ADD_CRITIC[runtime.config.rl.critic.kind if step > runtime.config.sft.steps else "none"]
+  boxed = jax.eval_shape(lambda k: add_critic(init_params(runtime.model, k)), jax.random.key(0))
+  return _placed(jax.eval_shape(nn.meta.unbox, boxed), param_shardings(boxed, runtime.mesh))
 
 
-def state_like(setup: Setup, stage: Stage) -> TrainState:
+def state_like(runtime: Runtime, stage: Stage) -> TrainState:
   """Shapes and shardings of the states of `stage`, to make the first one on, or to restore one onto."""
-  boxed = jax.eval_shape(lambda k: init_params(setup.model, k), jax.random.key(0))
-  params = param_shardings(jax.eval_shape(stage.add_critic, boxed), setup.mesh)
+  boxed = jax.eval_shape(lambda k: init_params(runtime.model, k), jax.random.key(0))
+  params = param_shardings(jax.eval_shape(stage.add_critic, boxed), runtime.mesh)
   state = jax.eval_shape(functools.partial(first_state, stage), boxed)
-  return _placed(state, state_shardings(state, params, setup.mesh))
+  return _placed(state, state_shardings(state, params, runtime.mesh))
 
 
 def _seed_params(model: Decoder, key: jax.Array) -> Any:
   return nn.meta.unbox(init_params(model, key))
 
 
-def seed_params(setup: Setup) -> Any:
+def seed_params(runtime: Runtime) -> Any:
   """The parameters that a run begins with."""
-  lies = jax.tree.map(lambda a: a.sharding, params_like(setup, 0))
+  lies = jax.tree.map(lambda a: a.sharding, params_like(runtime, 0))
   make = jax.jit(_seed_params, static_argnums=0, out_shardings=lies)
-  return make(setup.model, stream_key(setup.config.seed, "init", 0))
+  return make(runtime.model, stream_key(runtime.config.seed, "init", 0))
 
 
-def fresh_state(setup: Setup, stage: Stage, params: Any | None) -> TrainState:
+def fresh_state(runtime: Runtime, stage: Stage, params: Any | None) -> TrainState:
   """The state a stage begins with, from the parameters before it, which are donated, or from the seed."""
-  params = seed_params(setup) if params is None else params
-  lies = jax.tree.map(lambda a: a.sharding, state_like(setup, stage))
+  params = seed_params(runtime) if params is None else params
+  lies = jax.tree.map(lambda a: a.sharding, state_like(runtime, stage))
   return jax.jit(first_state, static_argnums=0, donate_argnums=1, out_shardings=lies)(stage, params)
 
 
-def kept_aside(setup: Setup, stage: Stage) -> bool:
+def needs_first_params(runtime: Runtime, stage: Stage) -> bool:
   """Whether diagnostics measure to first parameters that the states of `stage` do not hold."""
-  return setup.config.diagnostics.every > 0 and first_params(state_like(setup, stage), stage.update) is None
+  return (
+    runtime.config.diagnostics.every > 0 and first_params(state_like(runtime, stage), stage.update) is None
+  )
 
 
 def _placed(shapes: Any, shardings: Any) -> Any:
@@ -213,47 +226,85 @@ def _placed(shapes: Any, shardings: Any) -> Any:
   return jax.tree.map(place, shapes, shardings)
 
 
-def batch_of(setup: Setup, problems: Sequence[Problem], before: Sequence[Problem] | None = None) -> Any:
+def prompt_rows(runtime: Runtime, problems: Sequence[Problem]) -> PromptBatch:
+  """Problems as rows of one PromptBatch, on the host."""
+  task = runtime.task
+  prompts = [task.tokenizer.encode(task.ask(p)) for p in problems]
+  keys, names = [task.hash_of(p) for p in problems], [p.id for p in problems]
+  return prompt_batch(prompts, keys, names, runtime.config.rl.max_prompt)
+
+
+def verifiable_rows(runtime: Runtime, problems: Sequence[Problem]) -> PromptBatch:
+  """`prompt_rows` with the task arrays of the device verifier, where the task has one."""
+  device, rows = runtime.task.device, prompt_rows(runtime, problems)
+  return rows if device is None else dataclasses.replace(rows, task_arrays=device.arrays(problems))
+
+
+def padded(batch: PromptBatch, multiple: int) -> PromptBatch:
+  """The batch with its first rows again, up to a multiple."""
+  count = batch.tokens.shape[0]
+  index = np.arange(-(-count // multiple) * multiple) % count
+  return jax.tree.map(lambda a: a[index], batch)
+
+
+def batch_of(
+  runtime: Runtime, problems: Sequence[Problem], before: Sequence[Problem] | None = None
+) -> PromptBatch:
   """A PromptBatch of `problems`, sharded by row.
 
   `before`: problems of the chunks drawn before it with the same key; None where a rollout has one chunk alone.
   """
-  encode = setup.task.tokenizer.encode
-  prompts = [encode(setup.task.ask(p)) for p in problems]
-  keys, names = [setup.task.hash_of(p) for p in problems], [p.id for p in problems]
-  batch = prompt_batch(prompts, keys, names, setup.config.rl.max_prompt)
+  batch = prompt_rows(runtime, problems)
   if before is not None:
-    came = collections.Counter(setup.task.hash_of(p) for p in before)
-    earlier: Any = np.asarray([came[key] for key in keys], np.int32)
+    hash_of = runtime.task.hash_of
+    counts = collections.Counter(hash_of(p) for p in before)
+    earlier: Any = np.asarray([counts[hash_of(p)] for p in problems], np.int32)
     batch = dataclasses.replace(batch, earlier=earlier)
-  return put_rows(batch, setup.mesh)
+  return put_rows(batch, runtime.mesh)
 
 
-def held_out(setup: Setup, count: int, field: str) -> Sequence[Problem]:
+def held_out(runtime: Runtime, count: int, field: str) -> Sequence[Problem]:
   """The first `count` held-out problems. Raises ConfigError where there are fewer."""
-  have = len(setup.task.held_out)
+  have = len(runtime.task.held_out)
   require(count <= have, field, f"{count} of only {have} held-out problems")
-  return setup.task.held_out[:count]
+  return runtime.task.held_out[:count]
 
 
-def in_mesh(setup: Setup) -> Any:
+def in_mesh(runtime: Runtime) -> Any:
   """The context in which logical axis names mean mesh axes."""
   stack = contextlib.ExitStack()
-  stack.enter_context(jax.set_mesh(setup.mesh))
+  stack.enter_context(jax.set_mesh(runtime.mesh))
   stack.enter_context(nn.logical_axis_rules(RULES))
   return stack
 
 
-def load_run(run: str, overrides: EvalConfig | None = None) -> tuple[Setup, Any, int]:
-  """(setup, the policy's parameters, step) of a run's newest checkpoint. Raises ConfigError naming the folder without one.
+def load_run(run: str, overrides: EvalConfig | None = None) -> tuple[Runtime, Any, int]:
+  """(runtime, the policy's parameters, step) of a run's newest checkpoint. Raises ConfigError naming the folder without one.
 
   On any devices, and from any working directory.
   """
   config = located(read_run_config(run), pathlib.Path(run))
-  setup = prepare_evaluation(dataclasses.replace(config, eval=overrides or config.eval))
+  runtime = prepare_evaluation(dataclasses.replace(config, eval=overrides or config.eval))
   folder = pathlib.Path(run) / "checkpoints"
   step = latest_step(folder)
   require(step is not None, str(folder), "holds no checkpoint")
-  same_data(setup, pathlib.Path(run))
+  same_data(runtime, pathlib.Path(run))
   assert step is not None
-  return setup, policy_params(restore_params(folder, step, params_like(setup, step))), step
+  return runtime, policy_params(restore_params(folder, step, params_like(runtime, step))), step
+
+
+def write_head(runtime: Runtime, folder: pathlib.Path) -> None:
+  """Writes what tells a run from any other folder, before there is anything else in it."""
+  write_atomically(folder / "tokenizer.model", runtime.task.tokenizer.proto)
+  meta = {**environment(), "data_hash": runtime.task.data_hash, "paths": resolved_paths(runtime.config)}
+  write_json(folder / "config.json", {**config_to_dict(runtime.config), "meta": meta})
+
+
+def check_resumed(runtime: Runtime, folder: pathlib.Path) -> int:
+  """The step of the checkpoint to go on from, 0 without one. Raises ConfigError where it is another run's."""
+  check_same(runtime.config, located(read_run_config(str(folder)), folder), folder)
+  same_data(runtime, folder)
+  latest = latest_step(folder / "checkpoints")
+  if latest is not None:
+    check_params(folder / "checkpoints", latest, params_like(runtime, latest))
+  return latest or 0

@@ -1,0 +1,106 @@
+"""FLOPs of an RL step: which passes it makes, of rollouts of which sizes. The counts of a pass are `scaling.compute`'s."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from o1jax.config import RLConfig, TrainConfig
+from o1jax.rl.batch import response_width
+from o1jax.rl.dynamic_sampling import SampleCounts
+from o1jax.rl.objective import needs
+from o1jax.rl.sample import buffer_sizes
+from o1jax.rl.stages import Stage
+from o1jax.scaling import compute
+
+
+class StepSizes(NamedTuple):
+  """Prompt and response tokens of a step's rollouts."""
+
+  learned: compute.Sizes  # of the groups that it learns from
+  draws: list[compute.Sizes]  # of the first draw and of each round of dynamic sampling
+  greedy: compute.Sizes | None  # of remax's
+
+  @property
+  def all_draws(self) -> list[compute.Sizes]:
+    return self.draws if self.greedy is None else [*self.draws, self.greedy]
+
+
+def step_sizes(counts: SampleCounts, prompts: np.ndarray, samples: int) -> StepSizes:
+  """Sizes of the rollouts of one step, `samples` completions a problem.
+
+  prompts: i[n], prompt tokens of the problems in the order in which they were drawn, P for each draw.
+  """
+  count = np.asarray(counts.place).shape[0]
+  lengths = np.asarray(counts.lengths).reshape(-1, samples)
+
+  def sizes(rows: np.ndarray) -> compute.Sizes:
+    return compute.Sizes(prompts[rows].tolist(), lengths[rows])
+
+  draws = [sizes(np.arange(count) + first) for first in range(0, (1 + int(counts.rounds)) * count, count)]
+  learned = sizes(np.asarray(counts.place))
+  if counts.greedy is None:
+    return StepSizes(learned, draws, None)
+  return StepSizes(learned, draws, compute.Sizes(learned.prompts, np.asarray(counts.greedy)[:, None]))
+
+
+def references(stage: Stage, cfg: RLConfig) -> int:
+  """Forward passes without a backward one that a step makes: of the reference, and of the policy before its update."""
+  needed = needs(stage.update.terms)
+  exact = bool(needed & {"kl_reverse", "kl_forward"})  # each pass scores the reference anew
+  return int("logp_ref" in needed) + int(cfg.loss.logp_old == "learner") + cfg.epochs * exact
+
+
+def critic_passes(cfg: RLConfig) -> dict[str, int]:
+  """Passes of a decoder for the critic alone, without the vocabulary's head, as `compute.learning_flops` takes them."""
+  own, head = cfg.critic.kind == "own", cfg.critic.kind == "head"
+  forward = (
+    own or head and cfg.loss.logp_old == "sampler"
+  )  # else the pass for the old log-probs serves the head
+  return {"values": int(forward), "value_updates": cfg.epochs * own}
+
+
+def sampling_width(max_tokens: int, longest: int) -> int:
+  """Columns of the sampler's key buffer behind a rollout; the last token drawn is never fed back."""
+  return next(size for size in buffer_sizes(max_tokens) if size >= longest - 1)
+
+
+def step_flops(config: TrainConfig, stage: Stage, sizes: StepSizes) -> compute.Ledger:
+  """FLOPs of an RL step: its draws, whether their groups were kept or not, their rewards, and what it learned from."""
+  cfg = config.rl
+
+  def count(
+    flops_of: Callable[..., compute.Ledger], rollout: compute.Sizes, width: int, **passes: int
+  ) -> compute.Ledger:
+    return flops_of(config.model, rollout.prompts, cfg.max_prompt, rollout.lengths, width, **passes)
+
+  def response(rollout: compute.Sizes) -> int:
+    return response_width(cfg, int(rollout.lengths.max()))
+
+  passes = {"updates": cfg.epochs, "references": references(stage, cfg), **critic_passes(cfg)}
+  flops = count(compute.learning_flops, sizes.learned, response(sizes.learned), **passes)
+  for draw in sizes.all_draws:
+    flops += count(compute.sampling_flops, draw, sampling_width(cfg.max_tokens, int(draw.lengths.max())))
+    flops += count(compute.judging_flops, draw, response(draw), judges=stage.rewarder.passes)
+  return flops + compute.Ledger(extra_samples=sum(draw.lengths.size for draw in sizes.draws[1:]))
+
+
+def diagnosis_flops(
+  config: TrainConfig, stage: Stage, learned: compute.Sizes, width: int, draws: Sequence[compute.Sizes] = ()
+) -> compute.Ledger:
+  """FLOPs of `diagnostics.examine` on the groups of a step, `width` response columns wide.
+
+  draws: rollouts that were made for the diagnosis alone, and judged.
+  """
+  cfg = config.rl
+  passes = examined_passes(stage, cfg) + (stage.rewarder.passes if draws else 0)
+  return compute.diagnostic_flops(config.model, learned, cfg.max_prompt, width, passes=passes, draws=draws)
+
+
+def examined_passes(stage: Stage, cfg: RLConfig) -> int:
+  """Forward passes, a backward one counted as two, that `diagnostics.examine` makes of a rollout."""
+  noise = cfg.prompts > 1  # the policy's gradient once more, by prompt group
+  steps = 3 * (cfg.epochs + len(stage.update.terms) + noise)  # its own step, and each term's gradient alone
+  values, learned = critic_passes(cfg).values()
+  exact = 4  # two scores with exact KLs, each of two policies
+  return references(stage, cfg) + steps + exact + values + 3 * learned

@@ -1,0 +1,125 @@
+"""The record of a training step: metrics, FLOPs, tokens, position in the data; the stepwise loop and the fused program end in it."""
+
+import dataclasses
+from typing import Any, Mapping, NamedTuple, Sequence
+
+import numpy as np
+
+from o1jax.config import TrainConfig
+from o1jax.rl.flops import StepSizes, step_flops
+from o1jax.rl.stages import Stage
+from o1jax.rollout.grade import Graded
+from o1jax.scaling import compute
+from o1jax.scaling.text import reflection_rates, repetition_rate
+from o1jax.tasks.base import Task
+from o1jax.tasks.stream import curriculum_metrics, remembered
+
+
+class StepUsage(NamedTuple):
+  """FLOPs, tokens and stream position consumed by one step."""
+
+  flops: compute.Ledger
+  tokens: int  # of prompts and responses that were learned from
+  cursor: int  # position in the stage's stream of problems, behind the step
+  pass_rates: Mapping[str, Any] = {}  # the curriculum's memory behind the step, by problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """How far a run is: what its checkpoints hold beside the TrainState."""
+
+  step: int = 0  # last finished step of the run
+  cursor: int = 0  # position in this stage's stream of problems
+  seen: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the curriculum's memory, by problem
+  tokens: int = 0  # of prompts and responses that were learned from
+  flops: compute.Ledger = compute.Ledger()
+  seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # in each stage, over all processes
+  costs: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of the verifier, over all processes
+  # Metrics of `step` as text, where it was saved before its line was written; {}: it is written.
+  unlogged: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  def to_json(self) -> dict[str, Any]:
+    return {**vars(self), "flops": self.flops.to_json()}
+
+  @staticmethod
+  def from_json(data: Mapping[str, Any]) -> "Progress":
+    return Progress(**{**data, "flops": compute.Ledger.from_json(data["flops"])})
+
+  def with_costs(self, now: Mapping[str, float], counted: Mapping[str, float]) -> "Progress":
+    """With what the verifier has cost this process `now`, of which `counted` is in `costs` already."""
+    names = {**self.costs, **now}
+    new = {name: now.get(name, 0.0) - counted.get(name, 0.0) for name in names}
+    return dataclasses.replace(self, costs={name: self.costs.get(name, 0.0) + new[name] for name in names})
+
+  def before_line(self, metrics: Mapping[str, float]) -> "Progress":
+    """With the metrics of its step, whose line is not written yet."""
+    return dataclasses.replace(self, unlogged={name: str(float(value)) for name, value in metrics.items()})
+
+  def after(self, step: int, stage: str, usage: StepUsage, seconds: float) -> "Progress":
+    """Behind a step of `stage`; `seconds` in that stage so far."""
+    return Progress(
+      step=step,
+      cursor=usage.cursor,
+      seen=usage.pass_rates,
+      tokens=self.tokens + usage.tokens,
+      flops=self.flops + usage.flops,
+      seconds={**self.seconds, stage: seconds},
+      costs=self.costs,
+    )
+
+
+class StepRecord(NamedTuple):
+  """What one RL step did, before it is turned into metrics and usage."""
+
+  stats: Mapping[str, float]  # of sampling, reward and learner, resolved; diagnostics too
+  sizes: StepSizes
+  cursor: int  # behind the last problem that was drawn
+  flops: compute.Ledger = compute.Ledger()  # beside the step's own: of a diagnosis
+  graded: Sequence[Graded] = ()  # of each draw, where the host verified
+
+
+def record(
+  config: TrainConfig, task: Task, stage: Stage, before: Progress, step: StepRecord
+) -> tuple[dict[str, float], StepUsage]:
+  """(metrics, usage) of an RL step that began at `before`."""
+  cfg, sizes = config.rl, step.sizes
+  metrics, pass_rates = dict(step.stats), before.seen
+  mean = metrics.pop("rewards/task/mean", None)
+  if step.graded:
+    first = step.graded[0]
+    metrics |= text_metrics([text for row in first.texts for text in row])
+    metrics |= rewards_by_source(task, first, mean)
+    for graded in step.graded:
+      pass_rates = remembered(pass_rates, graded.problems, graded.correct, cfg.curriculum)
+    passed_over = step.cursor - before.cursor - cfg.prompts * len(sizes.draws)
+    stream = task.stream(config.seed, cfg.problems)
+    metrics |= curriculum_metrics(pass_rates, passed_over, stream, cfg.curriculum)
+    unjudged = int(np.isnan(first.reward).sum())
+    metrics |= {"completions/unjudged": float(unjudged)} if unjudged else {}
+  elif mean is not None:
+    metrics[f"rewards/{task.name}/mean"] = mean
+  tokens = cfg.samples * sum(sizes.learned.prompts) + int(sizes.learned.lengths.sum())
+  flops = step.flops + step_flops(config, stage, sizes)
+  return metrics, StepUsage(flops, tokens, step.cursor, pass_rates)
+
+
+def text_metrics(texts: Sequence[str]) -> dict[str, float]:
+  """Rates of reflection and repetition in completions; no `repetition_rate` where none has a run of words."""
+  repeated = repetition_rate(texts)
+  return {**({} if repeated is None else {"repetition_rate": repeated}), **reflection_rates(texts)}
+
+
+def rewards_by_source(task: Task, graded: Graded, mean: float | None) -> dict[str, float]:
+  """`rewards/<source>/mean`: of all completions their `mean` (None: none was judged); of a mixture each source's, and
+  `prompts/<source>`."""
+  if not task.shares:
+    return {} if mean is None else {f"rewards/{task.name}/mean": mean}
+  sources = np.asarray([problem.source for problem in graded.problems])
+  metrics: dict[str, float] = {}
+  for name in sorted(task.shares):
+    rows = sources == name
+    metrics[f"prompts/{name}"] = float(rows.sum())
+    judged = graded.reward[rows][~np.isnan(graded.reward[rows])]
+    if judged.size:
+      metrics[f"rewards/{name}/mean"] = float(judged.mean())
+  return metrics

@@ -1,0 +1,162 @@
+"""How the members of a group lie: over devices, in vmaps or one after the other; tried, measured and told before a sweep starts.
+
+candidates -> each compiled, cut down to what fits into memory, timed over one chunk -> the fastest -> its divergence
+
+The chunk that was timed counts: the chosen population goes on behind it. What other candidates took is lost, so that a sweep of few
+chunks tries one layout alone: on a CPU members one after the other, on an accelerator, which a tiny model leaves idle, a vmap.
+"""
+
+import dataclasses
+from typing import Any, Mapping, NamedTuple, Sequence
+
+import jax
+import numpy as np
+import rich
+
+from o1jax.config import SweepConfig, require
+from o1jax.rl.stages import first_state
+from o1jax.sweep.cold import SftCheckpoint
+from o1jax.sweep.members import cold_start_key
+from o1jax.sweep.population import (
+  ChunkOutputs,
+  MemberGroup,
+  Placement,
+  Population,
+  first_chunk,
+  members_that_fit,
+)
+from o1jax.types import TrainState
+
+MEMORY_SHARE = 0.8  # of the free memory that members may fill
+TRIED_SHARE = 0.1  # of all steps that a chunk may be, or another candidate costs more than it can save
+WITHIN = 1e-5  # what a vmapped member may differ from its lone run, absolutely below 1 and relatively above
+
+
+class Trial(NamedTuple):
+  """A layout, compiled and measured."""
+
+  population: Population
+  fits: int  # members in memory
+  chunk: ChunkOutputs  # the first, of the members that lie side by side
+
+
+def state_like(group: MemberGroup, colds: Mapping[str, SftCheckpoint]) -> TrainState:
+  """Shapes of one member's state."""
+  params = colds[cold_start_key(group.members[0].config)].params
+  return jax.eval_shape(lambda p: first_state(group.stage, p), params)
+
+
+def candidates(config: SweepConfig, count: int, before: Sequence[Placement]) -> list[Placement]:
+  """The layouts to choose from for `count` members; `before`: those that earlier groups have chosen.
+
+  Raises ConfigError where `vmapped` does not divide a device's members.
+  """
+  devices = min(config.devices or jax.device_count(), count)
+  each = -(-count // devices)
+  require(not config.vmapped or each % config.vmapped == 0, "vmapped", f"{config.vmapped} does not divide the {each} members of a device")  # fmt: skip
+  mapped, vmapped = Placement(devices, 1, count), Placement(devices, each, count)
+  if config.vmapped:
+    return [Placement(devices, config.vmapped, count)]
+  if before:
+    return [mapped if before[0].vmapped == 1 else vmapped]
+  if each == 1:
+    return [mapped]
+  return [mapped, vmapped] if jax.default_backend() == "cpu" else [vmapped, mapped]
+
+
+def choose(
+  group: MemberGroup,
+  layouts: Sequence[Placement],
+  chunk: int,
+  colds: Mapping[str, SftCheckpoint],
+  reward_params: Mapping[str, Any],
+  *,
+  exact: bool,
+) -> Population:
+  """The group compiled for the candidate that a short measurement finds fastest; prints what it finds.
+
+  exact: whether a vmap must hold as many members as was asked for, and not as many as fit.
+  """
+  count, steps = len(group.members), group.steps
+  trials: list[Trial] = []
+  for layout in layouts:
+    if trials and chunk > TRIED_SHARE * steps * -(-count // trials[0].population.layout.size):
+      break
+    trials.append(_trial(group, layout, chunk, colds, reward_params, exact))
+  for trial in trials:
+    size = trial.population.layout.size
+    measured = f"{trial.chunk.seconds:.2f} s for {chunk} steps of {size} members"
+    rich.print(f"layout: {trial.population.layout.describe()}: {measured}")
+  best = min(trials, key=lambda trial: trial.chunk.seconds / trial.population.layout.size)
+  layout = best.population.layout
+  blocks = -(-count // layout.size)
+  if layout.vmapped > 1:
+    lone = next((t for t in trials if t.population.layout.vmapped == 1), None) or _lone(
+      best.population, colds
+    )
+    layout = layout._replace(differs=divergence(best, lone, group.first))
+    best.population.layout = layout
+    rich.print(f"vmapped members {layout.differs}")
+  each = f"{best.population.member_bytes() / 1e6:.1f} MB a member, {best.fits:,} fit into memory"
+  parts = f"{blocks} blocks of {layout.size} one after the other; " if blocks > 1 else ""
+  expected = best.chunk.seconds * blocks * steps / chunk
+  rich.print(f"chosen: {layout.describe()}; {each}; {parts}about {expected:.0f} s of steps")
+  return best.population
+
+
+def _trial(
+  group: MemberGroup,
+  layout: Placement,
+  chunk: int,
+  colds: Mapping[str, SftCheckpoint],
+  reward_params: Mapping[str, Any],
+  exact: bool,
+) -> Trial:
+  """The group, or as much of it as fits into memory, compiled and measured for a layout."""
+  like = state_like(group, colds)
+  population = Population(group, layout, chunk, like, reward_params)
+  fits = members_that_fit(population, MEMORY_SHARE)
+  require(fits > 0, "rl", "not one member fits into memory")
+  if fits < layout.size:
+    devices = min(layout.devices, fits)
+    room = fits // devices
+    require(not exact or layout.vmapped <= room, "vmapped", f"{layout.vmapped}: only {room} members fit into a device's memory")  # fmt: skip
+    vmapped = min(layout.vmapped, room)
+    layout = Placement(devices, vmapped, devices * (room // vmapped * vmapped))
+    part = dataclasses.replace(group, members=group.members[: layout.size])
+    population = Population(part, layout, chunk, like, reward_params)
+  return Trial(population, fits, first_chunk(population, colds))
+
+
+def _lone(population: Population, colds: Mapping[str, SftCheckpoint]) -> Trial:
+  """The population's first member alone."""
+  one = dataclasses.replace(population.group, members=population.group.members[:1])
+  alone = Population(
+    one, Placement(1, 1, 1), population.chunk, state_like(one, colds), population.reward_params
+  )
+  return Trial(alone, 1, first_chunk(alone, colds))
+
+
+def divergence(vmapped: Trial, lone: Trial, first: int) -> str:
+  """How far members are from their lone runs over the first chunk; `first`: steps before the stage."""
+  both = min(len(vmapped.population.group.members), len(lone.population.group.members))
+  gaps = {
+    name: _gap(vmapped.chunk.metrics[name][:both], values[:both])
+    for name, values in lone.chunk.metrics.items()
+  }
+  largest = max(gaps, key=lambda name: gaps[name].max())
+  steps = np.stack(list(gaps.values())).max(0)  # f[N]
+  beyond = np.flatnonzero(steps > WITHIN)
+  since = (
+    f"beyond {WITHIN:.0e} from step {first + beyond[0] + 1} on" if len(beyond) else f"within {WITHIN:.0e}"
+  )
+  gap = f"differ from lone runs by up to {gaps[largest].max():.1e} ({largest})"
+  return f"{gap} over the first {len(steps)} steps, {since}"
+
+
+def _gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """f[N] largest difference of f[M, N] over the members; what is no number in both differs by nothing."""
+  same = (a == b) | (np.isnan(a) & np.isnan(b))
+  with np.errstate(invalid="ignore"):
+    gap = np.abs(a - b) / np.maximum(1.0, np.abs(b))
+  return np.where(same, 0.0, np.where(np.isnan(gap), np.inf, gap)).max(0)
