@@ -11,12 +11,12 @@ import threading
 
 import pytest
 
-from o1jax import evaluate as ev
 from o1jax.cli import main
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import read_lines
 from o1jax.io.run_config import read_run_config
 from o1jax.rl.stages import sft_stage
+from o1jax.rollout import setup as preparation
 
 ROWS = (pathlib.Path(__file__).parent / "data" / "gsm8k_rows.jsonl").read_text()
 ROW = '{"question": "How many?", "answer": "1+1 = 2.\\n#### 2"}\n'
@@ -283,8 +283,8 @@ def edit_config(run: pathlib.Path, **fields) -> None:
 def another_model(run: pathlib.Path) -> None:
   """Puts the checkpoints of a model of another width in the place of the run's own, behind a line of a later step."""
   config = read_run_config(str(run))
-  wider = ev.prepare(dataclasses.replace(config, model=dataclasses.replace(config.model, width=32)))
-  state = ev.fresh_state(wider, sft_stage(config, 1), None)
+  wider = preparation.prepare(dataclasses.replace(config, model=dataclasses.replace(config.model, width=32)))
+  state = preparation.fresh_state(wider, sft_stage(config, 1), None)
   shutil.rmtree(run / "checkpoints")
   with Checkpoints(run / "checkpoints", keep=1) as checkpoints:
     checkpoints.save(1, state, {})
@@ -357,7 +357,7 @@ def test_a_full_disk_costs_no_saved_step(
   begun, kept = run.exists(), []
   assert begun == (free > 0)  # without a step there is no run
   if every == 1 and begun:
-    _, _, step = ev.load_run(str(run))
+    _, _, step = preparation.load_run(str(run))
     kept = read_lines(run / "metrics.jsonl")[:step]
     assert 0 < step == len(kept) < 16
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [str(s + 1) for s in range(step)]

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-from o1jax import evaluate as ev
 from o1jax.cli import main
 from o1jax.config import (
   ConfigError,
@@ -27,10 +26,10 @@ from o1jax.config import (
   TextConfig,
   TrainConfig,
 )
-from o1jax.parallel import mesh as mesh_module
-from o1jax.evaluate import setup as preparation
 from o1jax.io.log import read_metrics
 from o1jax.io.run_config import load_experiment, read_run_config
+from o1jax.parallel import mesh as mesh_module
+from o1jax.rollout import setup as preparation
 from o1jax.train import train
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -76,7 +75,7 @@ def edited(run: pathlib.Path, change: Any) -> None:
 
 
 def parameters(run: pathlib.Path) -> list[bytes]:
-  _, params, _ = ev.load_run(str(run))
+  _, params, _ = preparation.load_run(str(run))
   return [np.asarray(a).tobytes() for a in jax.tree.leaves(params)]
 
 
@@ -167,7 +166,7 @@ def test_a_run_of_any_devices_is_read_on_any(run, monkeypatch, capsys, count, us
   for change in (lambda data: None, trained_elsewhere):
     edited(run, change)
     on(count, monkeypatch)
-    setup, _, _ = ev.load_run(str(run))
+    setup, _, _ = preparation.load_run(str(run))
     assert setup.mesh.size == used and parameters(run) == expected
     assert main(["eval", str(run)]) == 0
     again = json.loads((run / "eval.json").read_text())
@@ -183,11 +182,11 @@ def test_a_run_of_any_devices_is_read_on_any(run, monkeypatch, capsys, count, us
 def test_every_experiment_starts_on_so_many_devices(path, count) -> None:
   started = load_experiment(str(path))
   started.validate()
-  mesh = ev.mesh_of(started, jax.devices()[:count])
+  mesh = preparation.mesh_of(started, jax.devices()[:count])
   rows = (started.sft.rows, started.rl.prompts // started.rl.chunks, started.eval.batch)
   assert 1 <= mesh.size <= count and not any(n % mesh.size for n in rows)
   one = dataclasses.replace(started, mesh=dataclasses.replace(started.mesh, data=1))
-  assert ev.mesh_of(one, jax.devices()[:count]).size == 1
+  assert preparation.mesh_of(one, jax.devices()[:count]).size == 1
 
 
 def test_rows_are_looked_at_before_any_reference_is_verified(monkeypatch) -> None:
@@ -196,7 +195,7 @@ def test_rows_are_looked_at_before_any_reference_is_verified(monkeypatch) -> Non
   for changes, field in (({"data": 8}, "rl.prompts"), ({"data": 1, "tensor": 8}, "model.kv_heads")):
     asked = dataclasses.replace(smoke, mesh=dataclasses.replace(smoke.mesh, **changes))
     with pytest.raises(ConfigError, match=field):
-      ev.prepare(asked)
+      preparation.prepare(asked)
 
 
 # Another working directory

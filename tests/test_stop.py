@@ -19,15 +19,15 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from xla_flags import as_users_have_it
 
-from o1jax import evaluate as ev
 from o1jax import train as train_module
 from o1jax.cli import main
-from o1jax.parallel.hosts import EXIT_PREEMPTED
 from o1jax.io.checkpoint import TEMPORARY, Checkpoints, latest_step
 from o1jax.io.log import CLOCK_METRICS, read_lines, read_metrics
 from o1jax.io.run_config import read_run_config
 from o1jax.io.run_folder import locked
+from o1jax.parallel.hosts import EXIT_PREEMPTED
 from o1jax.rl.stages import rl_stage
+from o1jax.rollout import setup as preparation
 
 EXPERIMENT = """
 from o1jax.config import *
@@ -115,8 +115,8 @@ def made(run: pathlib.Path) -> tuple[list[dict], list[dict], dict]:
 def last(run: pathlib.Path, step: int) -> tuple[dict[str, bytes], dict]:
   """(bytes of every array of the state after the last step, the cursor without the clock's figures)."""
   assert latest_step(run / "checkpoints") == step
-  setup = ev.prepare(read_run_config(str(run)))
-  like = ev.fresh_state(setup, rl_stage(setup.config), None)
+  setup = preparation.prepare(read_run_config(str(run)))
+  like = preparation.fresh_state(setup, rl_stage(setup.config), None)
   with Checkpoints(run / "checkpoints", keep=2) as checkpoints:
     state, cursor = checkpoints.restore(step, like)
   arrays = jax.tree_util.tree_leaves_with_path(state)

@@ -10,8 +10,6 @@ import jax
 import numpy as np
 import pytest
 
-from o1jax import evaluate as ev
-from o1jax import loop
 from o1jax import train as train_module
 from o1jax.cli import main
 from o1jax.config import (
@@ -28,9 +26,10 @@ from o1jax.config import (
   SftConfig,
   TrainConfig,
 )  # fmt: skip
-from o1jax.parallel.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, SIGNALS
 from o1jax.io.checkpoint import latest_step
 from o1jax.io.log import CLOCK_METRICS, read_lines, read_metrics
+from o1jax.parallel.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, SIGNALS
+from o1jax.rollout import setup as preparation
 from o1jax.train import train
 
 
@@ -142,13 +141,12 @@ def test_a_stopped_run_goes_on_bitwise(whole, tmp_path, monkeypatch, stop_at) ->
 def test_a_run_that_dies_in_an_evaluation_has_saved_its_step(whole, tmp_path, monkeypatch, stop_at) -> None:
   """The resumed run makes the evaluation again, and the step's line."""
 
-  def dying(run, state, step, quick_eval=loop.Run.quick_eval):
+  def dying(runtime, params, step, quick=train_module.quick_evaluation):
     if step == stop_at:
-      run.checkpoints.wait()
       raise ZeroDivisionError
-    return quick_eval(run, state, step)
+    return quick(runtime, params, step)
 
-  monkeypatch.setattr(loop.Run, "quick_eval", dying)
+  monkeypatch.setattr(train_module, "quick_evaluation", dying)
   with pytest.raises(ZeroDivisionError):
     train(config(str(tmp_path), controls=False), resume=False)
   monkeypatch.undo()
@@ -174,7 +172,7 @@ def test_outside_the_main_thread_signals_are_left_alone(tmp_path) -> None:
 def test_numbers_have_32_bits_whatever_the_flag_says(tmp_path) -> None:
   jax.config.update("jax_enable_x64", True)
   try:
-    setup = ev.prepare(config(str(tmp_path)))
+    setup = preparation.prepare(config(str(tmp_path)))
     assert not jax.config.jax_enable_x64
   finally:
     jax.config.update("jax_enable_x64", False)
@@ -253,11 +251,11 @@ def test_other_data_behind_the_same_options_are_refused(whole, tmp_path, resume)
   saved = json.loads(path.read_text())
   path.write_text(json.dumps(saved | {"meta": saved["meta"] | {"data_hash": "of other problems"}}))
   with pytest.raises(ConfigError, match="config.json: has the data_hash of other problems"):
-    train(config(str(tmp_path)), resume=True) if resume else ev.load_run(str(tmp_path / "tiny"))
+    train(config(str(tmp_path)), resume=True) if resume else preparation.load_run(str(tmp_path / "tiny"))
   path.write_text(json.dumps(saved))
   (tmp_path / "tiny" / "tokenizer.model").write_bytes(b"another")
   with pytest.raises(ConfigError, match="tokenizer.model: is not the tokenizer that the task has now"):
-    train(config(str(tmp_path)), resume=True) if resume else ev.load_run(str(tmp_path / "tiny"))
+    train(config(str(tmp_path)), resume=True) if resume else preparation.load_run(str(tmp_path / "tiny"))
 
 
 def test_another_model_cannot_be_resumed(whole) -> None:

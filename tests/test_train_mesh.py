@@ -9,7 +9,6 @@ import jax
 import pytest
 from compilations import compiled
 
-from o1jax import evaluate as ev
 from o1jax import train as train_module
 from o1jax.config import (
   CheckpointConfig,
@@ -24,8 +23,9 @@ from o1jax.config import (
   SftConfig,
   TrainConfig,
 )
-from o1jax.parallel.sharding import param_shardings
 from o1jax.model.transformer import init_params
+from o1jax.parallel.sharding import param_shardings
+from o1jax.rollout import setup as preparation
 from o1jax.train import train
 from o1jax.types import TrainState
 
@@ -46,8 +46,8 @@ def config(
 @pytest.fixture(params=[1, 8], ids=["1 device", "8 devices"])
 def mesh(request, monkeypatch) -> MeshConfig:
   """A mesh (1, n, 1) of as many of the suite's devices."""
-  few = functools.partial(ev.prepare, devices=jax.devices()[: request.param])
-  monkeypatch.setattr(ev, "prepare", few)
+  few = functools.partial(preparation.prepare, devices=jax.devices()[: request.param])
+  monkeypatch.setattr(preparation, "prepare", few)
   return MeshConfig(1, request.param, 1)
 
 
@@ -57,9 +57,9 @@ def test_a_state_lies_as_its_parameters_and_a_step_is_compiled_once(mesh, tmp_pa
 
   def watched(*args, step_of=train_module.rl_step, **given):
     states.append(jax.tree.map(lambda a: (a.sharding, a.ndim), args[2]))
-    after, *told = step_of(*args, **given)
-    states.append(jax.tree.map(lambda a: (a.sharding, a.ndim), after))
-    return after, *told
+    result = step_of(*args, **given)
+    states.append(jax.tree.map(lambda a: (a.sharding, a.ndim), result.state))
+    return result
 
   monkeypatch.setattr(train_module, "rl_step", watched)
   run = config(
@@ -78,7 +78,7 @@ def test_a_state_lies_as_its_parameters_and_a_step_is_compiled_once(mesh, tmp_pa
   made = compiled() - before
   assert made["jit(_learn)"] == 1 and made["jit(generate)"] == made["jit(_seed_params)"] == 0
   assert len(states) == 2 * (4 + 2)
-  setup = ev.prepare(run)
+  setup = preparation.prepare(run)
   lies = param_shardings(
     jax.eval_shape(lambda key: init_params(setup.model, key), jax.random.key(0)), setup.mesh
   )

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from o1jax import evaluate as ev
 from o1jax import train as train_module
 from o1jax.config import (
   CheckpointConfig,
@@ -24,14 +23,15 @@ from o1jax.config import (
   RLConfig,
   TrainConfig,
 )
-from o1jax.evaluate import groups as groups_module
 from o1jax.io.checkpoint import latest_step
 from o1jax.io.log import CLOCK_METRICS, read_lines, read_metrics
+from o1jax.rollout import collect as collect_module
+from o1jax.rollout import setup as preparation
 from o1jax.train import train
 from o1jax.verifiers.base import Verdict
 
 WAIT = 60.0  # seconds after which a test that waits for something that does not come fails
-graded_by_the_task = groups_module.grade
+graded_by_the_task = collect_module.grade
 
 
 def config(out: pathlib.Path, **changes) -> TrainConfig:
@@ -49,9 +49,9 @@ def config(out: pathlib.Path, **changes) -> TrainConfig:
   )  # fmt: skip
 
 
-def even(setup, problems, tokens, lengths):
+def even(runtime, problems, tokens, lengths):
   """Right where a response has an even number of tokens, so that an untrained policy has something to learn from."""
-  graded = graded_by_the_task(setup, problems, tokens, lengths)
+  graded = graded_by_the_task(runtime, problems, tokens, lengths)
   right = graded.length % 2 == 0
   verdicts = [[Verdict(float(r), bool(r), None) for r in row] for row in right]
   return dataclasses.replace(graded, reward=right.astype(float), correct=right, verdicts=verdicts)
@@ -59,7 +59,7 @@ def even(setup, problems, tokens, lengths):
 
 @pytest.fixture(autouse=True)
 def _by_length(monkeypatch):
-  monkeypatch.setattr(groups_module, "grade", even)
+  monkeypatch.setattr(collect_module, "grade", even)
 
 
 def written(folder: pathlib.Path) -> tuple[list[dict], list[dict], list[bytes]]:
@@ -67,7 +67,7 @@ def written(folder: pathlib.Path) -> tuple[list[dict], list[dict], list[bytes]]:
   rows = [
     {k: v for k, v in row.items() if k not in CLOCK_METRICS} for row in read_metrics(folder / "metrics.jsonl")
   ]
-  _, params, _ = ev.load_run(str(folder))
+  _, params, _ = preparation.load_run(str(folder))
   return (
     rows,
     read_lines(folder / "rollouts.jsonl"),
@@ -80,7 +80,7 @@ def beside(tmp_path_factory):
   """A run whose verifier works beside the device."""
   out = tmp_path_factory.mktemp("beside")
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(groups_module, "grade", even)
+    patch.setattr(collect_module, "grade", even)
     assert train(config(out), resume=False) == 0
   return out / "tiny"
 
@@ -104,7 +104,7 @@ def test_a_rollout_in_parts_is_the_whole_one(beside, tmp_path) -> None:
 def test_verdicts_are_made_while_the_device_has_something_to_do(monkeypatch, tmp_path) -> None:
   """The first part's verdicts wait for the second to be sampled, the second's for the forward passes of the update."""
   sampled, passed, verified, parts = threading.Event(), threading.Event(), [], []
-  generate, look_back = groups_module.generate, train_module.look_back
+  generate, score_rollout = collect_module.generate, train_module.score_rollout
 
   def sampling(*args, **given):
     out = generate(*args, **given)
@@ -114,29 +114,29 @@ def test_verdicts_are_made_while_the_device_has_something_to_do(monkeypatch, tmp
     return out
 
   def looking(*args, **given):
-    out = look_back(*args, **given)
+    out = score_rollout(*args, **given)
     passed.set()
     return out
 
-  def grading(setup, problems, tokens, lengths):
+  def grading(runtime, problems, tokens, lengths):
     waits_for = (sampled, passed)[len(verified)]
     assert waits_for.wait(WAIT) and threading.current_thread() is not threading.main_thread()
     verified.append(len(problems))
-    return even(setup, problems, tokens, lengths)
+    return even(runtime, problems, tokens, lengths)
 
-  monkeypatch.setattr(groups_module, "generate", sampling)
-  monkeypatch.setattr(train_module, "look_back", looking)
-  monkeypatch.setattr(groups_module, "grade", grading)
+  monkeypatch.setattr(collect_module, "generate", sampling)
+  monkeypatch.setattr(train_module, "score_rollout", looking)
+  monkeypatch.setattr(collect_module, "grade", grading)
   with pytest.raises(IndexError):  # of the second step, whose verdicts nothing is left to wait for
     train(config(tmp_path, steps=2), resume=False)
   assert verified == [8, 8]
 
 
 def test_a_verifier_that_fails_ends_the_run_with_its_error(monkeypatch, tmp_path) -> None:
-  def failing(setup, problems, tokens, lengths):
+  def failing(runtime, problems, tokens, lengths):
     raise ValueError("gold is no number")
 
-  monkeypatch.setattr(groups_module, "grade", failing)
+  monkeypatch.setattr(collect_module, "grade", failing)
   with pytest.raises(ValueError, match="gold is no number"):
     train(config(tmp_path), resume=False)
 

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from o1jax import evaluate as ev
 from o1jax.config import (
   AdvantageConfig,
   CheckpointConfig,
@@ -24,15 +23,18 @@ from o1jax.config import (
   RLConfig,
   TrainConfig,
 )
-from o1jax.evaluate import groups as groups_module
 from o1jax.io.checkpoint import Checkpoints, latest_step
 from o1jax.io.log import CLOCK_METRICS, read_metrics
-from o1jax.rl.stages import Progress, rl_stage, strengths_at
+from o1jax.rl.stages import rl_stage, strengths_at
+from o1jax.rollout import collect as collect_module
+from o1jax.rollout import setup as preparation
+from o1jax.rollout.grade import response_tokens
+from o1jax.rollout.record import Progress
 from o1jax.tasks.stream import draw
 from o1jax.train import train
 
 P, G, STEPS, REFILL = 8, 2, 4, 2
-graded_by_the_task = groups_module.grade
+graded_by_the_task = collect_module.grade
 
 
 def config(out: str, **changes) -> TrainConfig:
@@ -49,9 +51,9 @@ def config(out: str, **changes) -> TrainConfig:
   )  # fmt: skip
 
 
-def grade(setup, problems, tokens, lengths):
+def grade(runtime, problems, tokens, lengths):
   """Right where a response has an even number of tokens, so that groups differ in what an untrained policy writes."""
-  graded = graded_by_the_task(setup, problems, tokens, lengths)
+  graded = graded_by_the_task(runtime, problems, tokens, lengths)
   even = graded.length % 2 == 0
   return dataclasses.replace(graded, reward=even.astype(float), correct=even)
 
@@ -61,13 +63,13 @@ def seen():
   """(ids of the problems, share that is correct) of each rollout, as they come."""
   told: list[tuple[list[str], float]] = []
 
-  def watched(setup, problems, tokens, lengths):
-    graded = grade(setup, problems, tokens, lengths)
+  def watched(runtime, problems, tokens, lengths):
+    graded = grade(runtime, problems, tokens, lengths)
     told.append(([problem.id for problem in problems], float(graded.correct.mean())))
     return graded
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(groups_module, "grade", watched)
+    patch.setattr(collect_module, "grade", watched)
     yield told
 
 
@@ -86,10 +88,10 @@ def written(folder: pathlib.Path) -> list[dict]:
   return [{k: v for k, v in row.items() if k not in CLOCK_METRICS} for row in rows]
 
 
-def progress(folder: pathlib.Path, setup: ev.Setup) -> Progress:
-  with ev.in_mesh(setup), Checkpoints(folder / "checkpoints", keep=2) as saved:
+def progress(folder: pathlib.Path, setup: preparation.Runtime) -> Progress:
+  with preparation.in_mesh(setup), Checkpoints(folder / "checkpoints", keep=2) as saved:
     return Progress.from_json(
-      saved.restore(saved.latest(), ev.fresh_state(setup, rl_stage(setup.config), None))[1]
+      saved.restore(saved.latest(), preparation.fresh_state(setup, rl_stage(setup.config), None))[1]
     )
 
 
@@ -108,7 +110,7 @@ def test_cursor_and_ledger_follow_the_rounds(whole) -> None:
   first_draws = np.cumsum([0, *(1 + rounds[:-1]).astype(int)])
   assert [row["accuracy"] for row in rows] == [shares[place] for place in first_draws]
   assert any(row["accuracy"] != row["learned/accuracy"] for row in rows)
-  setup = ev.prepare(config("runs"))
+  setup = preparation.prepare(config("runs"))
   where, came = progress(folder, setup), int(P * (1 + rounds).sum())
   assert where.cursor == came and where.flops.extra_samples == extra[-1]
   drawn, behind = draw(setup.task.stream(0, None), 0, came, CurriculumConfig(), {})
@@ -131,26 +133,29 @@ def test_a_resumed_run_goes_on_bitwise(whole, tmp_path) -> None:
 
 def test_remax_decodes_the_problems_that_are_kept(seen) -> None:
   run = config("runs", advantage=AdvantageConfig("remax"))
-  setup = ev.prepare(run)
+  setup = preparation.prepare(run)
   stage = rl_stage(setup.config)
-  with ev.in_mesh(setup):
-    state = ev.fresh_state(setup, stage, None)
+  with preparation.in_mesh(setup):
+    state = preparation.fresh_state(setup, stage, None)
     seen.clear()
     at_first = strengths_at(setup.config, stage, 1)
-    drawn = ev.step_groups(setup, state.params, 1, 0, {}, at_first, lambda rollout: pytest.fail("too early"))
+    drawn = collect_module.collect(
+      setup, state.params, 1, Progress(), at_first, lambda rollout: pytest.fail("too early")
+    )
+    greedy_reward = collect_module.learner_inputs(setup, stage, 1, drawn, None).greedy_reward
   *rollouts, best = [names for names, _ in seen]
-  kept = [problem.id for problem in drawn.groups.graded.problems]
+  kept = [problem.id for problem in drawn.graded.problems]
   assert best == kept and len(rollouts) == len(drawn.draws) > 1
   assert kept != rollouts[0] and set(kept) <= {name for rollout in rollouts for name in rollout}
-  assert drawn.greedy_reward.shape == (P,) and drawn.greedy.lengths.shape == (P, 1)
-  np.testing.assert_array_equal(drawn.greedy_reward, drawn.greedy.lengths[:, 0] % 2 == 0)
+  assert greedy_reward.shape == (P,) and drawn.sizes.greedy.lengths.shape == (P, 1)
+  np.testing.assert_array_equal(greedy_reward, drawn.sizes.greedy.lengths[:, 0] % 2 == 0)
   # What each kept group says is of one and the same problem: its prompt, its tokens, its verdicts.
-  rollout, graded = jax.device_get(drawn.groups.rollout), drawn.groups.graded
-  prompts = ev.batch_of(setup, drawn.groups.graded.problems)
+  rollout, graded = jax.device_get(drawn.batch.rollout), drawn.graded
+  prompts = preparation.batch_of(setup, drawn.graded.problems)
   np.testing.assert_array_equal(rollout.tokens[:, :5], np.repeat(prompts.tokens, G, axis=0))
   np.testing.assert_array_equal(rollout.is_action.sum(1).reshape(P, G), graded.length)
   np.testing.assert_array_equal(graded.reward, graded.length % 2 == 0)
-  texts = [setup.task.tokenizer.decode(row) for row in ev.responses(setup, rollout)]
+  texts = [setup.task.tokenizer.decode(row) for row in response_tokens(setup, rollout)]
   assert [text for row in graded.texts for text in row] == texts
 
 

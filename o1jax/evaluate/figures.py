@@ -36,7 +36,7 @@ def sample_and_grade(
   answer = plain(runtime, cfg) if answerer is None else answerer
   key = stream_key(runtime.config.seed, "eval", step)
   responses, _ = answer(params, problems, Budget(cfg.samples, cfg.max_tokens), key)
-  return grade(runtime.task, problems, responses.tokens, responses.lengths)
+  return grade(runtime, problems, responses.tokens, responses.lengths)
 
 
 def forced_budget(
@@ -52,7 +52,7 @@ def forced_budget(
   tokens = plain(runtime, cfg, swaps)(params, problems, budget, key)[0].tokens
 
   def prefixes(length: int) -> Graded:
-    return grade(task, problems, [row[:length] for row in tokens], np.full(len(tokens), length))
+    return grade(runtime, problems, [row[:length] for row in tokens], np.full(len(tokens), length))
 
   return {length: prefixes(length) for length in cfg.budgets}
 

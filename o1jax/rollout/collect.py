@@ -168,7 +168,7 @@ def _grader(
 
   def graded(problems: Sequence[Problem], tokens: list[list[int]], lengths: np.ndarray) -> Graded:
     with jax.profiler.TraceAnnotation("verify"):
-      return grade(runtime.task, problems, tokens, lengths)
+      return grade(runtime, problems, tokens, lengths)
 
   def now(problems: Sequence[Problem], rollout: Rollout) -> Callable[[], Graded]:
     verdicts = graded(problems, *read(rollout))
@@ -200,6 +200,10 @@ def learner_inputs(
   greedy = None if collected.greedy is None else pay(cut(collected.greedy)).outcome[:, 0]
   key = stream_key(config.seed, "minibatch", step)
   return LearnerInputs(batch.rollout, pay(batch), greedy, key, strengths_at(config, stage, step))
+
+
+# Graded completions -> (prompt tokens, response tokens) to imitate, which `pack` lays into rows of the SFT update.
+Relabel = Callable[[Runtime, Graded], list[tuple[list[int], list[int]]]]
 
 
 def demonstrations(runtime: Runtime, cursor: int) -> tuple[Experience, int, list[int]]:

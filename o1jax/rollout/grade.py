@@ -5,6 +5,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from o1jax.rollout.env import Turn
 from o1jax.rollout.setup import Runtime
 from o1jax.tasks.base import Task
 from o1jax.types import Rollout
@@ -31,11 +32,14 @@ def response_tokens(runtime: Runtime, rollout: Rollout) -> list[list[int]]:
   return [[int(t) for t in row[keep] if int(t) not in stops] for row, keep in zip(tokens, valid)]
 
 
-def grade(task: Task, problems: Sequence[Problem], tokens: list[list[int]], lengths: np.ndarray) -> Graded:
+def grade(
+  runtime: Runtime, problems: Sequence[Problem], tokens: list[list[int]], lengths: np.ndarray
+) -> Graded:
   """Verdicts of n * K responses, in rows of K."""
   samples = len(tokens) // len(problems)
-  texts = [task.tokenizer.decode(row) for row in tokens]
-  verdicts = task.verify([p for p in problems for _ in range(samples)], texts)
+  texts = [runtime.task.tokenizer.decode(row) for row in tokens]
+  turns = runtime.env.step([p for p in problems for _ in range(samples)], [[text] for text in texts])
+  verdicts = [_final(turn) for turn in turns]
   shape = (len(problems), samples)
 
   def rows(items: list[Any]) -> list[list[Any]]:
@@ -49,6 +53,12 @@ def grade(task: Task, problems: Sequence[Problem], tokens: list[list[int]], leng
     rows(texts),
     rows(verdicts),
   )
+
+
+def _final(turn: Turn) -> Verdict:
+  if turn.verdict is None:
+    raise ValueError("the environment asks for another turn, and a rollout has one")
+  return turn.verdict
 
 
 def concatenated(parts: Sequence[Graded]) -> Graded:

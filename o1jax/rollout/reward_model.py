@@ -77,6 +77,6 @@ def _verified_by_host(
       cold, block, own, still(runtime.config.rl.temperature), model=runtime.model, samples=1, cfg=sampling
     )
     tokens = response_tokens(runtime, rollout)
-    graded = grade(task, problems[start : start + batch], tokens, np.asarray(list(map(len, tokens))))
+    graded = grade(runtime, problems[start : start + batch], tokens, np.asarray(list(map(len, tokens))))
     blocks.append(Examples(rollout, jnp.asarray(graded.correct.reshape(-1), jnp.float32)))
   return jax.tree.map(lambda *parts: jnp.concatenate(parts), *blocks)

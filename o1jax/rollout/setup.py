@@ -7,7 +7,7 @@ import functools
 import logging
 import math
 import pathlib
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -37,6 +37,7 @@ from o1jax.rl.sample import stream_key
 from o1jax.rl.stages import Stage, first_state
 from o1jax.rl.update import first_params
 from o1jax.rl.value import ADD_CRITIC, policy_params
+from o1jax.rollout.env import Env, SingleTurn
 from o1jax.tasks.base import Task, check_demonstrations
 from o1jax.tasks.catalog import build_task
 from o1jax.types import PromptBatch, TrainState
@@ -53,6 +54,11 @@ class Runtime:
   task: Task
   model: Decoder
   mesh: jax.sharding.Mesh
+  env_of: Callable[[Task], Env] = SingleTurn
+
+  @property
+  def env(self) -> Env:
+    return self.env_of(self.task)
 
 
 def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Runtime:
@@ -161,7 +167,7 @@ def check_problems(runtime: Runtime) -> None:
   require(fresh, "rl.refill", f"a step may come to {most} problems, there are only {have}")
   shifted = (problem for problems in task.shifted.values() for problem in problems)
   for problem in (*(task.train if config.rl.steps else ()), *final, *shifted):
-    check_prompt(task.tokenizer.encode(task.ask(problem)), problem.id, config.rl.max_prompt)
+    check_prompt(task.tokenizer.encode(runtime.env.start(problem)), problem.id, config.rl.max_prompt)
   if config.sft.steps:
     check_demonstrations(task, config.sft.length)
 
@@ -229,7 +235,7 @@ def _placed(shapes: Any, shardings: Any) -> Any:
 def prompt_rows(runtime: Runtime, problems: Sequence[Problem]) -> PromptBatch:
   """Problems as rows of one PromptBatch, on the host."""
   task = runtime.task
-  prompts = [task.tokenizer.encode(task.ask(p)) for p in problems]
+  prompts = [task.tokenizer.encode(runtime.env.start(p)) for p in problems]
   keys, names = [task.hash_of(p) for p in problems], [p.id for p in problems]
   return prompt_batch(prompts, keys, names, runtime.config.rl.max_prompt)
 

@@ -95,7 +95,7 @@ def _completions(runtime: Runtime, cold: Any) -> HeldoutCompletions:
   if task.device is None:
     tokens = response_tokens(runtime, rollout)
     filled = [problems[i % len(problems)] for i in range(rows.tokens.shape[0])]
-    correct = grade(task, filled, tokens, np.asarray(list(map(len, tokens)))).correct.reshape(-1)
+    correct = grade(runtime, filled, tokens, np.asarray(list(map(len, tokens)))).correct.reshape(-1)
   else:
     response = (a[:, rl.max_prompt :] for a in (rollout.tokens, rollout.valid))
     correct = np.asarray(jax.jit(task.device.verify)(*response, rows.task_arrays)[1])

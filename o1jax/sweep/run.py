@@ -27,7 +27,7 @@ from o1jax.io.run_folder import locked, new_run
 from o1jax.io.sweep_report import findings, write_sweep_report
 from o1jax.parallel.hosts import Preemption, start_backend
 from o1jax.rl.stages import rl_stage
-from o1jax.rollout.setup import check_problems, prepare
+from o1jax.rollout import setup
 from o1jax.scaling.members import Finding
 from o1jax.sweep import folder as files
 from o1jax.sweep import host
@@ -103,8 +103,8 @@ def _spread_cpus(wanted: int, before: Iterable[Placement]) -> None:
 def _group(config: SweepConfig, members: Sequence[Member]) -> MemberGroup:
   """All members of a compiled step. Raises ConfigError naming what cannot run, before anything is written."""
   try:
-    runtime = prepare(members[0].config, jax.devices()[:1])
-    check_problems(runtime)
+    runtime = setup.prepare(members[0].config, jax.devices()[:1])
+    setup.check_problems(runtime)
   except ConfigError as error:
     raise ConfigError(f"arm {members[0].arm.name}: {error}") from error
   have = len(runtime.task.train)

@@ -11,7 +11,7 @@ from o1jax.config import AdvantageConfig, CriticConfig, RLConfig
 from o1jax.rl.advantage import ADVANTAGES, reward_stats
 from o1jax.types import Credit, resolve_stats
 
-COMPILED = {kind: jax.jit(estimate, static_argnums=1) for kind, estimate in ADVANTAGES.items()}
+COMPILED = {kind: jax.jit(estimator.fn, static_argnums=1) for kind, estimator in ADVANTAGES.items()}
 STATS = jax.jit(reward_stats)
 # Kinds that compare the completions of one prompt with each other.
 GROUPED = ("grpo", "dr_grpo", "rloo", "opo", "maxrl", "pass@k")

@@ -22,13 +22,14 @@ from o1jax.config import (
   RLConfig,
   TrainConfig,
 )
+from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, param_shardings, put_rows
-from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import credit_and_experience, token_logp, token_scores
+from o1jax.rl.flops import critic_passes
 from o1jax.rl.regularise import rl_penalties
 from o1jax.rl.score import Grouped, Packed, score
-from o1jax.rl.stages import critic_passes, rl_stage, strengths_at
+from o1jax.rl.stages import rl_stage, strengths_at
 from o1jax.rl.update import REFERENCES, UpdateConfig, init_state, learn, make_optimizer
 from o1jax.rl.value import ADD_CRITIC, policy_params
 from o1jax.types import Experience, Rollout, resolve_stats

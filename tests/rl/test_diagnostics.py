@@ -15,12 +15,13 @@ from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl import diagnostics
 from o1jax.rl.batch import prompt_batch
 from o1jax.rl.diagnostics import examine
+from o1jax.rl.flops import examined_passes
 from o1jax.rl.objective import POLICY_LOSSES, global_norms
 from o1jax.rl.sample import SampleConfig, generate, stream_key
-from o1jax.rl.stages import Stage, examined_passes, first_state, rl_stage, strengths_at
-from o1jax.rl.step import recall
+from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
+from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.rl.update import gradients, learn, learner
-from o1jax.types import Experience, Rollout, TokenScores, TrainState, resolve_stats
+from o1jax.types import Experience, Reward, Rollout, TokenScores, TrainState, resolve_stats
 
 P, G, LP, R, V = 3, 4, 4, 16, 12
 MODEL = ModelConfig(width=16, layers=1, heads=2, kv_heads=2, head_dim=8, mlp=16, vocab=V)
@@ -29,7 +30,7 @@ KEY = stream_key(5, "minibatch", 1)
 TEMPERATURE = 0.8
 REWARD = np.float32([[1, 0, 0, 1], [0, 0, 1, 0], [1, 1, 0, 1]])
 CLIPS = LossConfig("ppo_clip", clip_low=0.02, clip_high=0.03)
-look = jax.jit(examine, static_argnames=("model", "stage", "cfg", "apart"))
+look = jax.jit(examine, static_argnames=("model", "stage", "cfg", "barrier"))
 
 
 def run_of(**options) -> TrainConfig:
@@ -66,9 +67,8 @@ def begin(run: TrainConfig) -> tuple[Stage, TrainState]:
 @functools.cache
 def examined(run: TrainConfig) -> dict[str, float]:
   stage, state = begin(run)
-  told = look(
-    state, policy(1), rolled(), REWARD, None, KEY, strengths_at(run, stage, 1), model=DECODER, stage=stage, cfg=run.rl
-  )  # fmt: skip
+  inputs = LearnerInputs(rolled(), Reward(REWARD), None, KEY, strengths_at(run, stage, 1))
+  told = look(state, policy(1), inputs, model=DECODER, stage=stage, cfg=run.rl)
   return {name: float(value) for name, value in told.items()}
 
 
@@ -76,7 +76,8 @@ def examined(run: TrainConfig) -> dict[str, float]:
 def experience_of(run: TrainConfig) -> Experience:
   stage, state = begin(run)
   at = strengths_at(run, stage, 1)
-  return recall(state, rolled(), REWARD, None, at, model=DECODER, stage=stage, cfg=run.rl)[0]
+  inputs = LearnerInputs(rolled(), Reward(REWARD), None, KEY, at)
+  return make_experience(state, inputs, model=DECODER, stage=stage, cfg=run.rl)[0]
 
 
 def log_probs(params) -> np.ndarray:
@@ -277,9 +278,8 @@ def test_one_group_has_no_noise_to_tell() -> None:
   run = run_of(prompts=1)
   stage, state = begin(run)
   one = jax.tree.map(lambda a: a[:G], rolled())
-  told = look(
-    state, policy(1), one, REWARD[:1], None, KEY, strengths_at(run, stage, 1), model=DECODER, stage=stage, cfg=run.rl
-  )  # fmt: skip
+  inputs = LearnerInputs(one, Reward(REWARD[:1]), None, KEY, strengths_at(run, stage, 1))
+  told = look(state, policy(1), inputs, model=DECODER, stage=stage, cfg=run.rl)
   assert not [name for name in told if name.startswith("grad_noise/")]
   assert examined_passes(stage, run.rl) + 3 == examined_passes(stage, run_of().rl)
 
@@ -304,7 +304,7 @@ def test_a_diagnosis_leaves_the_state_as_it_is() -> None:
   stage, state = begin(run)
   before = jax.tree.map(lambda a: np.array(a), state)
   at = strengths_at(run, stage, 1)
-  given = (policy(1), rolled(), REWARD, None, KEY, at)
+  given = (policy(1), LearnerInputs(rolled(), Reward(REWARD), None, KEY, at))
   first, again = (look(state, *given, model=DECODER, stage=stage, cfg=run.rl) for _ in range(2))
   assert jax.tree.all(jax.tree.map(np.array_equal, before, state))
   jax.tree.map(np.testing.assert_array_equal, first, again)  # NaN where nothing was measured
@@ -326,7 +326,7 @@ def test_a_diagnosis_peaks_about_where_its_step_does(monkeypatch, vocab, mlp, re
   actions = np.broadcast_to(np.arange(8 + response) >= 8, rows)
   tokens = np.random.default_rng(0).integers(0, vocab, rows).astype(np.int32)
   rollout = Rollout(tokens, np.ones(rows, bool), actions, -5.0 * actions.astype(np.float32), np.ones(8, bool))
-  given = (rollout, np.float32([[1, 0], [0, 1], [1, 1], [0, 0]]), None)
+  given = (rollout, Reward(np.float32([[1, 0], [0, 1], [1, 1], [0, 0]])), None)
   at, peaks = strengths_at(run, stage, 1), []
 
   def watched(program):
@@ -342,10 +342,11 @@ def test_a_diagnosis_peaks_about_where_its_step_does(monkeypatch, vocab, mlp, re
 
   for name in ("_scores", "_stepped", "_gradient", "_norm", "_beside", "_noise"):
     monkeypatch.setattr(diagnostics, name, watched(getattr(diagnostics, name)))
-  examine(state, state.ref_params, *given, KEY, at, model=decoder, stage=stage, cfg=rl)
+  inputs = LearnerInputs(*given, KEY, at)
+  examine(state, state.ref_params, inputs, model=decoder, stage=stage, cfg=rl)
   diagnosed = max(peaks)
   assert len(peaks) == 8
-  experience = recall(state, *given, at, model=decoder, stage=stage, cfg=rl)[0]
+  experience = make_experience(state, inputs, model=decoder, stage=stage, cfg=rl)[0]
   watched(learner(state))(state, experience, KEY, at, model=decoder, tx=stage.tx, cfg=stage.update)
   assert diagnosed <= 1.2 * peaks[-1]
 

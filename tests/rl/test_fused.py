@@ -27,14 +27,13 @@ from o1jax.config import (
 )
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import prompt_batch
-from o1jax.rl.fused import Feed, Program, Told, fused
-from o1jax.rl.population import MEMBER, population
-from o1jax.rl.refill import Groups, fill, level, places, refill_stats
+from o1jax.rl.dynamic_sampling import fill, refill_stats, slot_choice, zero_std
+from o1jax.rl.fused import MEMBER, FusedProgram, StepInputs, StepOutputs, fused, over_members
+from o1jax.rl.metrics import learned_stats, rollout_stats
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
 from o1jax.rl.stages import first_state, rl_stage, strengths_at
-from o1jax.rl.step import improve
-from o1jax.rl.tally import of_chosen, tally
-from o1jax.types import PromptBatch, divided
+from o1jax.rl.step import LearnerInputs, train_step
+from o1jax.types import PromptBatch, Reward, RolloutBatch, divided
 
 VOCAB, LP, R, P, G, STEPS = 24, 5, 20, 2, 4, 20
 STOP = 2
@@ -91,10 +90,10 @@ POOL = problems()
 
 
 @functools.cache
-def program(kind: str, axis: str | None = None) -> Program:
+def program(kind: str, axis: str | None = None) -> FusedProgram:
   run = settings(kind)
   sampling = SampleConfig(R, (STOP,), member_axis=axis)
-  return Program(Decoder(MODEL), rl_stage(run), run.rl, sampling, verify)
+  return FusedProgram(Decoder(MODEL), rl_stage(run), run.rl, sampling, verify)
 
 
 def order_of(kind: str, seed: int) -> np.ndarray:
@@ -102,13 +101,13 @@ def order_of(kind: str, seed: int) -> np.ndarray:
   return np.random.default_rng(seed).integers(0, 30, most).astype(np.int32)
 
 
-def feed(kind: str, seed: int, steps: int = STEPS, lr: float = 3e-3) -> Feed:
+def feed(kind: str, seed: int, steps: int = STEPS, lr: float = 3e-3) -> StepInputs:
   run = settings(kind, lr)
   keys = lambda stream: jnp.stack([stream_key(seed, stream, s) for s in range(1, steps + 1)])
   each = [strengths_at(run, rl_stage(run), step) for step in range(1, steps + 1)]
   held = jax.tree.map(lambda *a: jnp.stack(a), *each)
   refill = keys("refill") if run.rl.refill else None
-  return Feed(order_of(kind, seed), keys("train"), keys("minibatch"), held, refill)
+  return StepInputs(order_of(kind, seed), keys("train"), keys("minibatch"), held, refill)
 
 
 first_params = jax.jit(lambda key: nn.meta.unbox(init_params(Decoder(MODEL), key)))
@@ -118,8 +117,8 @@ def begin(kind: str, seed: int):
   return first_state(program(kind).stage, first_params(stream_key(seed, "init", 0)))
 
 
-def tallied(groups: Groups) -> dict:
-  return tally(groups.rollout, groups.reward, groups.correct)
+def tallied(groups: RolloutBatch) -> dict:
+  return rollout_stats(groups.rollout, groups.verified, groups.correct)
 
 
 def loop(kind: str, seed: int):
@@ -133,30 +132,30 @@ def loop(kind: str, seed: int):
     problems = lambda at: jax.tree.map(lambda a: a[order[at : at + P]], POOL)
     groups = first_draw = draw(problems(at), key)
     at, rounds = at + P, 0
-    while rounds < run.cfg.refill and level(groups.reward).any():
+    while rounds < run.cfg.refill and zero_std(groups.verified).any():
       fresh = draw(problems(at), jax.random.fold_in(again, rounds))
-      groups = fill(groups, fresh, places(groups.reward, fresh.reward))
+      groups = fill(groups, fresh, slot_choice(groups.verified, fresh.verified))
       at, rounds = at + P, rounds + 1
     first = None
     if run.cfg.advantage.kind == "remax":
-      first = draw(groups.batch, key, samples=1, cfg=dataclasses.replace(run.sampling, draw=greedy)).reward[
-        :, 0
-      ]
-    state, learned = improve(
-      state, groups.rollout, groups.reward, first, split, strengths, model=run.model, stage=run.stage, cfg=run.cfg
-    )  # fmt: skip
+      greedily = dataclasses.replace(run.sampling, draw=greedy)
+      first = draw(groups.prompts, key, samples=1, cfg=greedily).verified[:, 0]
+    inputs = LearnerInputs(groups.rollout, Reward(groups.verified), first, split, strengths)
+    state, learned = train_step(state, inputs, model=run.model, stage=run.stage, cfg=run.cfg)
     stats = {**learned, **tallied(first_draw)}
-    stats |= {**of_chosen(tallied(groups)), **refill_stats(groups.reward, rounds)} if run.cfg.refill else {}
+    stats |= (
+      {**learned_stats(tallied(groups)), **refill_stats(groups.verified, rounds)} if run.cfg.refill else {}
+    )
     told.append(divided(stats))
   return state, {name: np.ma.stack([step[name] for step in told]).filled(np.nan) for name in told[0]}
 
 
-def stepwise(run: Program, params, strengths, batch, key, samples: int = G, cfg=None) -> Groups:
+def stepwise(run: FusedProgram, params, strengths, batch, key, samples: int = G, cfg=None) -> RolloutBatch:
   """A rollout and its verdicts."""
   rollout = generate(params, batch, key, strengths, model=run.model, samples=samples, cfg=cfg or run.sampling)
   tokens, valid = (np.asarray(a[:, LP:]) for a in (rollout.tokens, rollout.valid))
   reward, correct, _ = verify(tokens, valid, batch.task_arrays)
-  return Groups(batch, rollout, reward.reshape(P, samples), correct, np.arange(P))
+  return RolloutBatch(batch, rollout, reward.reshape(P, samples), correct, np.arange(P))
 
 
 @functools.cache
@@ -170,7 +169,7 @@ def alone(kind: str, seed: int):
   return jax.device_get(compiled(kind)(begin(kind, seed), feed(kind, seed), POOL))
 
 
-def metrics_of(told: Told) -> dict[str, np.ndarray]:
+def metrics_of(told: StepOutputs) -> dict[str, np.ndarray]:
   return {name: value.filled(np.nan) for name, value in divided(told.stats).items()}
 
 
@@ -274,7 +273,7 @@ def spread(devices: int):
   """Members mapped over devices; compiled once for all seeds."""
   mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("data",))
   run = functools.partial(fused, program=program("grpo with a reference"))
-  return jax.jit(population(run, vmapped=1, mesh=mesh))
+  return jax.jit(over_members(run, vmapped=1, mesh=mesh))
 
 
 def mapped(devices: int, seeds: list[int]):
@@ -306,7 +305,9 @@ def test_on_two_devices_a_member_is_what_it_is_beside_others_bit_for_bit() -> No
 def test_a_vmapped_member_is_its_lone_run_within_rounding(width) -> None:
   kind, seeds = "grpo with a reference", [0, 1, 2, 3]
   mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("data",))
-  run = jax.jit(population(functools.partial(fused, program=program(kind, MEMBER)), vmapped=width, mesh=mesh))
+  run = jax.jit(
+    over_members(functools.partial(fused, program=program(kind, MEMBER)), vmapped=width, mesh=mesh)
+  )
   _, told = jax.device_get(run(*members(kind, seeds), POOL))
   for j, seed in enumerate(seeds):
     lone, ours = metrics_of(alone(kind, seed)[1]), metrics_of(told)

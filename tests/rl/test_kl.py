@@ -155,7 +155,7 @@ def test_only_a_kl_in_the_reward_has_the_sequence_gradient() -> None:
     """Of the objective's expectation, with per-token rewards `token` and no outcome."""
     zero, count = np.zeros((2, 2), np.float32), np.full((2, 2), 2, np.int32)
     credit = Credit(zero, count, zero == 0, action, token, np.zeros(2, np.float32))
-    advantage = ADVANTAGES["remax"](credit, RLConfig(advantage=AdvantageConfig("remax")))[:, 2:4]
+    advantage = ADVANTAGES["remax"].fn(credit, RLConfig(advantage=AdvantageConfig("remax")))[:, 2:4]
     experience = experience_of(logp, logp_ref, weight, advantage)
     return jax.grad(lambda table: loss_of(kl, scores_of(logp_of(table)), experience)[0])(logits)
 

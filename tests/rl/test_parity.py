@@ -175,7 +175,7 @@ def test_advantages(name) -> None:
   case = file["cases"][name]
   credit = credit_of(file["inputs"], 0.25 if name == "rloo, k1 in the reward" else 0.0)
   expected = np.where(credit.is_action, f32(case["advantage"]).reshape(-1, 1), 0.0)
-  got = jax.jit(ADVANTAGES[cfg.kind], static_argnums=1)(credit, RLConfig(advantage=cfg))
+  got = jax.jit(ADVANTAGES[cfg.kind].fn, static_argnums=1)(credit, RLConfig(advantage=cfg))
   np.testing.assert_allclose(got, expected, rtol=2e-6, atol=3e-7)
   # Equal rewards that a KL tells apart are level for our statistic, which looks at the outcomes alone.
   told = {k: v for k, v in case["metrics"].items() if credit.token is None or k != "frac_reward_zero_std"}

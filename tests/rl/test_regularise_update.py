@@ -1,6 +1,6 @@
 """Regularisers in whole training steps of a bigram model, whose gradients can be written down.
 
-`trained` goes through `improve`, compiled, with SGD that keeps the gradients it sees: parameters move by them, clipped to 1.
+`trained` goes through `train_step`, compiled, with SGD that keeps the gradients it sees: parameters move by them, clipped to 1.
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ from o1jax.config import (
   TrainConfig,
 )
 from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
-from o1jax.rl.step import improve
+from o1jax.rl.step import LearnerInputs, train_step
 from o1jax.rl.update import first_params, make_optimizer
-from o1jax.types import Rollout, TrainState, resolve_stats
+from o1jax.types import Reward, Rollout, TrainState, resolve_stats
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8, vocab=8)
 LENGTHS = np.array([4, 1, 3, 2])
@@ -106,17 +106,8 @@ def trained(cfg: RLConfig, state=None, reward=REWARD, rollout=None, step=1, tx=S
   rollout = rollout_of(state.params["table"]) if rollout is None else rollout
   numbers = {name: jnp.float32(value) for name, value in changes.items()}
   strengths = dataclasses.replace(strengths_at(run_of(cfg), stage_of(cfg, tx=tx), step), **numbers)
-  state, stats = improve(
-    state,
-    rollout,
-    jnp.asarray(reward),
-    None,
-    KEY,
-    strengths,
-    model=BIGRAM,
-    stage=stage_of(cfg, tx=tx),
-    cfg=cfg,
-  )
+  inputs = LearnerInputs(rollout, Reward(jnp.asarray(reward)), None, KEY, strengths)
+  state, stats = train_step(state, inputs, model=BIGRAM, stage=stage_of(cfg, tx=tx), cfg=cfg)
   return state, resolve_stats(stats)
 
 

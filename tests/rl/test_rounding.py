@@ -18,9 +18,9 @@ from o1jax.rl.batch import prompt_batch
 from o1jax.rl.objective import global_norms, objective
 from o1jax.rl.sample import SampleConfig, generate, stream_key
 from o1jax.rl.stages import first_state, rl_stage, strengths_at
-from o1jax.rl.step import recall
+from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.rl.update import gradients, learn
-from o1jax.types import Experience, TokenScores, resolve_stats
+from o1jax.types import Experience, Reward, TokenScores, resolve_stats
 
 P, G, LP, R = 4, 8, 3, 64
 SEQ = "seq_mean_token_mean"
@@ -49,7 +49,8 @@ def begun(dtype: str, reward: np.ndarray, **changes) -> tuple:
   run.validate()
   stage = rl_stage(run)
   state, told = first_state(stage, jax.tree.map(jnp.copy, params)), strengths_at(run, stage, 1)
-  experience, _ = recall(state, rollout, reward, None, told, model=model, stage=stage, cfg=rl)
+  inputs = LearnerInputs(rollout, Reward(reward), None, None, told)
+  experience, _ = make_experience(state, inputs, model=model, stage=stage, cfg=rl)
   return stage, state, told, experience
 
 

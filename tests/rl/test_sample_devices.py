@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import MeshConfig, ModelConfig
+from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, param_shardings, put_rows
-from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.sample import SampleConfig, generate, still, stream_key
 from o1jax.types import PromptBatch
 

@@ -11,9 +11,9 @@ import optax
 import pytest
 
 from o1jax.config import MeshConfig, ModelConfig
+from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, param_shardings, put_rows
-from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.score import Grouped, Packed, score
 
 B, G, LP, R, V, D, CHUNKS = 32, 4, 8, 64, 1920, 32, 8

@@ -22,11 +22,11 @@ from o1jax.config import (
   TrainConfig,
 )
 from o1jax.rl.batch import credit_and_experience
+from o1jax.rl.metrics import rollout_stats
 from o1jax.rl.objective import AGGREGATIONS, global_norms, objective, rl_terms
 from o1jax.rl.regularise import moved, rl_controllers
 from o1jax.rl.shaping import length_reward
 from o1jax.rl.stages import rl_stage, strengths_at
-from o1jax.rl.tally import tally
 from o1jax.types import Experience, Rollout, TokenScores, resolve_stats
 
 R = 6
@@ -286,10 +286,10 @@ def test_a_step_without_an_action_tells_no_figure_that_it_did_not_measure() -> N
 
 
 def test_lengths_of_no_completion_are_not_told() -> None:
-  told = resolve_stats(tally(rollout_of(), np.ones((2, 2), np.float32), np.ones(4, bool)))
+  told = resolve_stats(rollout_stats(rollout_of(), np.ones((2, 2), np.float32), np.ones(4, bool)))
   assert "incorrect/mean_length" not in told and told["correct/mean_length"] == LENGTHS.mean()
   reward = np.float32([[np.nan, 0.0], [1.0, np.nan]])
-  told = resolve_stats(tally(rollout_of(), reward, np.array([False, False, True, False])))
+  told = resolve_stats(rollout_stats(rollout_of(), reward, np.array([False, False, True, False])))
   assert (told["accuracy"], told["rewards/task/mean"], told["incorrect/mean_length"]) == (
     0.5,
     0.5,

@@ -15,9 +15,9 @@ import optax
 import pytest
 
 from o1jax.config import CovConfig, KLConfig, LossConfig, MeshConfig, ModelConfig, OptimConfig, RLConfig
+from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, param_shardings, put_rows
-from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.objective import global_norms, rl_terms, sft_terms
 from o1jax.rl.regularise import hold_back, rl_penalties
 from o1jax.rl.score import Grouped, Packed

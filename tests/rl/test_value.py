@@ -100,7 +100,7 @@ def test_whitening_is_over_included_tokens_and_leaves_returns_alone(whiten) -> N
   kept = credit([[1.0, 4.0, 4.0], [2.0, 2.0, 2.0]], [8.0, NAN])
   kept = kept.replace(include=np.array([[True], [False]]))
   cfg = run_of(gamma=0.5, lam=0.25, whiten=whiten).rl
-  got = np.asarray(jax.jit(ADVANTAGES["gae"], static_argnums=1)(kept, cfg))
+  got = np.asarray(jax.jit(ADVANTAGES["gae"].fn, static_argnums=1)(kept, cfg))
   centred = np.array(BY_HAND) - np.mean(BY_HAND)
   expected = centred / np.std(BY_HAND) if whiten else BY_HAND
   np.testing.assert_allclose(got[0, 1:4], expected, rtol=1e-6)

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import pytest
 
-from o1jax import evaluate as ev
 from o1jax.cli import main
 from o1jax.io.log import CLOCK_METRICS, read_metrics
 from o1jax.io.run_config import load_sweep
+from o1jax.rollout import setup as preparation
 from o1jax.sweep.members import members_of
 from o1jax.train import train
 
@@ -104,6 +104,6 @@ def alone(tmp_path_factory, experiment) -> pathlib.Path:
   folder = tmp_path_factory.mktemp("alone")
   member = members_of(load_sweep(experiment(folder), full=False))[1]
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(ev, "prepare", functools.partial(ev.prepare, devices=jax.devices()[:1]))
+    patch.setattr(preparation, "prepare", functools.partial(preparation.prepare, devices=jax.devices()[:1]))
     assert train(member.config, resume=False) == 0
   return folder / "runs" / "weak-seed1"

@@ -22,7 +22,7 @@ from o1jax.config import (
 )
 from o1jax.io.run_config import with_overrides
 from o1jax.rl.stages import Stage, rl_stage, strengths_at, without_strengths
-from o1jax.sweep.blocks import tail_means
+from o1jax.sweep.groups import tail_means
 from o1jax.sweep.members import cold_start_key, groups_of, kept_terms, members_of
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32)

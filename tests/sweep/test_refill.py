@@ -7,7 +7,6 @@ import signal
 import numpy as np
 import pytest
 
-from o1jax import evaluate as ev
 from o1jax.config import (
   Arm,
   CheckpointConfig,
@@ -22,15 +21,16 @@ from o1jax.config import (
   SweepConfig,
   TrainConfig,
 )
-from o1jax.evaluate import groups as groups_module
 from o1jax.io.log import CLOCK_METRICS, read_metrics
 from o1jax.io.tokenizer import EOS
-from o1jax.sweep import device
+from o1jax.rollout import collect as collect_module
+from o1jax.rollout import setup as preparation
+from o1jax.sweep import population
 from o1jax.sweep import run as sweep_module
 
 P, G, STEPS, REFILL = 4, 2, 4, 2
 MEMBERS = ("arm-seed0", "arm-seed1")
-graded_by_the_task, prepare = groups_module.grade, ev.prepare
+graded_by_the_task, prepare = collect_module.grade, preparation.prepare
 
 
 def declared(out: pathlib.Path) -> SweepConfig:
@@ -50,9 +50,9 @@ def declared(out: pathlib.Path) -> SweepConfig:
   )
 
 
-def even_on_the_host(setup, problems, tokens, lengths):
+def even_on_the_host(runtime, problems, tokens, lengths):
   """Right where a response begins with an even token, so that groups differ in what an untrained policy writes."""
-  graded = graded_by_the_task(setup, problems, tokens, lengths)
+  graded = graded_by_the_task(runtime, problems, tokens, lengths)
   first = np.array([(row or [EOS])[0] for row in tokens])
   even = (first % 2 == 0).reshape(graded.correct.shape)
   return dataclasses.replace(graded, reward=even.astype(float), correct=even)
@@ -73,8 +73,8 @@ def sweep(out: pathlib.Path, fused: bool = True, resume: bool = False) -> int:
 
   config = declared(out) if fused else dataclasses.replace(declared(out), vmapped=0, chunk=0)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(ev, "prepare", prepared)
-    patch.setattr(groups_module, "grade", even_on_the_host)
+    patch.setattr(preparation, "prepare", prepared)
+    patch.setattr(collect_module, "grade", even_on_the_host)
     return sweep_module.sweep(config, experiment="x.py", command="", record=False, full=False, resume=resume)
 
 
@@ -113,14 +113,14 @@ def test_members_are_at_cursors_of_their_own(whole) -> None:
 
 
 def test_a_stopped_sweep_goes_on_bitwise(whole, tmp_path, monkeypatch) -> None:
-  advance = device.Fleet.advance
+  advance = population.Population.advance
 
   def stopping(self, states, done, cursors, bad=()):
     if states.step[0] == 0 and (tmp_path / "tiny" / MEMBERS[0] / "config.json").exists():
       signal.raise_signal(signal.SIGTERM)
     return advance(self, states, done, cursors, bad)
 
-  monkeypatch.setattr(device.Fleet, "advance", stopping)
+  monkeypatch.setattr(population.Population, "advance", stopping)
   assert sweep(tmp_path) != 0
   monkeypatch.undo()
   assert [row["step"] for row in logged(tmp_path)[MEMBERS[0]]] == [1, 2]

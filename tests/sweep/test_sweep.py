@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from xla_flags import as_users_have_it
 
-from o1jax import evaluate as ev
 from o1jax.cli import main
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.run_config import read_run_config
 from o1jax.rl.stages import first_state, rl_stage, sft_stage
-from o1jax.sweep import device, layout
+from o1jax.rollout import setup as preparation
+from o1jax.sweep import placement
 
 # A diagnosis draws its step's rollout anew in a sweep, and the words of completions are the host's alone.
 OF_THE_LOOP = ("flops/diagnostics", "repetition_rate", "reflection/")
@@ -43,9 +43,9 @@ def saved_states(folder: pathlib.Path, block: str, step: int, rows: int):
 
 def lone_state(run: pathlib.Path):
   """(setup on one device, shapes of its state in the RL stage)."""
-  setup = ev.prepare(read_run_config(str(run)), jax.devices()[:1])
+  setup = preparation.prepare(read_run_config(str(run)), jax.devices()[:1])
   stage = rl_stage(setup.config)
-  params = jax.eval_shape(lambda: ev.fresh_state(setup, stage, None).params)
+  params = jax.eval_shape(lambda: preparation.fresh_state(setup, stage, None).params)
   return setup, jax.eval_shape(functools.partial(first_state, stage), params)
 
 
@@ -82,7 +82,7 @@ def test_a_member_is_its_lone_run_bit_for_bit(whole, alone, logged) -> None:
 def test_a_sweeps_cold_start_is_a_runs(whole, alone) -> None:
   folder = next((whole / "cold_start").glob("seed1-*"))
   setup, _ = lone_state(alone)
-  like = ev.fresh_state(setup, sft_stage(setup.config, 60), None)
+  like = preparation.fresh_state(setup, sft_stage(setup.config, 60), None)
   states = []
   for place in (folder, alone / "cold_start"):
     with Checkpoints(place, keep=1) as saved:
@@ -116,7 +116,7 @@ def assert_same_sweep(folder: pathlib.Path, whole: pathlib.Path, logged, found) 
 def test_a_layout_changes_no_figure(
   whole, tmp_path, experiment, logged, found, capsys, monkeypatch, kind
 ) -> None:
-  monkeypatch.setattr(layout, "TRIED_SHARE", 1.0)  # that a sweep of two chunks tries both
+  monkeypatch.setattr(placement, "TRIED_SHARE", 1.0)  # that a sweep of two chunks tries both
   change, told = LAYOUTS[kind]
   path = experiment(tmp_path, config=PLAIN, sweep=f"dataclasses.replace(declared, {change})")
   assert main(["sweep", path]) == 0
@@ -137,7 +137,7 @@ def test_members_that_fill_up_devices_and_blocks_change_no_figure(
   whole, tmp_path, experiment, logged, found, monkeypatch, capsys
 ) -> None:
   """Four members on three devices, of which three fit into memory: two blocks, the second filled up."""
-  monkeypatch.setattr(device, "members_that_fit", lambda fleet, share: 3)
+  monkeypatch.setattr(placement, "members_that_fit", lambda fleet, share: 3)
   path = experiment(tmp_path, config=PLAIN, sweep="dataclasses.replace(declared, devices=3)")
   assert main(["sweep", path]) == 0
   out, folder = " ".join(capsys.readouterr().out.split()), tmp_path / "runs" / "tiny"

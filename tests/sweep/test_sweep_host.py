@@ -11,14 +11,15 @@ import pytest
 from compilations import compiled
 
 from o1jax.cli import main
-from o1jax.parallel.hosts import EXIT_PREEMPTED, Preemption
-from o1jax.evaluate import groups
 from o1jax.io.run_config import load_sweep
+from o1jax.parallel.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.rl.stages import rl_stage
+from o1jax.rollout import collect as collect_module
+from o1jax.rollout import setup as preparation
 from o1jax.sweep import host
 from o1jax.sweep.cold import cold_starts
-from o1jax.sweep.device import Block
 from o1jax.sweep.members import members_of
+from o1jax.sweep.population import MemberGroup
 
 # Programs that all members share, and how often each may be compiled behind the cold starts.
 MOST = {
@@ -61,14 +62,14 @@ def swept(tmp_path_factory, experiment):
     verified.clear()
     return run_members(*args)
 
-  def counting(setup, problems, tokens, lengths):
+  def counting(runtime, problems, tokens, lengths):
     verified.append(len(tokens))
-    return grade(setup, problems, tokens, lengths)
+    return grade(runtime, problems, tokens, lengths)
 
-  grade = groups.grade
+  grade = collect_module.grade
   with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
     patch.setattr(host, "run_members", after_cold_starts)
-    patch.setattr(groups, "grade", counting)
+    patch.setattr(collect_module, "grade", counting)
     assert main(["sweep", experiment(folder)]) == 0
   return folder / "runs" / "tiny", compiled() - before, " ".join(out.getvalue().split()), sum(verified)
 
@@ -118,10 +119,10 @@ def test_a_stopped_sweep_goes_on_bitwise(swept, tmp_path, experiment, logged, fo
   folder, *_ = swept
   step_of = host.rl_step
 
-  def stopping(setup, stage, state, step, cursor, **rest):
+  def stopping(setup, stage, state, step, progress, **rest):
     if (setup.config.name, step) == (name, at):
       signal.raise_signal(signal.SIGTERM)
-    return step_of(setup, stage, state, step, cursor, **rest)
+    return step_of(setup, stage, state, step, progress, **rest)
 
   monkeypatch.setattr(host, "rl_step", stopping)
   path = experiment(tmp_path)
@@ -151,10 +152,11 @@ def test_an_adaptive_coefficient_begins_as_the_members_own(tmp_path, experiment)
   rl = "dataclasses.replace(base.rl, kl=KLConfig(0.1, target=0.1, horizon=100))"
   config = f"dataclasses.replace(base, rl={rl}, sft=SftConfig())"
   members = members_of(load_sweep(experiment(tmp_path, config=config), full=False))
-  setup = host.ev.prepare(members[0].config, jax.devices()[:1])
-  block = Block(setup, rl_stage(setup.config), tuple(members))
+  setup = preparation.prepare(members[0].config, jax.devices()[:1])
+  block = MemberGroup(setup, rl_stage(setup.config), tuple(members))
   colds = cold_starts(block, tmp_path, Preemption())
   coefficients = [
-    host.begin(block, member, colds)[-1].controllers["kl"] for member in (members[0], members[2])
+    host.begin(block, member, colds, {member.name: None}).state.controllers["kl"]
+    for member in (members[0], members[2])
   ]
   assert coefficients == [np.float32(0.01), 1.0]

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from o1jax.cli import main
-from o1jax.sweep import device
+from o1jax.sweep import placement, population
 from o1jax.sweep.run import default_chunk
 
 
@@ -128,7 +128,7 @@ def test_an_experiment_without_a_sweep_is_named(tmp_path, capsys) -> None:
 def test_what_does_not_fit_into_memory_is_told_and_a_cold_start_kept(
   tmp_path, experiment, capsys, monkeypatch
 ) -> None:
-  monkeypatch.setattr(device, "members_that_fit", lambda fleet, share: 0)
+  monkeypatch.setattr(placement, "members_that_fit", lambda fleet, share: 0)
   path = experiment(tmp_path, sweep="dataclasses.replace(declared, seeds=(0,))")
   assert main(["sweep", path, "--sft.steps", "1"]) == 2
   assert capsys.readouterr().err == "error: rl: not one member fits into memory\n"
@@ -136,11 +136,11 @@ def test_what_does_not_fit_into_memory_is_told_and_a_cold_start_kept(
 
 
 def test_a_vmap_that_does_not_fit_into_memory_is_named(tmp_path, experiment, capsys, monkeypatch) -> None:
-  monkeypatch.setattr(device, "members_that_fit", lambda fleet, share: 1)
+  monkeypatch.setattr(placement, "members_that_fit", lambda fleet, share: 1)
   options = ("--vmapped", "2", "--sft.steps", "0")
   line = refusal(capsys, tmp_path, experiment(tmp_path), *options)
   assert line == "vmapped: 2: only 1 members fit into a device's memory"
 
 
 def test_memory_is_what_is_free_for_programs() -> None:
-  assert 2**20 < device.free_bytes() < 2**50
+  assert 2**20 < population.free_bytes() < 2**50

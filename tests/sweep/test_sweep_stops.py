@@ -12,17 +12,17 @@ import pytest
 from o1jax import train as train_module
 from o1jax.cli import main
 from o1jax.config import ConfigError
-from o1jax.parallel.hosts import EXIT_PREEMPTED
 from o1jax.io.checkpoint import latest_step
+from o1jax.parallel.hosts import EXIT_PREEMPTED
 from o1jax.sweep import cold
 from o1jax.sweep.folder import read_layouts
 
 # An experiment is Python, so that the real command can be made to meet its fate. It has as many devices as this process.
 SIGTERM = """
 import os, signal, jax
-from o1jax.sweep import device
+from o1jax.sweep import population
 jax.devices()
-calls, advance = [], device.Fleet.advance
+calls, advance = [], population.Population.advance
 
 def stopping(*args):
   calls.append(args)
@@ -30,7 +30,7 @@ def stopping(*args):
     os.kill(os.getpid(), signal.SIGTERM)
   return advance(*args)
 
-device.Fleet.advance = stopping
+population.Population.advance = stopping
 """
 
 KILL = """

@@ -18,14 +18,15 @@ from o1jax.config import (
 )
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import prompt_batch
+from o1jax.rl.dynamic_sampling import fill, refill_stats, refilled, slot_choice, zero_std
+from o1jax.rl.flops import StepSizes, step_flops
 from o1jax.rl.objective import global_norms
-from o1jax.rl.refill import Groups, fill, level, places, refill_stats, refilled
 from o1jax.rl.sample import SampleConfig, generate, stream_key
-from o1jax.rl.stages import first_state, rl_stage, step_flops, strengths_at
-from o1jax.rl.step import recall
+from o1jax.rl.stages import first_state, rl_stage, strengths_at
+from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.rl.update import gradients
 from o1jax.scaling import compute
-from o1jax.types import PromptBatch, Rollout, resolve_stats
+from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch, resolve_stats
 
 P, G, LP, R, STOP = 4, 2, 3, 6, 2
 MODEL = ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32, vocab=16)
@@ -51,28 +52,28 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_places_by_hand(case) -> None:
   kept, fresh, expected = CASES[case]
-  assert places(kept, fresh).tolist() == expected
+  assert slot_choice(kept, fresh).tolist() == expected
 
 
 def test_equal_rewards_are_compared_and_never_subtracted() -> None:
   for size in (3, 7, 10, 64):
     reward = np.full((2, size), 0.9, np.float32)
     reward[1, -1] = np.nextafter(np.float32(0.9), np.float32(1))
-    assert level(jnp.asarray(reward)).tolist() == [True, False]
+    assert zero_std(jnp.asarray(reward)).tolist() == [True, False]
 
 
 def test_rewards_that_are_never_equal_are_compared_with_the_floor() -> None:
   sure = 0.995 + 0.002 * np.float32([[-1, -0.5, 0.5, 1]])  # deviation 0.0018
   torn = np.float32([[0.1, 0.9, 0.2, 0.8]])
   both = jnp.asarray(np.concatenate([sure, torn]))
-  assert level(both).tolist() == level(both, 0.001).tolist() == [False, False]
-  assert level(both, 0.01).tolist() == [True, False]
-  assert places(both, both[::-1], 0.01).tolist() == [2, 1]
+  assert zero_std(both).tolist() == zero_std(both, 0.001).tolist() == [False, False]
+  assert zero_std(both, 0.01).tolist() == [True, False]
+  assert slot_choice(both, both[::-1], 0.01).tolist() == [2, 1]
   assert resolve_stats(refill_stats(both, jnp.int32(1), 0.01))["refill/unfilled"] == 1
 
 
-def groups_of(reward: jax.Array, start: int) -> Groups:
-  """Groups whose every number tells which problem of the stream they belong to, the first one `start`."""
+def groups_of(reward: jax.Array, start: int) -> RolloutBatch:
+  """RolloutBatch whose every number tells which problem of the stream they belong to, the first one `start`."""
   place = start + jnp.arange(P)
   row = jnp.repeat(place, G) * 10 + jnp.tile(jnp.arange(G), P)
   wide = lambda dtype: jnp.broadcast_to(row[:, None], (P * G, LP + R)).astype(dtype)
@@ -81,10 +82,10 @@ def groups_of(reward: jax.Array, start: int) -> Groups:
   rollout = Rollout(wide(jnp.int32), wide(bool), action, wide(jnp.float32), row % 3 == 0)
   batch = PromptBatch(place[:, None] * jnp.ones((1, LP), jnp.int32), jnp.ones((P, LP), bool), place.astype(jnp.uint32),
                       {"target": place * 7})  # fmt: skip
-  return Groups(batch, rollout, reward, reward.reshape(-1) > 0, place)
+  return RolloutBatch(batch, rollout, reward, reward.reshape(-1) > 0, place)
 
 
-def picked(groups: list[Groups], where: list[int]) -> Groups:
+def picked(groups: list[RolloutBatch], where: list[int]) -> RolloutBatch:
   """Group `where[p]` of all of `groups` in slot p, put together row by row."""
   whole = jax.tree.map(lambda *a: np.concatenate(a), *groups)
   rows = [p * G + g for p in where for g in range(G)]
@@ -101,7 +102,7 @@ def assert_same(left, right) -> None:
 def test_whole_groups_move(case) -> None:
   kept, fresh, expected = CASES[case]
   both = [groups_of(kept, 0), groups_of(fresh, P)]
-  filled = fill(*both, places(kept, fresh))
+  filled = fill(*both, slot_choice(kept, fresh))
   assert_same(filled, picked(both, expected))
   assert filled.place.tolist() == expected
 
@@ -126,7 +127,7 @@ def course(case: str) -> jax.Array:
 
 def run_rounds(rewards: jax.Array, axis: str | None = None):
   draw = lambda made: groups_of(rewards[made + 1], (made + 1) * P)
-  return refilled(groups_of(rewards[0], 0), draw, 3, axis)
+  return refilled(groups_of(rewards[0], 0), draw, 3, axis=axis)
 
 
 @pytest.mark.parametrize("case", ROUNDS)
@@ -138,7 +139,7 @@ def test_rounds_by_hand(case) -> None:
   assert drawn.rounds == made and drawn.place.tolist() == where
   lengths = np.stack([one.rollout.is_action.sum(1) for one in every])
   np.testing.assert_array_equal(drawn.lengths, np.where(np.arange(4)[:, None] <= made, lengths, 0))
-  told = resolve_stats(refill_stats(groups.reward, drawn.rounds))
+  told = resolve_stats(refill_stats(groups.verified, drawn.rounds))
   assert told == {"refill/rounds": made, "refill/samples": made * P * G, "refill/unfilled": unfilled}
 
 
@@ -168,17 +169,16 @@ def run_of(**changes) -> TrainConfig:
   return run
 
 
-def gradient(run: TrainConfig, state, groups: Groups):
+def gradient(run: TrainConfig, state, groups: RolloutBatch):
   stage, strengths = rl_stage(run), strengths_at(run, rl_stage(run), 1)
-  experience, _ = recall(
-    state, groups.rollout, groups.reward, None, strengths, model=Decoder(MODEL), stage=stage, cfg=run.rl
-  )
+  inputs = LearnerInputs(groups.rollout, Reward(groups.verified), None, None, strengths)
+  experience, _ = make_experience(state, inputs, model=Decoder(MODEL), stage=stage, cfg=run.rl)
   norms = global_norms(experience, R, 1)
   of = jax.jit(functools.partial(gradients, model=Decoder(MODEL), cfg=stage.update))
   return of(state.params, state.ref_params, experience, strengths, norms)[:2]
 
 
-def drawn_groups(params, strengths, batch: PromptBatch, reward) -> Groups:
+def drawn_groups(params, strengths, batch: PromptBatch, reward) -> RolloutBatch:
   """A rollout of `batch`; reward: problem -> its group's."""
   rollout = generate(
     params,
@@ -190,7 +190,7 @@ def drawn_groups(params, strengths, batch: PromptBatch, reward) -> Groups:
     cfg=SampleConfig(R, (STOP,)),
   )
   rewards = f32(*(reward[int(p)] for p in batch.problem_id))
-  return Groups(batch, rollout, rewards, rewards.reshape(-1) > 0, batch.problem_id.astype(jnp.int32))
+  return RolloutBatch(batch, rollout, rewards, rewards.reshape(-1) > 0, batch.problem_id.astype(jnp.int32))
 
 
 @pytest.mark.parametrize("kind", ["grpo", "opo", "reinforce++"])
@@ -207,14 +207,14 @@ def test_a_refilled_batch_has_the_gradient_of_the_batch_of_those_groups(kind) ->
   problems = lambda rows: jax.tree.map(lambda a: jnp.asarray(a)[np.asarray(rows)], pool)
   draw = functools.partial(drawn_groups, params, strengths, reward=reward)
   first, fresh = draw(problems(range(P))), draw(problems(range(P, 2 * P)))
-  filled = fill(first, fresh, places(first.reward, fresh.reward))
+  filled = fill(first, fresh, slot_choice(first.verified, fresh.verified))
   assert filled.place.tolist() == [5, 1, 7, 3]
 
   loss, grads = gradient(run, state, filled)
   assert_same((loss, grads), gradient(run, state, picked([first, fresh], [5, 1, 7, 3])))
   # Under one key the sampler draws the same for these problems had they been the batch from the start.
   direct = draw(problems([5, 1, 7, 3]))
-  assert_same((direct.rollout.tokens, direct.reward), (filled.rollout.tokens, filled.reward))
+  assert_same((direct.rollout.tokens, direct.verified), (filled.rollout.tokens, filled.verified))
   for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(gradient(run, state, direct)[1]), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-6)
   before = gradient(run, state, first)[1]
@@ -230,7 +230,7 @@ def test_discarded_completions_are_paid_for_in_sampling_alone() -> None:
   second = sizes([3, 3, 2, 2], np.array([[6, 6], [4, 1], [1, 1], [2, 5]]))
   kept = sizes([2, 3, 3, 2], np.array([[1, 6], [4, 1], [5, 4], [2, 5]]))
   greedy = sizes(kept.prompts, np.array([[2], [3], [4], [1]]))
-  told = step_flops(run, rl_stage(run), kept, [first, second], greedy)
+  told = step_flops(run, rl_stage(run), StepSizes(kept, [first, second], greedy))
   sampled = [compute.sampling_flops(MODEL, s.prompts, LP, s.lengths, R) for s in (first, second, greedy)]
   assert told.prefill.useful == sum(one.prefill.useful for one in sampled)
   assert told.decode.useful == sum(one.decode.useful for one in sampled)
@@ -238,4 +238,4 @@ def test_discarded_completions_are_paid_for_in_sampling_alone() -> None:
   learned = compute.learning_flops(MODEL, kept.prompts, LP, kept.lengths, R, updates=1, references=1)
   assert (told.reference, told.update) == (learned.reference, learned.update)
   assert told.extra_samples == P * G
-  assert step_flops(run, rl_stage(run), first, [first], None).extra_samples == 0
+  assert step_flops(run, rl_stage(run), StepSizes(first, [first], None)).extra_samples == 0

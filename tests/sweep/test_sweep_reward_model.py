@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from o1jax.config import (
   Check,
   CheckpointConfig,
   Claim,
-  ConfigError,
   CountdownConfig,
   DiagnosticsConfig,
   EvalConfig,
@@ -23,12 +23,12 @@ from o1jax.config import (
   TrainConfig,
   replaced,
 )
-from o1jax.io.log import read_metrics
+from o1jax.io.log import CLOCK_METRICS, read_metrics
 from o1jax.io.run_config import read_json
+from o1jax.rollout import reward_model as reward_model_module
 from o1jax.scaling.passk import best_of_n
-from o1jax.sweep import proxy as proxy_module
 from o1jax.sweep.members import groups_of, members_of
-from o1jax.sweep.proxy import best_of_figures, proxy_key
+from o1jax.sweep.reward_model import best_of_figures, reward_model_key
 from o1jax.sweep.run import sweep
 from o1jax.train import train
 
@@ -66,10 +66,10 @@ def swept(tmp_path_factory) -> tuple[SweepConfig, dict]:
 def test_arms_of_one_proxy_kind_are_one_program_and_have_proxies_of_their_own() -> None:
   members = members_of(declared(pathlib.Path("out")))
   assert len(groups_of(members)) == 1
-  assert len({proxy_key(member) for member in members}) == 4
+  assert len({reward_model_key(member) for member in members}) == 4
   other = dataclasses.replace(members[0].config.rl.proxy, best_of=3)
   config = dataclasses.replace(members[0].config, rl=dataclasses.replace(members[0].config.rl, proxy=other))
-  assert proxy_key(dataclasses.replace(members[0], config=config)) == proxy_key(members[0])
+  assert reward_model_key(dataclasses.replace(members[0], config=config)) == reward_model_key(members[0])
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_best_of_n_is_told_of_each_member(swept) -> None:
 def test_a_proxy_that_was_saved_is_not_taught_again(swept, monkeypatch) -> None:
   config, before = swept
   (pathlib.Path(config.base.out) / "tiny" / "results.json").unlink()
-  monkeypatch.setattr(proxy_module, "fit", lambda *given, **options: pytest.fail("taught again"))
+  monkeypatch.setattr(reward_model_module, "fit", lambda *given, **options: pytest.fail("taught again"))
   after = run(config, resume=True)
   for old, new in zip(before["members"], after["members"]):
     assert {n: v for n, v in old["final"].items() if n.startswith("bon")} == {
@@ -131,22 +131,39 @@ def test_figures_of_best_of_n_by_hand() -> None:
   assert figures["bon_proxy/1"] == pytest.approx(best_of_n(told, chance, 1).mean())
 
 
-def test_the_loop_that_the_host_verifies_refuses_a_proxy(tmp_path) -> None:
-  config = replaced(declared(tmp_path).base, {"rl.prompts": 8})
-  with pytest.raises(ConfigError, match=r"^rl\.proxy\.kind: is for sweeps of a task with a device verifier"):
-    train(config, resume=False)
-  assert not list(tmp_path.iterdir())
+def test_a_run_that_the_host_verifies_is_paid_by_a_reward_model(tmp_path) -> None:
+  """`o1jax train` fits it between its stages, keeps it in the run's folder, and a resumed run reads it there."""
+  changes = {"rl.prompts": 8, "rl.proxy.noise": 0.0, "eval.batch": 8}
+  config = replaced(declared(tmp_path).base, changes)
+  assert train(config, resume=False) == 0
+  folder = tmp_path / "tiny"
+  lines = read_metrics(folder / "metrics.jsonl")
+  assert len(lines) == 4
+  for line in lines:
+    assert line["rewards/countdown/mean"] == pytest.approx(line["accuracy"])
+    assert 0.2 < line["reward"] < 0.8 and line["frac_reward_zero_std"] == 0.0 and line["flops/judge"] > 0
+  shutil.rmtree(folder / "checkpoints" / "4")
+  (folder / "summary.json").unlink()
+  assert train(config, resume=True) == 0
+  plain = [[{k: v for k, v in line.items() if k not in CLOCK_METRICS} for line in rows]
+           for rows in (lines, read_metrics(folder / "metrics.jsonl"))]  # fmt: skip
+  assert plain[0] == plain[1]
 
 
-def test_a_group_without_a_device_verifier_refuses_a_proxy(tmp_path, monkeypatch) -> None:
-  from o1jax import evaluate as ev
-
-  prepare = ev.prepare
-
-  def on_the_host(config, devices=None):
-    setup = prepare(config, devices)
-    return dataclasses.replace(setup, task=dataclasses.replace(setup.task, device=None))
-
-  monkeypatch.setattr(ev, "prepare", on_the_host)
-  with pytest.raises(ConfigError, match=r"^rl\.proxy\.kind: "):
-    run(declared(tmp_path))
+@pytest.mark.slow
+def test_members_that_the_host_verifies_have_the_rewards_and_figures_of_fused_ones(swept, tmp_path) -> None:
+  fused_config, fused_results = swept
+  config = dataclasses.replace(declared(tmp_path), fused=False, vmapped=0, devices=0, chunk=0)
+  results = run(config)
+  for ours, theirs in zip(results["members"], fused_results["members"], strict=True):
+    name = f"{ours['arm']}-seed{ours['seed']}"
+    first = [
+      read_metrics(pathlib.Path(c.base.out) / "tiny" / name / "metrics.jsonl")[0]
+      for c in (config, fused_config)
+    ]
+    assert first[0]["reward"] == pytest.approx(first[1]["reward"], rel=1e-4)
+    assert first[0]["flops/judge"] == first[1]["flops/judge"]
+    figures = [name for name in theirs["final"] if name.startswith(("bon", "proxy/"))]
+    assert len(figures) == 8
+    for figure in figures:
+      assert ours["final"][figure] == pytest.approx(theirs["final"][figure], abs=1e-4), figure

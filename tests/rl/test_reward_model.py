@@ -12,16 +12,16 @@ import pytest
 from o1jax.config import CountdownConfig, KLConfig, ModelConfig, ProxyConfig, RLConfig, TrainConfig
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import prompt_batch
-from o1jax.rl.fused import Feed, Program, fused
-from o1jax.rl.population import MEMBER, population
-from o1jax.rl.proxy import Examples, collect, fit, flip, init, logits, loss, proxy_reward
+from o1jax.rl.flops import StepSizes, step_flops
+from o1jax.rl.fused import MEMBER, FusedProgram, StepInputs, fused, over_members
+from o1jax.rl.metrics import rollout_stats
+from o1jax.rl.reward_model import REWARDERS, Examples, collect, fit, flip, init, logits, loss, reward_of
 from o1jax.rl.sample import SampleConfig, generate, still, stream_key
 from o1jax.rl.score import Grouped
-from o1jax.rl.stages import first_state, judge_passes, rl_stage, step_flops, strengths_at
-from o1jax.rl.step import improve
-from o1jax.rl.tally import tally
+from o1jax.rl.stages import first_state, rl_stage, strengths_at
+from o1jax.rl.step import LearnerInputs, train_step
 from o1jax.scaling.compute import Sizes, pass_flops
-from o1jax.types import Rollout, divided, resolve_stats
+from o1jax.types import Rollout, RolloutBatch, divided, resolve_stats
 
 V, LP, R, P, G, STOP = 16, 4, 12, 2, 3, 1
 MODEL = ModelConfig(width=16, layers=2, heads=2, kv_heads=1, head_dim=8, mlp=32, vocab=V)
@@ -71,7 +71,8 @@ told_of = jax.jit(functools.partial(logits, model=DECODER), static_argnames="lay
 def test_a_proxy_begins_undecided_beside_an_untouched_policy() -> None:
   proxy = init(policy())
   assert jax.tree.all(jax.tree.map(np.array_equal, proxy["decoder"], policy()))
-  reward = proxy_reward(proxy, rolled(), model=DECODER, layout=LAYOUT)
+  groups = RolloutBatch(problems(P), rolled(), jnp.zeros((P, G)), jnp.zeros(P * G, bool), jnp.arange(P))
+  reward = reward_of(proxy, groups, rewarder=REWARDERS["outcome"], model=DECODER).outcome
   assert reward.shape == (P, G) and reward.dtype == jnp.float32
   np.testing.assert_array_equal(reward, 0.5)
 
@@ -168,14 +169,14 @@ def test_a_proxy_learns_what_is_correct_and_less_from_noise() -> None:
 STEPS = 4
 
 
-def program(kind: str = "outcome", axis: str | None = None) -> Program:
+def program(kind: str = "outcome", axis: str | None = None) -> FusedProgram:
   return _program(kind, axis)
 
 
 @functools.cache
-def _program(kind: str, axis: str | None) -> Program:
+def _program(kind: str, axis: str | None) -> FusedProgram:
   run = run_of(kind)
-  return Program(DECODER, rl_stage(run), run.rl, SampleConfig(R, (STOP,), member_axis=axis), verify)
+  return FusedProgram(DECODER, rl_stage(run), run.rl, SampleConfig(R, (STOP,), member_axis=axis), verify)
 
 
 def run_of(kind: str) -> TrainConfig:
@@ -190,13 +191,13 @@ def run_of(kind: str) -> TrainConfig:
 POOL = problems(10)
 
 
-def feed(proxy, seed: int = 0) -> Feed:
+def feed(proxy, seed: int = 0) -> StepInputs:
   run, stage = run_of("outcome"), program().stage
   keys = lambda stream: jnp.stack([stream_key(seed, stream, s) for s in range(1, STEPS + 1)])
   each = [strengths_at(run, stage, step) for step in range(1, STEPS + 1)]
   order = np.random.default_rng(seed).integers(0, 10, STEPS * P).astype(np.int32)
-  return Feed(
-    order, keys("train"), keys("minibatch"), jax.tree.map(lambda *a: jnp.stack(a), *each), proxy=proxy
+  return StepInputs(
+    order, keys("train"), keys("minibatch"), jax.tree.map(lambda *a: jnp.stack(a), *each), reward_params=proxy
   )
 
 
@@ -213,11 +214,11 @@ def test_fused_steps_with_a_proxy_are_the_loops() -> None:
     now = jax.tree.map(lambda a, i=i: a[i], given.strengths)
     rollout = generate(loop.params, batch, given.train[i], now, model=DECODER, samples=G, cfg=SAMPLING)
     verdict, correct, _ = verify(rollout.tokens[:, LP:], rollout.valid[:, LP:], batch.task_arrays)
-    reward = jax.jit(functools.partial(proxy_reward, model=DECODER, layout=LAYOUT))(given.proxy, rollout)
-    loop, learned = improve(
-      loop, rollout, reward, None, given.minibatch[i], now, model=DECODER, stage=run.stage, cfg=run.cfg
-    )
-    stats = {**learned, **tally(rollout, verdict.reshape(P, G), correct)}
+    groups = RolloutBatch(batch, rollout, verdict.reshape(P, G), correct, jnp.arange(P))
+    reward = reward_of(given.reward_params, groups, rewarder=run.stage.rewarder, model=DECODER)
+    inputs = LearnerInputs(rollout, reward, None, given.minibatch[i], now)
+    loop, learned = train_step(loop, inputs, model=DECODER, stage=run.stage, cfg=run.cfg)
+    stats = {**learned, **rollout_stats(rollout, verdict.reshape(P, G), correct)}
     seen.append(resolve_stats(stats))
   ours = divided(told.stats)
   for name in ("reward", "accuracy", "rewards/task/mean", "loss", "grad_norm", "entropy"):
@@ -239,7 +240,7 @@ def test_each_member_is_paid_by_its_own_proxy(vmapped, axis) -> None:
   stack = lambda trees: jax.tree.map(lambda *a: jnp.stack(a), *trees)
   mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("data",))
   one = functools.partial(fused, program=program(axis=axis))
-  run = jax.jit(population(one, vmapped=vmapped, mesh=mesh))
+  run = jax.jit(over_members(one, vmapped=vmapped, mesh=mesh))
   both = run(stack([begin(), begin()]), stack([feed(proxy_of(1)), feed(proxy_of(2))]), POOL)
   for j, seed in enumerate((1, 2)):
     alone = jax.jit(functools.partial(fused, program=program()))(begin(), feed(proxy_of(seed)), POOL)
@@ -259,8 +260,10 @@ def test_a_proxy_is_an_input_of_the_program() -> None:
 
 def test_a_judged_step_costs_one_pass_more_without_a_head() -> None:
   lengths = np.array([[3, 12, 5], [7, 1, 2]])
-  assert judge_passes(run_of("outcome").rl) == 1 and judge_passes(run_of("none").rl) == 0
+  assert (REWARDERS["outcome"].passes, REWARDERS["none"].passes) == (1, 0)
   sizes = Sizes([3, 4], lengths)
-  judged, plain = (step_flops(run_of(k), program(k).stage, sizes, [sizes], None) for k in ("outcome", "none"))
+  judged, plain = (
+    step_flops(run_of(k), program(k).stage, StepSizes(sizes, [sizes], None)) for k in ("outcome", "none")
+  )
   assert judged.judge == pass_flops(MODEL, [3, 4], LP, lengths, R, head=0) and plain.judge.executed == 0
   assert dataclasses.replace(judged, judge=plain.judge) == plain
