@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 from o1jax.config import ConfigError, MeshConfig, ModelConfig, RopeScaling
-from o1jax.parallel.mesh import make_mesh
-from o1jax.parallel.sharding import RULES, param_shardings, put_rows
 from o1jax.model.transformer import (
   Context,
   Decoder,
@@ -21,6 +19,8 @@ from o1jax.model.transformer import (
   rope_frequencies,
   rotate,
 )
+from o1jax.parallel.mesh import make_mesh
+from o1jax.parallel.sharding import RULES, param_shardings, put_rows
 
 BASE = dict(width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=64, vocab=30)
 GEMMA = dict(
