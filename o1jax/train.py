@@ -18,8 +18,6 @@ import rich
 
 from o1jax import evaluate as ev
 from o1jax.config import TrainConfig, require
-from o1jax.parallel.hosts import Preemption
-from o1jax.parallel.sharding import put_rows
 from o1jax.io.checkpoint import Checkpoints, check_params, latest_step, read_cursor, restore_params
 from o1jax.io.data import write_atomically
 from o1jax.io.log import RunLog, environment, progress, write_json
@@ -28,9 +26,11 @@ from o1jax.io.run_config import check_same, config_to_dict, located, read_run_co
 from o1jax.io.run_folder import locked, new_run
 from o1jax.io.tokenizer import EOS
 from o1jax.loop import Run, Stopped
+from o1jax.parallel.hosts import Preemption
+from o1jax.parallel.sharding import put_rows
 from o1jax.rl.batch import pack, response_width, trim
+from o1jax.rl.draw import stream_key
 from o1jax.rl.refill import refill_stats
-from o1jax.rl.sample import stream_key
 from o1jax.rl.stages import (
   Progress,
   Spent,
@@ -99,7 +99,7 @@ def rl_step(
   tallied = lambda some: tally(some.rollout, some.reward(), some.graded.correct.reshape(-1))
   strengths, compiled = strengths_at(setup.config, stage, step), without_strengths(cfg)
   as_learned = lambda rollout: trim(
-    rollout, cfg.max_prompt + response_width(cfg, int(rollout.is_action.sum(1).max()))
+    rollout, rollout.prompt_width + response_width(cfg, int(rollout.is_action.sum(1).max()))
   )
   meanwhile = lambda rollout: look_back(
     state, as_learned(rollout), strengths, model=model, stage=stage, cfg=compiled

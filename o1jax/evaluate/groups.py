@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o1jax.parallel.sharding import put_rows
 from o1jax.evaluate.samples import FREELY, Graded, grade, instead, responses
 from o1jax.evaluate.setup import Setup, batch_of
+from o1jax.parallel.sharding import put_rows
+from o1jax.rl.draw import greedy, stream_key
 from o1jax.rl.refill import fill, level, places
-from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.value import policy_params
 from o1jax.scaling.compute import Sizes
 from o1jax.tasks.stream import Seen, draw
@@ -79,7 +80,8 @@ def step_groups(
   cfg, task = setup.config.rl, setup.task
   sampling, clock = SampleConfig(cfg.max_tokens, task.stop_tokens), Clock()
   sampled = functools.partial(
-    _sampled, setup, policy_params(params), strengths=strengths, samples=cfg.samples, cfg=sampling, clock=clock,
+    _sampled, setup, policy_params(params), strengths=strengths, samples=cfg.samples, cfg=sampling,
+    clock=clock, policy_step=step - 1,
   )  # fmt: skip
   key, again = (stream_key(setup.config.seed, stream, step) for stream in ("train", "refill"))
   stream = task.stream(setup.config.seed, cfg.problems)
@@ -113,6 +115,7 @@ def _sampled(
   samples: int,
   cfg: SampleConfig,
   clock: Clock,
+  policy_step: int,
   meanwhile: Meanwhile = _nothing,
 ) -> tuple[Groups, Any]:
   """(`samples` graded completions of each problem, what `meanwhile` gave); consumes the key."""
@@ -129,11 +132,12 @@ def _sampled(
           policy,
           batch,
           key,
-          strengths,
+          strengths.temperature,
           model=setup.model,
           samples=samples,
           cfg=cfg,
-          replace=instead(setup, FREELY),
+          token_map=instead(setup, FREELY),
+          policy_step=policy_step,
         )
       )
       # The chunk before it is read and handed over once the device has this one to do.

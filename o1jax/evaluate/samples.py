@@ -10,7 +10,8 @@ import numpy as np
 
 from o1jax.config import EvalConfig, require
 from o1jax.evaluate.setup import Setup, batch_of
-from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, still, stream_key
+from o1jax.rl.draw import greedy, inverse_cdf, stream_key
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.value import policy_params
 from o1jax.tasks.base import Task
 from o1jax.types import Rollout
@@ -33,7 +34,7 @@ class Graded:
 
 def responses(setup: Setup, rollout: Rollout) -> list[list[int]]:
   """Response tokens of each row, stop tokens and padding left out."""
-  start = setup.config.rl.max_prompt
+  start = rollout.prompt_width
   tokens, valid = (np.asarray(a)[:, start:] for a in (rollout.tokens, rollout.valid))
   stops = set(setup.task.stop_tokens)
   return [[int(t) for t in row[keep] if int(t) not in stops] for row, keep in zip(tokens, valid)]
@@ -47,7 +48,7 @@ def sample_config(setup: Setup, cfg: EvalConfig, max_tokens: int) -> SampleConfi
 
 
 def instead(setup: Setup, swaps: Mapping[int, int]) -> jax.Array:
-  """`replace` of the sampler, i32[V]: every token stands for itself, but the drawn ones in {drawn: taken instead}."""
+  """`token_map` of the sampler, i32[V]: each token stands for itself, but for those drawn in {drawn: taken}."""
   table = np.arange(setup.config.model.vocab, dtype=np.int32)
   table[list(swaps.keys())] = list(swaps.values())
   return jnp.asarray(table)
@@ -73,12 +74,12 @@ def draw_samples(
     some = list(problems[start : start + cfg.batch])
     filled = [*some, *(problems[i % len(problems)] for i in range(cfg.batch - len(some)))]
     rollout = generate(
-      policy_params(params), batch_of(setup, filled), key, still(cfg.temperature or 1.0),
-      model=setup.model, samples=cfg.samples, cfg=sampling, replace=instead(setup, swaps),
+      policy_params(params), batch_of(setup, filled), key, jnp.float32(cfg.temperature or 1.0),
+      model=setup.model, samples=cfg.samples, cfg=sampling, token_map=instead(setup, swaps),
     )  # fmt: skip
     keep = len(some) * cfg.samples
     tokens += responses(setup, rollout)[:keep]
-    lengths.append(np.asarray(rollout.valid)[:keep, setup.config.rl.max_prompt :].sum(1))
+    lengths.append(np.asarray(rollout.valid)[:keep, rollout.prompt_width :].sum(1))
   return tokens, np.concatenate(lengths)
 
 

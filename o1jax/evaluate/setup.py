@@ -15,14 +15,14 @@ import numpy as np
 import rich
 
 from o1jax.config import EvalConfig, MeshConfig, TrainConfig, require
-from o1jax.parallel.hosts import start_backend
-from o1jax.parallel.mesh import make_mesh
-from o1jax.parallel.sharding import RULES, batch_rows, param_shardings, put_rows, state_shardings
 from o1jax.io.checkpoint import latest_step, restore_params
 from o1jax.io.run_config import META, expanded, located, read_json, read_run_config
 from o1jax.model.transformer import Decoder, init_params
+from o1jax.parallel.hosts import start_backend
+from o1jax.parallel.mesh import make_mesh
+from o1jax.parallel.sharding import RULES, batch_rows, param_shardings, put_rows, state_shardings
 from o1jax.rl.batch import check_prompt, prompt_batch
-from o1jax.rl.sample import stream_key
+from o1jax.rl.draw import stream_key
 from o1jax.rl.stages import Stage, first_state
 from o1jax.rl.update import first_params
 from o1jax.rl.value import ADD_CRITIC, policy_params

@@ -106,7 +106,7 @@ def diagnosed(
   every = dataclasses.replace(config.eval, samples=config.diagnostics.samples)
   tests, _ = tested(setup, state.params, every, config.diagnostics.problems, step - 1)
   spent = compute.diagnostic_flops(
-    config.model, learned, config.rl.max_prompt, rollout.tokens.shape[1] - config.rl.max_prompt,
+    config.model, learned, rollout.prompt_width, rollout.tokens.shape[1] - rollout.prompt_width,
     passes=examined_passes(stage, config.rl), draws=(),
   )  # fmt: skip
   return {**measured(told), **tests}, spent

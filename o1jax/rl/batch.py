@@ -12,7 +12,7 @@ from o1jax.config import ConfigError, RLConfig, require
 from o1jax.model.transformer import Decoder
 from o1jax.rl.advantage import ADVANTAGES, reward_stats
 from o1jax.rl.regularise import kl_penalty
-from o1jax.rl.sample import MAX_BODIES, buffer_sizes
+from o1jax.rl.sampler import MAX_BODIES, buffer_sizes
 from o1jax.rl.score import Grouped, score
 from o1jax.rl.shaping import correct_sampler, leave_out, length_reward
 from o1jax.rl.value import with_returns

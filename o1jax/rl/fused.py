@@ -19,9 +19,10 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from o1jax.config import RLConfig
 from o1jax.model.transformer import Decoder
+from o1jax.rl.draw import greedy
 from o1jax.rl.proxy import REWARDS
 from o1jax.rl.refill import Drawn, Groups, refill_stats, refilled
-from o1jax.rl.sample import SampleConfig, generate, greedy
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.stages import Stage
 from o1jax.rl.step import improve
 from o1jax.rl.tally import of_chosen, tally
@@ -83,30 +84,33 @@ def gather(pool: PromptBatch, order: jax.Array, count: int, at: jax.Array) -> Pr
 
 def graded(program: Program, rollout: Rollout, batch: PromptBatch) -> tuple[jax.Array, jax.Array]:
   """(reward f32[P, G], correct bool[B]) of a rollout, by the task's device verifier."""
-  start = batch.tokens.shape[1]
+  start = rollout.prompt_width
   reward, correct, _ = program.verify(rollout.tokens[:, start:], rollout.valid[:, start:], batch.task_arrays)
   return reward.reshape(batch.tokens.shape[0], -1), correct
 
 
 def paid(program: Program, proxy: Any, rollout: Rollout, verdict: jax.Array) -> jax.Array:
   """f32[P, G] that RL sees of a rollout: the verifier's reward `verdict` f32[P, G], or a learned one in its place."""
-  prompt = program.cfg.max_prompt
+  prompt = rollout.prompt_width
   return REWARDS[program.cfg.proxy.kind](proxy, rollout, verdict, model=program.model, prompt=prompt)
 
 
 def sampled(
-  program: Program, draw_problems: DrawProblems, params: Any, at: jax.Array, feed: Feed
+  program: Program, draw_problems: DrawProblems, state: TrainState, at: jax.Array, feed: Feed
 ) -> tuple[Groups, jax.Array | None, Drawn, dict[str, Stat]]:
   """(groups that a step at position `at` learns from, greedy rewards f32[P] of remax, what was drawn, statistics of it).
 
   `feed` holds this step alone; a round's key is its step's, folded by the round.
   """
   cfg, size = program.cfg, program.cfg.prompts
-  generated = functools.partial(generate, params, model=program.model)
+  generated = functools.partial(
+    generate, state.params, temperature=feed.strengths.temperature, model=program.model,
+    policy_step=state.step + program.stage.first,
+  )  # fmt: skip
 
   def draw(key: jax.Array, start: jax.Array | int) -> Groups:
     batch = fixed(draw_problems(at + start))
-    rollout = fixed(generated(batch, key, feed.strengths, samples=cfg.samples, cfg=program.sampling))
+    rollout = fixed(generated(batch, key, samples=cfg.samples, cfg=program.sampling))
     reward, correct = fixed(graded(program, rollout, batch))
     return Groups(batch, rollout, reward, correct, start + jnp.arange(size))
 
@@ -123,7 +127,7 @@ def sampled(
   if cfg.advantage.kind != "remax":
     return groups, None, drawn, told
   sampling = dataclasses.replace(program.sampling, draw=greedy)
-  best = fixed(generated(groups.batch, feed.train, feed.strengths, samples=1, cfg=sampling))
+  best = fixed(generated(groups.batch, feed.train, samples=1, cfg=sampling))
   verdict = fixed(graded(program, best, groups.batch)[0])
   reward = fixed(paid(program, feed.proxy, best, verdict))[:, 0]
   return groups, reward, drawn._replace(greedy=best.is_action.sum(1)), told
@@ -134,7 +138,7 @@ def one_step(
 ) -> tuple[TrainState, jax.Array, dict[str, Stat], Drawn]:
   """(state, position in the order, statistics, what was drawn) after a rollout and its update; `feed` is this step's."""
   cfg = program.cfg
-  groups, greedy_reward, drawn, counted = sampled(program, draw_problems, state.params, at, feed)
+  groups, greedy_reward, drawn, counted = sampled(program, draw_problems, state, at, feed)
   reward = fixed(paid(program, feed.proxy, groups.rollout, groups.reward))
   state, told = improve(
     state, groups.rollout, reward, greedy_reward, feed.minibatch, feed.strengths,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.rl.advantage import deviation, same_reward
-from o1jax.rl.sample import in_any_member
+from o1jax.rl.sampler import in_any_member
 from o1jax.types import Mean, PromptBatch, Rollout, Stat
 
 

@@ -1,90 +1,34 @@
-"""The sampler: prompts in, G responses each out, in one compiled program.
+"""The sampler: prompts in, G responses to each out, as one compiled program or as a state and a step.
 
-Flow: prefill each prompt once -> draw the first token of its G samples -> a while loop of (one token through the
-decoder, draw the next) until every row has stopped. The samples of a prompt read its keys together; keys of the
-responses live in a buffer that grows as it fills, one compiled body a size, so that attention reads about what
-is there. The noise of a draw depends on run, stream, step, problem, sample and position alone, never on the batch:
-one uniform number a token, and the CDF is inverted.
+  prefill (each prompt once) -> begin (first tokens) -> decode (decode_step until all rows stop) -> rollout_of
+                                                        extend (tokens of others) -> decode -> ...
+
+`generate` is the first line. Its rows stand in step: one position for all, so that their keys are written at
+one place of the cache. After `extend` each row has a position of its own. The kernel is chosen statically, by
+`SamplerState.step`. The cache grows as it fills, one compiled body a size, so that attention reads about what
+is there. Left out: slot refill (a row that stops early is not given to another prompt).
 """
 
 import dataclasses
 import functools
 from typing import Any, Callable
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 from o1jax.model.transformer import KV, Context, Decoder, cast_params, gathered
-from o1jax.types import PromptBatch, Rollout, Strengths
+from o1jax.rl.draw import inverse_cdf, keep_top, row_noise
+from o1jax.types import PromptBatch, Rollout
 
-# Streams of random numbers, one a use, so that no two uses share a key.
-STREAMS = {
-  "train": 0,
-  "refill": 1,
-  "eval": 2,
-  "judge": 3,
-  "branch": 4,
-  "init": 5,
-  "minibatch": 6,
-  "sft": 7,
-  "proxy": 8,
-}
 MAX_BODIES = 6  # compiled sizes of the response's key buffer
 KEY_BLOCK = 64  # positions in a block of keys; sizes are multiples of it
-CDF_BLOCK = 64  # tokens in a block of the CDF
-FREE = -1  # in `forced`: the policy chooses
-
-
-def stream_key(seed: int, stream: str, step: jax.Array | int) -> jax.Array:
-  """The key of one use at one step: fold_in(run seed, stream, step)."""
-  return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), STREAMS[stream]), step)
-
-
-def still(temperature: float) -> Strengths:
-  """Strengths of a program that only samples."""
-  zeros = {field.name: jnp.float32(0) for field in dataclasses.fields(Strengths)}
-  return Strengths(**{**zeros, "temperature": jnp.float32(temperature)})
-
-
-def inverse_cdf(scaled: jax.Array, uniform: jax.Array) -> jax.Array:
-  """Token whose share of the CDF holds `uniform`. scaled f32[B, V] logits / temperature, uniform f32[B] in [0, 1).
-
-  The block of tokens is found first, then the token in it, so that one block's CDF is made and not the vocabulary's.
-  """
-  weights = jnp.exp(scaled - scaled.max(-1, keepdims=True))
-  weights = jnp.pad(weights, [(0, 0), (0, -weights.shape[1] % CDF_BLOCK)])
-  blocks = weights.reshape(weights.shape[0], -1, CDF_BLOCK)
-  sizes = blocks.sum(-1)
-  ends = jnp.cumsum(sizes, axis=-1)
-  threshold = uniform * ends[:, -1]
-  block = _first_above(sizes, ends, threshold)
-  before = jnp.take_along_axis(jnp.pad(ends, [(0, 0), (1, 0)]), block[:, None], axis=-1)
-  inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-  return block * CDF_BLOCK + _first_above(inside, jnp.cumsum(inside, axis=-1), threshold - before[:, 0])
-
-
-def _first_above(mass: jax.Array, cumulative: jax.Array, threshold: jax.Array) -> jax.Array:
-  """i32[B] index of the first entry with mass whose sum is above `threshold` f32[B]; mass f32[B, n], cumulative its sums.
-
-  XLA adds in a tree: over entries without mass its sums go up and down by rounding, so that a sum alone tells nothing.
-  """
-  held = mass > 0
-  most = jnp.where(held, cumulative, 0.0).max(-1)
-  threshold = jnp.clip(threshold, 0.0, jnp.nextafter(most, 0.0))
-  found = held & (cumulative > threshold[:, None])
-  count = mass.shape[-1]
-  return jnp.where(found, jnp.arange(count, dtype=jnp.int32), count).min(-1)
-
-
-def greedy(scaled: jax.Array, uniform: jax.Array) -> jax.Array:
-  """The likeliest token, i32[B]; the noise is not looked at."""
-  del uniform
-  return jnp.argmax(scaled, axis=-1).astype(jnp.int32)
+UNFORCED = -1  # in `forced`, where the policy chooses
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-  """What is static about sampling."""
+  """Static options of sampling."""
 
   max_tokens: int  # R
   stop_tokens: tuple[int, ...]  # drawing one ends the row
@@ -95,53 +39,70 @@ class SampleConfig:
   member_axis: str | None = None  # mapped axis over which all stop together: one unbatched predicate
 
 
-def row_noise(
-  key: jax.Array, problem_id: jax.Array, samples: int, length: int, before: jax.Array | None = None
-) -> jax.Array:
-  """f32[length, P * samples] uniforms; a row's depend on its problem, its sample and the position alone.
+# The state
 
-  `sample` counts the occurrences of a problem in the batch, and those `before` it (i32[P], None: none), so that a
-  problem drawn twice gets fresh noise.
+
+@flax.struct.dataclass
+class PromptCache:
+  """M prompts, each read once: what the rows that answer them attend to, and begin from."""
+
+  keys: Context  # keys and values by layer; segment and position i32[M, Lp]
+  hidden: jax.Array  # f[M, D], of the last prompt token
+
+  def length(self) -> jax.Array:
+    """i32[M] tokens of each prompt."""
+    return self.keys.segment.sum(1)
+
+
+@flax.struct.dataclass
+class SamplerState:
+  """B rows being decoded, each with room for R tokens behind its prompt; per-token arrays are [R, B].
+
+  `cache` has the keys and values of a row's tokens but the last one's, which the next decode step writes.
   """
-  earlier = jnp.tril(problem_id[:, None] == problem_id[None, :], -1).sum(-1)
-  earlier = earlier if before is None else earlier + before
-  sample = (earlier[:, None] * samples + jnp.arange(samples)).astype(jnp.uint32)
-  fold = jax.random.fold_in
-  rows = jax.vmap(lambda i, s: jax.vmap(lambda g: fold(fold(key, i), g))(s))(problem_id, sample).reshape(-1)
-  at = jax.vmap(lambda t: jax.vmap(lambda row: jax.random.uniform(fold(row, t)))(rows))
-  return at(jnp.arange(length))
+
+  cache: Any  # one KV of S positions a layer
+  tokens: jax.Array  # i32[R, B]
+  logp: jax.Array  # f32[R, B], of logits / temperature; 0 where not is_action
+  is_action: jax.Array  # bool[R, B], tokens the policy chose (its stop token included)
+  length: jax.Array  # i32[B], tokens of each row, sampled or given
+  sampled: jax.Array  # i32[B], those of them that were sampled: the position of a row's next noise
+  done: jax.Array  # bool[B], rows that end in a stop token
+  noise: jax.Array  # f32[R, B], uniforms by position
+  prompt_row: jax.Array | None = None  # i32[B]; None: B / M consecutive rows share a prompt's keys
+  step: jax.Array | None = None  # i32[], length of all rows that are not done; None: each row has its own
+  token_map: jax.Array | None = None  # i32[V], stands in the place of each token the policy draws
+  forced: jax.Array | None = None  # i32[R, B], tokens that stand whatever is drawn; UNFORCED elsewhere
+
+  def position(self) -> jax.Array:
+    """Where the next token goes: i32[] of rows in step, else i32[B]."""
+    return self.length if self.step is None else self.step
+
+  def going(self) -> jax.Array:
+    """bool[B]: rows that have not stopped, and have room."""
+    return ~self.done & (self.length < self.tokens.shape[0])
 
 
-def keep_top(scaled: jax.Array, top_k: int, top_p: float) -> jax.Array:
-  """Logits f32[B, V] with all but the top k, and all past the top-p mass, at -inf (Holtzman et al. 2020).
-
-  With both, the mass is that of the top k alone, which sum to 1 again, as in Hugging Face's and vLLM's samplers.
-  """
-  ranked = jnp.sort(scaled, axis=-1, descending=True)
-  if top_k:
-    ranked = ranked[:, :top_k]
-    scaled = jnp.where(scaled >= ranked[:, -1:], scaled, -jnp.inf)
-  if top_p < 1.0:
-    share = jax.nn.softmax(ranked, axis=-1)
-    before = jnp.cumsum(share, axis=-1) - share
-    kept = jnp.where(before < top_p, ranked, jnp.inf).min(-1, keepdims=True)
-    scaled = jnp.where(scaled >= kept, scaled, -jnp.inf)
-  return scaled
+def _take(array: jax.Array, position: jax.Array) -> jax.Array:
+  """[B] of an array [R, B] at position i32[] or i32[B]."""
+  if position.ndim:
+    return jnp.take_along_axis(array, position[None], axis=0, mode="clip")[0]
+  return jax.lax.dynamic_index_in_dim(array, position, 0, keepdims=False)
 
 
-def _draw(logits, uniform, temperature, replace, forced, cfg: SampleConfig):
-  """(token i32[B], its log-prob f32[B], whether the policy chose it bool[B]) from logits f32[B, V]."""
-  scaled = logits / temperature
-  filtered = keep_top(scaled, cfg.top_k, cfg.top_p) if cfg.top_k or cfg.top_p < 1.0 else scaled
-  token = cfg.draw(filtered, uniform)
-  chosen = token
-  if replace is not None:
-    token = replace[chosen]
-  if forced is not None:
-    token = jnp.where(forced == FREE, token, forced)
-  free = (token == chosen) if forced is None else (token == chosen) & (forced == FREE)
-  picked = jnp.take_along_axis(scaled, token[:, None], axis=-1)[:, 0]
-  return token, picked - jax.nn.logsumexp(scaled, axis=-1), free
+def _put(array: jax.Array, value: jax.Array, position: jax.Array) -> jax.Array:
+  """An array [R, B] with value [B] at position i32[] or i32[B]; a position from R on writes nothing."""
+  if position.ndim:
+    return jnp.where(jnp.arange(array.shape[0])[:, None] == position, value, array)
+  return jax.lax.dynamic_update_index_in_dim(array, value, position, axis=0)
+
+
+def _by_row(array: jax.Array, prompt_row: jax.Array | None, rows: int) -> jax.Array:
+  """[B, ...] of an array [M, ...]: for each of B rows what belongs to its prompt."""
+  return jnp.repeat(array, rows // array.shape[0], axis=0) if prompt_row is None else array[prompt_row]
+
+
+# The cache
 
 
 def buffer_sizes(max_tokens: int, block: int = KEY_BLOCK) -> list[int]:
@@ -157,6 +118,16 @@ def buffer_sizes(max_tokens: int, block: int = KEY_BLOCK) -> list[int]:
   return [n * block for n in sorted(blocks)[-MAX_BODIES:]]
 
 
+def cache_size(cache: Any) -> int:
+  """Positions a key buffer has."""
+  leaf: KV = jax.tree.leaves(cache, is_leaf=_is_kv)[0]
+  return leaf.v.shape[-2]
+
+
+def _is_kv(node: Any) -> bool:
+  return isinstance(node, KV)
+
+
 def _empty_cache(prefix: Any, rows: int, size: int) -> Any:
   """Room for `size` positions of `rows` rows, in one block, for layers as the prompt's."""
 
@@ -165,30 +136,217 @@ def _empty_cache(prefix: Any, rows: int, size: int) -> Any:
     k, v = (*layers, rows, heads, dim, size), (*layers, rows, heads, size, dim)
     return KV(jnp.zeros(k, kv.k.dtype), jnp.zeros(v, kv.v.dtype))
 
-  return _each_kv(empty, prefix)
+  return jax.tree.map(empty, prefix, is_leaf=_is_kv)
 
 
 def _grow(cache: Any, size: int) -> Any:
   """The same cache with room for `size` positions, in blocks of its first size."""
-  pad = lambda a, axis, room: jnp.pad(a, [(0, room - n if i == axis else 0) for i, n in enumerate(a.shape)])
+
+  def pad(array: jax.Array, axis: int, room: int) -> jax.Array:
+    return jnp.pad(array, [(0, room - n if i == axis else 0) for i, n in enumerate(array.shape)])
 
   def grow(kv: KV) -> KV:
     k = kv.k if kv.k.ndim > kv.v.ndim else jnp.expand_dims(kv.k, -3)
     return KV(pad(k, k.ndim - 3, size // k.shape[-1]), pad(kv.v, kv.v.ndim - 2, size))
 
-  return _each_kv(grow, cache) if size > cache_size(cache) else cache
+  return jax.tree.map(grow, cache, is_leaf=_is_kv) if size > cache_size(cache) else cache
 
 
-def _each_kv(change: Callable[[KV], KV], layers: Any) -> Any:
-  return jax.tree.map(change, layers, is_leaf=lambda x: isinstance(x, KV))
+# Decoding. `params` are as `sampling_params` makes them; all but `generate` are for callers to compile.
+
+
+def sampling_params(params: Any, model: Decoder) -> Any:
+  """The decoder's variables, cast and gathered once rather than at every token."""
+  return {"params": gathered(cast_params(params, model.cfg), model)}
+
+
+def prefill(params: Any, batch: PromptBatch, *, model: Decoder) -> PromptCache:
+  """Reads M prompts, once each."""
+  segment = batch.mask.astype(jnp.int32)
+  position = jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0)
+  hidden, keys = model.apply(params, batch.tokens, segment, position)
+  return PromptCache(Context(keys, segment, position), hidden[:, -1])
+
+
+def begin(
+  params: Any,
+  prompts: PromptCache,
+  noise: jax.Array,
+  temperature: jax.Array,
+  *,
+  model: Decoder,
+  cfg: SampleConfig,
+  prompt_row: jax.Array | None = None,
+  token_map: jax.Array | None = None,
+  forced: jax.Array | None = None,
+) -> SamplerState:
+  """B rows with their first token, in step. noise f32[R, B], of `row_noise`; others as in `SamplerState`."""
+  budget, rows = noise.shape
+  zeros = jnp.zeros((rows,), jnp.int32)
+  state = SamplerState(
+    cache=_empty_cache(prompts.keys.layers, rows, min(KEY_BLOCK, budget)),
+    tokens=jnp.zeros((budget, rows), jnp.int32), logp=jnp.zeros((budget, rows), jnp.float32),
+    is_action=jnp.zeros((budget, rows), bool), length=zeros, sampled=zeros, done=jnp.zeros((rows,), bool),
+    noise=noise, prompt_row=prompt_row, step=jnp.zeros((), jnp.int32), token_map=token_map, forced=forced,
+  )  # fmt: skip
+  logits: Any = model.apply(params, prompts.hidden, method="head")
+  return _append(state, _by_row(logits, prompt_row, rows), temperature, cfg)
+
+
+def _append(state: SamplerState, logits: Any, temperature: jax.Array, cfg: SampleConfig) -> SamplerState:
+  """The state with a token more in each row that is going, drawn from logits f32[B, V]."""
+  at, going = state.position(), state.going()
+  scaled = logits / temperature
+  filtered = keep_top(scaled, cfg.top_k, cfg.top_p) if cfg.top_k or cfg.top_p < 1.0 else scaled
+  chosen = cfg.draw(filtered, _take(state.noise, state.sampled if state.step is None else at))
+  token = chosen if state.token_map is None else state.token_map[chosen]
+  action = going
+  if state.forced is not None:
+    forced = _take(state.forced, at)
+    token = jnp.where(forced == UNFORCED, token, forced)
+    action &= forced == UNFORCED
+  action &= token == chosen
+  picked = jnp.take_along_axis(scaled, token[:, None], axis=-1)[:, 0]
+  logp = picked - jax.nn.logsumexp(scaled, axis=-1)
+  stops = functools.reduce(jnp.logical_or, (token == stop for stop in cfg.stop_tokens))
+  return dataclasses.replace(
+    state,
+    tokens=_put(state.tokens, jnp.where(going, token, cfg.pad), at),
+    logp=_put(state.logp, jnp.where(action, logp, 0.0), at),
+    is_action=_put(state.is_action, action, at),
+    length=state.length + going,
+    sampled=state.sampled + going,
+    done=state.done | (going & stops),
+    step=None if state.step is None else state.step + 1,
+  )
+
+
+def _read(
+  params: Any, state: SamplerState, prompts: PromptCache, tokens: jax.Array, *, model: Decoder
+) -> tuple[jax.Array, Any]:
+  """(hidden states f[B, T, D], the cache with their keys) of tokens i32[B, T]: each row's last, and more."""
+  rows, size = tokens.shape[0], cache_size(state.cache)
+  index = state.position() - 1
+  start = _by_row(prompts.length(), state.prompt_row, rows)[:, None]
+  own = index[..., None] + jnp.arange(tokens.shape[1])  # positions behind the prompt: i32[T], or i32[B, T]
+  written = jnp.broadcast_to((jnp.arange(size) <= own[..., -1:]).astype(jnp.int32), (rows, size))
+  cache = Context(state.cache, written, start + jnp.arange(size))
+  prefix = prompts if state.prompt_row is None else prompts_of(prompts, state.prompt_row)
+  segment = jnp.ones(tokens.shape, jnp.int32)
+  return model.apply(params, tokens, segment, start + own, prefix=prefix.keys, cache=cache, index=index)
+
+
+def prompts_of(prompts: PromptCache, prompt_row: jax.Array) -> PromptCache:
+  """The prompts in another order, i32[B]: a copy of the keys for each row."""
+  keys = prompts.keys
+  layers = jax.tree.map(lambda a: jnp.take(a, prompt_row, axis=a.ndim - 4), keys.layers)
+  keys = Context(layers, keys.segment[prompt_row], keys.position[prompt_row])
+  return PromptCache(keys, prompts.hidden[prompt_row])
+
+
+def decode_step(
+  params: Any,
+  state: SamplerState,
+  prompts: PromptCache,
+  temperature: jax.Array,
+  *,
+  model: Decoder,
+  cfg: SampleConfig,
+) -> SamplerState:
+  """A token more in each row that is going; the cache must have room for all of the rows' tokens."""
+  tokens = _take(state.tokens, state.position() - 1)[:, None]
+  hidden, cache = _read(params, state, prompts, tokens, model=model)
+  logits = model.apply(params, hidden[:, 0], method="head")
+  return _append(dataclasses.replace(state, cache=cache), logits, temperature, cfg)
+
+
+def decode(
+  params: Any,
+  state: SamplerState,
+  prompts: PromptCache,
+  temperature: jax.Array,
+  *,
+  model: Decoder,
+  cfg: SampleConfig,
+) -> SamplerState:
+  """Steps until each row has stopped or is full. Keys by `prompt_row` are copied once, before the loop."""
+  prompt_row = state.prompt_row
+  if prompt_row is not None:
+    prompts, state = prompts_of(prompts, prompt_row), dataclasses.replace(state, prompt_row=None)
+  step = functools.partial(
+    decode_step, params, prompts=prompts, temperature=temperature, model=model, cfg=cfg
+  )
+
+  def unfinished(state: SamplerState) -> jax.Array:
+    full = (state.position() > cache_size(state.cache)).any()
+    return in_any_member(state.going().any(), cfg.member_axis) & ~in_any_member(full, cfg.member_axis)
+
+  for size in buffer_sizes(state.tokens.shape[0]):
+    if size >= cache_size(state.cache):
+      state = dataclasses.replace(state, cache=_grow(state.cache, size))
+      state = jax.lax.while_loop(unfinished, step, state)
+  return dataclasses.replace(state, prompt_row=prompt_row)
 
 
 def in_any_member(here: jax.Array, axis: str | None) -> jax.Array:
-  """bool[]: whether `here` holds in any member of the mapped axis; None: in this one, the only one.
+  """bool[]: whether `here` is true in any member of the mapped axis; None: in this one, the only one.
 
   A loop over it has one unbatched predicate, so that no member's carry is selected anew at every turn.
   """
   return here if axis is None else jax.lax.pmax(here.astype(jnp.int32), axis) > 0
+
+
+def extend(
+  params: Any,
+  state: SamplerState,
+  prompts: PromptCache,
+  tokens: jax.Array,
+  mask: jax.Array,
+  *,
+  model: Decoder,
+) -> SamplerState:
+  """The state with tokens of others behind each row's last one: i32[B, T] where mask bool[B, T].
+
+  They are no actions and use up no noise. A row that gets any goes on, done or not; one without room for
+  all of them gets the first ones, and is full.
+  """
+  budget, most = state.tokens.shape[0], tokens.shape[1]
+  order = jnp.argsort(~mask, axis=1, stable=True)
+  given = jnp.take_along_axis(tokens, order, axis=1).T
+  count = jnp.minimum(mask.sum(1), budget - state.length)
+  offset = jnp.arange(budget)[:, None] - state.length
+  placed = jnp.take_along_axis(given, jnp.clip(offset, 0, most - 1), axis=0)
+  state = dataclasses.replace(state, cache=_grow(state.cache, buffer_sizes(budget)[-1]), step=None)
+  last = _take(state.tokens, state.length - 1)
+  _, cache = _read(params, state, prompts, jnp.concatenate([last[None], given[:-1]]).T, model=model)
+  return dataclasses.replace(
+    state,
+    cache=cache,
+    tokens=jnp.where((offset >= 0) & (offset < count), placed, state.tokens),
+    length=state.length + count,
+    done=state.done & (count == 0),
+  )
+
+
+def rollout_of(
+  batch: PromptBatch, state: SamplerState, pad: int, policy_step: jax.Array | int | None
+) -> Rollout:
+  """Prompts and what stands behind them, as rows of one width."""
+  rows = state.done.shape[0]
+  valid = jnp.arange(state.tokens.shape[0])[:, None] < state.length
+
+  def join(prompt: jax.Array, response: jax.Array) -> jax.Array:
+    return jnp.concatenate([_by_row(prompt, state.prompt_row, rows), response.T], axis=1)
+
+  return Rollout(
+    tokens=join(jnp.where(batch.mask, batch.tokens, pad), jnp.where(valid, state.tokens, pad)),
+    valid=join(batch.mask, valid),
+    is_action=join(jnp.zeros_like(batch.mask), state.is_action),
+    logp_sampler=join(jnp.zeros(batch.tokens.shape, jnp.float32), state.logp),
+    finished=state.done,
+    prompt_width=batch.tokens.shape[1],
+    policy_step=None if policy_step is None else jnp.full((rows,), policy_step, jnp.int32),
+  )
 
 
 @functools.partial(jax.jit, static_argnames=("model", "samples", "cfg"))
@@ -196,89 +354,27 @@ def generate(
   params: Any,
   batch: PromptBatch,
   key: jax.Array,
-  strengths: Strengths,
+  temperature: jax.Array,
   *,
   model: Decoder,
   samples: int,
   cfg: SampleConfig,
-  replace: jax.Array | None = None,
+  token_map: jax.Array | None = None,
   forced: jax.Array | None = None,
+  policy_step: jax.Array | int | None = None,
 ) -> Rollout:
-  """Draws `samples` responses a prompt at `strengths.temperature`. Consumes the key (`stream_key`).
+  """`samples` responses to each prompt at temperature f32[]. Consumes the key (`stream_key`).
 
-  `replace` i32[V] says what stands in the place of each drawn token: its identity, or another that forbids stopping.
-  `forced` i32[B, R] holds tokens that stand whatever is drawn, FREE (-1) where the policy chooses. Tokens forced or
-  replaced are no actions: they carry no log-prob and no loss.
+  `token_map` i32[V] says what stands in the place of each token drawn: itself, or another that forbids
+  stopping. `forced` i32[B, R] has tokens that stand whatever is drawn, UNFORCED where the policy chooses.
+  Tokens forced or replaced are no actions: they carry no log-prob and no loss. `policy_step` as in `Rollout`.
   """
-  params = {"params": gathered(cast_params(params, model.cfg), model)}
-  rows, budget = batch.tokens.shape[0] * samples, cfg.max_tokens
-  repeat = lambda a: jnp.repeat(a, samples, axis=0)
-  segment = batch.mask.astype(jnp.int32)
-  position = jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0)
-  hidden, keys = model.apply(params, batch.tokens, segment, position)
-  prefix = Context(keys, segment, position)
-  start = repeat(segment.sum(1))  # position of a row's first response token
-  noise = row_noise(key, batch.problem_id, samples, budget, batch.earlier)
-  forced_at = lambda t: None if forced is None else jax.lax.dynamic_index_in_dim(forced, t, 1, keepdims=False)
-  stops = lambda token: functools.reduce(jnp.logical_or, (token == s for s in cfg.stop_tokens))
-
-  def record(state, t, logits):
-    token, logp, free = _draw(logits, noise[t], strengths.temperature, replace, forced_at(t), cfg)
-    alive = ~state["done"]
-    put = lambda name, value: jax.lax.dynamic_update_index_in_dim(state[name], value, t, axis=0)
-    return {
-      "tokens": put("tokens", jnp.where(alive, token, cfg.pad)),
-      "logp": put("logp", jnp.where(alive & free, logp, 0.0)),
-      "alive": put("alive", alive),
-      "action": put("action", alive & free),
-      "done": state["done"] | stops(token),
-      "last": token,
-    }
-
-  def decode(carry):
-    t, cache, state = carry
-    size = cache_size(cache)
-    written = jnp.broadcast_to((jnp.arange(size) < t).astype(jnp.int32), (rows, size))
-    context = Context(cache, written, start[:, None] + jnp.arange(size))
-    own = (state["last"][:, None], jnp.ones((rows, 1), jnp.int32), (start + t - 1)[:, None])
-    hidden, cache = model.apply(params, *own, prefix=prefix, cache=context, index=t - 1)
-    logits = model.apply(params, hidden[:, 0], method="head")
-    return t + 1, cache, record(state, t, logits)
-
-  state = record(_blank(budget, rows), 0, repeat(model.apply(params, hidden[:, -1], method="head")))
-  cache, t = _empty_cache(keys, rows, min(KEY_BLOCK, budget)), jnp.ones((), jnp.int32)
-  unfinished = lambda state: in_any_member(~state["done"].all(), cfg.member_axis)
-  for size in buffer_sizes(budget):
-    going = lambda carry, size=size: (carry[0] < jnp.minimum(size + 1, budget)) & unfinished(carry[2])
-    t, cache, state = jax.lax.while_loop(going, decode, (t, _grow(cache, size), state))
-  return _assemble(batch, state, samples, cfg.pad)
-
-
-def _blank(budget: int, rows: int) -> dict[str, jax.Array]:
-  """The record of a response before its first token; per-token arrays are [R, B], so that a step writes one row."""
-  return {
-    "tokens": jnp.zeros((budget, rows), jnp.int32),
-    "logp": jnp.zeros((budget, rows), jnp.float32),
-    "alive": jnp.zeros((budget, rows), bool),
-    "action": jnp.zeros((budget, rows), bool),
-    "done": jnp.zeros((rows,), bool),
-    "last": jnp.zeros((rows,), jnp.int32),
-  }
-
-
-def _assemble(batch: PromptBatch, state: dict[str, jax.Array], samples: int, pad: int) -> Rollout:
-  """Prompts and what was drawn for them, as rows of one width."""
-  join = lambda left, right: jnp.concatenate([jnp.repeat(left, samples, axis=0), right.T], axis=1)
-  return Rollout(
-    tokens=join(jnp.where(batch.mask, batch.tokens, pad), jnp.where(state["alive"], state["tokens"], pad)),
-    valid=join(batch.mask, state["alive"]),
-    is_action=join(jnp.zeros_like(batch.mask), state["action"]),
-    logp_sampler=join(jnp.zeros(batch.tokens.shape, jnp.float32), state["logp"]),
-    finished=state["done"],
-  )
-
-
-def cache_size(cache: Any) -> int:
-  """Positions a key buffer holds."""
-  leaf: KV = jax.tree.leaves(cache, is_leaf=lambda x: isinstance(x, KV))[0]
-  return leaf.v.shape[-2]
+  params = sampling_params(params, model)
+  prompts = prefill(params, batch, model=model)
+  noise = row_noise(key, batch.problem_id, samples, cfg.max_tokens, batch.earlier)
+  state = begin(
+    params, prompts, noise, temperature, model=model, cfg=cfg,
+    token_map=token_map, forced=None if forced is None else forced.T,
+  )  # fmt: skip
+  state = decode(params, state, prompts, temperature, model=model, cfg=cfg)
+  return rollout_of(batch, state, cfg.pad, policy_step)

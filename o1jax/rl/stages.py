@@ -11,7 +11,7 @@ from o1jax.config import CurriculumConfig, OptimConfig, ProxyConfig, RLConfig, T
 from o1jax.rl.batch import response_width
 from o1jax.rl.objective import needs, rl_terms, sft_terms
 from o1jax.rl.regularise import hold_back, rl_controllers, rl_penalties
-from o1jax.rl.sample import buffer_sizes
+from o1jax.rl.sampler import buffer_sizes
 from o1jax.rl.score import Grouped, Packed
 from o1jax.rl.update import REFERENCES, UpdateConfig, decaying, init_state, learning_rate, make_optimizer
 from o1jax.rl.value import ADD_CRITIC

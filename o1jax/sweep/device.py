@@ -20,11 +20,12 @@ from o1jax.config import EvalConfig
 from o1jax.evaluate.samples import sample_config
 from o1jax.rl.batch import prompt_batch
 from o1jax.rl.diagnostics import examine, test
+from o1jax.rl.draw import stream_key
 from o1jax.rl.fused import Feed, Program, fixed, fused, gather, paid, sampled
 from o1jax.rl.population import MEMBER, One, population
 from o1jax.rl.refill import Drawn
 from o1jax.rl.regularise import first_coefficients
-from o1jax.rl.sample import SampleConfig, still, stream_key
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
 from o1jax.sweep.members import Member, cold_start_key
 from o1jax.tasks.stream import draw_order
@@ -122,13 +123,13 @@ def run_tests(params: Any, key: jax.Array, tests: Mapping[str, PromptBatch], *, 
   """kind -> (correct bool[n * K], parsed bool[n * K], response tokens i32[n * K, R], which stand bool[n * K, R])."""
   program, cfg = how.program, how.cfg
   draw = functools.partial(
-    test, params, key=key, strengths=still(cfg.temperature or 1.0), model=program.model, samples=cfg.samples,
-    sampling=how.sampling, batch=cfg.batch,
+    test, params, key=key, temperature=jnp.float32(cfg.temperature or 1.0), model=program.model,
+    samples=cfg.samples, sampling=how.sampling, batch=cfg.batch,
   )  # fmt: skip
   told = {}
   for kind, problems in tests.items():
     rollout = draw(problems)
-    start = problems.tokens.shape[1]
+    start = rollout.prompt_width
     tokens, valid = rollout.tokens[:, start:], rollout.valid[:, start:]
     _, correct, parsed = program.verify(tokens, valid, problems.task_arrays)
     told[kind] = (correct, parsed, tokens, valid)
@@ -147,9 +148,7 @@ def diagnose(
   draw_problems = functools.partial(gather, pool, probe.feed.order, program.cfg.prompts)
   now = jax.tree.map(lambda a: a[0], dataclasses.replace(probe.feed, proxy=None, frozen=None))
   now = dataclasses.replace(now, proxy=probe.feed.proxy)
-  groups, greedy_reward, drawn, _ = sampled(
-    program, draw_problems, state.params, jnp.zeros((), jnp.int32), now
-  )
+  groups, greedy_reward, drawn, _ = sampled(program, draw_problems, state, jnp.zeros((), jnp.int32), now)
   reward = paid(program, now.proxy, groups.rollout, groups.reward)
   figures = examine(
     state, probe.first_params, groups.rollout, reward, greedy_reward, now.minibatch, now.strengths,

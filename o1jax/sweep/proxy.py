@@ -23,8 +23,9 @@ from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.run_config import config_to_dict
 from o1jax.model.transformer import Decoder
 from o1jax.rl.diagnostics import test
+from o1jax.rl.draw import stream_key
 from o1jax.rl.proxy import Examples, collect, fit, init, logits
-from o1jax.rl.sample import SampleConfig, still, stream_key
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.score import Grouped
 from o1jax.scaling.passk import best_of_n, sizes
 from o1jax.scaling.stats import area_under_roc
@@ -95,7 +96,7 @@ def _examples(setup: ev.Setup, cold: Any) -> Examples:
   batch = min(COLLECTED, rl.proxy.examples)
   held = collect(
     cold, padded(problem_rows(setup, [task.train[i] for i in order]), batch), stream_key(seed, "proxy", 0),
-    still(rl.temperature), model=setup.model, sampling=SampleConfig(rl.max_tokens, task.stop_tokens),
+    jnp.float32(rl.temperature), model=setup.model, sampling=SampleConfig(rl.max_tokens, task.stop_tokens),
     verify=task.device.verify, batch=batch,
   )  # fmt: skip
   return jax.tree.map(lambda a: a[: rl.proxy.examples], held)
@@ -134,10 +135,10 @@ def _drawn(setup: ev.Setup, cold: Any) -> Drawn:
   batch = max(1, cfg.batch * cfg.samples // samples)  # as many rows at a time as in the final tests
   rows = padded(problem_rows(setup, task.held_out[: cfg.final_problems]), batch)
   rollout = _draw(
-    cold, rows, stream_key(setup.config.seed, "proxy", 2), still(rl.temperature), model=setup.model, samples=samples,
-    sampling=SampleConfig(rl.max_tokens, task.stop_tokens), batch=batch,
+    cold, rows, stream_key(setup.config.seed, "proxy", 2), jnp.float32(rl.temperature), model=setup.model,
+    samples=samples, sampling=SampleConfig(rl.max_tokens, task.stop_tokens), batch=batch,
   )  # fmt: skip
-  start = rl.max_prompt
+  start = rollout.prompt_width
   correct = jax.jit(task.device.verify)(
     rollout.tokens[:, start:], rollout.valid[:, start:], rows.task_arrays
   )[1]
@@ -185,9 +186,7 @@ def _put_to_best_of(
   setup: ev.Setup, proxy: Any, drawn: Drawn
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
   rollout, correct, samples, batch = drawn
-  told = _judged(
-    proxy, rollout, model=setup.model, prompt=setup.config.rl.max_prompt, samples=samples, batch=batch
-  )
+  told = _judged(proxy, rollout, model=setup.model, prompt=rollout.prompt_width, samples=samples, batch=batch)
   count = len(setup.task.held_out[: setup.config.eval.final_problems])
   cut = lambda a: np.asarray(a).reshape(-1, samples)[:count]
   return best_of_figures(cut(told), cut(correct))

@@ -22,9 +22,9 @@ from o1jax.config import (
   RLConfig,
   TrainConfig,
 )
+from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, param_shardings, put_rows
-from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import credit_and_experience, token_logp, token_scores
 from o1jax.rl.regularise import rl_penalties
 from o1jax.rl.score import Grouped, Packed, score
@@ -75,7 +75,7 @@ def rollout() -> Rollout:
   tokens[:, :LP] = np.repeat(tokens[::G, :LP], G, axis=0)
   action = valid & (column >= 0)
   logp = np.where(action, -2.5, 0.0).astype(np.float32)
-  return Rollout(np.where(valid, tokens, 0).astype(np.int32), valid, action, logp, np.ones(P * G, bool))
+  return Rollout(np.where(valid, tokens, 0).astype(np.int32), valid, action, logp, np.ones(P * G, bool), LP)
 
 
 def given(rolled: Rollout) -> tuple:

@@ -27,10 +27,11 @@ from o1jax.config import (
 )
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import prompt_batch
+from o1jax.rl.draw import greedy, stream_key
 from o1jax.rl.fused import Feed, Program, Told, fused
 from o1jax.rl.population import MEMBER, population
 from o1jax.rl.refill import Groups, fill, level, places, refill_stats
-from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import improve
 from o1jax.rl.tally import of_chosen, tally
@@ -153,7 +154,9 @@ def loop(kind: str, seed: int):
 
 def stepwise(run: Program, params, strengths, batch, key, samples: int = G, cfg=None) -> Groups:
   """A rollout and its verdicts."""
-  rollout = generate(params, batch, key, strengths, model=run.model, samples=samples, cfg=cfg or run.sampling)
+  rollout = generate(
+    params, batch, key, strengths.temperature, model=run.model, samples=samples, cfg=cfg or run.sampling
+  )
   tokens, valid = (np.asarray(a[:, LP:]) for a in (rollout.tokens, rollout.valid))
   reward, correct, _ = verify(tokens, valid, batch.task_arrays)
   return Groups(batch, rollout, reward.reshape(P, samples), correct, np.arange(P))
