@@ -30,7 +30,7 @@ from o1jax.io.run_folder import locked, new_run
 from o1jax.parallel.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
 from o1jax.parallel.sharding import put_rows
 from o1jax.rl.batch import trimmed
-from o1jax.rl.sample import stream_key
+from o1jax.rl.draw import stream_key
 from o1jax.rl.stages import Stage, rl_stage, sft_stage, strengths_at, without_strengths
 from o1jax.rl.step import RolloutScores, score_rollout, train_step
 from o1jax.rl.update import learn

@@ -34,7 +34,9 @@ class Rollout:
   valid: jax.Array  # bool[B, L], true on prompt and response tokens, false on padding
   is_action: jax.Array  # bool[B, L], true on tokens the policy chose (its EOS included)
   logp_sampler: jax.Array  # f32[B, L], of logits / temperature; 0 where not is_action
-  finished: jax.Array  # bool[B], whether the row drew a stop token within R
+  finished: jax.Array  # bool[B], whether the row ended in a stop token within R
+  prompt_width: int = flax.struct.field(pytree_node=False)  # Lp, columns before the responses
+  policy_step: jax.Array | None = None  # i32[B], training steps of its policy; None outside training
 
 
 @flax.struct.dataclass

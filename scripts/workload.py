@@ -15,7 +15,8 @@ import numpy as np
 from o1jax.config import CountdownConfig, KLConfig, ModelConfig, OptimConfig, RLConfig, TrainConfig
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import credit_and_experience, prompt_batch, token_logp
-from o1jax.rl.sample import SampleConfig, generate, stream_key
+from o1jax.rl.draw import stream_key
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.stages import rl_stage, strengths_at
 from o1jax.rl.update import init_state, learn
 from o1jax.types import PromptBatch, Rollout, TrainState
@@ -73,11 +74,13 @@ class Work:
     """Exactly `tokens` tokens for each of `samples` samples a prompt: no token of the vocabulary stops a row."""
     cfg = SampleConfig(tokens, stop_tokens=(self.vocab,))
     key = stream_key(seed, "train", 1)
-    return generate(params, batch, key, self.strengths, model=self.model, samples=samples, cfg=cfg)
+    return generate(
+      params, batch, key, self.strengths.temperature, model=self.model, samples=samples, cfg=cfg
+    )
 
   def reward(self, rollout: Rollout) -> np.ndarray:
     """f32[P, G] share of the reward's token, counted on the host, as a verifier's verdicts come."""
-    tokens = np.asarray(rollout.tokens)[:, PROMPT:]
+    tokens = np.asarray(rollout.tokens)[:, rollout.prompt_width :]
     return (tokens == REWARD_TOKEN).mean(1, dtype=np.float32).reshape(PROMPTS, SAMPLES)
 
   def reference(self, state: TrainState, rollout: Rollout) -> jax.Array:

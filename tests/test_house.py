@@ -141,7 +141,7 @@ def test_files_functions_and_nesting_keep_to_their_limits():
     ("o1jax/model/x.py", "import o1jax.parallel.mesh"),
     ("o1jax/scaling/x.py", "import jax.numpy as jnp"),
     ("o1jax/verifiers/x.py", "from jax import numpy"),
-    ("o1jax/io/x.py", "from ..rl import sample"),
+    ("o1jax/io/x.py", "from ..rl import sampler"),
     ("o1jax/config.py", "from o1jax.io import log"),
     ("o1jax/evaluate/x.py", "from o1jax import cli"),
     ("o1jax/__init__.py", "import jax"),
@@ -155,7 +155,7 @@ def test_a_forbidden_import_is_found(path, source):
 @pytest.mark.parametrize(
   ("path", "source"),
   [
-    ("o1jax/rl/x.py", "from o1jax.types import Rollout\nfrom o1jax.rl import sample\nimport jax"),
+    ("o1jax/rl/x.py", "from o1jax.types import Rollout\nfrom o1jax.rl import sampler\nimport jax"),
     ("o1jax/tasks/x.py", "from o1jax.io import data\nfrom o1jax.verifiers.base import Problem"),
     ("o1jax/io/x.py", "import os\nfrom . import log"),
     ("o1jax/__main__.py", "from o1jax.cli import main"),

@@ -16,7 +16,7 @@ from o1jax.config import EvalConfig, require
 from o1jax.evaluate.controls import control_config
 from o1jax.io.log import write_json
 from o1jax.parallel.sharding import batch_rows
-from o1jax.rl.sample import stream_key
+from o1jax.rl.draw import stream_key
 from o1jax.rollout.answer import Answerer, Budget, plain
 from o1jax.rollout.grade import Graded, grade
 from o1jax.rollout.setup import Runtime, held_out, in_mesh, load_run

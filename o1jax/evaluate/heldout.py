@@ -92,7 +92,7 @@ def diagnose(
   examined = examine(state, first, inputs, model=runtime.model, stage=stage, cfg=without_strengths(config.rl))
   cfg = dataclasses.replace(config.eval, samples=config.diagnostics.samples)
   result = evaluate_heldout(runtime, state.params, cfg, config.diagnostics.problems, step - 1)
-  width = inputs.rollout.tokens.shape[1] - config.rl.max_prompt
+  width = inputs.rollout.tokens.shape[1] - inputs.rollout.prompt_width
   flops = diagnosis_flops(config, stage, learned, width)
   return {**measured(examined), **result.figures}, flops
 

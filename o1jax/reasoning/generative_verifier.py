@@ -23,9 +23,10 @@ from o1jax.io.tokenizer import Tokenizer
 from o1jax.model.transformer import Decoder, cast_params
 from o1jax.parallel.sharding import batch_rows, put_rows
 from o1jax.rl.batch import prompt_batch
-from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, still
+from o1jax.rl.draw import greedy, inverse_cdf
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.value import policy_params
-from o1jax.types import PromptBatch
+from o1jax.types import PromptBatch, Rollout
 from o1jax.verifiers.judge import Opinion, Rationale, Sample, Score, spells
 
 NARROWEST = 64  # tokens of the narrowest chunk of prompts; the next ones are twice as wide each
@@ -161,16 +162,16 @@ def make_sample(
   )
   policy = policy_params(params)
   cfg = SampleConfig(max_tokens, stop_tokens, draw=inverse_cdf if temperature > 0 else greedy)
-  drawn_from = functools.partial(generate, policy, model=judge.model, samples=votes, cfg=cfg)
+  generated = functools.partial(
+    generate, policy, temperature=jnp.float32(temperature or 1.0), model=judge.model, samples=votes, cfg=cfg
+  )
 
   def sample(prompts: Sequence[str]) -> list[list[Rationale]]:
     """The judge's prompts -> their rationales."""
     rationales: list[list[Rationale]] = [[] for _ in prompts]
-    drawn = [
-      (places, drawn_from(batch, key, still(temperature or 1.0))) for places, batch in chunks(judge, prompts)
-    ]
+    drawn = [(places, generated(batch, key)) for places, batch in chunks(judge, prompts)]
     for places, rollout in drawn:
-      texts = read_rationales(judge, rollout, rollout.tokens.shape[1] - max_tokens, stop_tokens)
+      texts = read_rationales(judge, rollout, stop_tokens)
       for row, place in enumerate(places):
         rationales[place] = texts[row * votes : (row + 1) * votes]
     return rationales
@@ -178,11 +179,9 @@ def make_sample(
   return each_once(sample)
 
 
-def read_rationales(
-  judge: OnDevice, rollout: Any, start: int, stop_tokens: tuple[int, ...]
-) -> list[Rationale]:
-  """The responses of a rollout as text, from column `start` on, without their stop tokens."""
-  tokens, valid = (np.asarray(a)[:, start:] for a in (rollout.tokens, rollout.valid))
+def read_rationales(judge: OnDevice, rollout: Rollout, stop_tokens: tuple[int, ...]) -> list[Rationale]:
+  """The responses of a rollout as text, without their stop tokens."""
+  tokens, valid = (np.asarray(a)[:, rollout.prompt_width :] for a in (rollout.tokens, rollout.valid))
   decode: Callable[[list[int]], str] = judge.tokenizer.decode
   texts = [
     decode([int(t) for t in row[keep] if int(t) not in stop_tokens]) for row, keep in zip(tokens, valid)

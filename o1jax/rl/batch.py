@@ -12,7 +12,7 @@ from o1jax.config import ConfigError, RLConfig, require
 from o1jax.model.transformer import Decoder
 from o1jax.rl.advantage import ADVANTAGES, reward_stats
 from o1jax.rl.regularise import kl_penalty
-from o1jax.rl.sample import MAX_BODIES, buffer_sizes
+from o1jax.rl.sampler import MAX_BODIES, buffer_sizes
 from o1jax.rl.score import Grouped, score
 from o1jax.rl.shaping import correct_sampler, leave_out, length_reward
 from o1jax.rl.value import with_returns
@@ -113,7 +113,7 @@ def pack(texts: Sequence[tuple[list[int], list[int]]], rows: int, length: int) -
 
 def trimmed(rollout: Rollout, cfg: RLConfig) -> Rollout:
   """The columns of a rollout that the update computes: behind the longest response there is padding alone."""
-  length = cfg.max_prompt + response_width(cfg, int(rollout.is_action.sum(1).max()))
+  length = rollout.prompt_width + response_width(cfg, int(rollout.is_action.sum(1).max()))
   return jax.tree.map(lambda a: a[:, :length] if a.ndim == 2 else a, rollout)
 
 

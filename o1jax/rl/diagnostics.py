@@ -17,7 +17,7 @@ from o1jax.config import RLConfig
 from o1jax.model.transformer import Decoder
 from o1jax.rl.dynamic_sampling import Barrier
 from o1jax.rl.objective import CLIP_MEANS, POLICY_LOSSES, RATIOS, global_norms, mean_of_tokens, token_ratio
-from o1jax.rl.sample import SampleConfig, generate
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.score import score
 from o1jax.rl.stages import Stage
 from o1jax.rl.step import LearnerInputs, make_experience
@@ -224,7 +224,7 @@ def sample_blocks(
   params: Any,
   problems: PromptBatch,
   key: jax.Array,
-  strengths: Strengths,
+  temperature: jax.Array,
   *,
   model: Decoder,
   samples: int,
@@ -233,6 +233,6 @@ def sample_blocks(
 ) -> Rollout:
   """K samples each of n problems, `batch` of them at a time; n is a multiple of `batch`. Consumes the key."""
   blocks = jax.tree.map(lambda a: a.reshape(-1, batch, *a.shape[1:]), problems)
-  draw = lambda block: generate(params, block, key, strengths, model=model, samples=samples, cfg=sampling)
+  draw = lambda block: generate(params, block, key, temperature, model=model, samples=samples, cfg=sampling)
   rollouts = jax.lax.map(draw, blocks)
   return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), rollouts)

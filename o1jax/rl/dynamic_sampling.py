@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from o1jax.config import RLConfig
 from o1jax.rl.advantage import deviation, same_reward
 from o1jax.rl.metrics import learned_stats, rollout_stats
-from o1jax.rl.sample import in_any_member
+from o1jax.rl.sampler import in_any_member
 from o1jax.types import Mean, RolloutBatch, Stat
 
 WhileLoop = Callable[[Callable[[Any], Any], Callable[[Any], Any], Any], Any]  # as jax.lax.while_loop

@@ -9,7 +9,7 @@ from o1jax.config import RLConfig, TrainConfig
 from o1jax.rl.batch import response_width
 from o1jax.rl.dynamic_sampling import SampleCounts
 from o1jax.rl.objective import needs
-from o1jax.rl.sample import buffer_sizes
+from o1jax.rl.sampler import buffer_sizes
 from o1jax.rl.stages import Stage
 from o1jax.scaling import compute
 

@@ -21,9 +21,10 @@ from jax.sharding import Mesh, PartitionSpec
 
 from o1jax.config import RLConfig
 from o1jax.model.transformer import Decoder
+from o1jax.rl.draw import greedy
 from o1jax.rl.dynamic_sampling import SampleCounts, StepSample, sample_groups
 from o1jax.rl.reward_model import reward_of
-from o1jax.rl.sample import SampleConfig, generate, greedy
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.stages import Stage
 from o1jax.rl.step import LearnerInputs, train_step
 from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch, Stat, Strengths, TrainState
@@ -99,14 +100,14 @@ def verify_on_device(
   program: FusedProgram, rollout: Rollout, prompts: PromptBatch
 ) -> tuple[jax.Array, jax.Array]:
   """(reward f32[P, G], correct bool[B]) of a rollout, by the task's device verifier."""
-  start = prompts.tokens.shape[1]
+  start = rollout.prompt_width
   tokens, valid = rollout.tokens[:, start:], rollout.valid[:, start:]
   reward, correct, _ = program.verify(tokens, valid, prompts.task_arrays)
   return reward.reshape(prompts.tokens.shape[0], -1), correct
 
 
 def sample_on_device(
-  program: FusedProgram, draw_problems: DrawProblems, params: Any, at: jax.Array, inputs: StepInputs
+  program: FusedProgram, draw_problems: DrawProblems, state: TrainState, at: jax.Array, inputs: StepInputs
 ) -> StepSample:
   """The groups that a step at position `at` learns from; `inputs` are of this step alone.
 
@@ -118,8 +119,11 @@ def sample_on_device(
     prompts: PromptBatch, key: jax.Array, samples: int, sampling: SampleConfig, place: Any
   ) -> RolloutBatch:
     rollout = barrier(
-      generate(params, prompts, key, inputs.strengths, model=program.model, samples=samples, cfg=sampling)
-    )
+      generate(
+        state.params, prompts, key, inputs.strengths.temperature, model=program.model, samples=samples,
+        cfg=sampling, policy_step=state.step + program.stage.first,
+      )
+    )  # fmt: skip
     verified, correct = barrier(verify_on_device(program, rollout, prompts))
     return RolloutBatch(prompts, rollout, verified, correct, place)
 
@@ -150,7 +154,7 @@ def fused_step(
   program: FusedProgram, draw_problems: DrawProblems, state: TrainState, at: jax.Array, inputs: StepInputs
 ) -> FusedStep:
   """One rollout and its update; `inputs` are of this step alone."""
-  sample = sample_on_device(program, draw_problems, state.params, at, inputs)
+  sample = sample_on_device(program, draw_problems, state, at, inputs)
   reward, greedy_reward = rewards_of(program, inputs.reward_params, sample)
   learned = LearnerInputs(sample.batch.rollout, reward, greedy_reward, inputs.minibatch, inputs.strengths)
   step = train_step(

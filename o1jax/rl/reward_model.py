@@ -19,10 +19,10 @@ import optax
 
 from o1jax.config import ProxyConfig
 from o1jax.model.transformer import Context, Decoder, cast_params
-from o1jax.rl.sample import SampleConfig, generate
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.score import Grouped
 from o1jax.rl.value import ADD_CRITIC, CRITIC, ValueHead, policy_params
-from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch, Strengths
+from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch
 
 CLIP_NORM = 1.0  # global gradient norm of the proxy's own optimiser
 
@@ -70,7 +70,7 @@ def collect(
   params: Any,
   problems: PromptBatch,
   key: jax.Array,
-  strengths: Strengths,
+  temperature: jax.Array,
   *,
   model: Decoder,
   sampling: SampleConfig,
@@ -87,7 +87,7 @@ def collect(
 
   def one(given: tuple[PromptBatch, jax.Array]) -> Examples:
     block, own = given
-    rollout = generate(params, block, own, strengths, model=model, samples=1, cfg=sampling)
+    rollout = generate(params, block, own, temperature, model=model, samples=1, cfg=sampling)
     _, correct, _ = verify(rollout.tokens[:, start:], rollout.valid[:, start:], block.task_arrays)
     return Examples(rollout, correct.astype(jnp.float32))
 

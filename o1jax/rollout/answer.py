@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import EvalConfig
+from o1jax.rl.draw import greedy, inverse_cdf
 from o1jax.rl.flops import sampling_width
-from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, still
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.value import policy_params
 from o1jax.rollout.grade import response_tokens
 from o1jax.rollout.setup import Runtime, batch_of
@@ -73,12 +74,12 @@ def plain(runtime: Runtime, cfg: EvalConfig, swaps: Mapping[int, int] | None = N
       filled = [*block, *(problems[i % len(problems)] for i in range(cfg.batch - len(block)))]
       batch = batch_of(runtime, filled)
       rollout = generate(
-        policy_params(params), batch, key, still(cfg.temperature or 1.0),
-        model=runtime.model, samples=budget.samples, cfg=sampling, replace=mapped,
+        policy_params(params), batch, key, jnp.float32(cfg.temperature or 1.0),
+        model=runtime.model, samples=budget.samples, cfg=sampling, token_map=mapped,
       )  # fmt: skip
       keep = len(block) * budget.samples
       tokens += response_tokens(runtime, rollout)[:keep]
-      drawn_lengths = np.asarray(rollout.valid)[:keep, runtime.config.rl.max_prompt :].sum(1)
+      drawn_lengths = np.asarray(rollout.valid)[:keep, rollout.prompt_width :].sum(1)
       lengths.append(drawn_lengths)
       flops += _sampling_flops(runtime, batch.mask, drawn_lengths.reshape(len(block), -1), budget.tokens)
     return Responses(tokens, np.concatenate(lengths)), flops

@@ -20,10 +20,11 @@ import numpy as np
 from o1jax.io.tokenizer import EOS
 from o1jax.parallel.sharding import put_rows
 from o1jax.rl.batch import pack, trimmed
+from o1jax.rl.draw import greedy, stream_key
 from o1jax.rl.dynamic_sampling import sample_groups
 from o1jax.rl.flops import StepSizes, step_sizes
 from o1jax.rl.reward_model import reward_of
-from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.stages import Stage, strengths_at
 from o1jax.rl.step import LearnerInputs
 from o1jax.rl.value import policy_params
@@ -81,7 +82,9 @@ def collect(
   draws: list[Graded] = []
   prompts: list[np.ndarray] = []  # prompt tokens of each draw
   cursor = progress.cursor
-  sample = functools.partial(_sample_and_grade, runtime, policy, strengths=strengths, seconds=seconds)
+  sample = functools.partial(
+    _sample_and_grade, runtime, policy, strengths=strengths, seconds=seconds, policy_step=step - 1
+  )
 
   def draw_groups(key: jax.Array, overlapped: Overlapped | None = None) -> tuple[RolloutBatch, Any]:
     nonlocal cursor
@@ -125,6 +128,7 @@ def _sample_and_grade(
   samples: int,
   cfg: SampleConfig,
   seconds: PhaseSeconds,
+  policy_step: int,
   overlapped: Overlapped | None = None,
 ) -> VerifiedSample:
   """`samples` verified completions of each problem; consumes the key."""
@@ -138,8 +142,8 @@ def _sample_and_grade(
       batches.append(batch_of(runtime, problems[start : start + size], before))
       rollouts.append(
         generate(
-          policy, batches[-1], key, strengths, model=runtime.model, samples=samples, cfg=cfg,
-          replace=token_map(runtime, {}),
+          policy, batches[-1], key, strengths.temperature, model=runtime.model, samples=samples, cfg=cfg,
+          token_map=token_map(runtime, {}), policy_step=policy_step,
         )
       )  # fmt: skip
       # The chunk before it is read and handed over once the device has this one to do.

@@ -26,7 +26,7 @@ class Graded:
 
 def response_tokens(runtime: Runtime, rollout: Rollout) -> list[list[int]]:
   """Response tokens of each row, stop tokens and padding left out."""
-  start = runtime.config.rl.max_prompt
+  start = rollout.prompt_width
   tokens, valid = (np.asarray(a)[:, start:] for a in (rollout.tokens, rollout.valid))
   stops = set(runtime.task.stop_tokens)
   return [[int(t) for t in row[keep] if int(t) not in stops] for row, keep in zip(tokens, valid)]

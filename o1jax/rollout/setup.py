@@ -33,7 +33,7 @@ from o1jax.parallel.hosts import start_backend
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, batch_rows, param_shardings, put_rows, state_shardings
 from o1jax.rl.batch import check_prompt, prompt_batch
-from o1jax.rl.sample import stream_key
+from o1jax.rl.draw import stream_key
 from o1jax.rl.stages import Stage, first_state
 from o1jax.rl.update import first_params
 from o1jax.rl.value import ADD_CRITIC, policy_params

@@ -18,6 +18,7 @@ import numpy as np
 from o1jax.config import EvalConfig
 from o1jax.evaluate.heldout import heldout_problems
 from o1jax.rl.diagnostics import examine, sample_blocks
+from o1jax.rl.draw import stream_key
 from o1jax.rl.dynamic_sampling import SampleCounts
 from o1jax.rl.fused import (
   MEMBER,
@@ -32,7 +33,7 @@ from o1jax.rl.fused import (
   sample_on_device,
 )
 from o1jax.rl.regularise import first_coefficients
-from o1jax.rl.sample import SampleConfig, still, stream_key
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs
 from o1jax.rollout.answer import sample_config
@@ -137,10 +138,10 @@ def evaluate_on_device(
   responses = {}
   for kind, rows in problems.items():
     rollout = sample_blocks(
-      params, rows, key, still(cfg.temperature or 1.0), model=program.model, samples=cfg.samples,
+      params, rows, key, jnp.float32(cfg.temperature or 1.0), model=program.model, samples=cfg.samples,
       sampling=how.sampling, batch=cfg.batch,
     )  # fmt: skip
-    start = rows.tokens.shape[1]
+    start = rollout.prompt_width
     tokens, valid = rollout.tokens[:, start:], rollout.valid[:, start:]
     _, correct, parsed = program.verify(tokens, valid, rows.task_arrays)
     responses[kind] = HeldoutResponses(correct, parsed, tokens, valid)
@@ -158,7 +159,7 @@ def diagnose(
   (pool, problems), program = shared, how.program
   draw_problems = functools.partial(gather, pool, inputs.step.order, program.cfg.prompts)
   now = jax.tree.map(lambda a: a[0], dataclasses.replace(inputs.step, reward_params=None, frozen=None))
-  sample = sample_on_device(program, draw_problems, state.params, jnp.zeros((), jnp.int32), now)
+  sample = sample_on_device(program, draw_problems, state, jnp.zeros((), jnp.int32), now)
   reward, greedy_reward = rewards_of(program, inputs.step.reward_params, sample)
   learned = LearnerInputs(sample.batch.rollout, reward, greedy_reward, now.minibatch, now.strengths)
   figures = examine(

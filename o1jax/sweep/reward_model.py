@@ -13,14 +13,16 @@ import pathlib
 from typing import Any, Mapping, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from o1jax.evaluate.heldout import HeldoutResult
 from o1jax.io.run_config import config_to_dict
 from o1jax.model.transformer import Decoder
 from o1jax.rl.diagnostics import sample_blocks
+from o1jax.rl.draw import stream_key
 from o1jax.rl.reward_model import logits
-from o1jax.rl.sample import SampleConfig, still, stream_key
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.score import Grouped
 from o1jax.rollout.grade import grade, response_tokens
 from o1jax.rollout.reward_model import reward_model_params
@@ -89,7 +91,7 @@ def _completions(runtime: Runtime, cold: Any) -> HeldoutCompletions:
   batch = max(1, cfg.batch * cfg.samples // samples)  # as many rows at a time as in the final evaluation
   rows = padded(verifiable_rows(runtime, problems), batch)
   rollout = _sample(
-    cold, rows, stream_key(runtime.config.seed, "proxy", 2), still(rl.temperature), model=runtime.model,
+    cold, rows, stream_key(runtime.config.seed, "proxy", 2), jnp.float32(rl.temperature), model=runtime.model,
     samples=samples, sampling=SampleConfig(rl.max_tokens, task.stop_tokens), batch=batch,
   )  # fmt: skip
   if task.device is None:
@@ -97,7 +99,7 @@ def _completions(runtime: Runtime, cold: Any) -> HeldoutCompletions:
     filled = [problems[i % len(problems)] for i in range(rows.tokens.shape[0])]
     correct = grade(runtime, filled, tokens, np.asarray(list(map(len, tokens)))).correct.reshape(-1)
   else:
-    response = (a[:, rl.max_prompt :] for a in (rollout.tokens, rollout.valid))
+    response = (a[:, rollout.prompt_width :] for a in (rollout.tokens, rollout.valid))
     correct = np.asarray(jax.jit(task.device.verify)(*response, rows.task_arrays)[1])
   return HeldoutCompletions(rollout, correct, samples, batch)
 
@@ -145,9 +147,13 @@ def best_of_rows(
 
 
 def _best_of(runtime: Runtime, params: Any, drawn: HeldoutCompletions) -> HeldoutResult:
-  prompt = runtime.config.rl.max_prompt
   scores = _scores(
-    params, drawn.rollout, model=runtime.model, prompt=prompt, samples=drawn.samples, batch=drawn.batch
+    params,
+    drawn.rollout,
+    model=runtime.model,
+    prompt=drawn.rollout.prompt_width,
+    samples=drawn.samples,
+    batch=drawn.batch,
   )
   count = len(runtime.task.held_out[: runtime.config.eval.final_problems])
   judged = (np.asarray(a).reshape(-1, drawn.samples)[:count] for a in (scores, drawn.correct))

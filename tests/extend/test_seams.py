@@ -22,7 +22,7 @@ from o1jax.config import (
 from o1jax.evaluate.figures import sample_and_grade
 from o1jax.parallel.sharding import put_rows
 from o1jax.rl.batch import pack
-from o1jax.rl.sample import stream_key
+from o1jax.rl.draw import stream_key
 from o1jax.rl.stages import rl_stage, sft_stage, strengths_at
 from o1jax.rl.update import learn
 from o1jax.rollout import setup

@@ -76,7 +76,7 @@ def rollout() -> Rollout:
   tokens[:, :LP] = np.repeat(tokens[::G, :LP], G, axis=0)
   action = valid & (column >= 0)
   logp = np.where(action, -2.5, 0.0).astype(np.float32)
-  return Rollout(np.where(valid, tokens, 0).astype(np.int32), valid, action, logp, np.ones(P * G, bool))
+  return Rollout(np.where(valid, tokens, 0).astype(np.int32), valid, action, logp, np.ones(P * G, bool), LP)
 
 
 def given(rolled: Rollout) -> tuple:

@@ -15,9 +15,10 @@ from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl import diagnostics
 from o1jax.rl.batch import prompt_batch
 from o1jax.rl.diagnostics import examine
+from o1jax.rl.draw import stream_key
 from o1jax.rl.flops import examined_passes
 from o1jax.rl.objective import POLICY_LOSSES, global_norms
-from o1jax.rl.sample import SampleConfig, generate, stream_key
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.rl.update import gradients, learn, learner
@@ -53,7 +54,8 @@ def rolled():
   batch = prompt_batch(prompts, [1, 2, 3], ["a", "b", "c"], LP)
   strengths = strengths_at(run_of(), rl_stage(run_of()), 1)
   return generate(
-    policy(0), batch, stream_key(5, "train", 1), strengths, model=DECODER, samples=G, cfg=SampleConfig(R, (1, 2))
+    policy(0), batch, stream_key(5, "train", 1), strengths.temperature,
+    model=DECODER, samples=G, cfg=SampleConfig(R, (1, 2)),
   )  # fmt: skip
 
 
@@ -325,7 +327,9 @@ def test_a_diagnosis_peaks_about_where_its_step_does(monkeypatch, vocab, mlp, re
   del params
   actions = np.broadcast_to(np.arange(8 + response) >= 8, rows)
   tokens = np.random.default_rng(0).integers(0, vocab, rows).astype(np.int32)
-  rollout = Rollout(tokens, np.ones(rows, bool), actions, -5.0 * actions.astype(np.float32), np.ones(8, bool))
+  rollout = Rollout(
+    tokens, np.ones(rows, bool), actions, -5.0 * actions.astype(np.float32), np.ones(8, bool), 8
+  )
   given = (rollout, Reward(np.float32([[1, 0], [0, 1], [1, 1], [0, 0]])), None)
   at, peaks = strengths_at(run, stage, 1), []
 

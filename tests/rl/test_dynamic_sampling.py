@@ -18,10 +18,11 @@ from o1jax.config import (
 )
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import prompt_batch
+from o1jax.rl.draw import stream_key
 from o1jax.rl.dynamic_sampling import fill, refill_stats, refilled, slot_choice, zero_std
 from o1jax.rl.flops import StepSizes, step_flops
 from o1jax.rl.objective import global_norms
-from o1jax.rl.sample import SampleConfig, generate, stream_key
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.rl.update import gradients
@@ -79,7 +80,7 @@ def groups_of(reward: jax.Array, start: int) -> RolloutBatch:
   wide = lambda dtype: jnp.broadcast_to(row[:, None], (P * G, LP + R)).astype(dtype)
   column = jnp.arange(LP + R)
   action = (column >= LP) & (column < LP + 1 + row[:, None] % R)
-  rollout = Rollout(wide(jnp.int32), wide(bool), action, wide(jnp.float32), row % 3 == 0)
+  rollout = Rollout(wide(jnp.int32), wide(bool), action, wide(jnp.float32), row % 3 == 0, LP)
   batch = PromptBatch(place[:, None] * jnp.ones((1, LP), jnp.int32), jnp.ones((P, LP), bool), place.astype(jnp.uint32),
                       {"target": place * 7})  # fmt: skip
   return RolloutBatch(batch, rollout, reward, reward.reshape(-1) > 0, place)
@@ -184,7 +185,7 @@ def drawn_groups(params, strengths, batch: PromptBatch, reward) -> RolloutBatch:
     params,
     batch,
     stream_key(0, "train", 1),
-    strengths,
+    strengths.temperature,
     model=Decoder(MODEL),
     samples=G,
     cfg=SampleConfig(R, (STOP,)),

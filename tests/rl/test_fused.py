@@ -27,10 +27,11 @@ from o1jax.config import (
 )
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import prompt_batch
+from o1jax.rl.draw import greedy, stream_key
 from o1jax.rl.dynamic_sampling import fill, refill_stats, slot_choice, zero_std
 from o1jax.rl.fused import MEMBER, FusedProgram, StepInputs, StepOutputs, fused, over_members
 from o1jax.rl.metrics import learned_stats, rollout_stats
-from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs, train_step
 from o1jax.types import PromptBatch, Reward, RolloutBatch, divided
@@ -152,7 +153,9 @@ def loop(kind: str, seed: int):
 
 def stepwise(run: FusedProgram, params, strengths, batch, key, samples: int = G, cfg=None) -> RolloutBatch:
   """A rollout and its verdicts."""
-  rollout = generate(params, batch, key, strengths, model=run.model, samples=samples, cfg=cfg or run.sampling)
+  rollout = generate(
+    params, batch, key, strengths.temperature, model=run.model, samples=samples, cfg=cfg or run.sampling
+  )
   tokens, valid = (np.asarray(a[:, LP:]) for a in (rollout.tokens, rollout.valid))
   reward, correct, _ = verify(tokens, valid, batch.task_arrays)
   return RolloutBatch(batch, rollout, reward.reshape(P, samples), correct, np.arange(P))

@@ -52,7 +52,7 @@ def numbers() -> tuple[Rollout, TokenScores, np.ndarray, np.ndarray]:
   sampler = -np.abs(draw(1.0))
   scores = TokenScores(sampler + draw(0.5), *(np.abs(draw(1.0)) for _ in range(3)))
   finished = np.array([False, True, True, True])
-  rollout = Rollout(np.zeros(action.shape, np.int32), valid, action, sampler, finished)
+  rollout = Rollout(np.zeros(action.shape, np.int32), valid, action, sampler, finished, 2)
   logp_ref, value = sampler + draw(0.5), draw(0.5)
   return rollout, scores.replace(value=value + draw(0.5)), logp_ref, value
 

@@ -61,7 +61,7 @@ def numbers(seed: int = 0) -> tuple[Rollout, TokenScores, np.ndarray]:
   sampler = -np.abs(draw(1.0))
   scores = TokenScores(sampler + draw(0.3), *(np.abs(draw(1.0)) for _ in range(3)))
   valid = ACTION | (np.arange(8) < 2)
-  rollout = Rollout(np.zeros(ACTION.shape, np.int32), valid, ACTION, sampler, np.ones(4, bool))
+  rollout = Rollout(np.zeros(ACTION.shape, np.int32), valid, ACTION, sampler, np.ones(4, bool), 2)
   return rollout, scores, sampler + draw(0.5)
 
 

@@ -70,7 +70,7 @@ log_probs = lambda table: np.asarray(jax.nn.log_softmax(jnp.asarray(table)))
 def rollout_of(table=TABLE) -> Rollout:
   """Four completions, drawn by a policy of this table."""
   logp = np.where(ACTION, log_probs(table)[BEFORE, TOKENS], 0.0).astype(np.float32)
-  return Rollout(TOKENS, ACTION | (COLUMN < 0), ACTION, logp, np.ones(4, bool))
+  return Rollout(TOKENS, ACTION | (COLUMN < 0), ACTION, logp, np.ones(4, bool), prompt_width=2)
 
 
 def config(kind="reinforce", **changes) -> RLConfig:

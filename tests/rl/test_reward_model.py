@@ -12,11 +12,12 @@ import pytest
 from o1jax.config import CountdownConfig, KLConfig, ModelConfig, ProxyConfig, RLConfig, TrainConfig
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import prompt_batch
+from o1jax.rl.draw import stream_key
 from o1jax.rl.flops import StepSizes, step_flops
 from o1jax.rl.fused import MEMBER, FusedProgram, StepInputs, fused, over_members
 from o1jax.rl.metrics import rollout_stats
 from o1jax.rl.reward_model import REWARDERS, Examples, collect, fit, flip, init, logits, loss, reward_of
-from o1jax.rl.sample import SampleConfig, generate, still, stream_key
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.score import Grouped
 from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs, train_step
@@ -53,7 +54,7 @@ def problems(count: int, seed: int = 0):
 @functools.cache
 def rolled() -> Rollout:
   draw = functools.partial(generate, model=DECODER, samples=G, cfg=SAMPLING)
-  return draw(policy(), problems(P), stream_key(0, "train", 1), still(1.0))
+  return draw(policy(), problems(P), stream_key(0, "train", 1), jnp.float32(1.0))
 
 
 def proxy_of(seed: int):
@@ -122,7 +123,7 @@ def test_labels_are_flipped_by_share_and_by_key() -> None:
 
 def collected(count: int = 24, seed: int = 0, batch: int = 8) -> Examples:
   return collect(
-    policy(), problems(count), stream_key(seed, "proxy", 0), still(1.0), model=DECODER, sampling=SAMPLING,
+    policy(), problems(count), stream_key(seed, "proxy", 0), jnp.float32(1.0), model=DECODER, sampling=SAMPLING,
     verify=verify, batch=batch,
   )  # fmt: skip
 
@@ -136,7 +137,7 @@ def test_examples_are_verified_completions_with_fresh_noise_in_each_batch() -> N
   assert jax.tree.all(jax.tree.map(np.array_equal, held, collected()))
   twice = jax.tree.map(lambda a: np.concatenate([a[:8], a[:8]]), problems(24))
   again = collect(
-    policy(), twice, stream_key(0, "proxy", 0), still(1.0), model=DECODER, sampling=SAMPLING, verify=verify, batch=8
+    policy(), twice, stream_key(0, "proxy", 0), jnp.float32(1.0), model=DECODER, sampling=SAMPLING, verify=verify, batch=8
   )  # fmt: skip
   tokens = np.asarray(again.rollout.tokens)
   assert not np.array_equal(tokens[:8], tokens[8:])
@@ -212,7 +213,9 @@ def test_fused_steps_with_a_proxy_are_the_loops() -> None:
   for i in range(STEPS):
     batch = jax.tree.map(lambda a, i=i: a[given.order[i * P : (i + 1) * P]], POOL)
     now = jax.tree.map(lambda a, i=i: a[i], given.strengths)
-    rollout = generate(loop.params, batch, given.train[i], now, model=DECODER, samples=G, cfg=SAMPLING)
+    rollout = generate(
+      loop.params, batch, given.train[i], now.temperature, model=DECODER, samples=G, cfg=SAMPLING
+    )
     verdict, correct, _ = verify(rollout.tokens[:, LP:], rollout.valid[:, LP:], batch.task_arrays)
     groups = RolloutBatch(batch, rollout, verdict.reshape(P, G), correct, jnp.arange(P))
     reward = reward_of(given.reward_params, groups, rewarder=run.stage.rewarder, model=DECODER)

@@ -15,8 +15,9 @@ import pytest
 from o1jax.config import CountdownConfig, CovConfig, KLConfig, LossConfig, ModelConfig, RLConfig, TrainConfig
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import prompt_batch
+from o1jax.rl.draw import stream_key
 from o1jax.rl.objective import global_norms, objective
-from o1jax.rl.sample import SampleConfig, generate, stream_key
+from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.rl.update import gradients, learn
@@ -37,7 +38,7 @@ def rolled(dtype: str) -> tuple:
   batch = prompt_batch([[4, 5, 6 + i] for i in range(P)], range(P), "abcd", LP)
   cfg, key = SampleConfig(R, (2,)), stream_key(0, "train", 1)
   run = TrainConfig("test", model.cfg, CountdownConfig(), rl=RLConfig(steps=2))
-  given = (params, batch, key, strengths_at(run, rl_stage(run), 1))
+  given = (params, batch, key, strengths_at(run, rl_stage(run), 1).temperature)
   return model, params, generate(*given, model=model, samples=G, cfg=cfg)
 
 

@@ -43,7 +43,7 @@ LEARNER = np.where(ACTION, SAMPLER + RNG.normal(0, 0.4, ACTION.shape), 0).astype
 
 def rollout_of(finished=FINISHED) -> Rollout:
   valid = ACTION | (np.arange(2 + R) < 2)
-  return Rollout(np.zeros(ACTION.shape, np.int32), valid, ACTION, SAMPLER, finished)
+  return Rollout(np.zeros(ACTION.shape, np.int32), valid, ACTION, SAMPLER, finished, 2)
 
 
 def config(overlong=OverlongConfig(), importance=ImportanceConfig(), **changes) -> RLConfig:
@@ -103,7 +103,7 @@ def test_the_soft_penalty_at_every_length() -> None:
   # R = 6, C = 3: nothing up to 3 tokens, then a third a token, -1 at 6.
   action = np.arange(R) < np.arange(R + 1)[:, None]
   rollout = Rollout(
-    np.zeros(action.shape, np.int32), action, action, np.zeros(action.shape), np.ones(7, bool)
+    np.zeros(action.shape, np.int32), action, action, np.zeros(action.shape), np.ones(7, bool), 0
   )
   got = length_reward(rollout, OverlongConfig(buffer=3), R)
   np.testing.assert_allclose(got, [0, 0, 0, 0, -1 / 3, -2 / 3, -1], rtol=1e-6)
@@ -203,7 +203,7 @@ def test_importance_weights_make_the_samplers_mean_the_learners() -> None:
   reward = jnp.float32([1.0, 0.0, 0.5, -1.0])
   exact = jax.grad(lambda table: -jax.nn.softmax(table) @ reward)(logits)
   action = np.ones((4, 1), bool)
-  rollout = Rollout(np.zeros((4, 1), np.int32), action, action, sampler[:, None], np.ones(4, bool))
+  rollout = Rollout(np.zeros((4, 1), np.int32), action, action, sampler[:, None], np.ones(4, bool), 0)
   cfg = dataclasses.replace(config(importance=ImportanceConfig(99.0)), advantage=AdvantageConfig("remax"))
   experience, _ = credit_and_experience(
     rollout, reward.reshape(2, 2), np.zeros(2, np.float32), learner[:, None], None, 0.0, cfg=cfg

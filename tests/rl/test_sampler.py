@@ -10,18 +10,8 @@ import pytest
 
 from o1jax.config import ModelConfig
 from o1jax.model.transformer import Decoder, init_params
-from o1jax.rl.sample import (
-  FREE,
-  KEY_BLOCK,
-  SampleConfig,
-  buffer_sizes,
-  generate,
-  greedy,
-  inverse_cdf,
-  keep_top,
-  still,
-  stream_key,
-)  # fmt: skip
+from o1jax.rl.draw import greedy, stream_key
+from o1jax.rl.sampler import KEY_BLOCK, UNFORCED, SampleConfig, buffer_sizes, generate
 from o1jax.rl.score import Grouped, Packed, score
 from o1jax.types import PromptBatch, Rollout
 
@@ -44,12 +34,12 @@ def prompts(pad: int = 0) -> PromptBatch:
 
 
 def draw(
-  model, params, batch, *, samples=G, forced=None, replace=None, temperature=1.0, **options
+  model, params, batch, *, samples=G, forced=None, token_map=None, temperature=1.0, **options
 ) -> Rollout:
   cfg = SampleConfig(**{"max_tokens": R, "stop_tokens": (STOP,), **options})
-  key = stream_key(0, "train", 1)
   return generate(
-    params, batch, key, still(temperature), model=model, samples=samples, cfg=cfg, forced=forced, replace=replace
+    params, batch, stream_key(0, "train", 1), jnp.float32(temperature),
+    model=model, samples=samples, cfg=cfg, forced=forced, token_map=token_map,
   )  # fmt: skip
 
 
@@ -86,7 +76,7 @@ def test_sampler_and_learner_agree_in_bfloat16() -> None:
 def test_the_sampler_widens_no_bfloat16_table() -> None:
   model, params = tiny(dtype="bfloat16")
   cfg = SampleConfig(max_tokens=R, stop_tokens=(STOP,))
-  given = (params, prompts(), stream_key(0, "train", 1), still(1.0))
+  given = (params, prompts(), stream_key(0, "train", 1), jnp.float32(1.0))
   text = generate.lower(*given, model=model, samples=G, cfg=cfg).as_text()
   assert "(tensor<30x32xf32>) -> tensor<30x32xbf16>" in text
   assert "(tensor<30x32xbf16>) -> tensor<30x32xf32>" not in text
@@ -121,9 +111,9 @@ def test_the_stop_token_is_an_action_and_ends_the_row() -> None:
 
 def test_forced_and_replaced_tokens_stand_and_are_no_actions() -> None:
   model, params = tiny()
-  forced = jnp.full((P * G, R), FREE).at[:, 3].set(9)
-  replace = jnp.arange(model.cfg.vocab).at[STOP].set(5)
-  rollout = draw(model, params, prompts(), forced=forced, replace=replace)
+  forced = jnp.full((P * G, R), UNFORCED).at[:, 3].set(9)
+  token_map = jnp.arange(model.cfg.vocab).at[STOP].set(5)
+  rollout = draw(model, params, prompts(), forced=forced, token_map=token_map)
   assert not (rollout.tokens[:, LP:] == STOP).any()
   assert (rollout.tokens[:, LP + 3] == 9).all() and not rollout.is_action[:, LP + 3].any()
   assert rollout.valid[:, LP:].all() and (rollout.logp_sampler[~rollout.is_action] == 0).all()
@@ -134,80 +124,6 @@ def test_top_k_of_one_is_greedy() -> None:
   best = draw(model, params, prompts(), draw=greedy)
   narrow = draw(model, params, prompts(), top_k=1)
   np.testing.assert_array_equal(best.tokens, narrow.tokens)
-
-
-@pytest.mark.parametrize(
-  ("top_k", "top_p", "kept"),
-  [
-    (0, 0.49, [0]),
-    (0, 0.51, [0, 2]),  # the token that takes the mass past top_p stays
-    (0, 0.76, [0, 2, 3]),
-    (0, 0.91, [0, 1, 2, 3]),
-    (2, 1.0, [0, 2]),
-    (3, 0.51, [0]),  # of the three left the first has 5/9
-    (3, 0.56, [0, 2]),
-    (1, 0.91, [0]),
-    (2, 0.6, [0]),  # of the two left the first has 2/3
-    (9, 0.76, [0, 2, 3]),  # more than there are
-  ],
-)
-def test_top_k_and_top_p_by_hand(top_k, top_p, kept) -> None:
-  logits = jnp.log(jnp.asarray([[0.5, 0.1, 0.25, 0.15]]))
-  left = np.asarray(keep_top(logits, top_k, top_p))
-  assert list(np.flatnonzero(np.isfinite(left[0]))) == kept
-  np.testing.assert_array_equal(left[0, kept], logits[0, np.asarray(kept)])
-
-
-def test_inverse_cdf_by_hand() -> None:
-  logits = jnp.log(jnp.asarray([[0.5, 0.25, 0.25]] * 4))
-  uniform = jnp.asarray([0.0, 0.49, 0.51, 0.99999994])
-  np.testing.assert_array_equal(inverse_cdf(logits, uniform), [0, 0, 1, 2])
-
-
-def test_inverse_cdf_never_draws_what_has_no_mass() -> None:
-  logits = jnp.asarray([[-jnp.inf, 0.0, -jnp.inf]] * 2)
-  np.testing.assert_array_equal(inverse_cdf(logits, jnp.asarray([0.0, 0.99999994])), [1, 1])
-
-
-@pytest.mark.parametrize("vocab", [30, 64, 200])
-def test_inverse_cdf_draws_each_token_for_its_share_of_the_noise(vocab) -> None:
-  """Where the plain CDF puts a token, clear of its edges by rounding, there it is drawn."""
-  shares = np.random.default_rng(vocab).dirichlet(np.full(vocab, 0.3)).astype(np.float32)
-  ends = np.cumsum(shares.astype(np.float64))
-  uniform = np.linspace(0.0, 0.9999, 5000)
-  clear = np.abs(uniform[:, None] - ends).min(1) > 1e-6
-  logits = jnp.broadcast_to(jnp.log(shares) + 3.0, (len(uniform), vocab))
-  drawn = np.asarray(inverse_cdf(logits, jnp.asarray(uniform, jnp.float32)))
-  np.testing.assert_array_equal(drawn[clear], np.searchsorted(ends, uniform, side="right")[clear])
-  assert clear.mean() > 0.95
-
-
-def test_inverse_cdf_keeps_to_tokens_with_mass_across_blocks() -> None:
-  mass = np.zeros((1, 200), bool)
-  mass[0, [70, 130]] = True
-  uniform = jnp.linspace(0.0, 0.99999994, 1001)
-  drawn = inverse_cdf(jnp.broadcast_to(jnp.where(mass, 0.0, -jnp.inf), (1001, 200)), uniform)
-  np.testing.assert_array_equal(drawn, np.where(np.asarray(uniform) < 0.5, 70, 130))
-
-
-@pytest.mark.parametrize(("vocab", "top_k", "rows"), [(50_257, 50, 32), (151_936, 20, 8)])
-def test_inverse_cdf_keeps_to_tokens_with_mass_beside_the_edges_of_blocks(vocab, top_k, rows) -> None:
-  """Without care the CDF over a long vocabulary dips behind a block, and the dip is another one's edge."""
-  noise = np.random.default_rng(0).normal(0, 2, (rows, vocab)).astype(np.float32)
-  scaled = jax.jit(keep_top, static_argnums=(1, 2))(noise, top_k, 1.0)
-
-  @jax.jit
-  def edges(scaled):
-    weights = jnp.pad(jnp.exp(scaled - scaled.max(-1, keepdims=True)), [(0, 0), (0, -vocab % 64)])
-    ends = jnp.cumsum(weights.reshape(rows, -1, 64).sum(-1), axis=-1)
-    return ends / ends[:, -1:]
-
-  found, draw = np.asarray(edges(scaled)), jax.jit(inverse_cdf)
-  for at in np.linspace(0, found.shape[1] - 1, 40).astype(int):
-    for side in (0.0, 1.0):
-      uniform = np.clip(np.nextafter(found[:, at], np.float32(side)), 0, np.float32(0.99999994))
-      drawn = np.asarray(draw(scaled, uniform))
-      assert np.isfinite(np.asarray(scaled)[np.arange(rows), drawn]).all()
 
 
 def test_buffer_sizes_grow_in_whole_blocks_up_to_the_budget() -> None:
