@@ -18,16 +18,16 @@ import rich
 
 from o1jax import evaluate as ev
 from o1jax.config import TrainConfig, require
-from o1jax.parallel.hosts import Preemption
-from o1jax.parallel.sharding import put_rows
 from o1jax.io.checkpoint import Checkpoints, check_params, latest_step, read_cursor, restore_params
 from o1jax.io.data import write_atomically
 from o1jax.io.log import RunLog, environment, progress, write_json
-from o1jax.io.report import results_table, write_report
+from o1jax.io.report.run import results_table, write_report
 from o1jax.io.run_config import check_same, config_to_dict, located, read_run_config, resolved_paths
 from o1jax.io.run_folder import locked, new_run
 from o1jax.io.tokenizer import EOS
 from o1jax.loop import Run, Stopped
+from o1jax.parallel.hosts import Preemption
+from o1jax.parallel.sharding import put_rows
 from o1jax.rl.batch import pack, response_width, trim
 from o1jax.rl.refill import refill_stats
 from o1jax.rl.sample import stream_key
@@ -44,7 +44,8 @@ from o1jax.rl.stages import (
 from o1jax.rl.step import improve, look_back
 from o1jax.rl.tally import of_chosen, tally
 from o1jax.rl.update import first_params, learn
-from o1jax.scaling import compute, stats
+from o1jax.scaling import flops as compute
+from o1jax.scaling import stats
 from o1jax.tasks.stream import Use, curriculum_metrics, generator, problems_from, remembered
 from o1jax.types import Experience, TrainState, resolve_stats
 

@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o1jax.parallel.sharding import put_rows
 from o1jax.evaluate.samples import FREELY, Graded, grade, instead, responses
 from o1jax.evaluate.setup import Setup, batch_of
+from o1jax.parallel.sharding import put_rows
 from o1jax.rl.refill import fill, level, places
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
 from o1jax.rl.value import policy_params
-from o1jax.scaling.compute import Sizes
+from o1jax.scaling.flops import Sizes
 from o1jax.tasks.stream import Seen, draw
 from o1jax.types import Rollout, Strengths
 from o1jax.verifiers.base import Problem

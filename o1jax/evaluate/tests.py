@@ -10,7 +10,7 @@ from o1jax.evaluate.samples import Graded, sample_and_grade
 from o1jax.evaluate.setup import Setup
 from o1jax.rl.diagnostics import examine
 from o1jax.rl.stages import Stage, examined_passes, without_strengths
-from o1jax.scaling import compute
+from o1jax.scaling import flops as compute
 from o1jax.scaling.text import reflection_rates, repetition_rate
 from o1jax.tasks.base import Task
 from o1jax.types import TrainState

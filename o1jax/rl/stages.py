@@ -15,7 +15,7 @@ from o1jax.rl.sample import buffer_sizes
 from o1jax.rl.score import Grouped, Packed
 from o1jax.rl.update import REFERENCES, UpdateConfig, decaying, init_state, learning_rate, make_optimizer
 from o1jax.rl.value import ADD_CRITIC
-from o1jax.scaling import compute
+from o1jax.scaling import flops as compute
 from o1jax.types import Strengths, TrainState
 
 

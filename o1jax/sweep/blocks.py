@@ -9,13 +9,13 @@ import jax
 import numpy as np
 
 from o1jax import evaluate as ev
-from o1jax.parallel.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import CLOCK_METRICS, RunLog, progress, read_metrics
 from o1jax.loop import Stopped
+from o1jax.parallel.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.rl.refill import Drawn
 from o1jax.rl.stages import Progress, Spent, examined_passes, judge_passes, step_flops
-from o1jax.scaling import compute
+from o1jax.scaling import flops as compute
 from o1jax.sweep.cold import Cold
 from o1jax.sweep.device import Block, Chunk, Fleet, member_setup
 from o1jax.sweep.folder import begin_member, write_row

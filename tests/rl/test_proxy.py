@@ -20,7 +20,7 @@ from o1jax.rl.score import Grouped
 from o1jax.rl.stages import first_state, judge_passes, rl_stage, step_flops, strengths_at
 from o1jax.rl.step import improve
 from o1jax.rl.tally import tally
-from o1jax.scaling.compute import Sizes, pass_flops
+from o1jax.scaling.flops import Sizes, pass_flops
 from o1jax.types import Rollout, divided, resolve_stats
 
 V, LP, R, P, G, STOP = 16, 4, 12, 2, 3, 1

@@ -24,7 +24,7 @@ from o1jax.rl.sample import SampleConfig, generate, stream_key
 from o1jax.rl.stages import first_state, rl_stage, step_flops, strengths_at
 from o1jax.rl.step import recall
 from o1jax.rl.update import gradients
-from o1jax.scaling import compute
+from o1jax.scaling import flops as compute
 from o1jax.types import PromptBatch, Rollout, resolve_stats
 
 P, G, LP, R, STOP = 4, 2, 3, 6, 2
