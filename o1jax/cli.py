@@ -51,8 +51,9 @@ Run = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
 class _TrainUsage:
   """Run an experiment: cold start, RL, evaluation, report.
 
-  Every field of its configuration can be overridden by its dotted name, as in `--rl.steps 50 --task.path
-  FILE`; `o1jax train EXPERIMENT --help` lists them with this experiment's values.
+  Every field of its configuration can be overridden by its dotted name, as in `--rl.steps 50 \
+--task.path FILE`;
+  `o1jax train EXPERIMENT --help` lists them with this experiment's values.
   """
 
   experiment: Experiment  # a Python file with get_config()

@@ -163,8 +163,7 @@ FILES = {
   ROW + '{"question": "How many?"}\n': "{path} row 2: has no field 'answer'",
   '{"question": 7, "answer": "#### 1"}\n': "{path} row 1: field 'question' is int, not str",
   ROW + '{"question": "How many?", "answer": "two"}\n': "{path} row 2: field 'answer' has no '####'",
-  ROW
-  + '{"question": "How many?", "answer": "#### two"}\n': (
+  ROW + '{"question": "How many?", "answer": "#### two"}\n': (
     "{path} row 2: field 'answer': 'two' is not one number"
   ),
   ROW: "task.held_out: 1 rows cannot be held out of the 1 in {path}",
