@@ -1,10 +1,11 @@
 """What does each of DAPO's four changes to GRPO add?
 
-Claim: a higher upper clip, refilled groups, a loss by token and a soft penalty of overlong answers each add to GRPO.
+Claim: a higher upper clip, refilled groups, a loss by token and a soft penalty of overlong answers each add
+  to GRPO.
 Source: DAPO (Yu et al. 2025), table 1: 30 on AIME 2024 with GRPO, 50 with all of it.
 Command: o1jax sweep experiments/dapo_ladder.py [--full]
-Expected: accuracy rises rung by rung; the higher clip keeps entropy up. Four optimiser steps a rollout, so that clips act.
-  The measured figures stand in RESULTS.md, where the command puts them.
+Expected: accuracy rises rung by rung; the higher clip keeps entropy up. Four optimiser steps a rollout, so
+  that clips act. The measured figures stand in RESULTS.md, where the command puts them.
 """
 
 from o1jax.config import Arm, Check, Claim, SweepConfig, TrainConfig, replaced, xs
@@ -34,7 +35,8 @@ def sweep(full: bool) -> SweepConfig:
   claim = Claim(
     text="Clip-higher, dynamic sampling, a token-level loss and overlong shaping each add to GRPO",
     source="DAPO, Yu et al. 2025, table 1",
-    figure="AIME 2024: 30 (GRPO), 36 (overlong filtering), 38 (clip-higher), 41 (soft overlong), 42 (token loss), 50 (dynamic sampling)",
+    figure="AIME 2024: 30 (GRPO), 36 (overlong filtering), 38 (clip-higher), 41 (soft overlong),"
+    " 42 (token loss), 50 (dynamic sampling)",
     checks=(
       Check("greater", "held_out/pass@1", ("+overlong", "grpo")),
       Check("greater", "last/entropy", ("clip-higher", "grpo")),

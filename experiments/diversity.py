@@ -1,8 +1,9 @@
 """Are many problems once better than few problems many times?
 
-Claim: diversity of the training problems is itself a regulariser: at equal steps, few problems are learned by heart, many
-  are generalised from.
-Source: Nathan Lambert, 'OpenAI's o1 using "search" was a PSYOP': RL that runs long needs large and diverse data.
+Claim: diversity of the training problems is itself a regulariser: at equal steps, few problems are learned by
+  heart, many are generalised from.
+Source: Nathan Lambert, 'OpenAI's o1 using "search" was a PSYOP': RL that runs long needs large and diverse
+  data.
 Command: o1jax sweep experiments/diversity.py [--full]
 Expected: the training reward falls with the number of distinct problems, held-out accuracy rises with it.
   The measured figures stand in RESULTS.md, where the command puts them.

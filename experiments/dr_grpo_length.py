@@ -1,7 +1,7 @@
 """Does GRPO's normalisation lengthen wrong answers?
 
-Claim: dividing a completion's loss by its own length, and the advantage by the group's deviation, favours long wrong answers;
-  without both (Dr. GRPO) wrong answers stay shorter at the same accuracy.
+Claim: dividing a completion's loss by its own length, and the advantage by the group's deviation, favours
+  long wrong answers; without both (Dr. GRPO) wrong answers stay shorter at the same accuracy.
 Source: Liu et al. 2025, Understanding R1-Zero-like training, section 3.
 Command: o1jax sweep experiments/dr_grpo_length.py [--full]
 Expected: incorrect completions are longer under grpo than under dr_grpo; accuracies do not differ.

@@ -1,11 +1,12 @@
 """Does accuracy trade against entropy, and what keeps entropy from collapsing?
 
-Claim: accuracy follows R = -a exp(H) + b while entropy H collapses; a higher clip, an entropy bonus, clip-cov and kl-cov each
-  keep entropy up.
+Claim: accuracy follows R = -a exp(H) + b while entropy H collapses; a higher clip, an entropy bonus, clip-cov
+  and kl-cov each keep entropy up.
 Source: Cui et al. 2025, The entropy mechanism of RL for reasoning language models.
 Command: o1jax sweep experiments/entropy_collapse.py [--full]
-Expected: the fit has R^2 near 1 without intervention, and each intervention ends with more entropy than none. Four optimiser
-  steps a rollout, so that clips act. The measured figures stand in RESULTS.md, where the command puts them.
+Expected: the fit has R^2 near 1 without intervention, and each intervention ends with more entropy than none.
+  Four optimiser steps a rollout, so that clips act. The measured figures stand in RESULTS.md, where the
+  command puts them.
 """
 
 from o1jax.config import Arm, Check, Claim, SweepConfig, TrainConfig, replaced, xs
@@ -31,9 +32,11 @@ def sweep(full: bool) -> SweepConfig:
     Arm("kl-cov", KL_COV),
   )
   claim = Claim(
-    text="Accuracy pays with entropy, R = -a exp(H) + b; clip-higher, a bonus, clip-cov and kl-cov keep entropy up",
+    text="Accuracy pays with entropy, R = -a exp(H) + b; clip-higher, a bonus, clip-cov and kl-cov keep"
+    " entropy up",
     source="Cui et al. 2025",
-    figure="the fit predicts the ceiling R = b - a at H = 0; clip-cov and kl-cov keep entropy several times higher",
+    figure="the fit predicts the ceiling R = b - a at H = 0; clip-cov and kl-cov keep entropy several times"
+    " higher",
     checks=(
       Check("fit_entropy", "accuracy", ("none",)),
       *(

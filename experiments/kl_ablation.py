@@ -1,11 +1,11 @@
 """How strong should the leash to the reference be?
 
-Claim: a weaker KL penalty lets the policy go further from its reference and do worse out of its training distribution, even
-  though the rewards are verified and cannot be gamed.
+Claim: a weaker KL penalty lets the policy go further from its reference and do worse out of its training
+  distribution, even though the rewards are verified and cannot be gamed.
 Source: Tulu 3 (Lambert et al. 2024), the sweep over beta of its RL with verifiable rewards.
 Command: o1jax sweep experiments/kl_ablation.py [--full]
-Expected: KL to the reference falls with beta; accuracy out of distribution (targets RL never saw) rises with it.
-  The measured figures stand in RESULTS.md, where the command puts them.
+Expected: KL to the reference falls with beta; accuracy out of distribution (targets RL never saw) rises with
+  it. The measured figures stand in RESULTS.md, where the command puts them.
 """
 
 from o1jax.config import Arm, Check, Claim, SweepConfig, TrainConfig, replaced, xs

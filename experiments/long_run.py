@@ -1,10 +1,12 @@
 """Can RL just run longer, and what keeps it from degrading?
 
-Claim: without regularisation a long run degrades; a KL penalty whose reference is reset now and then keeps it improving.
-Source: ProRL (Liu et al. 2025), prolonged RL with reference resets; it resets the optimiser's moments with the reference.
+Claim: without regularisation a long run degrades; a KL penalty whose reference is reset now and then keeps it
+  improving.
+Source: ProRL (Liu et al. 2025), prolonged RL with reference resets; it resets the optimiser's moments with
+  the reference.
 Command: o1jax sweep experiments/long_run.py [--full]
-Expected: held-out accuracy of `none` ends below its best; that of `kl+reset+optimizer` does not, and ends above `none`.
-  The measured figures stand in RESULTS.md, where the command puts them.
+Expected: held-out accuracy of `none` ends below its best; that of `kl+reset+optimizer` does not, and ends
+  above `none`. The measured figures stand in RESULTS.md, where the command puts them.
 """
 
 from o1jax.config import Arm, Check, Claim, SweepConfig, TrainConfig, replaced, xs

@@ -1,15 +1,17 @@
-"""Five tasks in one run: a countdown, sums, equations, programs to repair and puzzles, each with its own verifier.
+"""Five tasks in one run: a countdown, sums, equations, programs to repair and puzzles, each with its own
+verifier.
 
-Claim: none about reasoning. A decoder of 0.2M parameters trained for a minute solves next to nothing of this; what it shows
-is that tasks whose verifiers are a parser, a computer algebra, a sandbox and a library of scorers train as one, by weight,
-with their host verifiers at work beside the device.
+Claim: none about reasoning. A decoder of 0.2M parameters trained for a minute solves next to nothing of this;
+what it shows is that tasks whose verifiers are a parser, a computer algebra, a sandbox and a library of
+scorers train as one, by weight, with their host verifiers at work beside the device.
 Source: Lambert, the PSYOP essay: "a large swath of prompts where a verifiable answer is present".
 Command: o1jax train experiments/mixture_smoke.py [--log.profile 155 156]
-Expected: about two minutes on 2 cores, no download. `prompts/<task>` follows the weights, `rewards/<task>/mean` is each task's own,
-and with `--rl.chunks 1 --rl.overlap False` every number but the clock's is the same, rounding apart. A profile of two steps
-shows the spans `verify` beside the device's work.
+Expected: about two minutes on 2 cores, no download. `prompts/<task>` follows the weights,
+`rewards/<task>/mean` is each task's own, and with `--rl.chunks 1 --rl.overlap False` every number but the
+clock's is the same, rounding apart. A profile of two steps shows the spans `verify` beside the device's work.
 
-The rows of equations and programs lie beside this file; they are few and simple, and nothing is evaluated on them.
+The rows of equations and programs lie beside this file; they are few and simple, and nothing is evaluated on
+them.
 """
 
 import pathlib

@@ -1,11 +1,12 @@
 """A tiny decoder learns to search in text, from a checker's verdicts alone.
 
-Claim: outcome-reward RL makes one long chain of thought longer and better, with no search and no process rewards.
-Source: Nathan Lambert, 'OpenAI's o1 using "search" was a PSYOP'; the task is TinyZero's countdown, the cold start a
-  Stream of Search (Gandhi et al. 2024) that gives up early.
+Claim: outcome-reward RL makes one long chain of thought longer and better, with no search and no process
+  rewards.
+Source: Nathan Lambert, 'OpenAI's o1 using "search" was a PSYOP'; the task is TinyZero's countdown, the cold
+  start a Stream of Search (Gandhi et al. 2024) that gives up early.
 Command: o1jax train experiments/quickstart.py
-Expected: held-out pass@1 rises by 15 points or more from the cold start; responses lengthen; accuracy rises with a
-  forced budget. LOG.md holds the measured figures of three seeds.
+Expected: held-out pass@1 rises by 15 points or more from the cold start; responses lengthen; accuracy rises
+  with a forced budget. LOG.md holds the measured figures of three seeds.
 """
 
 from o1jax.config import (

@@ -2,9 +2,9 @@
 
     arguments -> experiment or saved run -> overridden, checked configuration -> train, evaluate or report
 
-Every field of a configuration is an option under its dotted name. Whatever the user got wrong ends in one line on
-standard error and exit code 2; a fault of ours keeps its traceback. What computes is imported when its command
-runs, so that help and errors come at once.
+Every field of a configuration is an option under its dotted name. A user's mistake ends in one line on
+standard error and exit code 2; a fault of the program keeps its traceback. Heavy modules are imported when
+their command runs, so that help and errors come at once.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from o1jax.io.screen import lasting_screen, open_stderr
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-# What an operating system refuses whatever the program does; other errors keep their traceback.
+# Errors of the operating system that are no fault of the program; others keep their traceback.
 OUTSIDE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS)
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory")  # as XLA says it
 LESS_MEMORY = "a smaller model, fewer rows or completions, or more micro_batches need less"
@@ -51,7 +51,8 @@ Run = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
 class _TrainUsage:
   """Run an experiment: cold start, RL, evaluation, report.
 
-  Every field of its configuration can be overridden by its dotted name, as in `--rl.steps 50 --task.path FILE`;
+  Every field of its configuration can be overridden by its dotted name, as in `--rl.steps 50 \
+--task.path FILE`;
   `o1jax train EXPERIMENT --help` lists them with this experiment's values.
   """
 
@@ -172,8 +173,8 @@ def _eval(arguments: list[str]) -> int:
 
 def _report(arguments: list[str]) -> int:
   options = _parse("o1jax report", _ReportOptions, arguments)
-  from o1jax.io.report import write_report
-  from o1jax.io.sweep_report import holds_sweep, write_sweep_report
+  from o1jax.io.report.run import write_report
+  from o1jax.io.report.sweep import holds_sweep, write_sweep_report
 
   write = write_sweep_report if holds_sweep(options.run) else write_report
   print(write(options.run))
@@ -228,7 +229,8 @@ commands:
   sample RUN --prompt TEXT
                           sample completions of one prompt
 
-`o1jax COMMAND --help` says more. Exit codes: 0 done, 2 bad input (one line says which), 75 stopped by a signal
+`o1jax COMMAND --help` says more. Exit codes: 0 done, 2 bad input (one line says which), 75 stopped by a \
+signal
 and saved (run again with --resume), 76 stopped by a NaN or an infinity.
 """
 
@@ -236,14 +238,14 @@ and saved (run again with --resume), 76 stopped by a NaN or an infinity.
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command (`argv`, or the process's own arguments) and returns its exit code.
 
-  0 done; 2 for bad input and where disk or memory end, with one line on standard error; 130 for Ctrl-C at the start;
-  `o1jax.train` and `o1jax.evaluate` return codes of their own. Raises SystemExit(0) after help, and lets every
-  unforeseen exception through.
+  0 done; 2 for bad input and where disk or memory end, with one line on standard error; 130 for Ctrl-C at the
+  start; `o1jax.train` and `o1jax.evaluate` return codes of their own. Raises SystemExit(0) after help, and
+  lets every unforeseen exception through.
   """
   arguments = list(sys.argv[1:] if argv is None else argv)
   open_stderr()
   command = arguments[0] if arguments else ""
-  if command == "verify":  # sees to its streams itself
+  if command == "verify":  # handles its streams itself
     return _run(arguments)
   with lasting_screen(results=command == "sample"):
     return _run(arguments)
@@ -252,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
   try:
     return _dispatch(arguments)
-  except KeyboardInterrupt:  # before a run or a grader has begun to see to signals itself
+  except KeyboardInterrupt:  # before a run or a grader handles signals itself
     return EXIT_INTERRUPTED
   except ConfigError as error:
     return _fail(str(error))
@@ -285,27 +287,26 @@ def _fail(line: str) -> int:
 
 
 def _target(command: str, usage: type, arguments: list[str]) -> tuple[str, list[str]]:
-  """Splits off the experiment or run, which comes first: it decides which options there are."""
+  """Splits off the experiment or run, which comes first and decides which options there are."""
   if arguments and arguments[0] not in HELP and not arguments[0].startswith("-"):
     return arguments[0], arguments[1:]
   if arguments and arguments[0] in HELP:
     _parse(f"o1jax {command}", usage, ["--help"])
   name = dataclasses.fields(usage)[0].name.upper()
-  raise ConfigError(
-    f"{command}: {name} is missing; it comes first, as in o1jax {command} {name} --field VALUE"
-  )
+  example = f"o1jax {command} {name} --field VALUE"
+  raise ConfigError(f"{command}: {name} is missing; it comes first, as in {example}")
 
 
 def _checked(config: TrainConfig) -> TrainConfig:
-  """Checks every field's type: Python does not, and a number from the command line may be a NaN."""
+  """The configuration with every field's type checked; numbers from the command line may be NaN."""
   return config_from_dict(config_to_dict(config))
 
 
 def _with_named_structs(config: TrainConfig, arguments: list[str]) -> TrainConfig:
-  """Fills each optional group that is None, such as `model.rope_scaling`, where an option names one of its fields."""
+  """The configuration with its optional groups filled where an option names one of their fields."""
 
   def fill(value: Any, prefix: str) -> Any:
-    """The same for the dataclass whose fields are options under `prefix`."""
+    """The same for a dataclass whose fields are options under `prefix`."""
     filled = {}
     for field, struct in optional_structs(type(value)):
       named = any(argument.replace("-", "_").startswith(f"__{prefix}{field}.") for argument in arguments)
@@ -322,7 +323,7 @@ def _with_named_structs(config: TrainConfig, arguments: list[str]) -> TrainConfi
 def _parse(
   prog: str, kind: type[Args], arguments: list[str], default: Args | None = None, about: str | None = None
 ) -> Args:
-  """Parses `arguments` into `kind`, starting from `default`. Raises ConfigError naming the option that is wrong."""
+  """Parses `arguments` into `kind`, starting from `default`. Raises ConfigError naming the wrong option."""
   known = list(_flags(default)) if default is not None else [f"--{name}" for name in kind.__annotations__]
 
   def refuse(event: tyro_errors.ParseErrorEvent) -> None:
@@ -341,7 +342,7 @@ def _parse(
 
 
 def _flags(value: Any, prefix: str = "--") -> Iterator[str]:
-  """The options of a dataclass instance; one called `config` or `base` lends its fields without its name."""
+  """Options of a dataclass instance; the fields of `config` and `base` have no prefix."""
   structs = dict(optional_structs(type(value)))
   for field in dataclasses.fields(value):
     item = vars(value)[field.name]
@@ -354,7 +355,7 @@ def _flags(value: Any, prefix: str = "--") -> Iterator[str]:
 
 
 def _explain(event: Any, known: list[str]) -> str:
-  """One line about what the parser refused, naming the option."""
+  """One line about a parse error, naming the option."""
   kind = type(event)
   return _EXPLANATIONS[kind](event, known) if kind in _EXPLANATIONS else f"{event.prog}: {kind.__name__}"
 
@@ -376,6 +377,11 @@ def _explain_value(event: Any, known: list[str]) -> str:
   return f"{_name(event.argument)}: wants {event.argument.lowered.metavar}: {event.message.splitlines()[0]}"
 
 
+def _explain_missing(event: Any, known: list[str]) -> str:
+  names = ", ".join(_name(missing.arg) for missing in event.missing_arguments)
+  return f"{names}: is missing (see {event.prog} --help)"
+
+
 _EXPLANATIONS: dict[type, Callable[[Any, list[str]], str]] = {
   tyro_errors.UnrecognizedArgs: _explain_unrecognized,
   tyro_errors.InstantiationFailure: _explain_value,
@@ -385,9 +391,7 @@ _EXPLANATIONS: dict[type, Callable[[Any, list[str]], str]] = {
   tyro_errors.BadValue: lambda event, known: (
     f"{_name(event.argument)}: wants {event.argument.lowered.metavar}"
   ),
-  tyro_errors.MissingArgs: lambda event, known: (
-    f"{', '.join(_name(missing.arg) for missing in event.missing_arguments)}: is missing (see {event.prog} --help)"
-  ),
+  tyro_errors.MissingArgs: _explain_missing,
 }
 
 

@@ -24,7 +24,7 @@ from o1jax.evaluate.heldout import diagnose
 from o1jax.io.checkpoint import Checkpoints, read_cursor, restore_params
 from o1jax.io.log import CLOCK_METRICS, RunLog, environment, shown, write_json
 from o1jax.io.log import progress as progress_bar
-from o1jax.io.report import results_table, write_report
+from o1jax.io.report.run import results_table, write_report
 from o1jax.io.run_config import located
 from o1jax.io.run_folder import locked, new_run
 from o1jax.parallel.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
@@ -41,7 +41,8 @@ from o1jax.rollout.grade import Graded, rollout_rows
 from o1jax.rollout.record import Progress, StepRecord, StepUsage, record
 from o1jax.rollout.reward_model import reward_model_params
 from o1jax.rollout.setup import Runtime
-from o1jax.scaling import compute, stats
+from o1jax.scaling import flops as compute
+from o1jax.scaling import stats
 from o1jax.tasks.stream import Exhausted
 from o1jax.types import Rollout, TrainState, resolve_stats
 

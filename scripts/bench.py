@@ -2,14 +2,15 @@
 
     python scripts/bench.py                      # sizes S and M, float32 and bfloat16
     python scripts/bench.py --sizes S --dtypes float32 --repeats 9
-    python scripts/bench.py --population         # a sweep as one program against its members one after the other
-    python scripts/bench.py --verifiers gsm8k    # verdicts a second; without names: gsm8k, math and code
+    python scripts/bench.py --population         # a sweep as one program against its members one after the
+    other python scripts/bench.py --verifiers gsm8k    # verdicts a second; without names: gsm8k, math and
+    code
 
-Each line comes from a process of its own, so that peak memory and time to first step are that line's. Times are
-medians after a warm-up. `matmul_gflops` is the machine's best square float32 product, measured in the same process;
-`fraction` is the useful FLOPs (exact causal attention, prompts encoded once a group, no recomputation) that a second
-of each phase did, over that rate. Time to first step runs from the process's start: imports, compilation without
-a cache, and one whole step.
+Each line comes from a process of its own, so that peak memory and time to first step are that line's. Times
+are medians after a warm-up. `matmul_gflops` is the machine's best square float32 product, measured in the
+same process; `fraction` is the useful FLOPs (exact causal attention, prompts encoded once a group, no
+recomputation) that a second of each phase did, over that rate. Time to first step runs from the process's
+start: imports, compilation without a cache, and one whole step.
 """
 
 import argparse
@@ -50,7 +51,8 @@ def matmul_gflops() -> float:
 
 
 def steps(work: Any, repeats: int, began: float) -> dict[str, Any]:
-  """Seconds of `repeats` GRPO steps and of their phases, peak memory, and seconds from `began` to the first step."""
+  """Seconds of `repeats` GRPO steps and of their phases, peak memory, and seconds from `began` to the first
+  step."""
   import jax
   import workload
 
@@ -85,11 +87,11 @@ def measure(size: str, dtype: str, repeats: int, micro_batches: int, began: floa
   import numpy as np
   import workload
 
-  from o1jax.scaling.compute import learning_flops, sampling_flops
+  from o1jax.scaling.flops import learning_flops, sampling_flops
 
   cfg = workload.model_config(**workload.SIZES[size], dtype=dtype)
   work = workload.Work(cfg, micro_batches)
-  told = steps(work, repeats, began)
+  timings = steps(work, repeats, began)
   tokens = workload.PROMPTS * workload.SAMPLES * workload.RESPONSE
   lengths = np.full((workload.PROMPTS, workload.SAMPLES), workload.RESPONSE)
   sizes = (cfg, [workload.PROMPT] * workload.PROMPTS, workload.PROMPT, lengths, workload.RESPONSE)
@@ -109,11 +111,11 @@ def measure(size: str, dtype: str, repeats: int, micro_batches: int, began: floa
     cells[f"{rows}x{length}"] = rows * length / statistics.median(seconds_of(draw, repeats))
   return {
     "size": size, "dtype": dtype, "device": jax.devices()[0].device_kind, "jax": jax.__version__,
-    "micro_batches": micro_batches, "repeats": repeats, **told,
-    "update_tokens_per_s": tokens / told["update_s"],
-    "sample_tokens_per_s": tokens / told["sample_s"], "sample_cells_tokens_per_s": cells,
+    "micro_batches": micro_batches, "repeats": repeats, **timings,
+    "update_tokens_per_s": tokens / timings["update_s"],
+    "sample_tokens_per_s": tokens / timings["sample_s"], "sample_cells_tokens_per_s": cells,
     "matmul_gflops": rate,
-    "fraction": {name: count / told[f"{name}_s"] / 1e9 / rate for name, count in phases.items()},
+    "fraction": {name: count / timings[f"{name}_s"] / 1e9 / rate for name, count in phases.items()},
   }  # fmt: skip
 
 

@@ -1,7 +1,9 @@
-"""o1jax behind the interface of a side-by-side benchmark: `Adapter(size, task, opts)` with `sample` and `run_grpo`.
+"""o1jax behind the interface of a side-by-side benchmark: `Adapter(size, task, opts)` with `sample` and
+`run_grpo`.
 
-The harness gives `size` as {"d", "layers", "heads", "kv", "hd", "mlp", "vocab"}, and a `gate` that times the phases.
-`opts` may hold "dtype" and "micro_batches".
+The harness passes `size` as {"d", "layers", "heads", "kv", "hd", "mlp", "vocab"} and a `gate` that times the
+phases. `opts` may have "dtype" and "micro_batches". It is no program by itself: the harness loads it, and has
+the module `spec`, with `prompts(size, rows, length)`, on its path.
 """
 
 import importlib.metadata
@@ -14,8 +16,12 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))  # the harness loads this file by its path
 
-import spec  # the harness's own: what every library is asked to do
 import workload
+
+try:
+  import spec  # the harness's own: the prompts that every library gets
+except ImportError as error:
+  raise SystemExit("error: bench_adapter.py needs `spec`, a module of the harness that loads it") from error
 
 
 class Adapter:

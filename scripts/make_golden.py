@@ -1,14 +1,16 @@
-"""Derives the golden files of tests/rl/test_parity.py from torch and TRL (extra `parity`). Reads no o1jax code.
+"""Derives the golden files of tests/rl/test_parity.py from torch and TRL (extra `parity`). Reads no o1jax
+code.
 
   python scripts/make_golden.py [--out tests/data/golden]
 
-TRL's own methods run, on trainers made without their set-up: the numbers that a model and a reward function would give
-are set by hand, the rest is TRL's. What TRL lacks is derived by torch's autograd from the definitions, in plain loops.
-All arithmetic is float64; the files hold ten digits.
+TRL's own methods run, on trainers made without their set-up: the numbers that a model and a reward function
+would give are set by hand, the rest is TRL's. What TRL lacks is derived by torch's autograd from the
+definitions, in plain loops. All arithmetic is float64; the files hold ten digits.
 
-  losses.json      TRL's losses, their gradients by each token's log-prob and entropy, and the metrics beside them
-  advantages.json  TRL's GRPO and RLOO advantages and reward metrics; the other estimators in plain loops
-  scores.json      log-probs and entropies at a temperature (TRL), exact KLs (torch.distributions), and gradients
+  losses.json      TRL's losses, their gradients by each token's log-prob and entropy, and the metrics beside
+  them advantages.json  TRL's GRPO and RLOO advantages and reward metrics; the other estimators in plain loops
+  scores.json      log-probs and entropies at a temperature (TRL), exact KLs (torch.distributions), and
+  gradients
 """
 
 import argparse
@@ -27,6 +29,7 @@ SEED = 5  # with it, every clip of every case acts on some token
 REWARDS = ((1.0, 0.0, 0.25, 1.0), (0.5, 0.5, 0.5, 0.5), (0.0, 0.0, 1.0, 0.0))
 ROW_LENGTHS = ((3, 1, 2, 2), (1, 2, 3, 3), (2, 3, 3, 2))
 GREEDY = (0.5, 0.25, 1.0)
+REWARD_METRICS = ("reward", "reward_std", "frac_reward_zero_std")
 
 
 class OneProcess:
@@ -47,7 +50,8 @@ class OneProcess:
 
 
 class Bare:
-  """A trainer without its set-up: the attributes that TRL's methods read, and the model's numbers as given."""
+  """A trainer without its set-up: the attributes that TRL's methods read, and the model's numbers as
+  given."""
 
   def __init__(self, args, **attributes):
     self.args, self.accelerator = args, OneProcess()
@@ -63,8 +67,8 @@ class Bare:
     for name, value in attributes.items():
       setattr(self, name, value)
 
-  def told(self):
-    """The last of each metric."""
+  def last_metrics(self):
+    """The last value of each metric."""
     return {name: values[-1] for name, values in self._metrics["train"].items()}
 
   def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
@@ -91,7 +95,8 @@ class BareRLOO(Bare, RLOOTrainer):
 
 
 def grpo_trainer(attributes=None, **options):
-  """A BareGRPO with TRL's defaults but for `options`, and a KL that is not multiplied by the ratio unless they say so."""
+  """A BareGRPO with TRL's defaults but for `options`, and a KL that is not multiplied by the ratio unless
+  they say so."""
   args = GRPOConfig(
     output_dir="unused", use_cpu=True, bf16=False, report_to="none", per_device_train_batch_size=4,
     num_generations=4, max_completion_length=R_MAX, gradient_accumulation_steps=1, steps_per_generation=1,
@@ -190,16 +195,17 @@ def trl_losses(numbers):
     batch |= {"ref_per_token_logps": numbers["logp_ref"]}
     if name != "on-policy":
       batch |= {"old_per_token_logps": numbers["logp_old"]}
-    records[name] = loss_record(trainer._compute_loss(trainer.model, batch), given, trainer.told())
+    records[name] = loss_record(trainer._compute_loss(trainer.model, batch), given, trainer.last_metrics())
   given = leaves(numbers)
   trainer = rloo_trainer(given, beta=0.0, **CLIP)
   batch = batch_of(numbers) | {"old_logps": (numbers["logp_old"] * numbers["mask"]).sum(1)}
-  records["rloo"] = loss_record(trainer._compute_loss(trainer.model, batch), given, trainer.told())
+  records["rloo"] = loss_record(trainer._compute_loss(trainer.model, batch), given, trainer.last_metrics())
   return records
 
 
 def hand_losses(numbers):
-  """What TRL has not: REINFORCE, dual clip for negative advantages alone, and k1 and k2 in the loss; token means."""
+  """What TRL has not: REINFORCE, dual clip for negative advantages alone, and k1 and k2 in the loss; token
+  means."""
   rows = [(i, t) for i, n in enumerate(LENGTHS) for t in range(n)]
 
   def mean_over_tokens(loss_of_token):
@@ -229,14 +235,15 @@ def hand_losses(numbers):
 
 
 def trl_advantages():
-  """TRL's advantages of REWARDS, [3, 4], and what it tells of the rewards."""
+  """TRL's advantages of REWARDS, [3, 4], and its metrics of the rewards."""
   rng = torch.Generator().manual_seed(1)
   mask = torch.arange(3)[None] < torch.tensor(ROW_LENGTHS).reshape(-1, 1)
   draw = lambda: torch.round(-torch.rand(12, 3, generator=rng, dtype=torch.float64) * mask, decimals=4)
   logp, ref = draw(), draw()
   shared = {
     "logps": logp, "ref_logps": ref, "entropies": None, "ref_model": "reference", "pad_to_multiple_of": None,
-    "mask_truncated_completions": False, "reward_weights": torch.ones(1, dtype=torch.float64), "log_multimodal": False,
+    "mask_truncated_completions": False, "reward_weights": torch.ones(1, dtype=torch.float64),
+    "log_multimodal": False,
     "reward_func_names": ["reward"], "_tokenizer": argparse.Namespace(pad_token_id=0),
   }  # fmt: skip
   trainers = {
@@ -248,8 +255,8 @@ def trl_advantages():
   records = {}
   for name, trainer in trainers.items():
     output = trainer._generate_and_score_completions([{"prompt": ""}] * 12)
-    told = {k: v for k, v in trainer.told().items() if k in ("reward", "reward_std", "frac_reward_zero_std")}
-    records[name] = {"advantage": output["advantages"].reshape(3, 4), "metrics": told}
+    metrics = {k: v for k, v in trainer.last_metrics().items() if k in REWARD_METRICS}
+    records[name] = {"advantage": output["advantages"].reshape(3, 4), "metrics": metrics}
   return records, {"logp": logp, "logp_ref": ref}
 
 
@@ -289,7 +296,8 @@ def hand_advantages():
 
 
 def scores():
-  """A bigram model's scores of one text at temperature 0.7, and gradients of a fixed mixture of them by its table."""
+  """A bigram model's scores of one text at temperature 0.7, and gradients of a fixed mixture of them by its
+  table."""
   rng = torch.Generator().manual_seed(2)
   table, reference = torch.round(torch.randn(2, 5, 5, generator=rng, dtype=torch.float64), decimals=3)
   tokens, temperature = torch.tensor([1, 4, 0, 2, 2, 3]), 0.7
@@ -335,12 +343,12 @@ def main():
   parser.add_argument("--out", type=pathlib.Path, default=default)
   out = parser.parse_args().out
   numbers = loss_inputs()
-  told, extra = trl_advantages()
+  advantages, extra = trl_advantages()
   files = {
     "losses": {"inputs": {**numbers, "r_max": R_MAX}, "cases": trl_losses(numbers) | hand_losses(numbers)},
     "advantages": {
       "inputs": {"reward": REWARDS, "length": ROW_LENGTHS, "greedy": GREEDY, **extra},
-      "cases": told | hand_advantages(),
+      "cases": advantages | hand_advantages(),
     },
     "scores": scores(),
   }

@@ -1,7 +1,8 @@
 """What a sweep as one program saves: its members side by side against the same members one after the other.
 
-Each form runs in a process of its own, from its start to its end: imports, compilation, host verification and the short
-measurement of layouts included. Cold starts, diagnostics and long final tests are left out, since both forms share them.
+Each form runs in a process of its own, from its start to its end: imports, compilation, host verification and
+the short measurement of layouts included. Cold starts, diagnostics and long final tests are left out, since
+both forms share them.
 """
 
 import json
@@ -74,7 +75,8 @@ def measure(size: str, members: int, steps: int, repeats: int) -> dict[str, Any]
   medians = {form: statistics.median(taken) for form, taken in seconds.items()}
   return {
     "population": size, "members": members, "steps": steps, "repeats": repeats, "seconds": seconds,
-    **{f"{form}_s": value for form, value in medians.items()}, "speedup": medians["stepwise"] / medians["fused"],
+    **{f"{form}_s": value for form, value in medians.items()},
+    "speedup": medians["stepwise"] / medians["fused"],
   }  # fmt: skip
 
 

@@ -1,8 +1,10 @@
-"""Verdicts a second through the pool, warm, and through `o1jax verify`: what a trainer and a user can count on.
+"""Verdicts a second through the pool, warm, and through `o1jax verify`: what a trainer and a user can count
+on.
 
-Items are made here, each of its own text, so that nothing is answered from the cache: model-like solutions of several
-sentences for gsm8k, MATH-style pairs of answers, small functions with assertions. A verifier is timed `repeats` times
-after a warm-up; rates are medians. Then 10,000 items, with dying workers among them, say what is left behind.
+Items are made here, each of its own text, so that nothing is answered from the cache: model-like solutions of
+several sentences for gsm8k, MATH-style pairs of answers, small functions with assertions. A verifier is timed
+`repeats` times after a warm-up; rates are medians. Then 10,000 items, with dying workers among them, say what
+is left behind.
 """
 
 import json
@@ -40,10 +42,10 @@ _ANSWERS: Sequence[Callable[[int], tuple[str, str]]] = (
 
 def math_row(i: int) -> Row:
   """An answer and another spelling of it, in a box behind some text."""
-  gold, told = _ANSWERS[i % len(_ANSWERS)](i + 1)
+  gold, answer = _ANSWERS[i % len(_ANSWERS)](i + 1)
   return {
     "answer": gold,
-    "completion": rf"Let us compute step by step for $n={i}$. Hence we get $\boxed{{{told}}}$.",
+    "completion": rf"Let us compute step by step for $n={i}$. Hence we get $\boxed{{{answer}}}$.",
   }
 
 
@@ -82,7 +84,8 @@ def pool_rate(name: str, workers: int, repeats: int) -> dict[str, Any]:
       rates.append(count / (time.perf_counter() - began))
     cpu = [pending.graded(place).seconds for place in range(count)]
   return {
-    "verdicts_per_s": statistics.median(rates), "rates": rates, "items": count, "cpu_ms": 1e3 * statistics.mean(cpu),
+    "verdicts_per_s": statistics.median(rates), "rates": rates, "items": count,
+    "cpu_ms": 1e3 * statistics.mean(cpu),
     "correct": sum(verdict.correct for verdict in verdicts),
   }  # fmt: skip
 
@@ -138,7 +141,7 @@ def main(names: Sequence[str], workers: int, repeats: int) -> int:
   """A JSON line for each verifier, and one about leaks."""
   sys.path.insert(0, str(ROOT))
   for name in names:
-    told = {**pool_rate(name, workers, repeats), **command_rate(name, workers, repeats)}
-    print(json.dumps({"verifier": name, "workers": workers, "repeats": repeats, **told}), flush=True)
+    rates = {**pool_rate(name, workers, repeats), **command_rate(name, workers, repeats)}
+    print(json.dumps({"verifier": name, "workers": workers, "repeats": repeats, **rates}), flush=True)
   print(json.dumps({"items": LEAK_ITEMS, "workers": workers, **leaks(workers)}), flush=True)
   return 0

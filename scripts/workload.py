@@ -1,7 +1,9 @@
-"""The work that `bench.py` times and `bench_adapter.py` lends to other harnesses: one GRPO step of a random model.
+"""The work that `bench.py` times and `bench_adapter.py` lends to other harnesses: one GRPO step of a random
+model.
 
-Rollout, reference log-probs, advantages and update are the library's own functions, with the settings of a usual run:
-T = 1 over the whole vocabulary, no early stop, KL 0.04 (k3) to a frozen reference, AdamW behind clipping at 1.
+Rollout, reference log-probs, advantages and update are the library's own functions, with the settings of a
+usual run: T = 1 over the whole vocabulary, no early stop, KL 0.04 (k3) to a frozen reference, AdamW behind
+  clipping at 1.
 """
 
 import functools
@@ -71,7 +73,8 @@ class Work:
     return prompt_batch(prompts, list(rows), [str(row) for row in rows], len(prompts[0]))
 
   def sample(self, params: Any, batch: PromptBatch, samples: int, tokens: int, seed: int) -> Rollout:
-    """Exactly `tokens` tokens for each of `samples` samples a prompt: no token of the vocabulary stops a row."""
+    """Exactly `tokens` tokens for each of `samples` samples a prompt: no token of the vocabulary stops a
+    row."""
     cfg = SampleConfig(tokens, stop_tokens=(self.vocab,))
     key = stream_key(seed, "train", 1)
     return generate(
@@ -86,8 +89,8 @@ class Work:
   def reference(self, state: TrainState, rollout: Rollout) -> jax.Array:
     """f32[B, L] log-probs of the rollout under the reference."""
     return token_logp(
-      state.ref_params, rollout, self.strengths.temperature, model=self.model, layout=self.stage.update.layout,
-      chunk=self.rl.head_chunk,
+      state.ref_params, rollout, self.strengths.temperature, model=self.model,
+      layout=self.stage.update.layout, chunk=self.rl.head_chunk,
     )  # fmt: skip
 
   def update(

@@ -28,8 +28,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 def _programs_freed():
   """Lets go of a module's compiled programs when it is done.
 
-  XLA maps several pages of memory for each program on a CPU; a worker that keeps them all comes to the kernel's limit
-  of mappings (vm.max_map_count, 65,530 by default), where the next compilation is a segmentation fault.
+  XLA maps several pages of memory for each program on a CPU; a worker that keeps them all comes to the
+  kernel's limit of mappings (vm.max_map_count, 65,530 by default), where the next compilation is a
+  segmentation fault.
   """
   yield
   if jax := sys.modules.get("jax"):
@@ -39,7 +40,8 @@ def _programs_freed():
 
 @pytest.fixture
 def small_disk(request, tmp_path):
-  """A file system of its own, of the size that `indirect` parametrisation asks for, as mount spells it: "256k"."""
+  """A file system of its own, of the size that `indirect` parametrisation asks for, as mount spells it:
+  "256k"."""
   disk = tmp_path / "disk"
   disk.mkdir()
   mount = shutil.which("mount")

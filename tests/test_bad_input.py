@@ -1,4 +1,5 @@
-"""Bad input ends in exit code 2 and one line that names the field, file or row, and changes nothing on the disk."""
+"""Bad input ends in exit code 2 and one line that names the field, file or row, and changes nothing on the
+disk."""
 
 import dataclasses
 import functools
@@ -37,7 +38,9 @@ from o1jax.config import *
 def get_config():
   return TrainConfig(
     name="tiny", out={str(folder / "runs")!r}, task={task}, model={model}, sft={sft}, rl={rl},
-    eval=EvalConfig(problems=1, final_problems=1, samples=1, control_samples=1, batch=8, max_tokens=16, bootstrap=50),
+    eval=EvalConfig(
+      problems=1, final_problems=1, samples=1, control_samples=1, batch=8, max_tokens=16, bootstrap=50
+    ),
     diagnostics=DiagnosticsConfig(every=0), log=LogConfig(progress=False), {more}
   )
 """)
@@ -63,6 +66,7 @@ def refusal(capfd, folder: pathlib.Path, *arguments: str) -> str:
   return line.removeprefix("error: ").rstrip()
 
 
+HEADS = "--mesh.tensor 8 --model.heads 8 --model.kv_heads 8"
 OPTIONS = {
   "--rl.stepz 3": "--rl.stepz: no such field; did you mean --rl.steps?",
   "--rl.steps many": "--rl.steps: wants INT",
@@ -79,13 +83,15 @@ OPTIONS = {
   "--rl.steps 99999999999999999999": "rl.steps: must lie in [-2**31, 2**31)",
   "--task.split_seed 4294967296": "task.split_seed: must lie in [-2**31, 2**32)",
   "--model.width 4096 --model.mlp 2147483647": "out of memory: a smaller model",
-  "--mesh.data 3": "rl.prompts: 8 does not divide over the mesh's 3 shards of the batch: take a multiple of 3",
+  "--mesh.data 3": (
+    "rl.prompts: 8 does not divide over the mesh's 3 shards of the batch: take a multiple of 3"
+  ),
   "--mesh.data 16": "mesh: data=16 x fsdp=1 x tensor=1 wants 16 devices or more, here are 8",
   "--mesh.data 0": "mesh: axes are positive",
   "--mesh.data -1 --mesh.fsdp -1": "mesh: at most one axis may be -1",
   "--mesh.tensor 2": "model.kv_heads: 1 does not divide over mesh.tensor=2",
-  "--mesh.tensor 8 --model.heads 8 --model.kv_heads 8 --model.mlp 12": "model.mlp: 12 does not divide over mesh.tensor=8",
-  "--mesh.tensor 8 --model.heads 8 --model.kv_heads 8 --model.vocab 100": "model.vocab: 100 does not divide over mesh.tensor=8",
+  f"{HEADS} --model.mlp 12": "model.mlp: 12 does not divide over mesh.tensor=8",
+  f"{HEADS} --model.vocab 100": "model.vocab: 100 does not divide over mesh.tensor=8",
   "--mesh.fsdp 8 --model.width 12": "model.width: 12 does not divide over mesh.fsdp=8",
   "--rl.prompts 6 --mesh.data 8": "rl.prompts: 6 does not divide over",
   "--sft.rows 4 --mesh.data 8": "sft.rows: 4 does not divide over",
@@ -157,8 +163,9 @@ FILES = {
   ROW + '{"question": "How many?"}\n': "{path} row 2: has no field 'answer'",
   '{"question": 7, "answer": "#### 1"}\n': "{path} row 1: field 'question' is int, not str",
   ROW + '{"question": "How many?", "answer": "two"}\n': "{path} row 2: field 'answer' has no '####'",
-  ROW
-  + '{"question": "How many?", "answer": "#### two"}\n': "{path} row 2: field 'answer': 'two' is not one number",
+  ROW + '{"question": "How many?", "answer": "#### two"}\n': (
+    "{path} row 2: field 'answer': 'two' is not one number"
+  ),
   ROW: "task.held_out: 1 rows cannot be held out of the 1 in {path}",
   ROWS: "rl.max_prompt: problem 'train/",
 }
@@ -179,8 +186,10 @@ def test_bad_data_is_named_by_file_and_row(tmp_path, capfd, text) -> None:
     ({"path": "http://127.0.0.1:9/x"}, "--task.path: cannot download http://127.0.0.1:9/x/train.jsonl"),
     ({"path": "SERVER", "sha256": ("0" * 64, "0" * 64)}, "--task.path: SERVER/train.jsonl has SHA-256"),
     ({"path": "SERVER/train.jsonl", "sha256": ("0" * 64, "0" * 64)}, "--task.sha256: holds two hashes"),
-    ({"path": "SERVER/train.jsonl", "sha256": None, "tokenizer": "FOLDER/none"}, "FOLDER/none: not a SentencePiece model"),
-    ({"path": "SERVER/train.jsonl", "sha256": None, "tokenizer": "FOLDER/damaged"}, "FOLDER/damaged: not a SentencePiece model"),
+    ({"path": "SERVER/train.jsonl", "sha256": None, "tokenizer": "FOLDER/none"},
+     "FOLDER/none: not a SentencePiece model"),
+    ({"path": "SERVER/train.jsonl", "sha256": None, "tokenizer": "FOLDER/damaged"},
+     "FOLDER/damaged: not a SentencePiece model"),
   ],
 )  # fmt: skip
 def test_a_source_that_cannot_be_had_is_named(tmp_path, capfd, server, fields, expected) -> None:
@@ -250,7 +259,9 @@ COMMANDS = {
   "eval {run} --eval.final_problems 17": "eval.final_problems: 17 of only 16",
   "sample {out} --prompt x": "{out}/config.json: no such file",
   "sample {run}": "--prompt: is missing",
-  "sample {run} --prompt x --seed 99999999999999999999": "--seed: must lie in [0, 2**32), is 99999999999999999999",
+  "sample {run} --prompt x --seed 99999999999999999999": (
+    "--seed: must lie in [0, 2**32), is 99999999999999999999"
+  ),
   "sample {run} --prompt x --samples 99999999999999999999": "--samples: must be below 2**31",
   "sample {run} --prompt x --samples 0": "--samples: must be positive",
   "sample {run} --prompt x --samples 2 --temperature 0": "--samples: must be 1 with --temperature 0",
@@ -281,7 +292,8 @@ def edit_config(run: pathlib.Path, **fields) -> None:
 
 
 def another_model(run: pathlib.Path) -> None:
-  """Puts the checkpoints of a model of another width in the place of the run's own, behind a line of a later step."""
+  """Puts the checkpoints of a model of another width in the place of the run's own, behind a line of a later
+  step."""
   config = read_run_config(str(run))
   wider = preparation.prepare(dataclasses.replace(config, model=dataclasses.replace(config.model, width=32)))
   state = preparation.fresh_state(wider, sft_stage(config, 1), None)
@@ -298,14 +310,22 @@ DAMAGES = [
   ("train {experiment} --resume", another_model, DIFFERS),
   ("eval {run}", another_model, DIFFERS),
   ("eval {run}", lambda run: shutil.rmtree(run / "checkpoints"), "{run}/checkpoints: holds no checkpoint"),
-  ("eval {run}", lambda run: edit_config(run, meta={"data_hash": "0"}), "{run}/config.json: has the data_hash of other problems"),
-  ("sample {run} --prompt x", lambda run: edit_config(run, seed="0"), "{run}/config.json: seed: wants int, has '0'"),
-  ("sample {run} --prompt x", lambda run: (run / "config.json").write_text('{"name"'), "{run}/config.json: cannot be read as JSON"),
-  ("train {experiment} --resume", lambda run: (run / "config.json").write_text("[]"), "{run}/config.json: must hold one JSON object"),
-  ("train {experiment} --resume", lambda run: (run / "metrics.jsonl").write_text("{\n"), "{run}/metrics.jsonl: row 1 is not a JSON object"),
-  ("report {run}", lambda run: (run / "metrics.jsonl").write_text("{\n"), "{run}/metrics.jsonl: row 1 is not a JSON object"),
-  ("report {run}", lambda run: (run / "rollouts.jsonl").unlink(), "{run}/rollouts.jsonl: cannot be read: No such file"),
-  ("report {run}", lambda run: (run / "summary.json").write_text("{"), "{run}/summary.json: cannot be read as JSON"),
+  ("eval {run}", lambda run: edit_config(run, meta={"data_hash": "0"}),
+   "{run}/config.json: has the data_hash of other problems"),
+  ("sample {run} --prompt x", lambda run: edit_config(run, seed="0"),
+   "{run}/config.json: seed: wants int, has '0'"),
+  ("sample {run} --prompt x", lambda run: (run / "config.json").write_text('{"name"'),
+   "{run}/config.json: cannot be read as JSON"),
+  ("train {experiment} --resume", lambda run: (run / "config.json").write_text("[]"),
+   "{run}/config.json: must hold one JSON object"),
+  ("train {experiment} --resume", lambda run: (run / "metrics.jsonl").write_text("{\n"),
+   "{run}/metrics.jsonl: row 1 is not a JSON object"),
+  ("report {run}", lambda run: (run / "metrics.jsonl").write_text("{\n"),
+   "{run}/metrics.jsonl: row 1 is not a JSON object"),
+  ("report {run}", lambda run: (run / "rollouts.jsonl").unlink(),
+   "{run}/rollouts.jsonl: cannot be read: No such file"),
+  ("report {run}", lambda run: (run / "summary.json").write_text("{"),
+   "{run}/summary.json: cannot be read as JSON"),
 ]  # fmt: skip
 
 

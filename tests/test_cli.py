@@ -138,10 +138,13 @@ def test_help_as_a_module_starts_no_jax() -> None:
     ("--model.query-scale 0.5", {"model.query_scale": 0.5}),
     ("--rl.loss.clip-low None --model.query_scale None", {}),
     ("--log.progress False --controls False", {"log.progress": False, "controls": False}),
-    ("--model.scan-layers True --model.norm_plus_one True", {"model.scan_layers": True, "model.norm_plus_one": True}),
+    ("--model.scan-layers True --model.norm_plus_one True",
+     {"model.scan_layers": True, "model.norm_plus_one": True}),
     (
-      "--rl.loss.kind dual_clip --rl.loss.clip-low 0.2 --rl.loss.clip_high 0.28 --rl.loss.dual 3 --rl.epochs 2",
-      {"rl.loss.kind": "dual_clip", "rl.loss.clip_low": 0.2, "rl.loss.clip_high": 0.28, "rl.loss.dual": 3.0, "rl.epochs": 2},
+      "--rl.loss.kind dual_clip --rl.loss.clip-low 0.2 --rl.loss.clip_high 0.28 --rl.loss.dual 3"
+      " --rl.epochs 2",
+      {"rl.loss.kind": "dual_clip", "rl.loss.clip_low": 0.2, "rl.loss.clip_high": 0.28, "rl.loss.dual": 3.0,
+       "rl.epochs": 2},
     ),
     ("--task.max-number 9 --mesh.data -1 --mesh.tensor 2", {"task.max_number": 9, "mesh.tensor": 2}),
   ],
@@ -150,9 +153,9 @@ def test_an_override_changes_its_field_alone(trained, capsys, arguments, changes
   assert cli.main(["train", QUICKSTART, *arguments.split()]) == 75  # the run's own exit code
   ((config, resume),) = trained
   assert not resume and capsys.readouterr() == ("", "")
-  told, expected = dict(leaves(config)), dict(leaves(load_experiment(QUICKSTART))) | changes
-  assert told == expected
-  assert {name: type(value) for name, value in told.items()} == {n: type(v) for n, v in expected.items()}
+  parsed, expected = dict(leaves(config)), dict(leaves(load_experiment(QUICKSTART))) | changes
+  assert parsed == expected
+  assert {name: type(value) for name, value in parsed.items()} == {n: type(v) for n, v in expected.items()}
 
 
 @pytest.mark.parametrize("option", ["--model.rope_scaling.factor", "--model.rope-scaling.factor"])
@@ -202,15 +205,18 @@ def test_a_sample_passes_its_options_on(monkeypatch) -> None:
   ("arguments", "line"),
   [
     ("", "a command is missing: train, sweep, eval, report, verify, sample (see o1jax --help)"),
-    ("trian", "trian: no such command; there are train, sweep, eval, report, verify, sample (see o1jax --help)"),
+    ("trian",
+     "trian: no such command; there are train, sweep, eval, report, verify, sample (see o1jax --help)"),
     ("train", "train: EXPERIMENT is missing; it comes first, as in o1jax train EXPERIMENT --field VALUE"),
-    ("train --rl.steps 3", "train: EXPERIMENT is missing; it comes first, as in o1jax train EXPERIMENT --field VALUE"),
+    ("train --rl.steps 3",
+     "train: EXPERIMENT is missing; it comes first, as in o1jax train EXPERIMENT --field VALUE"),
     ("eval", "eval: RUN is missing; it comes first, as in o1jax eval RUN --field VALUE"),
     ("report", "RUN: is missing (see o1jax report --help)"),
     ("sample", "RUN, --prompt: is missing (see o1jax sample --help)"),
     ("sample RUN --prompt x --samples 0", "--samples: must be positive, is 0"),
     *(
-      (f"sample RUN --prompt x --temperature {t}", f"--temperature: must lie in [0.0001, 10000], or be 0, greedy, is {float(t)}")
+      (f"sample RUN --prompt x --temperature {t}",
+       f"--temperature: must lie in [0.0001, 10000], or be 0, greedy, is {float(t)}")
       for t in ("nan", "inf", "1e39", "1e-45", "1e-320", "-1")
     ),
     ("train nowhere.py", "nowhere.py: no such experiment file"),
@@ -229,8 +235,10 @@ def test_a_mistake_in_a_command_is_one_line(capsys, tmp_path, monkeypatch, argum
     ("--rl.stpes 3", "--rl.stpes: no such field; did you mean --rl.steps?"),
     ("--rl.loss.cliplow=3", "--rl.loss.cliplow: no such field; did you mean --rl.loss.clip_low?"),
     ("--rl.max-token 3", "--rl.max-token: no such field; did you mean --rl.max_tokens?"),
-    ("--model.rope_scaling None", "--model.rope_scaling: no such field; did you mean --model.rope_scaling.factor?"),
-    ("--model.rope_scaling.facto 3", "--model.rope_scaling.facto: no such field; did you mean --model.rope_scaling.factor?"),
+    ("--model.rope_scaling None",
+     "--model.rope_scaling: no such field; did you mean --model.rope_scaling.factor?"),
+    ("--model.rope_scaling.facto 3",
+     "--model.rope_scaling.facto: no such field; did you mean --model.rope_scaling.factor?"),
     ("--colour red", "--colour: no such field; see o1jax train EXPERIMENT --help"),
     ("3", "3: unexpected argument (see o1jax train EXPERIMENT --help)"),
     ("--resume True", "True: unexpected argument (see o1jax train EXPERIMENT --help)"),
@@ -246,8 +254,8 @@ def test_a_mistake_in_a_command_is_one_line(capsys, tmp_path, monkeypatch, argum
   ],
 )  # fmt: skip
 def test_a_mistake_in_an_option_is_one_line_that_names_it(trained, capsys, arguments, line) -> None:
-  told = refused(capsys, "train", QUICKSTART, *arguments.split())
-  assert told.replace(QUICKSTART, "EXPERIMENT") == line and not trained
+  error = refused(capsys, "train", QUICKSTART, *arguments.split())
+  assert error.replace(QUICKSTART, "EXPERIMENT") == line and not trained
 
 
 def test_a_wrong_list_names_its_option(trained, capsys) -> None:

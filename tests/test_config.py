@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from config_changes import changed, not_negative, positive
-from idle_options import ACTS, IDLE, IDLE_IN_A_SWEEP
+from idle_options import ACTS, IDLE
+from sweep_faults import ARMS, SWEEP_FAULTS, checked
 
 from o1jax import config as config_module
 from o1jax.config import (
-  Arm,
   Check,
   Claim,
   ConfigError,
@@ -64,7 +64,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   *positive("model.norm_eps"),
   *not_negative("model.attention_softcap", "model.head_softcap"),
   ({"model.rope_scaling": RopeScaling(factor=0.0)}, "model.rope_scaling.factor: must be positive"),
-  ({"model.rope_scaling": RopeScaling(original_length=0)}, "model.rope_scaling.original_length: must be positive"),
+  ({"model.rope_scaling": RopeScaling(original_length=0)},
+   "model.rope_scaling.original_length: must be positive"),
   (
     {"model.rope_scaling": RopeScaling(low_freq_factor=4.0, high_freq_factor=4.0)},
     "model.rope_scaling.high_freq_factor: must be above low_freq_factor=4.0, is 4.0",
@@ -87,12 +88,14 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     "task.parts[1].task.text: cannot act in a mixture: task.text serves all parts",
   ),
   ({"task": MixtureConfig(())}, "task.parts: must be two or more"),
-  ({"task": MixtureConfig((Part(CountdownConfig()), Part(CountdownConfig(), 0.0)))}, "task.parts[1].weight: must be positive, is 0.0"),
+  ({"task": MixtureConfig((Part(CountdownConfig()), Part(CountdownConfig(), 0.0)))},
+   "task.parts[1].weight: must be positive, is 0.0"),
   (
     {"task": MixtureConfig((Part(CountdownConfig(), 1e-9), Part(CountdownConfig())))},
     "task.parts[0].weight: must be at least 0.0001 of all weights together, is 1e-09 of 1.000000001",
   ),
-  ({"rl.curriculum.kind": "pass_rate", "rl.curriculum.rate": 0.5}, "rl.curriculum.floor: goes with kind=pass_rate, and is needed"),
+  ({"rl.curriculum.kind": "pass_rate", "rl.curriculum.rate": 0.5},
+   "rl.curriculum.floor: goes with kind=pass_rate, and is needed"),
   ({"rl.curriculum.rate": 0.5}, "rl.curriculum.rate: goes with kind=pass_rate"),
   (
     {"rl.curriculum.kind": "pass_rate", "rl.curriculum.rate": 0.5, "rl.curriculum.floor": 0.0},
@@ -114,8 +117,10 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"rl.advantage.ddof": 2}, "rl.advantage.ddof: must be 0 or 1, is 2"),
   *positive("rl.advantage.eps"),
   ({"rl.advantage.group_baseline": True}, "rl.advantage.group_baseline: acts with kind=reinforce++ alone"),
-  ({"rl.advantage.kind": "rloo", "rl.advantage.ddof": 0}, "rl.advantage.ddof: ddof and eps act with kind=grpo"),
-  ({"rl.advantage.kind": "opo", "rl.advantage.eps": 1e-6}, "rl.advantage.ddof: ddof and eps act with kind=grpo"),
+  ({"rl.advantage.kind": "rloo", "rl.advantage.ddof": 0},
+   "rl.advantage.ddof: ddof and eps act with kind=grpo"),
+  ({"rl.advantage.kind": "opo", "rl.advantage.eps": 1e-6},
+   "rl.advantage.ddof: ddof and eps act with kind=grpo"),
   ({**OFF_POLICY, "rl.loss.kind": "ppo_clip"}, "rl.loss.clip_low: is needed with kind=ppo_clip"),
   ({**OFF_POLICY, "rl.loss.kind": "cispo"}, "rl.loss.clip_high: is needed with kind=cispo"),
   ({**CLIPPED, "rl.loss.kind": "cispo"}, "rl.loss.clip_low: cannot act with kind=cispo"),
@@ -136,8 +141,10 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"rl.kl.reference": "reset", "rl.kl.reset_every": 0}, "rl.kl.reset_every: must be positive"),
   ({"rl.kl.reset_optimizer": True}, "rl.kl.reset_optimizer: goes with reference=reset"),
   ({"rl.kl.estimator": "forward", "rl.kl.placement": "reward"}, "rl.kl.placement: forward is exact"),
-  ({"rl.kl.estimator": "reverse", "rl.kl.times_ratio": True}, "rl.kl.times_ratio: multiplies a sampled estimator"),
-  ({"rl.kl.placement": "reward", "rl.kl.times_ratio": True}, "rl.kl.times_ratio: multiplies a sampled estimator"),
+  ({"rl.kl.estimator": "reverse", "rl.kl.times_ratio": True},
+   "rl.kl.times_ratio: multiplies a sampled estimator"),
+  ({"rl.kl.placement": "reward", "rl.kl.times_ratio": True},
+   "rl.kl.times_ratio: multiplies a sampled estimator"),
   ({"rl.kl.reference": "ema", "rl.kl.ema": 0.1}, "rl.kl.coef: is 0, so that no other field"),
   ({"rl.kl.times_ratio": True}, "rl.kl.coef: is 0, so that no other field"),
   ({**SCHEDULED, "rl.kl.final_fraction": 1.5}, "rl.kl.final_fraction: must lie in [0, 1]"),
@@ -151,31 +158,44 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({**SCHEDULED, "rl.kl.coef": 0.0}, "rl.kl.coef: is 0, so that no other field"),
   ({**SCHEDULED, "rl.steps": 1}, "rl.kl.schedule: cannot act in a stage of one step"),
   ({**ADAPTIVE, "rl.steps": 1}, "rl.kl.target: cannot act in a stage of one step"),
-  ({**KL, "rl.steps": 1, "rl.kl.reference": "ema", "rl.kl.ema": 0.1}, "rl.kl.reference: cannot act in a stage of one"),
+  ({**KL, "rl.steps": 1, "rl.kl.reference": "ema", "rl.kl.ema": 0.1},
+   "rl.kl.reference: cannot act in a stage of one"),
   ({**KL, "rl.kl.reference": "reset", "rl.kl.reset_every": 9}, "rl.kl.reset_every: must be below steps=9"),
   *((({**COVS[kind], f"rl.cov.{name}": None}), f"rl.cov.{name}: is needed with kind={kind}")
-    for kind, names in {"clip_cov": ("fraction", "low", "high"), "kl_cov": ("fraction", "coef")}.items() for name in names),
+    for kind, names in {"clip_cov": ("fraction", "low", "high"),
+                        "kl_cov": ("fraction", "coef")}.items() for name in names),
   ({**COVS["clip_cov"], "rl.cov.coef": 1.0}, "rl.cov.coef: cannot act with kind=clip_cov"),
   ({"rl.cov.low": 1.0}, "rl.cov.low: cannot act with kind=none"),
   ({**COVS["clip_cov"], "rl.cov.fraction": 0.0}, "rl.cov.fraction: must lie in (0, 1]"),
   ({**COVS["clip_cov"], "rl.cov.high": 1.0}, "rl.cov.high: must be above low=1.0"),
   ({**COVS["kl_cov"], "rl.cov.coef": -1.0}, "rl.cov.coef: must not be negative"),
-  ({**COVS["kl_cov"], "rl.epochs": 1, "rl.loss.kind": "reinforce"}, "rl.cov.kind: with one optimiser step a rollout the ratio is 1 and kl_cov"),
-  ({**CLIPPED, **COVS["clip_cov"], "rl.loss.kind": "gspo"}, "rl.cov.kind: clip_cov picks tokens, gspo has one ratio"),
+  ({**COVS["kl_cov"], "rl.epochs": 1, "rl.loss.kind": "reinforce"},
+   "rl.cov.kind: with one optimiser step a rollout the ratio is 1 and kl_cov"),
+  ({**CLIPPED, **COVS["clip_cov"], "rl.loss.kind": "gspo"},
+   "rl.cov.kind: clip_cov picks tokens, gspo has one ratio"),
   ({"rl.overlong.buffer": 64}, "rl.overlong.buffer: must lie in [0, max_tokens=64)"),
   ({"rl.overlong.buffer": 8, "rl.overlong.penalty": -1.0}, "rl.overlong.penalty: must be positive"),
   ({"rl.overlong.penalty": 2.0}, "rl.overlong.penalty: cannot act with buffer=0"),
   ({"rl.overlong.unfinished": 1.0}, "rl.overlong.unfinished: must not be positive"),
-  ({"rl.overlong.unfinished": -1.0, "rl.overlong.mask": True}, "rl.overlong.unfinished: cannot act with mask"),
-  ({"rl.overlong.buffer": 8, "rl.advantage.kind": "remax"}, "rl.overlong: buffer and unfinished cannot act on remax's"),
-  ({"rl.overlong.unfinished": -1.0, "rl.advantage.kind": "remax"}, "rl.overlong: buffer and unfinished cannot act on"),
-  ({**KL, "rl.kl.placement": "reward", "rl.advantage.kind": "remax"}, "rl.kl.placement: reward cannot act on remax's"),
+  ({"rl.overlong.unfinished": -1.0, "rl.overlong.mask": True},
+   "rl.overlong.unfinished: cannot act with mask"),
+  ({"rl.overlong.buffer": 8, "rl.advantage.kind": "remax"},
+   "rl.overlong: buffer and unfinished cannot act on remax's"),
+  ({"rl.overlong.unfinished": -1.0, "rl.advantage.kind": "remax"},
+   "rl.overlong: buffer and unfinished cannot act on"),
+  ({**KL, "rl.kl.placement": "reward", "rl.advantage.kind": "remax"},
+   "rl.kl.placement: reward cannot act on remax's"),
   ({"rl.advantage.floor": -0.1}, "rl.advantage.floor: must not be negative, is -0.1"),
-  ({"rl.advantage.floor": 0.1, "rl.advantage.kind": "rloo"}, "rl.advantage.floor: acts with kind=grpo or reinforce++"),
-  ({**CRITIC, "rl.critic.whiten": False, "rl.advantage.floor": 0.1}, "rl.advantage.floor: acts with kind=grpo or"),
-  *(({"model.dtype": "bfloat16", **asked}, "rl.loss.logp_old: must be learner with model.dtype=bfloat16") for asked in (
-    {**CLIPPED, "rl.loss.kind": "gspo"}, {**KL, "rl.kl.placement": "reward"}, {**KL, "rl.kl.times_ratio": True}, COVS["kl_cov"])),
-  *(({"rl.refill": 1, "task": task}, "rl.refill: finds no level group: P(Yes) is never equal twice") for task in JUDGED),
+  ({"rl.advantage.floor": 0.1, "rl.advantage.kind": "rloo"},
+   "rl.advantage.floor: acts with kind=grpo or reinforce++"),
+  ({**CRITIC, "rl.critic.whiten": False, "rl.advantage.floor": 0.1},
+   "rl.advantage.floor: acts with kind=grpo or"),
+  *(({"model.dtype": "bfloat16", **asked},
+     "rl.loss.logp_old: must be learner with model.dtype=bfloat16") for asked in (
+    {**CLIPPED, "rl.loss.kind": "gspo"}, {**KL, "rl.kl.placement": "reward"},
+    {**KL, "rl.kl.times_ratio": True}, COVS["kl_cov"])),
+  *(({"rl.refill": 1, "task": task},
+     "rl.refill: finds no level group: P(Yes) is never equal twice") for task in JUDGED),
   ({"rl.importance.cap": 0.0, "rl.loss.logp_old": "learner"}, "rl.importance.cap: must be positive"),
   ({"rl.importance.level": "sequence"}, "rl.importance.cap: is None, so that level and excess cannot act"),
   ({"rl.importance.excess": "mask"}, "rl.importance.cap: is None, so that level and excess cannot act"),
@@ -188,7 +208,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({**BONUS, "rl.steps": 1}, "rl.entropy_target: cannot act in a stage of one step"),
   *not_negative("rl.l2_init", "rl.refill", "rl.trim"),
   ({"rl.l2_init": 0.1}, "rl.l2_init: cannot act in a stage of one step"),
-  ({"rl.refill": 1, "rl.samples": 1, "rl.advantage.kind": "remax"}, "rl.refill: cannot act with one sample a problem"),
+  ({"rl.refill": 1, "rl.samples": 1, "rl.advantage.kind": "remax"},
+   "rl.refill: cannot act with one sample a problem"),
   ({"rl.refill": 2, "rl.problems": 95}, "rl.problems: must be at least prompts * (1 + refill) = 96"),
   *positive(
     "rl.prompts", "rl.max_prompt", "rl.max_tokens", "rl.epochs", "rl.minibatches", "rl.micro_batches",
@@ -212,9 +233,11 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"rl.samples": 0, "rl.advantage.kind": "remax"}, "rl.samples: remax needs at least 1"),
   ({"rl.minibatches": 3}, "rl.minibatches: does not divide prompts=32"),
   ({"rl.minibatches": 4, "rl.micro_batches": 3}, "rl.micro_batches: does not divide the 8 prompts"),
-  ({**CLIPPED, "rl.epochs": 1, "rl.loss.kind": "ppo_clip"}, "rl.loss.kind: with one optimiser step a rollout"),
+  ({**CLIPPED, "rl.epochs": 1, "rl.loss.kind": "ppo_clip"},
+   "rl.loss.kind: with one optimiser step a rollout"),
   ({"rl.loss.kind": "cispo", "rl.loss.clip_high": 4.0}, "rl.loss.kind: with one optimiser step a rollout"),
-  ({"rl.loss.kind": "sapo"}, "rl.loss.kind: with one optimiser step a rollout the ratio is 1 and sapo's gate"),
+  ({"rl.loss.kind": "sapo"},
+   "rl.loss.kind: with one optimiser step a rollout the ratio is 1 and sapo's gate"),
   *positive(
     "eval.problems", "eval.final_problems", "eval.samples", "eval.control_samples", "eval.batch",
     "eval.max_tokens", "eval.bootstrap",
@@ -223,7 +246,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
   ({"rl.loss.logp_old": "learner"}, "rl.loss.logp_old: cannot act with kind=reinforce"),
   ({"eval.every": (0, -1)}, "eval.every: must not be negative"),
   *not_negative("eval.top_k"),
-  *(({"eval.temperature": t}, "eval.temperature: must lie in [0.0001, 10000], or be 0, greedy") for t in (-1.0, 1e-45, 1e39)),
+  *(({"eval.temperature": t},
+     "eval.temperature: must lie in [0.0001, 10000], or be 0, greedy") for t in (-1.0, 1e-45, 1e39)),
   *(({"rl.temperature": t}, "rl.temperature: must lie in [0.0001, 10000]") for t in (0.0, 1e-45, 1e39)),
   ({"eval.top_p": 0.0}, "eval.top_p: must lie in (0, 1]"),
   ({"eval.top_p": 1.1}, "eval.top_p: must lie in (0, 1]"),
@@ -250,43 +274,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-ARMS = (Arm("weak", {"rl.entropy": 0.1}, 0.1), Arm("strong", {"rl.entropy": 0.2}, 0.2))
 SWEEP = SweepConfig(BASE, ARMS, Claim("text", "source", "figure", (Check("greater", "reward"),)))
-
-
-def checked(kind: Any, metric: str = "reward", arms: tuple[str, ...] = ()) -> dict[str, Any]:
-  """A change of SWEEP that gives it one check."""
-  return {"claim": Claim("text", "source", "figure", (Check(kind, metric, arms),))}
-
-
-THREE, KINDS = (*ARMS, Arm("third", {}, 0.3)), (Arm("one", {}), Arm("other", {}))
-SWEEP_FAULTS: list[tuple[dict[str, Any], str]] = [
-  *IDLE_IN_A_SWEEP,
-  ({"arms": ()}, "arms: are none"),
-  ({"arms": (ARMS[0], ARMS[0])}, "arms: two have one name"),
-  *(({"arms": (Arm(name, {}),)}, "arms[0].name: must be a folder's name") for name in ("", "..", "a/b", "a b")),
-  ({"seeds": ()}, "seeds: are none"),
-  ({"seeds": (1, 1)}, "seeds: hold one twice"),
-  *not_negative("vmapped", "devices", "chunk"),
-  (checked("greater", ""), "claim.checks[0].metric: is empty"),
-  (checked("lasts", arms=("absent",)), "claim.checks[0].arms: 'absent' is no arm"),
-  (checked("greater", arms=("weak", "weak")), "claim.checks[0].arms: name one twice"),
-  (checked("greater", arms=("weak",)), "claim.checks[0].arms: greater takes 2, not 1"),
-  ({**checked("greater"), "arms": THREE}, "claim.checks[0].arms: greater takes 2, not 3"),
-  (checked("declines"), "claim.checks[0].arms: declines takes 1, not 2"),
-  (checked("lasts", arms=("weak", "strong")), "claim.checks[0].arms: lasts takes 1, not 2"),
-  ({**checked("rising"), "arms": KINDS}, "claim.checks[0].arms: rising takes arms of two strengths or more"),
-  ({**checked("falling"), "arms": (*ARMS, KINDS[0])}, "claim.checks[0].arms: falling takes arms of two strengths"),
-  (checked("falling", arms=("weak",)), "claim.checks[0].arms: falling takes arms of two strengths"),
-  ({"base.rl.samples": 1}, "rl.samples: grpo needs at least 2"),
-  ({"base.rl.steps": 0}, "rl.steps: must be positive in a sweep"),
-  ({"base.controls": True}, "controls: cannot act in a sweep"),
-  ({"base.eval.every": (0, 1)}, "eval.every: cannot act in a sweep"),
-  ({"base.eval.budgets": (8,)}, "eval.budgets: cannot act in a sweep"),
-  ({"base.log.profile": (1, 2)}, "log.profile: cannot act in a sweep"),
-  ({"base.log.wandb": "project"}, "log.wandb: cannot act in a sweep"),
-  ({"base.mesh.data": 1}, "mesh: cannot act in a sweep"),
-]  # fmt: skip
 
 
 def refusal(changes: dict[str, Any], of: Any = BASE) -> ConfigError:

@@ -195,11 +195,13 @@ class Mine:
 def get_config():
   import beside_it_later
   model = ModelConfig(width=Mine().width, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32)
-  rl = RLConfig(steps=np.int64(beside_it.STEPS), entropy=np.float32(0.5), samples=np.uint8(4), temperature=np.int32(2))
+  numbers = {"entropy": np.float32(0.5), "samples": np.uint8(4), "temperature": np.int32(2)}
+  rl = RLConfig(steps=np.int64(beside_it.STEPS), **numbers)
   return TrainConfig("study", model, CountdownConfig(), seed=np.int32(beside_it_later.SEED), rl=rl)
 
 def sweep(full):
-  return SweepConfig(get_config(), (Arm("a", {"rl.entropy": np.float64(0.25)}, np.float32(1.5)),), Claim("", "", "", ()))
+  arm = Arm("a", {"rl.entropy": np.float64(0.25)}, np.float32(1.5))
+  return SweepConfig(get_config(), (arm,), Claim("", "", "", ()))
 """
 
 

@@ -1,4 +1,5 @@
-"""A run read by another version, on other devices, from another working directory; what starts on other devices."""
+"""A run read by another version, on other devices, from another working directory; what starts on other
+devices."""
 
 import dataclasses
 import json
@@ -42,8 +43,10 @@ def config(**changes: Any) -> TrainConfig:
   base = TrainConfig(
     name="tiny", model=ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32),
     task=Gsm8kConfig(path="rows.jsonl", held_out=2, data_dir="prepared", text=TextConfig(vocab=400)),
-    sft=SftConfig(steps=2, rows=8, length=512, optim=OptimConfig(lr=2e-3, warmup=1)), rl=RLConfig(max_prompt=256),
-    eval=EvalConfig(problems=2, final_problems=2, samples=2, control_samples=1, batch=8, max_tokens=8, bootstrap=10),
+    sft=SftConfig(steps=2, rows=8, length=512, optim=OptimConfig(lr=2e-3, warmup=1)),
+    rl=RLConfig(max_prompt=256),
+    eval=EvalConfig(problems=2, final_problems=2, samples=2, control_samples=1, batch=8, max_tokens=8,
+                    bootstrap=10),
     diagnostics=DiagnosticsConfig(every=0), log=LogConfig(progress=False),
   )  # fmt: skip
   return dataclasses.replace(base, **changes)
@@ -104,11 +107,15 @@ def another_field(data: dict) -> None:
 MISSING = "{config}: of another version: {names} (missing, so that the default holds)"
 VERSIONS = {
   "a field": (without("rl.refill"), MISSING.format(config="{config}", names="rl.refill")),
-  "fields": (without("eval.top_k", "log.wandb", "model.remat"), MISSING.format(config="{config}", names="model.remat, eval.top_k, log.wandb")),
+  "fields": (without("eval.top_k", "log.wandb", "model.remat"),
+             MISSING.format(config="{config}", names="model.remat, eval.top_k, log.wandb")),
   "a group": (without("diagnostics"), MISSING.format(config="{config}", names="diagnostics")),
   "of the task": (without("task.unverified"), MISSING.format(config="{config}", names="task.unverified")),
-  "unknown ones": (another_field, "{config}: of another version: task.flavour, rl.colour (no field, left aside)"),
-  "the data's hash": (without("meta.data_hash"), "{config}: meta.data_hash is missing: whether the problems are the run's cannot be told"),
+  "unknown ones": (another_field,
+                   "{config}: of another version: task.flavour, rl.colour (no field, left aside)"),
+  "the data's hash": (without("meta.data_hash"),
+                      "{config}: meta.data_hash is missing: whether the problems are the run's cannot"
+                       " be told"),
 }  # fmt: skip
 
 

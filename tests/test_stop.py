@@ -40,11 +40,13 @@ def get_config():
     rl=RLConfig(
       steps=4, prompts=8, samples=2, max_prompt=5, max_tokens=16, epochs=2,
       loss=LossConfig("sapo", logp_old="learner"), importance=ImportanceConfig(2.0),
-      kl=KLConfig(coef=0.1, reference="ema", ema=0.5, target=0.01, horizon=32), entropy_target=1.0, entropy_rate=0.01,
-      l2_init=0.1, cov=CovConfig("clip_cov", fraction=0.1, low=-9.0, high=9.0), overlong=OverlongConfig(buffer=8),
+      kl=KLConfig(coef=0.1, reference="ema", ema=0.5, target=0.01, horizon=32),
+      entropy_target=1.0, entropy_rate=0.01, l2_init=0.1,
+      cov=CovConfig("clip_cov", fraction=0.1, low=-9.0, high=9.0), overlong=OverlongConfig(buffer=8),
     ),
     eval=EvalConfig(problems=8, final_problems=8, samples=2, batch=8, max_tokens=16, bootstrap=50),
-    diagnostics=DiagnosticsConfig(every=0), checkpoint=CheckpointConfig(every=2), log=LogConfig(rollouts_every=2, progress=False),
+    diagnostics=DiagnosticsConfig(every=0), checkpoint=CheckpointConfig(every=2),
+    log=LogConfig(rollouts_every=2, progress=False),
   )
 """
 
@@ -185,7 +187,8 @@ def test_a_run_outlives_its_screen(whole, tmp_path) -> None:
   assert made(tmp_path / "ünï") == made(whole) and (tmp_path / "ünï" / "report.html").exists()
 
 
-# Starts a command for each line that it reads, in a process that has everything imported; tells its id and its end.
+# Starts a command for each line that it reads, in a process that has everything imported; tells its id and
+# its end.
 STARTER = """
 import os, sys
 from o1jax import cli, train
@@ -215,7 +218,8 @@ class Starter:
     )  # fmt: skip
 
   def train(self, out: pathlib.Path, kill_when=lambda elapsed: False) -> tuple[int, bool]:
-    """(exit code, whether a checkpoint was half written) of one process, killed once `kill_when(seconds)` says so."""
+    """(exit code, whether a checkpoint was half written) of one process, killed once `kill_when(seconds)`
+    says so."""
     resume = ["--resume"] * (out / "run" / "config.json").exists()
     self.process.stdin.write(
       " ".join(["train", self.path, *LONGER.split(), str(out), *resume, "\n"]).encode()

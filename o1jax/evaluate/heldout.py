@@ -14,7 +14,7 @@ from o1jax.rl.step import LearnerInputs
 from o1jax.rl.update import first_params
 from o1jax.rollout.record import text_metrics
 from o1jax.rollout.setup import Runtime
-from o1jax.scaling import compute
+from o1jax.scaling import flops as compute
 from o1jax.tasks.base import Task
 from o1jax.types import TrainState
 from o1jax.verifiers.base import Problem

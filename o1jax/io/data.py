@@ -1,11 +1,13 @@
 """JSONL and JSON files as tensorflow-datasets splits in array_record, without TensorFlow.
 
-    file or URL -> bytes, SHA-256 -> rows checked one by one -> array_record in `<data_dir>/<name>/<data hash>` -> Rows
+    file or URL -> bytes, SHA-256 -> rows checked one by one -> array_record in `<data_dir>/<name>/<data
+    hash>` -> Rows
 
-The folder's name is the hash of what is in it, so that a changed file is never served from an older preparation; it
-is written beside, read back, compared and renamed, so that a folder that exists is whole.
-A file holds a JSON object a line, or one array of them; gzip may have packed it, and a byte order mark and blank lines are
-passed over. Rows keep the order of the file and are counted from 1. A field that is a list is kept as JSON text.
+A prepared folder is named after the hash of its content, so that a changed file is never served from an older
+one. It is written beside, read back, compared and renamed, so that a folder that exists is complete.
+A file holds a JSON object a line, or one array of them, perhaps gzipped. A byte order mark and blank lines
+are skipped. Rows keep the order of the file and are counted from 1. A field that is a list is kept as JSON
+text.
 Left out: sharded downloads, streaming of files larger than memory.
 """
 
@@ -27,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from o1jax.config import ConfigError
-from o1jax.io.files import replacing
+from o1jax.io.files import write_atomically
 from o1jax.io.json_rows import KINDS, Fields, one_line, parse_rows
 
 LAYOUT = "1"  # part of the data hash: raise it when prepared folders change their meaning
@@ -37,7 +39,7 @@ GZIP = b"\x1f\x8b"  # how a packed file begins
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Where the JSONL file of one split lies."""
+  """Location of the JSONL file of one split."""
 
   location: str  # a path, or a URL
   sha256: str | None = None  # hex, of a URL's content; None: unchecked, and downloaded at every call
@@ -48,7 +50,7 @@ class JsonlData:
   """Prepared splits."""
 
   splits: Mapping[str, "Rows"]
-  folder: pathlib.Path  # holds the array_record files; others may cache beside them what the rows determine
+  folder: pathlib.Path  # of the array_record files, and of caches of what the rows determine
   data_hash: str  # hex SHA-256 of the sources' content and of the fields that were read
 
 
@@ -68,16 +70,15 @@ class Rows(Sequence[dict[str, Any]]):
   @overload
   def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
   def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-    """Row `index` (negative from the end), or a list of rows. Raises ConfigError naming the folder if unreadable."""
+    """Row `index`, or a list of rows. Raises ConfigError naming the folder if it is unreadable."""
     if isinstance(index, slice):
       return [self[i] for i in range(*index.indices(len(self)))]
     row = range(len(self))[index]
     try:
       return {name: self._kinds[name].read(value) for name, value in self._records[row].items()}
     except RuntimeError as error:  # array_record checks its hashes
-      raise ConfigError(
-        f"{self._folder}: row {row + 1} cannot be read ({one_line(error)}); delete the folder"
-      ) from error
+      why = f"row {row + 1} cannot be read ({one_line(error)}); delete the folder"
+      raise ConfigError(f"{self._folder}: {why}") from error
 
   def __iter__(self) -> Iterator[dict[str, Any]]:
     return (self[i] for i in range(len(self)))
@@ -88,17 +89,18 @@ def jsonl_splits(
 ) -> JsonlData:
   """Prepares the JSONL files of `sources` (split -> source) once, and opens them.
 
-  `name` is the data set's, in snake case; `fields` maps each field a row must have to its type, others are left out.
-  An `int` has 64 bits; a field that may be None may be absent, and is None then; the dicts of `list[dict]` hold any JSON.
-  `option` is the command line's name for the location, and stands in errors about it.
-  Raises ConfigError naming the file and row (from 1) of a malformed line, a missing field or a wrong type; the file
-  that is empty, missing or of another SHA-256; two splits of one content; the URL that cannot be reached; the folder that
-  cannot be written.
+  name: the data set's, in snake case; fields: name -> type of each field that a row must have, others are
+  left out. An `int` has 64 bits; a field that may be None may be absent, and is None then; the dicts of
+  `list[dict]` hold any JSON.
+  option: the command line's name for the location, for errors.
+  Raises ConfigError naming the file and row (from 1) of a malformed line, a missing field or a wrong type;
+  the file that is empty, missing or of another SHA-256; two splits of one content; the URL that cannot be
+  reached; the folder that cannot be written.
   """
   content = {split: _text(source, data_dir, option) for split, source in sources.items()}
   if len(set(content.values())) < len(content):
-    told = " and ".join(source.location for source in sources.values())
-    raise ConfigError(f"{option}: {told} hold the same rows; name one file to hold out its last rows")
+    names = " and ".join(source.location for source in sources.values())
+    raise ConfigError(f"{option}: {names} hold the same rows; name one file to hold out its last rows")
   data_hash = _data_hash(name, content, fields)
   folder = pathlib.Path(data_dir) / name / data_hash[:16]
   if not folder.is_dir():
@@ -110,46 +112,34 @@ def jsonl_splits(
 def jsonl_rows(
   source: Source, fields: Fields, data_dir: str, option: str
 ) -> tuple[list[dict[str, Any]], str]:
-  """(rows, hex SHA-256 of the text) of one JSONL file that is read now and not prepared.
-
-  Arguments and errors are those of `jsonl_splits`.
-  """
+  """(rows, hex SHA-256) of one JSONL file, unprepared. Arguments and errors as in `jsonl_splits`."""
   content = _text(source, data_dir, option)
   return parse_rows(source.location, content, fields), hashlib.sha256(content).hexdigest()
 
 
 def is_url(location: str) -> bool:
-  """Whether `location` is a URL and not a path."""
+  """Whether `location` is a URL, else a path."""
   return "://" in location
 
 
 def is_file(location: str) -> bool:
-  """Whether `location` names one file: by the ending of a path or of a URL's path, or since it is one on this disk."""
+  """Whether `location` is a file: by the ending of its path, or because it exists on this disk."""
   path = urllib.parse.urlsplit(location).path if is_url(location) else location
   return path.lower().removesuffix(".gz").endswith((".jsonl", ".json")) or pathlib.Path(location).is_file()
 
 
 def inside(folder: str, name: str) -> str:
-  """Where the file `name` of a folder lies; a URL's query is kept."""
+  """Location of the file `name` in a folder; a URL's query is kept."""
   if not is_url(folder):
     return f"{folder.rstrip('/')}/{name}"
   parts = urllib.parse.urlsplit(folder)
   return urllib.parse.urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
 
 
-def write_atomically(path: pathlib.Path, content: bytes) -> None:
-  """Writes a file that other processes see whole or not at all. Raises ConfigError naming the path."""
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-      file.write(content)
-  except OSError as error:
-    raise ConfigError(f"{path}: cannot be written: {one_line(error)}") from error
-
-
 def _data_hash(name: str, content: Mapping[str, bytes], fields: Fields) -> str:
   spec = {
-    "layout": LAYOUT, "name": name, "fields": {field: KINDS[kind].name for field, kind in sorted(fields.items())},
+    "layout": LAYOUT, "name": name,
+    "fields": {field: KINDS[kind].name for field, kind in sorted(fields.items())},
     "splits": {split: hashlib.sha256(text).hexdigest() for split, text in sorted(content.items())},
   }  # fmt: skip
   return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
@@ -181,9 +171,9 @@ def _content(source: Source, data_dir: str, option: str) -> bytes:
     if hashlib.sha256(content).hexdigest() == source.sha256:
       return content
   content = _download(source.location, option)
-  found = hashlib.sha256(content).hexdigest()
-  if found != source.sha256:
-    raise ConfigError(f"{option}: {source.location} has SHA-256 {found}, expected {source.sha256}")
+  sha256 = hashlib.sha256(content).hexdigest()
+  if sha256 != source.sha256:
+    raise ConfigError(f"{option}: {source.location} has SHA-256 {sha256}, expected {source.sha256}")
   write_atomically(kept, content)
   return content
 
@@ -193,13 +183,12 @@ def _download(url: str, option: str) -> bytes:
     with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
       return response.read()
   except (OSError, http.client.HTTPException, ValueError) as error:
-    raise ConfigError(
-      f"{option}: cannot download {url} ({one_line(error)}); name a local file or folder"
-    ) from error
+    why = f"cannot download {url} ({one_line(error)}); name a local file or folder"
+    raise ConfigError(f"{option}: {why}") from error
 
 
 def _prepare(name: str, rows: Mapping[str, list[dict]], fields: Fields, folder: pathlib.Path) -> None:
-  """Writes `folder` by way of a temporary one beside it, and compares what it reads back with `rows`."""
+  """Writes `folder` as a temporary one beside it, compares its rows with `rows`, and renames it."""
   beside = None
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +208,7 @@ def _prepare(name: str, rows: Mapping[str, list[dict]], fields: Fields, folder: 
 
 
 def _rename(source: pathlib.Path, target: pathlib.Path) -> None:
-  """Puts a finished folder in place; where another process was first, its folder holds the same rows and stays."""
+  """Renames a finished folder. Where another process was first, its folder holds the same rows and stays."""
   try:
     os.rename(source, target)
   except OSError:

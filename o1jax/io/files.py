@@ -1,4 +1,4 @@
-"""Files that other processes see whole or not at all."""
+"""Atomic file writes: other processes see a file complete or not at all."""
 
 import contextlib
 import os
@@ -7,13 +7,16 @@ import secrets
 import stat
 from typing import BinaryIO, Iterator
 
+from o1jax.config import ConfigError
+from o1jax.io.json_rows import one_line
+
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-  """A binary file that takes `path`'s place at the end or, on any error, leaves `path` as it was.
+  """A binary file that replaces `path` at the end or, on any error, leaves it as it was.
 
-  Its permissions are those that `open` gives: the replaced file's, else what the umask leaves.
-  Raises OSError as `open` does.
+  It keeps the permissions of the file that it replaces, else those that the umask leaves. Raises OSError as
+  `open` does.
   """
   target = pathlib.Path(os.path.realpath(path))
   beside = target.with_name(f".writing-{os.getpid()}-{secrets.token_hex(4)}")
@@ -27,3 +30,13 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     os.replace(beside, target)
   finally:
     beside.unlink(missing_ok=True)
+
+
+def write_atomically(path: pathlib.Path, content: bytes) -> None:
+  """Writes a file atomically, its folder made where it is missing. Raises ConfigError naming the path."""
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+      file.write(content)
+  except OSError as error:
+    raise ConfigError(f"{path}: cannot be written: {one_line(error)}") from error

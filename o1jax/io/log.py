@@ -1,10 +1,9 @@
-"""What a run writes as it goes: metrics.jsonl, rollouts.jsonl, TensorBoard events, config.json, and a progress bar.
+"""A run's log: metrics.jsonl, rollouts.jsonl, TensorBoard events, JSON files, wandb, a progress bar.
 
-    values of a step -> one line of metrics.jsonl -> the same scalars as one TensorBoard event
+    metrics of a step -> one line of metrics.jsonl -> the same scalars as one TensorBoard event
 
-metrics.jsonl is the record; the event file is derived from it, and is written anew from it on resume, so that no
-reader sees a point that the resumed run never made. Lines are appended whole or not at all. Left out: any reduction
-(values arrive as plain numbers).
+metrics.jsonl is the record. The event file is derived from it and rewritten from it on resume, so that no
+reader sees a point that the resumed run never made. Lines are appended whole or not at all.
 """
 
 import contextlib
@@ -30,72 +29,69 @@ from tensorboardX.record_writer import masked_crc32c
 
 from o1jax.config import ConfigError, require
 from o1jax.io.files import replacing
-from o1jax.io.tracking import connect
+from o1jax.io.run_config import read_json
 
-# Metrics that the clock decides: all others are bitwise the same in a rerun, and in a resumed run.
+# Metrics read from the clock. All others are bitwise the same in a rerun and in a resumed run.
 CLOCK_METRICS = frozenset(
-  {
+  (
     "time",  # unix seconds at which the line was written
     "step_time",
     "tokens_per_second",
     "time/generate",
     "time/verify",
     "time/update",
-  }
+  )
 )
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 _RESERVED = ("step", "stage", "time")
-# How a line or file of plain JSON writes what JSON has no numbers for.
+# Strings for the floats that JSON lacks.
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
-# What the progress display may show, and how. A field keeps its last value until it gets another.
-FIELDS: dict[str, Callable[[float], str]] = {
-  "loss": "{:.3f}".format,
-  "reward": "{:.3f}".format,
-  "accuracy": "{:.1%}".format,
-  "length": "{:.1f}".format,
-  "tokens/s": "{:,.0f}".format,
+# Progress bar: field -> (metric, format). A field keeps its last value until it gets another.
+FIELDS: dict[str, tuple[str, str]] = {
+  "loss": ("nll", ".3f"),
+  "reward": ("reward", ".3f"),
+  "accuracy": ("accuracy", ".1%"),
+  "length": ("completions/mean_length", ".1f"),
+  "tokens/s": ("tokens_per_second", ",.0f"),
 }
 
 
 class RunLog:
-  """The log files of one run's folder; one process of the run opens it. A context manager.
+  """The log files of one run's folder, written by one process. A context manager.
 
-  `step` counts over all stages and never falls. Whatever is logged of a step must be logged before its checkpoint is
-  saved: a resumed run keeps the lines up to its checkpoint's step and makes all later ones anew.
+  `step` counts over all stages and never falls. A step must be logged before its checkpoint is saved: a
+  resumed run keeps the lines up to its checkpoint's step and writes all later ones anew.
   """
 
   def __init__(self, folder: str | pathlib.Path, *, resume_step: int | None, wandb: str | None = None):
     """Opens a fresh run (None), or goes on after `resume_step`: later lines and events are removed.
 
-    `wandb` names the project there that gets the metrics too; None: none.
-
-    Raises ConfigError naming the folder where a fresh run would write over another, or where there is no run to
-    resume; naming file and row where a line is damaged (but a torn last line, as kill -9 leaves it, is dropped).
+    wandb: name of the project there that gets the metrics too. Raises ConfigError naming the folder where it
+    holds a run already or none to resume, and file and row where a line is damaged (a torn last line, as kill
+    -9 leaves it, is dropped).
     """
     self._folder = pathlib.Path(folder)
     metrics, rollouts = self._folder / "metrics.jsonl", self._folder / "rollouts.jsonl"
     if resume_step is None:
       with _named(self._folder):
         self._folder.mkdir(parents=True, exist_ok=True)
-      require(
-        not metrics.exists(), str(self._folder), "holds a run already: give it another name, or pass --resume"
-      )
+      taken = "holds a run already: give it another name, or pass --resume"
+      require(not metrics.exists(), str(self._folder), taken)
       lines: list[dict[str, Any]] = []
     else:
       for path in (metrics, rollouts):
-        require(
-          path.exists() or resume_step == 0, str(path), f"is missing: no run to resume at step {resume_step}"
-        )
+        missing = f"is missing: no run to resume at step {resume_step}"
+        require(path.exists() or resume_step == 0, str(path), missing)
         _truncate(path, resume_step)
       lines = read_metrics(metrics)
     self.last_step = lines[-1]["step"] if lines else 0  # of the lines that a resumed run goes on from
     events = _rewrite_events(self._folder, lines)
-    self._metrics, self._rollouts, self._events = (_Appender(path) for path in (metrics, rollouts, events))
+    self._metrics, self._rollouts, self._events = map(_Appender, (metrics, rollouts, events))
     self._tracing = False
-    self._tracker = connect(wandb, self._folder, resumed=resume_step is not None) if wandb else None
+    self._tracker = _wandb_run(wandb, self._folder, resume_step is not None) if wandb else None
 
   def __enter__(self) -> "RunLog":
     return self
@@ -106,9 +102,8 @@ class RunLog:
   def metrics(self, step: int, stage: str, values: Mapping[str, float]) -> None:
     """Appends one line {"step", "stage", "time", **values} and one event with the tags `stage/name`.
 
-    NaN and infinities are the strings "NaN", "Infinity" and "-Infinity" in the line, which JSON has no numbers for;
-    `read_metrics` turns them back. Raises ConfigError naming the file where the disk is full; the file then ends with
-    its last whole line.
+    NaN and infinities become the strings "NaN", "Infinity" and "-Infinity"; `read_metrics` turns them back.
+    Raises ConfigError naming the file where the disk is full; the file then ends with its last complete line.
     """
     taken = [name for name in _RESERVED if name in values]
     if taken:
@@ -125,7 +120,7 @@ class RunLog:
     self._rollouts.write(b"".join(_encode({**head, **row}) for row in rows))
 
   def profile(self, step: int, steps: Sequence[int]) -> None:
-    """Called as `step` begins: a jax.profiler trace of the steps first..last goes into the folder's `profile/`."""
+    """Called as `step` begins: traces steps[0]..steps[1] with jax.profiler into the folder's `profile/`."""
     if self._tracing and step > steps[1]:
       self._stop_trace()
     if steps and not self._tracing and step == steps[0]:
@@ -149,7 +144,7 @@ class RunLog:
 
 
 class _Appender:
-  """A file that grows by whole records: unbuffered, so that a killed run loses none it has written."""
+  """An unbuffered file of records, each appended completely or not at all."""
 
   def __init__(self, path: pathlib.Path):
     self._path = path
@@ -173,7 +168,7 @@ class _Appender:
 
 @contextlib.contextmanager
 def _named(path: pathlib.Path) -> Iterator[None]:
-  """Turns what the operating system refuses (a full disk, no permission) into one line that names the file."""
+  """Turns an OSError (a full disk, no permission) into a ConfigError that names the file."""
   try:
     yield
   except OSError as error:
@@ -188,7 +183,7 @@ def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: str | pathlib.Path, obj: Any) -> None:
-  """Writes `obj` (plain JSON types; NaN and infinities as in metrics.jsonl) atomically: whole, or not at all.
+  """Writes `obj` (plain JSON types; NaN and infinities as in metrics.jsonl) atomically.
 
   Raises ConfigError naming the file where it cannot be written.
   """
@@ -198,14 +193,14 @@ def write_json(path: str | pathlib.Path, obj: Any) -> None:
 
 
 def read_metrics(path: str | pathlib.Path) -> list[dict[str, Any]]:
-  """Reads metrics.jsonl: a dictionary a line, NaN and infinities as floats again. Raises as `read_lines` does."""
+  """Reads metrics.jsonl as `read_lines` does, with NaN and infinities as floats."""
   return [
     {k: v if k in _RESERVED else NON_FINITE.get(v, v) for k, v in line.items()} for line in read_lines(path)
   ]
 
 
 def read_lines(path: str | pathlib.Path) -> list[dict[str, Any]]:
-  """Reads a .jsonl file of a run as it was written.
+  """Reads a .jsonl file of a run, a dictionary a line.
 
   A torn last line is left out. Raises ConfigError naming file and row where another line is damaged.
   """
@@ -213,7 +208,7 @@ def read_lines(path: str | pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _parse(path: str | pathlib.Path) -> Iterator[dict[str, Any]]:
-  """Yields the lines as written. Only a last line without its newline can be torn: records are appended whole."""
+  """Yields the lines. Only a last line without its newline can be torn: records are appended at once."""
   try:
     file = open(path, "rb")
   except OSError as error:
@@ -222,10 +217,10 @@ def _parse(path: str | pathlib.Path) -> Iterator[dict[str, Any]]:
     for row, raw in enumerate(file, start=1):
       try:
         line = json.loads(raw)
-        whole = isinstance(line, dict) and "step" in line
+        complete = isinstance(line, dict) and "step" in line
       except ValueError:  # bytes that are no UTF-8, or text that is no JSON
-        whole = False
-      if whole:
+        complete = False
+      if complete:
         yield line
       elif raw.endswith(b"\n"):
         raise ConfigError(f"{path}: row {row} is not a JSON object with a step")
@@ -255,11 +250,12 @@ def _encode(line: Mapping[str, Any]) -> bytes:
   return (json.dumps(_finite(line), allow_nan=False) + "\n").encode()
 
 
-# TensorBoard. Its writer thread hangs the run when the disk is full, so records are framed here and appended at once.
+# TensorBoard. tensorboardX's own writers buffer a record and write it in four pieces from a thread, which a
+# full disk hangs; here each record is framed and appended at once.
 
 
 def _record(event: Event) -> bytes:
-  """One TFRecord: length, its CRC, the event, its CRC; little-endian."""
+  """A TFRecord: length, its CRC, the event, its CRC; little-endian."""
   data = event.SerializeToString()
   length = struct.pack("<Q", len(data))
   return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
@@ -275,9 +271,9 @@ def _event(line: Mapping[str, Any]) -> Event:
 
 
 def _rewrite_events(folder: pathlib.Path, lines: Sequence[Mapping[str, Any]]) -> pathlib.Path:
-  """Writes the one event file of a run from its metrics, removes any other, and returns its path.
+  """Writes the event file of a run from its metrics, removes older ones, and returns its path.
 
-  A kill between removal and renaming leaves no event file, which the next resume writes again.
+  A kill between removal and renaming leaves no event file; the next resume writes it again.
   """
   old = list(folder.glob("events.out.tfevents.*"))
   path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
@@ -291,13 +287,34 @@ def _rewrite_events(folder: pathlib.Path, lines: Sequence[Mapping[str, Any]]) ->
   return path
 
 
+def _wandb_run(project: str, folder: pathlib.Path, resumed: bool) -> Any:
+  """The wandb run of the run in `folder`, whose name is its id there (extra `wandb`).
+
+  Raises ConfigError where the package is missing, or where wandb refuses: no login, or a run of that name
+  already.
+  """
+  try:
+    import wandb
+  except ImportError as error:
+    raise ConfigError("log.wandb: needs the package: pip install 'o1jax[wandb]'") from error
+  path = folder / "config.json"
+  config = read_json(path) if path.is_file() else {}
+  resume = "allow" if resumed else "never"
+  try:
+    return wandb.init(
+      project=project, id=folder.name, name=folder.name, dir=str(folder), config=config, resume=resume
+    )
+  except wandb.Error as error:
+    raise ConfigError(f"log.wandb: {error}") from error
+
+
 # config.json
 
 
 def environment() -> dict[str, Any]:
-  """What a run ran on: code, packages, devices, all plain JSON types.
+  """The code, packages and devices of this process, in plain JSON types.
 
-  git: {"commit", "dirty"} of the project's checkout, None outside one (an installed package) or without git.
+  git: {"commit", "dirty"} of the project's checkout; None outside one (an installed package) or without git.
   """
   device = jax.devices()[0]
   return {
@@ -330,11 +347,7 @@ def _git(root: pathlib.Path) -> dict[str, Any] | None:
 
 def shown(metrics: Mapping[str, float]) -> dict[str, float]:
   """The fields of the progress bar that a step has."""
-  names = {
-    "loss": "nll", "reward": "reward", "accuracy": "accuracy", "length": "completions/mean_length",
-    "tokens/s": "tokens_per_second",
-  }  # fmt: skip
-  return {field: metrics[name] for field, name in names.items() if name in metrics}
+  return {field: metrics[name] for field, (name, _) in FIELDS.items() if name in metrics}
 
 
 Update = Callable[[int, Mapping[str, float]], None]
@@ -342,27 +355,26 @@ Update = Callable[[int, Mapping[str, float]], None]
 
 @contextlib.contextmanager
 def progress(total: int, description: str, enabled: bool, every: int = 10) -> Iterator[Update]:
-  """Gives `update(step, fields)`: `step` of `total` is done; `fields` are some of FIELDS (accuracy a fraction).
+  """Yields `update(step, fields)`: `step` of `total` is done; fields: values of FIELDS (accuracy a fraction).
 
-  A live bar where `enabled` and stdout is a terminal; else one plain line every `every` steps and at the last one.
+  A live bar where `enabled` and stdout is a terminal; else one plain line every `every` steps and at the last
+  one.
   """
   console = rich.console.Console(file=sys.stdout)
-  shown: dict[str, str] = {}
-  live = enabled and console.is_terminal
-  with _bar(console, total, description) if live else _lines(total, description, every) as draw:
+  texts: dict[str, str] = {}
 
-    def update(step: int, fields: Mapping[str, float]) -> None:
-      shown.update({name: FIELDS[name](value) for name, value in fields.items()})
-      draw(step, "  ".join(f"{name} {shown[name]}" for name in FIELDS if name in shown))
+  def text(fields: Mapping[str, float]) -> str:
+    texts.update({name: f"{value:{FIELDS[name][1]}}" for name, value in fields.items()})
+    return "  ".join(f"{name} {texts[name]}" for name in FIELDS if name in texts)
 
-    yield update
+  def print_line(step: int, fields: Mapping[str, float]) -> None:
+    line = f"{description} {step}/{total}  {text(fields)}"
+    if step % every == 0 or step == total:
+      print(line.rstrip(), flush=True)
 
-
-Draw = Callable[[int, str], None]
-
-
-@contextlib.contextmanager
-def _bar(console: rich.console.Console, total: int, description: str) -> Iterator[Draw]:
+  if not (enabled and console.is_terminal):
+    yield print_line
+    return
   columns = (
     rich.progress.TextColumn("{task.description}"),
     rich.progress.BarColumn(bar_width=24),
@@ -372,13 +384,4 @@ def _bar(console: rich.console.Console, total: int, description: str) -> Iterato
   )
   with rich.progress.Progress(*columns, console=console) as bar:
     task = bar.add_task(description, total=total, shown="")
-    yield lambda step, shown: bar.update(task, completed=step, shown=shown)
-
-
-@contextlib.contextmanager
-def _lines(total: int, description: str, every: int) -> Iterator[Draw]:
-  def draw(step: int, shown: str) -> None:
-    if step % every == 0 or step == total:
-      print(f"{description} {step}/{total}  {shown}".rstrip(), flush=True)
-
-  yield draw
+    yield lambda step, fields: bar.update(task, completed=step, shown=text(fields))

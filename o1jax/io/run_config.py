@@ -1,8 +1,8 @@
-"""Where a configuration comes from: an experiment file, or the `config.json` of a run, written and read exactly.
+"""Configurations from experiment files, and their exact form in JSON (a run's config.json).
 
-A dataclass becomes an object, a tuple a list. Where a field's type is a union of several dataclasses (the task),
-its object carries the class's name under "type". Reading checks every type, so that it also finds the wrong types
-that an experiment's Python may hold.
+A dataclass becomes an object, a tuple a list. Where a field's type is a union of dataclasses (the task), its
+object has the class's name under "type". Reading checks every type, which finds wrong types in an
+experiment's Python as well.
 """
 
 import collections.abc
@@ -36,25 +36,26 @@ from o1jax.config import (
 
 TAG = "type"
 Struct = typing.TypeVar("Struct")
-META = "meta"  # beside the fields in config.json: commit, versions, device, data hash; no part of the configuration
-PATHS = (
-  "path",
-  "data_dir",
-  "tokenizer",
-  "template",
-  "instruction",
-  "decontaminate",
-)  # fields of a task that name files
+META = "meta"  # in config.json beside the fields: commit, versions, device, data hash
+# Fields of a task that name files.
+PATHS = ("path", "data_dir", "tokenizer", "template", "instruction", "decontaminate")
 _LOG = logging.getLogger(__name__)
 
 
+class Differences(typing.NamedTuple):
+  """Dotted names of the fields in which JSON of another version differs from the dataclasses."""
+
+  missing: list[str]  # take their defaults
+  unknown: list[str]  # are left aside
+
+
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
-  """The configuration as what `json.dump` takes. `config_from_dict` gives back an equal one."""
+  """The configuration in plain JSON types. `config_from_dict` is the inverse."""
   return _encode(TrainConfig, config)
 
 
 def config_from_dict(data: dict[str, Any]) -> TrainConfig:
-  """Reads what `config_to_dict` wrote. Raises ConfigError naming the first unknown, missing or ill-typed field.
+  """Inverse of `config_to_dict`. Raises ConfigError naming the first unknown, missing or ill-typed field.
 
   Only types are checked here; `TrainConfig.validate` checks values.
   """
@@ -62,74 +63,43 @@ def config_from_dict(data: dict[str, Any]) -> TrainConfig:
 
 
 def with_overrides(config: TrainConfig, overrides: Mapping[str, Any]) -> TrainConfig:
-  """The configuration with the fields under these dotted names replaced. Raises ConfigError naming a wrong one.
+  """The configuration with the fields of these dotted names replaced. Raises ConfigError naming a wrong one.
 
-  A group that is replaced whole is given as its dataclass or its JSON object, a single field as its value.
+  A group of fields is replaced by its dataclass or its JSON object, a single field by its value.
   """
   return config_from_dict(config_to_dict(replaced(config, overrides)))
 
 
 def overrides_to_dict(config: TrainConfig, names: Sequence[str]) -> dict[str, Any]:
-  """What stands in the fields under these dotted names, as what `json.dump` takes."""
+  """Dotted name -> the field's value in plain JSON types."""
   data = config_to_dict(config)
   return {name: functools.reduce(operator.getitem, name.split("."), data) for name in names}
 
 
 def struct_from_dict(
-  kind: type[Struct], data: Any, where: str, field: str = "", quiet: bool = False
+  kind: type[Struct], data: Any, file: str, field: str = "", quiet: bool = False
 ) -> Struct:
-  """A dataclass of the configuration from what another version may have written of it into the file `where`.
+  """A dataclass of the configuration from JSON that another version may have written.
 
-  Fields that it lacks take their defaults, those that there are no more are left aside; unless `quiet`, a line
-  of the log names both. `field` is the dotted name of `data` in the file. Raises ConfigError naming the file and
-  the field that is wrong.
+  Missing fields take their defaults, unknown ones are left aside; a line of the log names both (not if
+  `quiet`).
+  file: name of the file, for messages; field: dotted name of `data` in it. Raises ConfigError naming the file
+  and the field that is wrong.
   """
-  missing: list[str] = []
-  unknown: list[str] = []
-  data = _of_this_version(kind, data, field, missing, unknown)
-  reasons = {"missing, so that the default holds": missing, "no field, left aside": unknown}
-  if (missing or unknown) and not quiet:
-    lines = [f"{', '.join(names)} ({what})" for what, names in reasons.items() if names]
-    _LOG.warning("%s: of another version: %s", where, "; ".join(lines))
+  differences = Differences([], [])
   try:
-    return _decode(kind, data, field)
+    return _decode(kind, data, field, differences)
   except ConfigError as error:
-    raise ConfigError(f"{where}: {error}") from error
-
-
-def _of_this_version(kind: Any, value: Any, field: str, missing: list[str], unknown: list[str]) -> Any:
-  """What JSON holds of a `kind`, with its fields and no others; `missing` and `unknown` take the names of the rest.
-
-  What fits no dataclass stays as it is: reading it tells what is wrong.
-  """
-  if isinstance(value, list):
-    items = _item_kinds(kind, len(value))
-    if len(items) != len(value):
-      return value
-    named = [(part, item, f"{field}[{i}]") for i, (part, item) in enumerate(zip(items, value))]
-    return [_of_this_version(*part, missing, unknown) for part in named]
-  structs = _structs(kind)
-  tagged = len(structs) > 1
-  if isinstance(value, dict) and tagged:
-    structs = [struct for struct in structs if struct.__name__ == value.get(TAG)]
-  if not isinstance(value, dict) or len(structs) != 1:
-    return value
-  hints, prefix = typing.get_type_hints(structs[0]), f"{field}." if field else ""
-  unknown += [f"{prefix}{name}" for name in value if name not in hints and not (tagged and name == TAG)]
-  kept = {TAG: value[TAG]} if tagged else {}
-  for part in dataclasses.fields(structs[0]):
-    if part.name in value:
-      kept[part.name] = _of_this_version(
-        hints[part.name], value[part.name], f"{prefix}{part.name}", missing, unknown
-      )
-    elif part.default is not dataclasses.MISSING:
-      missing.append(f"{prefix}{part.name}")
-      kept[part.name] = _encode(hints[part.name], part.default)
-  return kept
+    raise ConfigError(f"{file}: {error}") from error
+  finally:
+    reasons = zip(("missing, so that the default holds", "no field, left aside"), differences)
+    lines = [f"{', '.join(names)} ({reason})" for reason, names in reasons if names]
+    if lines and not quiet:
+      _LOG.warning("%s: of another version: %s", file, "; ".join(lines))
 
 
 def read_run_config(run: str, quiet: bool = False) -> TrainConfig:
-  """The configuration in `RUN/config.json`, which another version may have written (`struct_from_dict`).
+  """The configuration in `RUN/config.json`, perhaps of another version (`struct_from_dict`).
 
   Raises ConfigError naming the file, and the field where one is wrong.
   """
@@ -141,34 +111,34 @@ def read_run_config(run: str, quiet: bool = False) -> TrainConfig:
 
 
 def expanded(config: TrainConfig) -> TrainConfig:
-  """The configuration with `~` in `out` and in the names of the task's files written out."""
+  """The configuration with `~` expanded in `out` and in the names of the task's files."""
   task = _each_file(config.task, os.path.expanduser, "task")
   return dataclasses.replace(config, out=os.path.expanduser(config.out), task=task)
 
 
 def resolved_paths(config: TrainConfig) -> dict[str, str]:
-  """Name -> absolute name of each file of the task that is given relative to the working directory."""
-  found: dict[str, str] = {}
+  """Name -> absolute name of each file of the task whose name is relative to the working directory."""
+  absolute: dict[str, str] = {}
 
   def keep(name: str) -> str:
     if not os.path.isabs(name):
-      found[name] = os.path.abspath(name)
+      absolute[name] = os.path.abspath(name)
     return name
 
   _each_file(config.task, keep, "task")
-  return found
+  return absolute
 
 
 def located(config: TrainConfig, run: pathlib.Path) -> TrainConfig:
-  """The configuration with the task's files where the config.json of `run` says that they were, if they still are."""
+  """The configuration with the task's files where the config.json of `run` places them, if they exist."""
   path = run / "config.json"
   paths = read_json(path).get(META, {}).get("paths", {}) if path.is_file() else {}
-  still = {name: there for name, there in paths.items() if os.path.exists(_file_of(there))}
-  return dataclasses.replace(config, task=_each_file(config.task, lambda name: still.get(name, name), "task"))
+  known = {name: there for name, there in paths.items() if os.path.exists(_file_of(there))}
+  return dataclasses.replace(config, task=_each_file(config.task, lambda name: known.get(name, name), "task"))
 
 
 def _each_file(value: Any, change: Callable[[str], str], field: str) -> Any:
-  """`value`, of the dotted name `field`, with the names of files in it changed; a URL stays."""
+  """`value`, of the dotted name `field`, with `change` applied to the names of files in it; URLs stay."""
   if isinstance(value, str):
     named = field.rpartition(".")[2].partition("[")[0] in PATHS and "://" not in value
     shipped = field.endswith((".template", ".instruction")) and ".toml" not in value
@@ -187,22 +157,14 @@ def _file_of(name: str) -> str:
   return file.rpartition(":")[0] if ".toml:" in file else file
 
 
-RESUMED = (
-  "model",
-  "task",
-  "seed",
-  "sft",
-  "rl",
-  "eval",
-  "diagnostics",
-  "controls",
-)  # what a resumed run must not change
+# Fields that a resumed run must not change.
+RESUMED = ("model", "task", "seed", "sft", "rl", "eval", "diagnostics", "controls")
 
 
 def check_same(now: TrainConfig, before: TrainConfig, folder: pathlib.Path) -> None:
-  """Raises ConfigError naming the first field in which a resumed run differs from what it was started with.
+  """Raises ConfigError naming the first field of RESUMED in which a resumed run differs from its start.
 
-  Mesh, log and checkpoint settings may differ: they say how a run is made, and not what it is.
+  Mesh, log and checkpoint settings may differ: they do not change the results.
   """
   for name in RESUMED:
     field = _difference(vars(now)[name], vars(before)[name], name)
@@ -215,12 +177,12 @@ def _difference(a: Any, b: Any, field: str) -> str | None:
     return None
   if type(a) is not type(b) or not dataclasses.is_dataclass(a):
     return field
-  found = (_difference(vars(a)[f.name], vars(b)[f.name], f"{field}.{f.name}") for f in dataclasses.fields(a))
-  return next(name for name in found if name is not None)
+  names = (_difference(vars(a)[f.name], vars(b)[f.name], f"{field}.{f.name}") for f in dataclasses.fields(a))
+  return next(name for name in names if name is not None)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """The object in a JSON file. Raises ConfigError naming the file where it holds none."""
+  """The object in a JSON file. Raises ConfigError naming the file where there is none."""
   try:
     data = json.loads(path.read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:
@@ -230,13 +192,13 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def optional_structs(kind: type) -> list[tuple[str, type]]:
-  """The fields of a dataclass that hold one dataclass or None, with the dataclass."""
-  hints = typing.get_type_hints(kind)
-  return [
-    (name, structs[0])
-    for name, hint in hints.items()
-    if type(None) in typing.get_args(hint) and len(structs := _structs(hint)) == 1
-  ]
+  """(field, dataclass) of the fields of a dataclass that hold one dataclass or None."""
+  optional = []
+  for name, hint in typing.get_type_hints(kind).items():
+    structs = _structs(hint)
+    if type(None) in typing.get_args(hint) and len(structs) == 1:
+      optional.append((name, structs[0]))
+  return optional
 
 
 def _structs(kind: Any) -> list[type]:
@@ -256,21 +218,23 @@ def _encode(kind: Any, value: Any) -> Any:
 
 
 def _item_kinds(kind: Any, count: int) -> tuple[Any, ...]:
-  """The types of the `count` items of a tuple, or of a tuple that may be None."""
+  """Types of the `count` items of a tuple type, which may be optional."""
   members = [member for member in (kind, *typing.get_args(kind)) if typing.get_origin(member) is tuple]
   items = typing.get_args(members[0]) if members else (Any, ...)
   return (items[0],) * count if items[-1] is Ellipsis else items
 
 
-def _decode(kind: Any, value: Any, field: str) -> Any:
+def _decode(kind: Any, value: Any, field: str, differences: Differences | None = None) -> Any:
+  """The JSON `value` as a `kind`. Raises ConfigError naming the field; without `differences` none may be."""
   origin = typing.get_origin(kind)
   if origin in (typing.Union, types.UnionType):
-    return _decode_union(kind, value, field)
+    return _decode_union(kind, value, field, differences)
   if dataclasses.is_dataclass(kind):
-    return _decode_struct(kind, value, field)
+    return _decode_struct(kind, value, field, differences)
   if origin is not None:
-    return _ORIGINS[origin](kind, value, field)
-  # JSON and Python alike write 1 for 1.0; the other way round, and a bool for a number, is a mistake. numpy's count too.
+    return _ORIGINS[origin](kind, value, field, differences)
+  # JSON and Python write 1 for 1.0. A float for an int and a bool for a number are mistakes. numpy's numbers
+  # count.
   number = _NUMBERS.get(kind)
   accepted = type(value) is kind or (number and isinstance(value, number) and not isinstance(value, bool))
   require(bool(accepted), field, f"wants {_spell(kind)}, has {value!r}")
@@ -281,63 +245,71 @@ def _decode(kind: Any, value: Any, field: str) -> Any:
 
 
 def _is_finite(value: numbers.Real) -> bool:
-  """Whether a number is one as a float, which a large enough int is not."""
+  """Whether a number is finite as a float, which a large int is not."""
   try:
     return math.isfinite(float(value))
   except OverflowError:
     return False
 
 
-def _decode_union(kind: Any, value: Any, field: str) -> Any:
+def _decode_union(kind: Any, value: Any, field: str, differences: Differences | None) -> Any:
   members = [member for member in typing.get_args(kind) if member is not types.NoneType]
   if value is None and len(members) < len(typing.get_args(kind)):
     return None
   if len(members) == 1:
-    return _decode(members[0], value, field)
+    return _decode(members[0], value, field, differences)
   by_name = {member.__name__: member for member in members}
   require(isinstance(value, dict), field, f"wants {_spell(kind)}, has {value!r}")
-  require(
-    value.get(TAG) in by_name, f"{field}.{TAG}", f"wants one of {', '.join(by_name)}, has {value.get(TAG)!r}"
-  )
-  return _decode(by_name[value[TAG]], {name: item for name, item in value.items() if name != TAG}, field)
+  tag = value.get(TAG)
+  require(tag in by_name, f"{field}.{TAG}", f"wants one of {', '.join(by_name)}, has {tag!r}")
+  fields = {name: item for name, item in value.items() if name != TAG}
+  return _decode(by_name[tag], fields, field, differences)
 
 
-def _decode_struct(kind: Any, value: Any, field: str) -> Any:
-  require(
-    isinstance(value, dict), field or kind.__name__, f"wants the fields of {kind.__name__}, has {value!r}"
-  )
-  hints = typing.get_type_hints(kind)
-  names = [f.name for f in dataclasses.fields(kind)]
-  prefix = f"{field}." if field else ""
+def _decode_struct(kind: Any, value: Any, field: str, differences: Differences | None) -> Any:
+  kind_name = kind.__name__
+  require(isinstance(value, dict), field or kind_name, f"wants the fields of {kind_name}, has {value!r}")
+  hints, prefix = typing.get_type_hints(kind), f"{field}." if field else ""
+  parts = {part.name: part for part in dataclasses.fields(kind)}
   for name in value:
-    require(name in names, f"{prefix}{name}", f"is no field of {kind.__name__}")
-  for name in names:
-    require(name in value, f"{prefix}{name}", "is missing")
-  return kind(**{name: _decode(hints[name], value[name], f"{prefix}{name}") for name in names})
+    require(name in parts or differences is not None, f"{prefix}{name}", f"is no field of {kind_name}")
+  for name, part in parts.items():
+    has_default = differences is not None and part.default is not dataclasses.MISSING
+    require(name in value or has_default, f"{prefix}{name}", "is missing")
+  if differences is not None:
+    differences.unknown.extend(f"{prefix}{name}" for name in value if name not in parts)
+  decoded = {}
+  for name in parts:
+    if name in value:
+      decoded[name] = _decode(hints[name], value[name], f"{prefix}{name}", differences)
+    elif differences is not None:
+      differences.missing.append(f"{prefix}{name}")
+  return kind(**decoded)
 
 
-def _decode_tuple(kind: Any, value: Any, field: str) -> tuple[Any, ...]:
+def _decode_tuple(kind: Any, value: Any, field: str, differences: Differences | None) -> tuple[Any, ...]:
   require(isinstance(value, (list, tuple)), field, f"wants {_spell(kind)}, has {value!r}")
   items = _item_kinds(kind, len(value))
   require(len(items) == len(value), field, f"wants {len(items)} values, has {len(value)}")
-  return tuple(_decode(item, part, f"{field}[{i}]") for i, (item, part) in enumerate(zip(items, value)))
+  parts = enumerate(zip(items, value))
+  return tuple(_decode(item, part, f"{field}[{i}]", differences) for i, (item, part) in parts)
 
 
-def _decode_mapping(kind: Any, value: Any, field: str) -> Any:
-  """A mapping whose values may be anything: what they stand for decides what they must be."""
+def _decode_mapping(kind: Any, value: Any, field: str, differences: Differences | None) -> Any:
+  """A mapping from names to any values; where they are used their types are checked."""
   named = isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
   require(named, field, f"wants names with values, has {value!r}")
   return dict(value)
 
 
-def _decode_literal(kind: Any, value: Any, field: str) -> Any:
+def _decode_literal(kind: Any, value: Any, field: str, differences: Differences | None) -> Any:
   options = typing.get_args(kind)
   require(value in options, field, f"wants one of {', '.join(map(str, options))}, has {value!r}")
   return value
 
 
 _NUMBERS: dict[Any, type] = {int: numbers.Integral, float: numbers.Real}
-_ORIGINS: dict[Any, Callable[[Any, Any, str], Any]] = {
+_ORIGINS: dict[Any, Callable[[Any, Any, str, Differences | None], Any]] = {
   tuple: _decode_tuple,
   typing.Literal: _decode_literal,
   collections.abc.Mapping: _decode_mapping,
@@ -345,23 +317,21 @@ _ORIGINS: dict[Any, Callable[[Any, Any, str], Any]] = {
 
 
 def _spell(kind: Any) -> str:
-  return (
-    kind.__name__
-    if isinstance(kind, type) and typing.get_origin(kind) is None
-    else re.sub(r"o1jax\.config\.\w+\.", "", str(kind))
-  )
+  if isinstance(kind, type) and typing.get_origin(kind) is None:
+    return kind.__name__
+  return re.sub(r"o1jax\.config\.\w+\.", "", str(kind))
 
 
 def load_experiment(path: str) -> TrainConfig:
-  """Imports an experiment file and returns what its `get_config()` returns. Raises ConfigError naming the file.
+  """The result of `get_config()` in an experiment file. Raises ConfigError naming the file.
 
-  An unknown field in the file is a TypeError of its dataclass, and becomes a ConfigError like any other mistake there.
+  An unknown field there is a TypeError of its dataclass, and becomes a ConfigError as any other mistake does.
   """
   return _load(path, "get_config", TrainConfig)
 
 
 def load_sweep(path: str, *, full: bool) -> SweepConfig:
-  """Imports an experiment file and returns what its `sweep(full)` returns, its types checked. Raises as `load_experiment`."""
+  """The result of `sweep(full)` in an experiment file, its types checked. Raises as `load_experiment`."""
   declared = _load(path, "sweep", SweepConfig, full)
   return _decode(SweepConfig, _encode(SweepConfig, declared), "")
 
@@ -370,7 +340,7 @@ Loaded = typing.TypeVar("Loaded")
 
 
 def _load(path: str, name: str, kind: type[Loaded], *arguments: Any) -> Loaded:
-  """What the function `name` of an experiment file returns."""
+  """The result of the function `name` of an experiment file."""
   if not pathlib.Path(path).is_file():
     raise ConfigError(f"{path}: no such experiment file")
   spec = importlib.util.spec_from_file_location("o1jax_experiment", path)
@@ -393,7 +363,7 @@ def _load(path: str, name: str, kind: type[Loaded], *arguments: Any) -> Loaded:
 
 
 def what_is_run(config: TrainConfig) -> TrainConfig:
-  """The configuration without the fields that say how a run is made, and not what it is."""
+  """The configuration without the fields that do not change a run's results."""
   return dataclasses.replace(
     config, name="", out="", mesh=MeshConfig(), log=LogConfig(), checkpoint=CheckpointConfig()
   )

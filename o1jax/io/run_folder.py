@@ -1,4 +1,4 @@
-"""A folder belongs to one run or sweep, one process writes into it, and what gets to no step leaves none."""
+"""Locks of a run's folder, and the removal of a run that ends before its first step."""
 
 import contextlib
 import errno
@@ -14,22 +14,23 @@ from o1jax.config import ConfigError, require
 from o1jax.io.checkpoint import latest_step
 from o1jax.io.log import read_lines
 
-HEADS = ("config.json", "metrics.jsonl", "sweep.json", "results.json")  # what tells a folder that is taken
-LOCK = ".lock"  # names the process that writes into the folder; no file once that one has ended in order
+HEADS = ("config.json", "metrics.jsonl", "sweep.json", "results.json")  # of a run or a sweep
+LOCK = ".lock"  # holds the process that writes into the folder; removed when that process ends in order
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LOCKED: set[pathlib.Path] = set()  # by this process, which its own locks do not stop
 
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-  """Makes the folder, if there is none, and keeps it to this process; removes it at the end where it is empty.
+  """Creates the folder if it is missing and locks it for this process; removes it at the end if it is empty.
 
-  The lock is fcntl's, which NFS knows, and dies with its process. Raises ConfigError naming process and host
-  where another has it, and the folder where it cannot be made. A line tells of a file system without locks.
+  An fcntl lock, which works on NFS and ends with its process. Raises ConfigError naming process and host
+  where another process has it, and the folder where it cannot be created. Prints a line where the file system
+  has no locks.
   """
   path = pathlib.Path(os.path.abspath(folder))
   try:
-    made = [place for place in (path, *path.parents) if not place.is_dir()]
+    created = [place for place in (path, *path.parents) if not place.is_dir()]
     path.mkdir(parents=True, exist_ok=True)
     file = None if path in _LOCKED else _lock(path / LOCK)
   except OSError as error:
@@ -45,12 +46,12 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     (path / LOCK).unlink(missing_ok=True)  # while the lock is held: behind it the file may be another's
     os.close(file)
     with contextlib.suppress(OSError):  # the first that holds a run
-      for place in made:
+      for place in created:
         place.rmdir()
 
 
 def _lock(path: pathlib.Path) -> int | None:
-  """The descriptor of a locked file, whose closing ends the lock; None where another process has it."""
+  """The descriptor of a locked file, whose closing ends the lock; None if another process has the lock."""
   file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
   try:
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,7 +64,7 @@ def _lock(path: pathlib.Path) -> int | None:
     if error.errno in (errno.EACCES, errno.EAGAIN):
       return None
     raise
-  if not present:  # who had it has removed it in between
+  if not present:  # its holder has removed it in between
     os.close(file)
     return _lock(path)
   with contextlib.suppress(OSError):  # a full disk: it is locked without a name in it
@@ -81,32 +82,32 @@ def _holder(path: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def new_run(folder: pathlib.Path) -> Iterator[None]:
-  """Starts a run or a sweep in a locked `folder`; what any error ends before its first step is taken back.
+  """Starts a run or a sweep in a locked `folder`; removes its files if an error ends it before a step.
 
-  Raises ConfigError where the folder holds one already, or checkpoints that this one would take for its own.
-  Files of others in the folder, such as a redirected output, stay.
+  Raises ConfigError where the folder holds a run, a sweep or checkpoints already. Other files in it, such as
+  a redirected output, stay.
   """
-  held = any((folder / name).exists() for name in HEADS)
-  held = held or any(latest_step(folder / name) is not None for name in ("checkpoints", "cold_start"))
-  require(not held, str(folder), "holds a run already: give it another name, or pass --resume")
+  begun = any((folder / name).exists() for name in HEADS)
+  begun = begun or any(latest_step(folder / name) is not None for name in ("checkpoints", "cold_start"))
+  require(not begun, str(folder), "holds a run already: give it another name, or pass --resume")
   before = set(folder.iterdir())
   try:
     yield
   except BaseException:
     if not _begun(folder):
-      _take_back(folder, before)
+      _remove_new(folder, before)
     raise
 
 
 def _begun(folder: pathlib.Path) -> bool:
-  """Whether a step was logged, of the run or of a sweep's member, or a sweep's cold start saved."""
+  """Whether a step of the run or of a sweep's member was logged, or a sweep's cold start saved."""
   logs = (folder / "metrics.jsonl", *folder.glob("*/metrics.jsonl"))
   logged = any(path.is_file() and read_lines(path) for path in logs)
   return logged or any(latest_step(path) is not None for path in folder.glob("cold_start/*"))
 
 
-def _take_back(folder: pathlib.Path, before: set[pathlib.Path]) -> None:
-  """Removes what came into `folder` since it held `before`."""
+def _remove_new(folder: pathlib.Path, before: set[pathlib.Path]) -> None:
+  """Removes all of `folder` but the paths `before`."""
   for path in set(folder.iterdir()) - before:
     if path.is_dir():
       shutil.rmtree(path)

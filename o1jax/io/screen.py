@@ -1,6 +1,6 @@
-"""What a command shows. It is a luxury: where nobody can read it any more, what the command makes goes on.
+"""Standard output and error that may fail (a closed pipe, a full disk) without ending the command.
 
-text -> what the encoding lacks as escapes -> the descriptor, or nowhere once that has failed
+Characters that the encoding lacks are written as escapes.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Screen(io.FileIO):
-  """A descriptor that leads nowhere once a write has failed: a closed pipe or terminal, a full disk.
+  """A descriptor whose output is dropped once a write has failed: a closed pipe or terminal, a full disk.
 
-  results: whether what is shown is what the command is for, so that a full disk is an error.
+  results: whether the output is the command's result, so that a full disk is an error.
   """
 
   def __init__(self, descriptor: int, results: bool):
@@ -27,17 +27,17 @@ class _Screen(io.FileIO):
   def write(self, data: Any) -> int:
     """Writes as much as the descriptor takes; a terminal that takes nothing at the moment loses it."""
     try:
-      taken = super().write(data)
+      written = super().write(data)
     except OSError as error:
-      lead_nowhere(self.fileno())
+      drop_output(self.fileno())
       if self._results and error.errno in FULL:
         raise
-      taken = None
-    return memoryview(data).nbytes if taken is None else taken
+      written = None
+    return memoryview(data).nbytes if written is None else written
 
 
-def lead_nowhere(descriptor: int) -> None:
-  """What is written to the descriptor from here on, by child processes too, is dropped."""
+def drop_output(descriptor: int) -> None:
+  """Redirects the descriptor to the null device, for child processes too."""
   nowhere = os.open(os.devnull, os.O_WRONLY)
   if nowhere != descriptor:
     os.dup2(nowhere, descriptor)
@@ -46,25 +46,25 @@ def lead_nowhere(descriptor: int) -> None:
 
 
 def open_stderr() -> None:
-  """Gives a process whose standard error was closed one that leads nowhere.
+  """Opens a standard error whose output is dropped, in a process that was started without one.
 
-  Else Python prints complaints among the results, and the next file that is opened takes its number.
+  Without it Python prints warnings among the results, and the next file that is opened takes its number.
   """
   if sys.stderr is None:
-    lead_nowhere(STDERR)
+    drop_output(STDERR)
     sys.stderr = open(STDERR, "w", closefd=False)
 
 
 @contextlib.contextmanager
 def lasting_screen(results: bool) -> Iterator[None]:
-  """While it is open, standard output and error of this process may fail without an error.
+  """Within it, standard output and error of this process may fail without an error.
 
-  results: whether standard output is what the command is for; it has to be flushed before the end. Streams that
-  others have put in their place stay.
+  results: whether standard output is the command's result; it has to be flushed before the end. Other streams
+  in their place stay.
   """
   before = sys.stdout, sys.stderr
   if sys.stdout is None:  # closed, so that the next file to be opened would take its number
-    lead_nowhere(STDOUT)
+    drop_output(STDOUT)
     sys.stdout = open(STDOUT, "w", closefd=False)
   sys.stdout, sys.stderr = _lasting(sys.stdout, STDOUT, results), _lasting(sys.stderr, STDERR, False)
   try:

@@ -1,8 +1,8 @@
-"""How a run starts on a machine, is told to stop there, and what it answers with.
+"""JAX's backend, signals that ask a run to stop, and exit codes.
 
-A scheduler that takes a machine back sends SIGTERM; a person presses Ctrl-C (SIGINT); a terminal that is closed
-sends SIGHUP. They only set a flag, which the training loop reads between steps: it saves, says so in one line and
-exits with a code of its own.
+A scheduler that takes a machine back sends SIGTERM; a person presses Ctrl-C (SIGINT); a terminal that is
+closed sends SIGHUP. They only set a flag, which the training loop reads between steps: it saves, prints one
+line and exits with EXIT_PREEMPTED.
 """
 
 import os
@@ -15,21 +15,21 @@ import jax
 
 from o1jax.config import ConfigError
 
-# EX_TEMPFAIL of sysexits.h: "try again later", which is what a scheduler should do with a run that saved and left.
+# EX_TEMPFAIL of sysexits.h, "try again later": a scheduler should start a run that saved and stopped again.
 EXIT_PREEMPTED = 75
-# A NaN or an infinity stopped the run. Next to EX_TEMPFAIL but unlike it: running again will fail again.
+# A NaN or an infinity stopped the run: running it again will fail again.
 EXIT_NONFINITE = 76
 
 
 def start_backend() -> None:
-  """Starts JAX's backend, for numbers of 32 bits whatever JAX_ENABLE_X64 says.
+  """Starts JAX's backend, in 32 bits whatever JAX_ENABLE_X64 is.
 
-  Raises ConfigError where JAX_PLATFORMS names one that is not there.
+  Raises ConfigError where JAX_PLATFORMS names a device that is not there.
   """
   jax.config.update("jax_enable_x64", False)
   try:
     jax.devices()
-  except (RuntimeError, AssertionError) as error:  # an assertion is all that JAX says of some
+  except (RuntimeError, AssertionError) as error:  # JAX raises a bare assertion for some devices
     why = " ".join(str(error).split())[:200] or "it cannot be started"
     named = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
     raise ConfigError(f"{named}: no such device here: name another, or leave it out ({why})") from error
@@ -44,10 +44,10 @@ OUTSIDE = (
 class Preemption:
   """Context manager that turns SIGTERM, SIGINT and SIGHUP into a flag.
 
-  `requested` is None, or the name of the first signal that arrived ("SIGTERM", "SIGINT", "SIGHUP"). A second SIGINT
-  raises KeyboardInterrupt, so that a step that hangs can still be left by hand. A SIGHUP that is ignored, as `nohup`
-  has it, stays so. The handlers that stood before are put back on exit. Outside the main thread, where Python takes no
-  handlers, signals are left alone, which a warning says.
+  `requested` is None, or the name of the first signal that arrived ("SIGTERM", "SIGINT", "SIGHUP"). A second
+  SIGINT raises KeyboardInterrupt, so that a step that hangs can be left by hand. An ignored SIGHUP, as under
+  `nohup`, stays ignored. The previous handlers are restored on exit. Outside the main thread, where Python
+  takes no handlers, signals are left alone, with a warning.
   """
 
   def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Preemption:
 
   def __exit__(self, *exception: object) -> None:
     for number, handler in self._previous.items():
-      # None says that the old handler was not installed from Python; the default is the nearest to it.
+      # None: the old handler was not installed from Python; the default is the nearest to it.
       signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
     self._previous.clear()
 

@@ -1,4 +1,4 @@
-"""One table from logical axes to mesh axes, and the shardings that follow from it."""
+"""The table from logical axes to mesh axes, and the shardings that follow from it."""
 
 import math
 from typing import Any
@@ -28,9 +28,10 @@ def param_shardings(boxed: Any, mesh: Mesh) -> Any:
 
 
 def state_shardings(state: Any, params: Any, mesh: Mesh) -> Any:
-  """Shardings of a whole TrainState (arrays or shapes) from those of its parameters.
+  """Shardings of a TrainState (arrays or shapes) from those of its parameters.
 
-  A leaf whose path ends in a parameter's, as a moment's or the reference's does, lies as that one; others are whole.
+  A leaf whose path ends in a parameter's path (a moment, the reference) has its sharding; others are
+  replicated.
   """
   by_path = dict(jax.tree_util.tree_leaves_with_path(params))
 
@@ -42,7 +43,7 @@ def state_shardings(state: Any, params: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Rows over data and fsdp, all other axes whole."""
+  """Rows split over data and fsdp, all other axes unsplit."""
   return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
@@ -56,7 +57,7 @@ def batch_rows(mesh: Mesh) -> int:
 
 
 def batch_axes(rows: int) -> tuple[str, ...]:
-  """The axes of the mesh in force that `rows` rows are spread over; none without a mesh, or where they do not divide."""
+  """Axes of the current mesh that split `rows` rows; none without a mesh, or where they do not divide."""
   shape, both = jax.sharding.get_abstract_mesh().shape, ("data", "fsdp")
   axes = tuple(axis for axis in both if shape[axis] > 1) if shape.keys() >= set(both) else ()
   return axes if rows % math.prod(shape[axis] for axis in axes) == 0 else ()

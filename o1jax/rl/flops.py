@@ -11,7 +11,7 @@ from o1jax.rl.dynamic_sampling import SampleCounts
 from o1jax.rl.objective import needs
 from o1jax.rl.sampler import buffer_sizes
 from o1jax.rl.stages import Stage
-from o1jax.scaling import compute
+from o1jax.scaling import flops as compute
 
 
 class StepSizes(NamedTuple):

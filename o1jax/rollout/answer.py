@@ -19,7 +19,7 @@ from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.value import policy_params
 from o1jax.rollout.grade import response_tokens
 from o1jax.rollout.setup import Runtime, batch_of
-from o1jax.scaling import compute
+from o1jax.scaling import flops as compute
 from o1jax.verifiers.base import Problem
 
 

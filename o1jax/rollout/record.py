@@ -9,7 +9,7 @@ from o1jax.config import TrainConfig
 from o1jax.rl.flops import StepSizes, step_flops
 from o1jax.rl.stages import Stage
 from o1jax.rollout.grade import Graded
-from o1jax.scaling import compute
+from o1jax.scaling import flops as compute
 from o1jax.scaling.text import reflection_rates, repetition_rate
 from o1jax.tasks.base import Task
 from o1jax.tasks.stream import curriculum_metrics, remembered

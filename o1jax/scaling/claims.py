@@ -1,118 +1,124 @@
-"""A sweep's claim against its members: one finding for each check, with an interval over seeds.
+"""Tests of a sweep's claim against its members: one finding a check, with an interval over seeds.
 
-    members -> figures by arm and seed, or curves -> an effect a seed -> its interval and p
+    members -> metrics by arm and seed, or curves -> an effect a seed -> its interval and p
             -> p adjusted for the claim's checks -> yes, no or undecided
 
-Effects are counted by seed, as seeds are what repeats. The interval is that of `stats.seed_effect`, wide enough
-for three or four seeds, and each is at 95% by itself. A check says "yes" or "no" where its p, adjusted for all
-checks of the claim (Holm 1979), is below 5%, else "undecided"; so does one that cannot be tested (a metric nobody
-has, arms without strengths), with the reason in its reading. Members that a NaN stopped have no final figures to
-compare: they are left out, and the reading names them.
+Seeds are the unit of repetition. Each interval is that of `stats.seed_effect`, at 95% by itself. A check is
+"yes" or "no" where its p, adjusted for all checks of the claim (Holm 1979), is below 5%, and otherwise
+"undecided". A check that cannot be tested (a metric that is missing, arms without strengths) is undecided
+too, with the reason in its reading. Members that a NaN stopped have no final metrics: they are left out, and
+the reading names them.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from o1jax.config.sweep import Check
 from o1jax.scaling import stats
-from o1jax.scaling.laws import fit_entropy, fit_gao, fit_gao_bon, parts
-from o1jax.scaling.members import (
+from o1jax.scaling.findings import (
   LEVEL,
+  CheckData,
+  CheckResult,
   Finding,
   Holds,
-  Member,
-  Tested,
+  MemberResult,
   Untestable,
   contrast,
-  few_seeds,
+  format_effect,
+  format_p,
   outcomes,
-  spell,
-  spell_p,
+  sign_note,
   stack,
-  weighted,
+  weighted_sum,
 )
+from o1jax.scaling.fits import fit_entropy, fit_gao, fit_gao_bon, parts
 
 FLAT_DRAWS = 20_000  # of the null distribution of `declines`
 PARTS = 10  # equal parts that a curve is cut into to find its best and its end
 MARGIN = 0.1  # share of the gain so far that a curve may lose and still last
 
-Test = Callable[[str, Sequence[str], Sequence[Member], np.random.Generator], Tested]
 UNKNOWN = stats.Effect(math.nan, (math.nan, math.nan), 0, 0, math.nan, math.nan)
 
 
-def test_claim(checks: Sequence[Check], members: Sequence[Member], rng: np.random.Generator) -> list[Finding]:
+def test_claim(
+  checks: Sequence[Check], members: Sequence[MemberResult], rng: np.random.Generator
+) -> list[Finding]:
   """One finding a check, in their order; `rng` draws the resamples.
 
-  Two families of p-values are adjusted, each among themselves: of the checks' effects, and of what laws miss.
+  Two families of p-values are adjusted: those of the effects, and those of "no" for other reasons.
   """
   groups = [[m for m in members if not check.arms or m.arm in check.arms] for check in checks]
-  tests = [_tested(check, group, rng) for check, group in zip(checks, groups)]
-  effects, refuted = _adjusted([t.effect.p for t in tests]), _adjusted([t.refuted for t in tests])
+  results = [_test(check, group, rng) for check, group in zip(checks, groups)]
+  effects, refused = _adjusted([r.effect.p for r in results]), _adjusted([r.p_no for r in results])
   count = sum(not math.isnan(p) for p in effects)
   return [
-    _finding(test, p, no, count, [m for m in group if m.bad_step is not None])
-    for test, p, no, group in zip(tests, effects, refuted, groups)
+    _finding(result, p, p_no, count, [m for m in group if m.bad_step is not None])
+    for result, p, p_no, group in zip(results, effects, refused, groups)
   ]
 
 
 def _adjusted(p_values: Sequence[float]) -> list[float]:
-  """Holm's adjustment of those that are there; NaN stays NaN."""
+  """Holm's adjustment of the p-values that are not NaN."""
   known = iter(stats.holm([p for p in p_values if not math.isnan(p)]))
   return [p if math.isnan(p) else next(known) for p in p_values]
 
 
-def _tested(check: Check, members: Sequence[Member], rng: np.random.Generator) -> Tested:
+def _test(check: Check, members: Sequence[MemberResult], rng: np.random.Generator) -> CheckResult:
   arms = check.arms or tuple(dict.fromkeys(m.arm for m in members))
   try:
-    return CHECKS[check.kind](check.metric, arms, members, rng)
+    return CHECKS[check.kind](CheckData(check.metric, arms, members, rng))
   except Untestable as reason:
-    sentences: dict[Holds, str] = {"undecided": f"Cannot be tested: {reason}."}
+    readings: dict[Holds, str] = {"undecided": f"Cannot be tested: {reason}."}
     text = f"{check.metric}: {check.kind} ({', '.join(arms)})"
-    return Tested(text, "not tested", UNKNOWN, "undecided", sentences, "")
+    return CheckResult(text, "not tested", UNKNOWN, "undecided", readings, "")
 
 
-def _finding(test: Tested, p: float, refuted: float, count: int, stopped: Sequence[Member]) -> Finding:
-  """The verdict; `p` and `refuted` are adjusted, the first of them for `count` checks."""
-  effect, measured = test.effect, test.measured
-  holds: Holds = "no" if refuted < LEVEL else test.leans if p < LEVEL else "undecided"
-  reading = [test.sentences[holds], test.rest]
+def _finding(
+  result: CheckResult, p: float, p_no: float, count: int, stopped: Sequence[MemberResult]
+) -> Finding:
+  """The finding of a check; `p` and `p_no` are adjusted, the first of them for `count` checks."""
+  effect, measured = result.effect, result.measured
+  holds: Holds = "no" if p_no < LEVEL else result.verdict if p < LEVEL else "undecided"
+  reading = [result.readings[holds], result.details]
   if effect.seeds:
-    measured += f"; {spell_p(p)}{f', adjusted for {count} checks' if count > 1 else ''}"
-    same = effect.seeds > 1 and math.isnan(effect.ci95[0])
-    reading += ["The seeds agree exactly, which leaves their noise unknown."] if same else []
-    reading.append(few_seeds(effect.seeds))
+    measured += f"; {format_p(p)}{f', adjusted for {count} checks' if count > 1 else ''}"
+    if effect.seeds > 1 and math.isnan(effect.ci95[0]):
+      reading.append("The seeds agree exactly, which leaves their noise unknown.")
+    reading.append(sign_note(effect.seeds))
   if stopped:
     named = ", ".join(f"{m.arm} seed {m.seed} at step {m.bad_step}" for m in stopped)
     reading.append(f"Stopped by a NaN, and left out of final figures: {named}.")
   text = " ".join(filter(None, reading))
-  return Finding(test.check, measured, effect.mean, effect.ci95, p, holds, text, effect.seeds)
+  return Finding(result.check, measured, effect.mean, effect.ci95, p, holds, text, effect.seeds)
 
 
-def _side(effect: stats.Effect, sign: float = 1.0) -> Holds:
-  """The verdict of an effect on the side of `sign`, or on the other one."""
-  return "yes" if sign * effect.mean > 0 else "no"
-
-
-def greater(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Tested:
+def greater(data: CheckData) -> CheckResult:
   """The metric of arms[0] minus that of arms[1], paired by seed and, where it can be, by problem."""
-  if len(arms) != 2:
-    raise Untestable(f"it compares two arms, and has {len(arms)}")
-  first, second = arms
-  effect = stats.seed_effect(contrast(outcomes(members, metric), {first: 1.0, second: -1.0}), rng)
-  sentences: dict[Holds, str] = {
+  if len(data.arms) != 2:
+    raise Untestable(f"it compares two arms, and has {len(data.arms)}")
+  first, second = data.arms
+  values = contrast(outcomes(data.members, data.metric), {first: 1.0, second: -1.0})
+  effect = stats.seed_effect(values, data.rng)
+  readings: dict[Holds, str] = {
     "yes": f"{first} lies above {second}.",
     "no": f"{first} lies below {second}.",
     "undecided": f"{first} and {second} cannot be told apart.",
   }
-  return Tested(f"{metric}: {first} above {second}", spell(effect), effect, _side(effect), sentences, "")
+  verdict: Holds = "yes" if effect.mean > 0 else "no"
+  text = f"{data.metric}: {first} above {second}"
+  return CheckResult(text, format_effect(effect), effect, verdict, readings, "")
+
+
+# Trends over strengths
 
 
 def strength_axis(strengths: Sequence[float]) -> tuple[np.ndarray, str]:
-  """Where strengths lie on a logarithmic axis, f64[n], and its unit; ranks where one of them has no logarithm."""
+  """f64[n] log10 of strengths, and the axis's unit; their ranks where one is not positive."""
   if min(strengths) > 0:
     return np.log10(strengths), "tenfold strength"
   order = sorted(set(strengths))
@@ -122,54 +128,50 @@ def strength_axis(strengths: Sequence[float]) -> tuple[np.ndarray, str]:
 def _slopes(values: Mapping[str, Mapping[int, np.ndarray]], axis: Mapping[str, float]) -> list[np.ndarray]:
   """The least-squares slope of each seed over the arms, f[problems]: a slope is a contrast of arms.
 
-  Of the seeds that finished all arms, where two or more did, as slopes over other arms are other slopes; else of each
-  seed over the arms that it did finish.
+  Of the seeds that finished all arms, where there are two or more: slopes over other arms are other slopes.
+  Otherwise of each seed over the arms that it finished.
   """
   known = [arm for arm in axis if arm in values]
   seeds = sorted({seed for arm in known for seed in values[arm]})
-  whole = [seed for seed in seeds if all(seed in values[arm] for arm in known)]
+  complete = [seed for seed in seeds if all(seed in values[arm] for arm in known)]
   slopes = []
-  for seed in whole if len(whole) > 1 else seeds:
+  for seed in complete if len(complete) > 1 else seeds:
     arms = [arm for arm in known if seed in values[arm]]
     x = np.array([axis[arm] for arm in arms])
-    away = x - x.mean()
-    if np.any(away != 0):
-      weights = dict(zip(arms, away / np.sum(away**2)))
-      slopes.append(weighted({arm: values[arm][seed] for arm in arms}, weights))
+    centred = x - x.mean()
+    if np.any(centred != 0):
+      weights = dict(zip(arms, centred / np.sum(centred**2)))
+      slopes.append(weighted_sum({arm: values[arm][seed] for arm in arms}, weights))
   return slopes
 
 
-def _trend(
-  metric: str,
-  arms: Sequence[str],
-  members: Sequence[Member],
-  rng: np.random.Generator,
-  sign: float,
-  name: str,
-) -> Tested:
-  """The slope of the metric along the strengths; `sign` is the claimed one."""
+def trend(data: CheckData, direction: Literal["rising", "falling"]) -> CheckResult:
+  """The slope of the metric along the strengths, which is claimed to be positive or negative."""
+  metric, members = data.metric, data.members
   strengths = {m.arm: m.strength for m in members if m.strength is not None}
-  if len(strengths) < len(arms) or len(set(strengths.values())) < 2:
+  if len(strengths) < len(data.arms) or len(set(strengths.values())) < 2:
     raise Untestable("it needs arms of two strengths or more, all of them numbers")
   places, unit = strength_axis(list(strengths.values()))
   values = outcomes(members, metric)
   slopes = _slopes(values, dict(zip(strengths, places.tolist())))
   if not slopes:
     raise Untestable(f"no seed has {metric} at two strengths")
-  effect = stats.seed_effect(stack(slopes), rng)
+  effect = stats.seed_effect(stack(slopes), data.rng)
   ordered = sorted((arm for arm in strengths if arm in values), key=lambda arm: strengths[arm])
   means = {arm: float(np.mean([v.mean() for v in values[arm].values()])) for arm in ordered}
   listed = ", ".join(f"{strengths[arm]:g}: {means[arm]:.3f}" for arm in ordered)
-  sentences: dict[Holds, str] = {
-    "yes": f"It is {name}.",
+  readings: dict[Holds, str] = {
+    "yes": f"It is {direction}.",
     "no": "It goes the other way.",
     "undecided": "No slope is shown.",
   }
-  outside = [f"{arm} ({spell_p(p)})" for arm, p in _humps(values, ordered, rng).items() if p < LEVEL]
+  outside = [f"{arm} ({format_p(p)})" for arm, p in _humps(values, ordered, data.rng).items() if p < LEVEL]
   shape = f" Outside the ends' range, which a slope does not tell: {', '.join(outside)}." if outside else ""
-  rest = f"Means by strength: {listed}.{shape}"
-  text = f"{metric}: {name} with strength, per {unit}"
-  return Tested(text, spell(effect, 4), effect, _side(effect, sign), sentences, rest)
+  details = f"Means by strength: {listed}.{shape}"
+  text = f"{metric}: {direction} with strength, per {unit}"
+  slope = effect.mean if direction == "rising" else -effect.mean
+  verdict: Holds = "yes" if slope > 0 else "no"
+  return CheckResult(text, format_effect(effect, 4), effect, verdict, readings, details)
 
 
 def _humps(
@@ -177,7 +179,7 @@ def _humps(
 ) -> dict[str, float]:
   """arm -> p of lying within the range of the first and the last of `arms`, adjusted for the arms between.
 
-  An arm lies outside where its contrasts with both ends lie on one side, so that its p is the larger of the two.
+  An arm is outside where its contrasts with both ends have one sign; its p is the larger of the two.
   """
   known = {}
   for arm in arms[1:-1]:
@@ -188,14 +190,7 @@ def _humps(
   return dict(zip(known, stats.holm(list(known.values()))))
 
 
-def rising(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Tested:
-  """The metric rises with strength."""
-  return _trend(metric, arms, members, rng, 1.0, "rising")
-
-
-def falling(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Tested:
-  """The metric falls with strength."""
-  return _trend(metric, arms, members, rng, -1.0, "falling")
+# Declines of curves
 
 
 def _chosen(curves: np.ndarray) -> np.ndarray:
@@ -208,7 +203,7 @@ def _chosen(curves: np.ndarray) -> np.ndarray:
 
 
 def _lost(curves: np.ndarray) -> np.ndarray:
-  """f[..., seeds] what curves f[..., seeds, parts] lost from their best parts, as the others choose, to the end."""
+  """f[..., seeds] loss of curves f[..., seeds, parts] from the part `_chosen` to the last one."""
   return np.take_along_axis(curves, _chosen(curves)[..., None], -1)[..., 0] - curves[..., -1]
 
 
@@ -221,7 +216,7 @@ def _t(values: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def flat_t(seeds: int, count: int) -> np.ndarray:
-  """f[FLAT_DRAWS] ascending t of what flat curves of `count` parts and independent noise lose.
+  """f[FLAT_DRAWS] ascending t of the losses of flat curves of `count` parts with independent noise.
 
   Wider than Student's, as the seeds choose for one another: 3 to 5% of them lie beyond its 97.5%.
   """
@@ -230,19 +225,20 @@ def flat_t(seeds: int, count: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-  """What curves lost from their best to their end."""
+  """Loss of curves from their best part to their end."""
 
-  effect: stats.Effect  # its p is of what the curves are shown to do, or else the smaller one of both
+  effect: stats.Effect  # its p is that of `declines`
   margin: float  # the loss that counts as none
-  declines: bool  # what they do, should p be small enough; False: they last
+  declines: bool  # whether the smaller p is that of a decline; else it is that of lasting
 
 
 def drop(curves: np.ndarray) -> Drop:
   """The loss of curves f[seeds, parts]; two seeds or more, two parts or more.
 
-  They decline where there is a loss: p by `flat_t`, which knows that the best part was chosen. They last where a
-  loss as large as the margin is refuted by Student's t, of the loss as it was chosen and of that from each part
-  that any seed chose or that is the best of all: of several near the top the chosen ones need not lose the most.
+  They decline where there is a loss: p by `flat_t`, which knows that the best part was chosen. They last
+  where Student's t refutes a loss as large as the margin: the loss as it was chosen, and that from each part
+  that any seed chose or that is the best of all, as of several parts near the top the chosen ones need not
+  lose the most.
   """
   seeds, count = curves.shape
   lost, chosen = _lost(curves), _chosen(curves)
@@ -260,64 +256,41 @@ def drop(curves: np.ndarray) -> Drop:
   same = error.max() <= stats.ROUNDING * np.abs(curves).max()
   ci95 = (math.nan, math.nan) if same else (float(low), float(np.max(mean + student * error)))
   declines = p_lasts >= LEVEL and p_declines < p_lasts
-  effect = stats.Effect(
-    float(mean[0]),
-    ci95,
-    seeds,
-    int(np.sum(lost > 0)),
-    float(np.mean(lost <= 0)),
-    p_declines if declines else p_lasts,
-  )
+  above, share = int(np.sum(lost > 0)), float(np.mean(lost <= 0))
+  effect = stats.Effect(float(mean[0]), ci95, seeds, above, share, p_declines if declines else p_lasts)
   return Drop(effect, margin, declines)
 
 
-def _drop_tested(
-  metric: str, arms: Sequence[str], members: Sequence[Member], name: str, claimed: bool, stopped: bool
-) -> Tested:
-  """`name`: what the curve of arms[0] does; `claimed`: whether by declining; `stopped`: before its end."""
-  curves = [
-    m.curves[metric][1] for m in members if m.arm == arms[0] and metric in m.curves and not m.bad_step
-  ]
+def drop_check(data: CheckData, behaviour: Literal["declines", "lasts"]) -> CheckResult:
+  """The curve of arms[0] ends below its best, or as high. A member that a NaN stopped did not last."""
+  metric, arm = data.metric, data.arms[0]
+  members = [m for m in data.members if m.arm == arm]
+  stopped = behaviour == "lasts" and any(m.bad_step is not None for m in members)
+  curves = [m.curves[metric][1] for m in members if metric in m.curves and not m.bad_step]
   curves = [values[np.isfinite(values)] for values in curves]
   if len(curves) < 2 or min(map(len, curves)) < 3:
     raise Untestable(f"it takes curves of {metric} from two seeds or more, of three points or more")
   count = min(PARTS, min(map(len, curves)))
   loss = drop(np.stack([parts(values, count) for values in curves]))
-  leans: Holds = "yes" if loss.declines == claimed else "no"
-  sentences: dict[Holds, str] = {"undecided": "Neither a decline nor its absence is shown."}
-  sentences[leans] = "It declines." if loss.declines else "It lasts."
+  verdict: Holds = "yes" if loss.declines == (behaviour == "declines") else "no"
+  readings: dict[Holds, str] = {"undecided": "Neither a decline nor its absence is shown."}
+  readings[verdict] = "It declines." if loss.declines else "It lasts."
   if stopped:
-    sentences["no"] = "A seed did not get to the end."
-  kept = f"A loss of up to {loss.margin:.3f}, a tenth of the gain, counts as none."
-  return Tested(
-    f"{metric}: {arms[0]} {name}",
-    f"best minus end {spell(loss.effect)}",
-    loss.effect,
-    leans,
-    sentences,
-    f"{kept} The best part is chosen by the other seeds.",
-    0.0 if stopped else math.nan,
-  )
+    readings["no"] = "A seed did not get to the end."
+  tolerated = f"A loss of up to {loss.margin:.3f}, a tenth of the gain, counts as none."
+  details = f"{tolerated} The best part is chosen by the other seeds."
+  text, measured = f"{metric}: {arm} {behaviour}", f"best minus end {format_effect(loss.effect)}"
+  p_no = 0.0 if stopped else math.nan
+  return CheckResult(text, measured, loss.effect, verdict, readings, details, p_no)
 
 
-def declines(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Tested:
-  """The curve of arms[0] ends below its best."""
-  return _drop_tested(metric, arms, members, "declines", True, False)
-
-
-def lasts(metric: str, arms: Sequence[str], members: Sequence[Member], rng: np.random.Generator) -> Tested:
-  """The curve of arms[0] keeps what it had gained at its best. A member that a NaN stopped did not last."""
-  stopped = any(m.bad_step is not None for m in members if m.arm == arms[0])
-  return _drop_tested(metric, arms, members, "lasts", False, stopped)
-
-
-CHECKS: dict[str, Test] = {
+CHECKS: dict[str, Callable[[CheckData], CheckResult]] = {
   "greater": greater,
-  "rising": rising,
-  "falling": falling,
+  "rising": functools.partial(trend, direction="rising"),
+  "falling": functools.partial(trend, direction="falling"),
+  "declines": functools.partial(drop_check, behaviour="declines"),
+  "lasts": functools.partial(drop_check, behaviour="lasts"),
   "fit_entropy": fit_entropy,
-  "declines": declines,
-  "lasts": lasts,
   "fit_gao": fit_gao,
   "fit_gao_bon": fit_gao_bon,
 }

@@ -6,21 +6,21 @@ from typing import Sequence
 
 import numpy as np
 
-DRAWS = 1000  # k-subsets drawn where all are too many
-EXACT_SUBSETS = 5000  # enumerated up to here
+EXACT_SUBSETS = 5000  # the most k-subsets that are enumerated
+DRAWS = 1000  # sampled where there are more
 
 
 def pass_at_k(n: int, correct: np.ndarray, k: int) -> np.ndarray:
-  """Unbiased probability that k of n samples hold a correct one (Chen et al. 2021, eq. 1); f64 of correct's shape.
+  """Unbiased estimate, f64[...], of the probability that k samples hold a correct one (Chen et al. 2021, eq.
+  1).
 
-  correct: counts i[...] of correct samples among n. Raises ValueError unless 1 <= k <= n.
+  correct: numbers i[...] of correct samples among n. Raises ValueError unless 1 <= k <= n.
   """
   if not 1 <= k <= n:
     raise ValueError(f"pass@{k} of {n} samples")
   wrong = n - np.asarray(correct)[..., None]
-  steps = np.arange(
-    n - k + 1, n + 1
-  )  # prod over i = n-c+1..n of 1 - k/i, written over the k factors of C(n-c,k)/C(n,k)
+  # The product over i = n-c+1..n of 1 - k/i, as one over the k factors of C(n-c,k) / C(n,k).
+  steps = np.arange(n - k + 1, n + 1)
   product = np.prod(np.clip((wrong - (n - steps)) / steps, 0.0, None), axis=-1)
   return 1.0 - np.where(wrong[..., 0] < k, 0.0, product)
 
@@ -43,8 +43,8 @@ def _majority(answers: list[str | None], correct: list[bool]) -> float:
 def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
   """Expected accuracy of the majority answer over k-subsets of the samples, ties split (Wang et al. 2023).
 
-  Equal strings are one class; None (unparsable) is a class that never wins. Exact where there are few subsets, else
-  the mean over 1,000 draws from a fixed key. Raises ValueError unless 1 <= k <= n.
+  Equal strings are one class; None (unparsable) never wins. Exact for up to EXACT_SUBSETS subsets, else the
+  mean over DRAWS subsets from a fixed seed. Raises ValueError unless 1 <= k <= n.
   """
   n = len(answers)
   if not 1 <= k <= n:
@@ -64,11 +64,11 @@ def sizes(samples: int) -> list[int]:
 
 
 def best_of_n(scores: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
-  """f64[problems] unbiased mean over n-subsets of the value that the subset's highest-scored sample has.
+  """f64[problems] mean, over all n-subsets of the samples, of the value of the subset's best-scored sample.
 
-  scores, values f[problems, K]. In ascending order of score sample i (from 1) is the best of C(i - 1, n - 1) of the
-  C(K, n) subsets. Samples of one score share their values, as if the best of them were drawn. Raises ValueError unless
-  1 <= n <= K.
+  scores, values f[problems, K]. In ascending order of score, sample i (from 1) is the best of C(i - 1, n - 1)
+  of the C(K, n) subsets. Samples of equal score share the mean of their values. Raises ValueError unless 1 <=
+  n <= K.
   """
   count = scores.shape[1]
   if not 1 <= n <= count:
@@ -85,5 +85,5 @@ def _shared(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def best_of_n_kl(n: int) -> float:
-  """Upper bound on KL(best-of-n || policy) in nats: log n - (n - 1) / n (Stiennon et al. 2020, appendix G.3)."""
+  """Upper bound on KL(best-of-n || policy), nats: log n - (n - 1) / n (Stiennon et al. 2020, G.3)."""
   return math.log(n) - (n - 1) / n

@@ -1,4 +1,4 @@
-"""Intervals: of shares and their paired differences over problems, of effects over seeds, and what few seeds show."""
+"""Intervals of shares over problems and of effects over seeds, tests, and the area under a ROC curve."""
 
 import dataclasses
 import functools
@@ -24,9 +24,10 @@ def _means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.n
 def share_ci(hits: np.ndarray, sizes: np.ndarray | None = None) -> tuple[float, float]:
   """95% interval of a share sum(hits) / sum(sizes), both f[n] by problem, 0 <= hits <= sizes (Wilson 1927).
 
-  Without sizes each problem weighs alike and `hits` are shares. Wilson's count of tries is the one whose binomial
-  noise is that between the problems, p (1 - p) / (s^2 / n), and at least the n problems that there are (of sizes that
-  differ, (sum sizes)^2 / sum sizes^2), so that problems that all agree leave a width. Raises ValueError without one.
+  Without sizes each problem has the same weight and `hits` are shares. Wilson's number of trials is that
+  whose binomial noise equals the noise between the problems, p (1 - p) / (s^2 / n), and at least the number
+  of problems (where sizes differ, (sum sizes)^2 / sum sizes^2), so that problems that all agree leave a
+  width. Raises ValueError without one.
   """
   hits = np.asarray(hits, np.float64)
   sizes = np.ones_like(hits) if sizes is None else np.asarray(sizes, np.float64)
@@ -48,24 +49,28 @@ def paired_difference(
 ) -> dict[str, Any]:
   """{"mean", "ci95", "share_at_most_zero"} of a - b, both f[n] shares in [0, 1] of the same problems.
 
-  What problems gained and what they lost are two shares, whose intervals and correlation give that of their
-  difference (Newcombe 1998, method 10): it has a width where nothing changed. The last figure is of resamples.
+  Gains and losses of the problems are two shares; their intervals and correlation give the interval of the
+  difference (Newcombe 1998, method 10), which has a width even where nothing changed. The last is of
+  resamples.
   """
   difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
   gained, lost = np.maximum(difference, 0), np.maximum(-difference, 0)
   (low_gain, high_gain), (low_loss, high_loss) = share_ci(gained), share_ci(lost)
   mean, gain, loss = float(difference.mean()), float(gained.mean()), float(lost.mean())
   spread = float(gained.std() * lost.std())
-  together = float(np.mean(gained * lost) - gain * loss) / spread if spread > 0 else 0.0
-  away = lambda x, y: math.sqrt(max(x * x + y * y - 2 * together * x * y, 0.0))
-  ci95 = [mean - away(gain - low_gain, high_loss - loss), mean + away(high_gain - gain, loss - low_loss)]
+  correlation = float(np.mean(gained * lost) - gain * loss) / spread if spread > 0 else 0.0
+
+  def half(x: float, y: float) -> float:
+    return math.sqrt(max(x * x + y * y - 2 * correlation * x * y, 0.0))
+
+  ci95 = [mean - half(gain - low_gain, high_loss - loss), mean + half(high_gain - gain, loss - low_loss)]
   share = float(np.mean(_means(difference, rng, resamples) <= 0))
   return {"mean": mean, "ci95": ci95, "share_at_most_zero": share}
 
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-  """A mean over seeds, and how sure it is."""
+  """A mean over seeds, with its interval and p."""
 
   mean: float
   ci95: tuple[float, float]
@@ -90,7 +95,7 @@ def student_p(t: float, dof: int) -> float:
 
 @functools.cache
 def student_quantile(dof: int) -> float:
-  """The t that 97.5% of Student's distribution lie below, by bisection; 12.71 at dof 1, 3.18 at 3, 1.96 in the limit."""
+  """The t below which 97.5% of Student's distribution lie, by bisection: 12.71 at dof 1, 3.18 at 3."""
   low, high = 1.0, 16.0
   for _ in range(60):
     middle = (low + high) / 2
@@ -101,23 +106,24 @@ def student_quantile(dof: int) -> float:
 def seed_means(values: np.ndarray, rng: np.random.Generator, resamples: int = 2000) -> np.ndarray:
   """f64[resamples] means of `values` f[seeds, problems] with seeds and problems resampled.
 
-  The problems are the same ones for every seed, so a resample draws them once for all of its seeds (the crossed
-  bootstrap of Owen 2007): problems of their own for each seed would make few problems look like many.
+  The problems are the same for every seed, so a resample draws them once for all seeds (the crossed bootstrap
+  of Owen 2007). Drawn anew for each seed, a small set of problems would look like a large one.
   """
   seeds, problems = values.shape
-  drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1.0 / seeds), size=resamples)
-  drawn_problems = rng.multinomial(problems, np.full(problems, 1.0 / problems), size=resamples)
-  return ((drawn_seeds @ values) * drawn_problems).sum(1) / values.size
+  seed_counts = rng.multinomial(seeds, np.full(seeds, 1.0 / seeds), size=resamples)
+  problem_counts = rng.multinomial(problems, np.full(problems, 1.0 / problems), size=resamples)
+  return ((seed_counts @ values) * problem_counts).sum(1) / values.size
 
 
 def seed_effect(values: np.ndarray, rng: np.random.Generator, resamples: int = 2000) -> Effect:
-  """The mean of `values` f[seeds, problems] (problems = 1 where a seed has one figure) with its 95% interval.
+  """The mean of `values` f[seeds, problems] (problems = 1 where a seed has one value) with its 95% interval.
 
-  The interval spans two: the bootstrap over seeds and problems, which knows the noise of few problems, and
-  Student's t over the seeds' own means, which knows how little few seeds tell. The bootstrap alone covers about 75%
-  with three seeds, as it can never leave the range of the three. p is the larger of the two. One seed says nothing
-  about others: its interval is over problems alone, and its p is 1. Where neither seeds nor problems differ, their
-  noise is not known: the interval is NaN, and p is 1.
+  The interval spans two: the bootstrap over seeds and problems, which knows the noise between problems, and
+  Student's t over the seeds' means, which knows how little three or four seeds say. The bootstrap alone
+  covers about 75% with three seeds, as it never leaves the range of the three. p is the larger of the two.
+  One seed says
+  nothing about others: its interval is over problems alone, and its p is 1. Where neither seeds nor problems
+  differ, their noise is unknown: the interval is NaN, and p is 1.
   """
   values = np.asarray(values, np.float64)
   own = values.mean(1)
@@ -148,9 +154,9 @@ def share_effect(values: np.ndarray, rng: np.random.Generator) -> Effect:
 
 
 def area_under_roc(scores: np.ndarray, correct: np.ndarray) -> float:
-  """Probability that a correct sample scores above a wrong one, ties counting half; NaN where there is none of either.
+  """Probability that a correct sample scores above a wrong one, ties as half; NaN where one kind is missing.
 
-  scores f[...], correct bool of the same shape. It is Mann and Whitney's U over the number of pairs (1947).
+  scores f[...], correct bool[...]. It is the U of Mann and Whitney (1947) over the number of pairs.
   """
   scores, correct = np.ravel(scores), np.ravel(correct).astype(bool)
   _, which, count = np.unique(scores, return_inverse=True, return_counts=True)
@@ -162,7 +168,7 @@ def area_under_roc(scores: np.ndarray, correct: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-  """The p-values adjusted for their number, in the given order (Holm 1979): at most 5% of families hold a false one."""
+  """The p-values adjusted for their number (Holm 1979), in the given order."""
   order = np.argsort(p_values, kind="stable")
   steps = np.maximum.accumulate([(len(order) - i) * p_values[k] for i, k in enumerate(order)])
   adjusted = np.empty(len(order))

@@ -21,14 +21,14 @@ import rich
 
 from o1jax.config import ConfigError, CurriculumConfig, LogConfig, SweepConfig, require
 from o1jax.io.log import write_json
-from o1jax.io.results import record as write_rows
-from o1jax.io.results import rows_of
+from o1jax.io.report.results import record as write_rows
+from o1jax.io.report.results import rows_of
+from o1jax.io.report.sweep import findings, write_sweep_report
 from o1jax.io.run_folder import locked, new_run
-from o1jax.io.sweep_report import findings, write_sweep_report
 from o1jax.parallel.hosts import Preemption, start_backend
 from o1jax.rl.stages import rl_stage
 from o1jax.rollout import setup
-from o1jax.scaling.members import Finding
+from o1jax.scaling.findings import Finding
 from o1jax.sweep import folder as files
 from o1jax.sweep import host
 from o1jax.sweep.cold import SftCheckpoint, cold_starts

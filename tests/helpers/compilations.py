@@ -1,4 +1,5 @@
-"""Counts what XLA compiles, by jax's own events: `_cache_size()` also counts a sharding that is only spelt otherwise."""
+"""Counts what XLA compiles, by jax's own events: `_cache_size()` also counts a sharding that is only spelt
+otherwise."""
 
 import collections
 
@@ -11,5 +12,6 @@ jax.monitoring.register_event_duration_secs_listener(
 
 
 def compiled() -> collections.Counter:
-  """How often each program, as "jit(name)", was compiled by this process so far, or was read from jax's cache."""
+  """How often each program, as "jit(name)", was compiled by this process so far, or was read from jax's
+  cache."""
   return collections.Counter(_names)

@@ -1,4 +1,5 @@
-"""Options that cannot act, or that do not do what they say: what is changed in a valid run or sweep, and how it is refused."""
+"""Options that cannot act, or that do not do what they say: what is changed in a valid run or sweep, and how
+it is refused."""
 
 from typing import Any
 
@@ -11,7 +12,10 @@ CRITIC = {"rl.critic.kind": "head", "rl.advantage.kind": "gae"}
 GREEDY: dict[str, Any] = {"eval.temperature": 0.0}
 NAN, INF = float("nan"), float("inf")
 
-OFF_POLICY = "rl.loss.kind: reinforce has no ratio, and of {} optimiser steps a rollout all but the first are off-policy: use ppo_clip,"
+OFF_POLICY = (
+  "rl.loss.kind: reinforce has no ratio, and of"
+  " {} optimiser steps a rollout all but the first are off-policy: use ppo_clip,"
+)
 REFERENCE = "rl.kl.reference: is the policy with one optimiser step a rollout"
 
 IDLE: list[tuple[dict[str, Any], str]] = [
@@ -19,7 +23,8 @@ IDLE: list[tuple[dict[str, Any], str]] = [
   ({"rl.epochs": 2}, OFF_POLICY.format(2)),
   ({"rl.minibatches": 4}, OFF_POLICY.format(4)),
   *(({**TWICE, **more}, OFF_POLICY.format(2)) for more in (COV, CAPPED, CRITIC)),
-  (K1, "rl.kl.estimator: k1 in the loss has a gradient of mean 0, whatever the reference: use k2, k3, reverse"),
+  (K1,
+   "rl.kl.estimator: k1 in the loss has a gradient of mean 0, whatever the reference: use k2, k3, reverse"),
   ({**K1, "rl.kl.target": 0.1, "rl.kl.horizon": 100}, "rl.kl.estimator: k1 in the loss"),
   ({**K1, "rl.kl.schedule": "linear"}, "rl.kl.estimator: k1 in the loss"),
   ({**K1, "rl.kl.reference": "ema", "rl.kl.ema": 0.1}, "rl.kl.estimator: k1 in the loss"),
@@ -30,7 +35,8 @@ IDLE: list[tuple[dict[str, Any], str]] = [
     REFERENCE,
   ),
   *(
-    ({**TWICE, "rl.loss.kind": "gspo", "rl.loss.clip_low": low, "rl.loss.clip_high": 0.2}, f"rl.loss.clip_low: must be below 1, is {low}")
+    ({**TWICE, "rl.loss.kind": "gspo", "rl.loss.clip_low": low, "rl.loss.clip_high": 0.2},
+     f"rl.loss.clip_low: must be below 1, is {low}")
     for low in (1.0, 1.5)
   ),
   ({"rl.overlong.buffer": 8, "rl.overlong.penalty": 0.0}, "rl.overlong.penalty: must be positive, is 0.0"),
@@ -46,12 +52,16 @@ IDLE: list[tuple[dict[str, Any], str]] = [
   ({"rl.trim": 99}, "rl.trim: must be below max_tokens=64, is 99"),
   ({"rl.chunks": 2, "rl.overlap": False}, "rl.chunks: cannot act with overlap=False"),
   ({**GREEDY, "eval.samples": 8}, "eval.samples: must be 1 with temperature=0"),
-  ({**GREEDY, "eval.samples": 1, "eval.budgets": (4, 8)}, "eval.control_samples: must be 1 with temperature=0"),
-  ({**GREEDY, "eval.samples": 1, "controls": True}, "eval.control_samples: must be 1 with eval.temperature=0"),
-  ({**GREEDY, "eval.samples": 1, "diagnostics.samples": 2}, "diagnostics.samples: must be 1 with eval.temperature=0"),
+  ({**GREEDY, "eval.samples": 1, "eval.budgets": (4, 8)},
+   "eval.control_samples: must be 1 with temperature=0"),
+  ({**GREEDY, "eval.samples": 1, "controls": True},
+   "eval.control_samples: must be 1 with eval.temperature=0"),
+  ({**GREEDY, "eval.samples": 1, "diagnostics.samples": 2},
+   "diagnostics.samples: must be 1 with eval.temperature=0"),
   ({"rl.optim.eps": -1.0}, "rl.optim.eps: must be positive, is -1.0"),
   *(
-    ({"rl.steps": 9, "rl.optim.schedule": "linear", "rl.optim.final_fraction": share}, f"rl.optim.final_fraction: must lie in [0, 1], is {share}")
+    ({"rl.steps": 9, "rl.optim.schedule": "linear", "rl.optim.final_fraction": share},
+     f"rl.optim.final_fraction: must lie in [0, 1], is {share}")
     for share in (5.0, -1.0)
   ),
   ({"rl.optim.lr": INF}, "rl.optim.lr: must be finite, is inf"),

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on this machine that answers, refuses, hangs, lies and hangs up, for the tests of judges."""
+"""An OpenAI-compatible server on this machine that answers, refuses, hangs and lies, for tests of judges."""
 
 import collections
 import contextlib
@@ -13,7 +13,7 @@ KEY = "sk-test-0123456789"
 
 
 class Server(http.server.ThreadingHTTPServer):
-  """Each request takes the next of `script`, or `answer` once it is used up: functions of a handler and its request."""
+  """Answers requests in the order of `script`, then with `answer`: functions of a handler and its request."""
 
   daemon_threads = True
   request_queue_size = 256  # as many connections may wait as the tests open at once

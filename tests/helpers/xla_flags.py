@@ -7,8 +7,8 @@ _EMITTER = "--xla_cpu_use_fusion_emitters"
 # Later versions end the process at a flag that they no longer have.
 _HAS_EMITTER = _JAXLIB < (0, 11)
 
-# Nearly all of the suite's time is compiling. Level 0 halves it, and XLA's older emitter of fused loops takes another third
-# off; the programs' mathematics stay as they are.
+# Nearly all of the suite's time is compiling. Level 0 halves it, and XLA's older emitter of fused loops takes
+# another third off; the programs' mathematics stay as they are.
 FAST = {
   "--xla_force_host_platform_device_count": "8",
   "--xla_backend_optimization_level": "0",

@@ -1,6 +1,8 @@
-"""Checkpoints: bitwise, safe against donation, kill -9, a full disk, another model, another number of devices.
+"""Checkpoints: bitwise, safe against donation, kill -9, a full disk, another model, another number of
+devices.
 
-One subprocess (one import of jax) forks a child a moment at which to die; the parent then restarts from the folders.
+One subprocess (one import of jax) forks a child a moment at which to die; the parent then restarts from the
+folders.
 """
 
 import asyncio
@@ -27,7 +29,8 @@ CURSOR = {"stage": "rl", "data": {"epoch": 2, "row": 17}, "flops": 1.5e18, "queu
 
 
 def make_state(seed: int, width: int = 24) -> TrainState:
-  """A small state with odd values: bf16, negative zero, infinities, NaN (in the reference), integers, an empty node."""
+  """A small state with odd values: bf16, negative zero, infinities, NaN (in the reference), integers, an
+  empty node."""
   noise = jnp.asarray(np.random.default_rng(seed).standard_normal((16, width), np.float32))
   odd = jnp.asarray(np.array([-0.0, np.inf, -np.inf, np.nan, 1e-42, 3.0, 4.0, seed], np.float32))
   params = {
@@ -145,8 +148,10 @@ def test_donation_right_after_save_changes_nothing(tmp_path, monkeypatch):
   "change, expected",
   [
     (lambda s: make_state(1, width=32), "params/block/bias is bfloat16[24] there, bfloat16[32] here"),
-    (lambda s: s.replace(params={**s.params, "odd": s.params["odd"].astype(jnp.bfloat16)}), "params/odd is float32[8] there, bfloat16[8] here"),
-    (lambda s: s.replace(params={**s.params, "head": s.params["odd"]}), "params/head is absent there, float32[8] here"),
+    (lambda s: s.replace(params={**s.params, "odd": s.params["odd"].astype(jnp.bfloat16)}),
+     "params/odd is float32[8] there, bfloat16[8] here"),
+    (lambda s: s.replace(params={**s.params, "head": s.params["odd"]}),
+     "params/head is absent there, float32[8] here"),
     (lambda s: s.replace(params={"block": s.params["block"]}), "params/odd is float32[8] there, absent here"),
     (lambda s: s.replace(ref_params=None), "ref_params/block/bias is bfloat16[24] there, absent here"),
     (lambda s: s.replace(opt_state={}), "opt_state/1/count is int32[] there, absent here"),
@@ -258,7 +263,8 @@ def child(folder, moment):
 
 def fewer_devices(folder, out):
   assert len(jax.devices()) == 1
-  params = {{"split": jax.ShapeDtypeStruct((16, 8), "float32", sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))}}
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  params = {{"split": jax.ShapeDtypeStruct((16, 8), "float32", sharding=here)}}
   np.save(out, np.asarray(restore_params(folder, 1, params)["split"]))
 
 root = pathlib.Path(sys.argv[1])
@@ -273,13 +279,15 @@ for moment, pid in children.items():
 fewer_devices(fewer, root / "one.npy")
 """
 
-# The 1st and 9th array; the commits of one item and of the whole (3 items first); the rename; and by the clock (ms).
+# The 1st and 9th array; the commits of one item and of the whole (3 items first); the rename; and by the
+# clock (ms).
 MOMENTS = ["array-1", "array-9", "commit-1", "commit-4", "rename-4", "timed-5", "timed-30"]
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-  """Runs the driver on ONE device: a child is killed at each moment; then it reads what 8 devices saved here."""
+  """Runs the driver on ONE device: a child is killed at each moment; then it reads what 8 devices saved
+  here."""
   root = tmp_path_factory.mktemp("killed")
   mesh = Mesh(np.array(jax.devices()), ("data",))
   split = jax.device_put(
@@ -317,12 +325,13 @@ def test_kill_during_a_save(killed, moment):
   assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]  # what was half-written is gone
 
 
-@pytest.mark.parametrize("moment, whole", [("array-1", 0), ("commit-1", 0), ("commit-4", 1), ("rename-4", 1)])
-def test_the_kills_left_half_written_checkpoints(killed, moment, whole):
-  """The moments above are real: step 2 lay there without its name; killed in its commit, with all its items."""
+@pytest.mark.parametrize("moment, every", [("array-1", 0), ("commit-1", 0), ("commit-4", 1), ("rename-4", 1)])
+def test_the_kills_left_half_written_checkpoints(killed, moment, every):
+  """The moments above are real: step 2 lay there without its name; killed in its commit, with all its
+  items."""
   temporary = f"2{checkpoint.TEMPORARY}"
   assert temporary in killed[2][moment]
-  assert ({f"{temporary}/{item}" for item in ("params", "rest", "meta")} <= set(killed[2][moment])) == whole
+  assert ({f"{temporary}/{item}" for item in ("params", "rest", "meta")} <= set(killed[2][moment])) == every
 
 
 def test_eight_devices_to_a_process_with_one(killed):

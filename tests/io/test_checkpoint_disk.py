@@ -1,4 +1,5 @@
-"""What disks do to checkpoints: full ones cost no earlier checkpoint, and what they damage is refused in one line."""
+"""What disks do to checkpoints: full ones cost no earlier checkpoint, and what they damage is refused in one
+line."""
 
 import json
 import logging
@@ -20,7 +21,8 @@ CURSOR = {"stage": "rl", "data": {"epoch": 2, "row": 17}, "flops": 1.5e18, "queu
 
 
 def make_state(seed: int, width: int = 24) -> TrainState:
-  """A small state with odd values: bf16, negative zero, infinities, NaN (in the reference), integers, an empty node."""
+  """A small state with odd values: bf16, negative zero, infinities, NaN (in the reference), integers, an
+  empty node."""
   noise = jnp.asarray(np.random.default_rng(seed).standard_normal((16, width), np.float32))
   odd = jnp.asarray(np.array([-0.0, np.inf, -np.inf, np.nan, 1e-42, 3.0, 4.0, seed], np.float32))
   params = {
@@ -115,10 +117,10 @@ def saved(tmp_path):
 def flip_bits(folder: pathlib.Path) -> None:
   """One bit in every 97th byte of the arrays' bytes; the last ones, which orbax looks at, stay."""
   for path in folder.rglob("d/*"):
-    held = bytearray(path.read_bytes())
-    for at in range(200, len(held) - 400, 97):
-      held[at] ^= 1
-    path.write_bytes(bytes(held))
+    content = bytearray(path.read_bytes())
+    for at in range(200, len(content) - 400, 97):
+      content[at] ^= 1
+    path.write_bytes(bytes(content))
 
 
 def swap_params(saved: pathlib.Path) -> None:
@@ -157,7 +159,8 @@ def test_a_damaged_checkpoint_is_refused(saved, damage, named, by_params):
 
 
 def test_parameters_that_are_not_finite_are_refused(tmp_path):
-  """A sweep's members may have died: their states come back as they are, unless they are asked to be finite."""
+  """A sweep's members may have died: their states come back as they are, unless they are asked to be
+  finite."""
   state = make_state(1)
   state = state.replace(params={**state.params, "odd": state.ref_params["odd"]})
   with Checkpoints(tmp_path, keep=1) as checkpoints:

@@ -99,7 +99,8 @@ def test_tensorflow_is_not_imported(tmp_path):
   path = write(tmp_path / "a.jsonl", ROWS)
   code = (
     "import sys; from o1jax.io.data import Source, jsonl_splits\n"
-    f"jsonl_splits('rows', {{'train': Source({path!r})}}, {{'text': str}}, {str(tmp_path / 'd')!r}, option='path')\n"
+    f"jsonl_splits('rows', {{'train': Source({path!r})}}, {{'text': str}},"
+    f" {str(tmp_path / 'd')!r}, option='path')\n"
     "print('tensorflow' in sys.modules, 'tensorflow_datasets' in sys.modules)"
   )
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -139,14 +140,14 @@ NESTED_BAD = {
 }
 
 
-@pytest.mark.parametrize("told", NESTED_BAD)
-def test_a_bad_list_is_named(tmp_path, told):
+@pytest.mark.parametrize("fault", NESTED_BAD)
+def test_a_bad_list_is_named(tmp_path, fault):
   source = {
-    "train": Source(write(tmp_path / "a.jsonl", [NESTED_ROWS[0], {**NESTED_ROWS[0], **NESTED_BAD[told]}]))
+    "train": Source(write(tmp_path / "a.jsonl", [NESTED_ROWS[0], {**NESTED_ROWS[0], **NESTED_BAD[fault]}]))
   }
   with pytest.raises(ConfigError) as error:
     jsonl_splits("rows", source, NESTED, str(tmp_path / "d"), option="path")
-  assert f"a.jsonl row 2: {told}" in str(error.value) and "\n" not in str(error.value)
+  assert f"a.jsonl row 2: {fault}" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_packed_file_is_the_file_that_it_packs(tmp_path):
@@ -162,9 +163,9 @@ def test_a_packed_file_is_the_file_that_it_packs(tmp_path):
 
 def test_rows_of_a_file_that_is_not_prepared(tmp_path):
   path = pathlib.Path(write(tmp_path / "a.jsonl", ROWS))
-  rows, told = jsonl_rows(Source(str(path)), {"text": str}, str(tmp_path / "d"), "--task.decontaminate")
+  rows, sha256 = jsonl_rows(Source(str(path)), {"text": str}, str(tmp_path / "d"), "--task.decontaminate")
   assert rows == [{"text": row["text"]} for row in ROWS]
-  assert told == hashlib.sha256(path.read_bytes()).hexdigest() and not (tmp_path / "d").exists()
+  assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest() and not (tmp_path / "d").exists()
   with pytest.raises(ConfigError, match=r"^--task\.decontaminate: .*b\.jsonl cannot be read"):
     jsonl_rows(Source(str(tmp_path / "b.jsonl")), {"text": str}, str(tmp_path), "--task.decontaminate")
 
@@ -240,7 +241,8 @@ def test_a_disk_that_refuses_leaves_nothing_half_written(tmp_path):
     "import tensorflow_datasets\n"
     "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
     "try:\n"
-    f"  jsonl_splits('rows', {{'train': Source({path!r})}}, {{'text': str}}, {str(tmp_path / 'd')!r}, option='path')\n"
+    f"  jsonl_splits('rows', {{'train': Source({path!r})}}, {{'text': str}},"
+    f" {str(tmp_path / 'd')!r}, option='path')\n"
     "except ConfigError as error:\n"
     "  print(error)\n"
   )
@@ -288,26 +290,26 @@ def test_who_prepares_second_keeps_the_firsts_folder(tmp_path, monkeypatch):
 def server(tmp_path):
   """A loopback file server of `tmp_path/www`: (its URL, the paths it was asked for)."""
   (tmp_path / "www").mkdir()
-  asked: list[str] = []
+  requested: list[str] = []
 
   class Handler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args):
-      asked.append(self.path)
+      requested.append(self.path)
 
   handler = functools.partial(Handler, directory=str(tmp_path / "www"))
   with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
     threading.Thread(target=http_server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{http_server.server_address[1]}", asked
+    yield f"http://127.0.0.1:{http_server.server_address[1]}", requested
     http_server.shutdown()
 
 
 def test_a_url_with_a_hash_is_downloaded_once(tmp_path, server):
-  url, asked = server
+  url, requested = server
   path = pathlib.Path(write(tmp_path / "www" / "a.jsonl", ROWS))
   sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
   for _ in range(2):
     assert list(prepare(f"{url}/a.jsonl", tmp_path / "d", sha256).splits["train"]) == ROWS
-  assert asked == ["/a.jsonl"]
+  assert requested == ["/a.jsonl"]
   kept = tmp_path / "d" / "downloads" / f"{sha256}.jsonl"
   kept.write_bytes(b"damaged")
   assert list(prepare(f"{url}/a.jsonl", tmp_path / "d", sha256).splits["train"]) == ROWS
@@ -316,12 +318,12 @@ def test_a_url_with_a_hash_is_downloaded_once(tmp_path, server):
 
 
 def test_a_url_without_a_hash_is_downloaded_anew(tmp_path, server):
-  url, asked = server
+  url, requested = server
   write(tmp_path / "www" / "a.jsonl", ROWS)
   assert len(prepare(f"{url}/a.jsonl", tmp_path / "d").splits["train"]) == 3
   write(tmp_path / "www" / "a.jsonl", ROWS[:1])
   assert len(prepare(f"{url}/a.jsonl", tmp_path / "d").splits["train"]) == 1
-  assert len(asked) == 2
+  assert len(requested) == 2
 
 
 def test_a_download_with_another_hash_is_refused(tmp_path, server):
@@ -360,7 +362,8 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
 def test_what_is_written_has_the_mode_that_open_gives(tmp_path, mask):
-  """A new file follows the umask, one that is replaced keeps its mode; a link leads to the file that is replaced."""
+  """A new file follows the umask, one that is replaced keeps its mode; a link leads to the file that is
+  replaced."""
   before = os.umask(mask)
   try:
     for put in (write_atomically, lambda path, content: write_json(path, content.decode())):

@@ -43,7 +43,7 @@ def test_a_file_is_read_in_the_forms_that_people_have(tmp_path, form):
 def test_a_number_where_text_may_stand_is_its_digits(tmp_path):
   fields = {"answer": str | float, "hint": str | float | None, "any": object}
   values = [(17, None, {"a": [None]}), (-1e-05, 2.50, "x"), ("1e-05", 10**30, 3)]
-  path = write(tmp_path / "a.jsonl", [dict(zip(fields, some)) for some in values])
+  path = write(tmp_path / "a.jsonl", [dict(zip(fields, row)) for row in values])
   read = [
     ("17", None, {"a": [None]}),
     ("-0.00001", "2.5", "x"),
@@ -52,11 +52,11 @@ def test_a_number_where_text_may_stand_is_its_digits(tmp_path):
   for _ in range(2):  # as prepared, and as read from disk
     rows = prepared(path, fields, tmp_path)
     assert [tuple(row[name] for name in fields) for row in rows] == read
-  for bad, told in (
+  for bad, fault in (
     (True, "is bool, not str"),
     (float("inf"), "is inf, no number"),
     ([1], "is list, not str"),
   ):
     write(tmp_path / "a.jsonl", [{"answer": bad, "any": 0}])
-    with pytest.raises(ConfigError, match=f"row 1: field 'answer' {told}"):
+    with pytest.raises(ConfigError, match=f"row 1: field 'answer' {fault}"):
       prepared(path, fields, tmp_path)

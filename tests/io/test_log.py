@@ -1,4 +1,5 @@
-"""Run logs: valid JSON, whole lines, resume without stale points, a full disk in one line, the progress display."""
+"""Run logs: valid JSON, whole lines, resume without stale points, a full disk in one line, the progress
+display."""
 
 import io
 import json
@@ -120,8 +121,8 @@ def test_a_fresh_run_never_writes_over_another(tmp_path):
 
 
 def test_resume_equals_the_run_that_never_stopped(tmp_path):
-  whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-  with RunLog(whole, resume_step=None) as run:
+  complete, resumed = tmp_path / "complete", tmp_path / "resumed"
+  with RunLog(complete, resume_step=None) as run:
     run_steps(run, 1, 9)
   with RunLog(resumed, resume_step=None) as run:
     run_steps(run, 1, 4)
@@ -134,11 +135,11 @@ def test_resume_equals_the_run_that_never_stopped(tmp_path):
     assert [line["step"] for line in read_metrics(resumed / "metrics.jsonl")] == [1, 2, 3, 4]
     assert [step for step, _, _ in points(resumed)] == [1, 1, 2, 2, 3, 3, 4, 4]
     run_steps(run, 5, 9)
-  assert (resumed / "rollouts.jsonl").read_bytes() == (whole / "rollouts.jsonl").read_bytes()
+  assert (resumed / "rollouts.jsonl").read_bytes() == (complete / "rollouts.jsonl").read_bytes()
   assert without_clock(read_metrics(resumed / "metrics.jsonl")) == without_clock(
-    read_metrics(whole / "metrics.jsonl")
+    read_metrics(complete / "metrics.jsonl")
   )
-  assert points(resumed) == points(whole)
+  assert points(resumed) == points(complete)
   times = [line["time"] for line in read_metrics(resumed / "metrics.jsonl")]
   assert [event.wall_time for event in read_events(resumed)] == times
   assert not list(resumed.glob(".*")), "temporary files are left"

@@ -132,7 +132,8 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path):
     load_tokenizer(str(tmp_path / "absent.model"))
 
 
-# Where published models have their control pieces: (options, ours of what they call end of text, beginning, unknown).
+# Where published models have their control pieces: (options, ours of what they call end of text, beginning,
+# unknown).
 LAYOUTS = {
   "llama": dict(pad_id=-1, unk_id=0, bos_id=1, eos_id=2),
   "gemma": dict(pad_id=0, eos_id=1, bos_id=2, unk_id=3),
@@ -144,7 +145,8 @@ def other_model(folder, **options) -> str:
   prefix = str(folder / "other")
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(TEXT), model_prefix=prefix, vocab_size=320, hard_vocab_limit=False, minloglevel=2,
-    add_dummy_prefix=False, remove_extra_whitespaces=False, normalization_rule_name="identity", model_type="bpe",
+    add_dummy_prefix=False, remove_extra_whitespaces=False, normalization_rule_name="identity",
+    model_type="bpe",
     user_defined_symbols=["\n"], **options,
   )  # fmt: skip
   return f"{prefix}.model"

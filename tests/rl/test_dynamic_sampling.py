@@ -26,7 +26,7 @@ from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.rl.update import gradients
-from o1jax.scaling import compute
+from o1jax.scaling import flops as compute
 from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch, resolve_stats
 
 P, G, LP, R, STOP = 4, 2, 3, 6, 2

@@ -21,7 +21,7 @@ from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.score import Grouped
 from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs, train_step
-from o1jax.scaling.compute import Sizes, pass_flops
+from o1jax.scaling.flops import Sizes, pass_flops
 from o1jax.types import Rollout, RolloutBatch, divided, resolve_stats
 
 V, LP, R, P, G, STOP = 16, 4, 12, 2, 3, 1

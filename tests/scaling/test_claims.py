@@ -1,4 +1,5 @@
-"""Findings about synthetic members: effects that are known, nulls that stay undecided, and laws that are recovered."""
+"""Findings about synthetic members: effects that are known, nulls that stay undecided, and laws that are
+recovered."""
 
 import math
 
@@ -8,10 +9,10 @@ from claim_members import METRIC, find, member, rng
 
 from o1jax.config.sweep import Check
 from o1jax.scaling import claims, ranking, stats
-from o1jax.scaling.members import Member
+from o1jax.scaling.findings import MemberResult
 
 
-def finals(values: dict[str, list[float]], strengths: dict[str, float] | None = None) -> list[Member]:
+def finals(values: dict[str, list[float]], strengths: dict[str, float] | None = None) -> list[MemberResult]:
   """Members whose figure is values[arm][seed]."""
   return [
     member(arm, seed, strength=(strengths or {}).get(arm), final={METRIC: value})
@@ -22,19 +23,19 @@ def finals(values: dict[str, list[float]], strengths: dict[str, float] | None = 
 
 def test_greater_is_the_paired_difference_with_students_interval() -> None:
   # Differences 0.1, 0.2 and 0.3: mean 0.2, standard error 0.1 / sqrt 3, t of two degrees of freedom 4.3027.
-  found = find("greater", finals({"a": [0.5, 0.7, 0.9], "b": [0.4, 0.5, 0.6]}), ("a", "b"))
-  assert found.effect == pytest.approx(0.2) and found.seeds == 3
+  finding = find("greater", finals({"a": [0.5, 0.7, 0.9], "b": [0.4, 0.5, 0.6]}), ("a", "b"))
+  assert finding.effect == pytest.approx(0.2) and finding.seeds == 3
   half = 4.30265 * 0.1 / math.sqrt(3)
-  assert found.ci95 == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
-  assert found.holds == "undecided"  # though all three seeds agree
-  assert "3 of 3 seeds above 0" in found.measured and "in 0.25 of such comparisons" in found.reading
+  assert finding.ci95 == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
+  assert finding.holds == "undecided"  # though all three seeds agree
+  assert "3 of 3 seeds above 0" in finding.measured and "in 0.25 of such comparisons" in finding.reading
 
 
 def test_greater_holds_where_seeds_agree_closely_and_fails_the_other_way() -> None:
   members = finals({"a": [0.50, 0.61, 0.70], "b": [0.40, 0.50, 0.60]})
   assert find("greater", members, ("a", "b")).holds == "yes"
-  told = find("greater", members, ("b", "a"))
-  assert told.holds == "no" and told.effect == pytest.approx(-0.31 / 3) and "0 of 3" in told.measured
+  reverse = find("greater", members, ("b", "a"))
+  assert reverse.holds == "no" and reverse.effect == pytest.approx(-0.31 / 3) and "0 of 3" in reverse.measured
 
 
 def test_a_null_effect_is_rarely_decided() -> None:
@@ -50,13 +51,14 @@ def test_seeds_that_happen_to_agree_do_not_hide_the_noise_of_few_problems() -> N
   # Every seed solves 6 of 10 against 5 of 10, on other problems: Student's t alone would see no noise at all.
   problems = {"a": [1, 1, 1, 1, 1, 1, 0, 0, 0, 0], "b": [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]}
   members = [member(arm, seed, problems=row) for arm, row in problems.items() for seed in range(3)]
-  found = find("greater", members, ("a", "b"))
-  assert found.effect == pytest.approx(0.1) and found.holds == "undecided"
-  assert found.ci95[0] < -0.3 and found.ci95[1] > 0.4
+  finding = find("greater", members, ("a", "b"))
+  assert finding.effect == pytest.approx(0.1) and finding.holds == "undecided"
+  assert finding.ci95[0] < -0.3 and finding.ci95[1] > 0.4
 
 
 def test_problems_are_paired() -> None:
-  # b solves what a solves, but for a tenth of the problems: paired by problem that is certain, unpaired it is not.
+  # b solves what a solves, but for a tenth of the problems: paired by problem that is certain, unpaired it is
+  # not.
   easy = (rng(1).random(200) < 0.5).astype(float)
   less = np.where(np.arange(200) % 10 == 0, 0.0, easy)
   members = [member(arm, s, problems=row) for arm, row in (("a", easy), ("b", less)) for s in range(3)]
@@ -66,44 +68,44 @@ def test_problems_are_paired() -> None:
 def test_a_slope_is_counted_by_decade_or_by_rank() -> None:
   strengths = {"s1": 0.001, "s2": 0.01, "s3": 0.1}
   values = {"s1": [0.60, 0.61, 0.62], "s2": [0.50, 0.51, 0.52], "s3": [0.40, 0.412, 0.42]}
-  found = find("falling", finals(values, strengths))
-  assert found.holds == "yes" and found.effect == pytest.approx(-0.1 + 0.002 / 6)
-  assert "tenfold" in found.check and "0.001: 0.610, 0.01: 0.510, 0.1: 0.411" in found.reading
+  finding = find("falling", finals(values, strengths))
+  assert finding.holds == "yes" and finding.effect == pytest.approx(-0.1 + 0.002 / 6)
+  assert "tenfold" in finding.check and "0.001: 0.610, 0.01: 0.510, 0.1: 0.411" in finding.reading
   assert find("rising", finals(values, strengths)).holds == "no"
   ranked = find("falling", finals(values, {**strengths, "s1": 0.0}))
-  assert ranked.effect == pytest.approx(found.effect) and "step up" in ranked.check
+  assert ranked.effect == pytest.approx(finding.effect) and "step up" in ranked.check
 
 
 def test_no_slope_stays_undecided_and_a_hump_is_told() -> None:
   strengths = {"s1": 0.0, "s2": 1.0, "s3": 2.0}
   values = {"s1": [0.41, 0.39, 0.40], "s2": [0.6, 0.6, 0.6], "s3": [0.39, 0.40, 0.41]}
   for kind in ("rising", "falling"):
-    found = find(kind, finals(values, strengths))
-    assert found.holds == "undecided"
-    assert "Outside the ends' range, which a slope does not tell: s2 (p < 0.001)." in found.reading
+    finding = find(kind, finals(values, strengths))
+    assert finding.holds == "undecided"
+    assert "Outside the ends' range, which a slope does not tell: s2 (p < 0.001)." in finding.reading
 
 
 @pytest.mark.parametrize("arms", [4, 6])
 def test_a_hump_of_noise_is_not_told(arms) -> None:
   strengths = {f"s{i}": float(i) for i in range(arms)}
-  told = 0
+  outside = 0
   for trial in range(200):
     draws = rng(trial).normal(0.5, 0.05, (arms, 4)).tolist()
-    told += "Outside" in find("rising", finals(dict(zip(strengths, draws)), strengths)).reading
-  assert told / 200 <= 0.05
+    outside += "Outside" in find("rising", finals(dict(zip(strengths, draws)), strengths)).reading
+  assert outside / 200 <= 0.05
 
 
 def test_slopes_are_taken_over_seeds_that_finished_all_arms_where_two_did() -> None:
   strengths = {"s1": 1.0, "s2": 10.0, "s3": 100.0}
   values = {"s1": [0.1, 0.1, 0.1], "s2": [0.2, 0.2, 0.9], "s3": [0.3, 0.31, math.nan]}
-  found = find("rising", finals(values, strengths))
-  assert found.effect == pytest.approx(0.1025) and found.seeds == 2 and found.holds == "yes"
+  finding = find("rising", finals(values, strengths))
+  assert finding.effect == pytest.approx(0.1025) and finding.seeds == 2 and finding.holds == "yes"
   values["s3"] = [0.3, math.nan, math.nan]
-  found = find("rising", finals(values, strengths))
-  assert found.effect == pytest.approx((0.1 + 0.1 + 0.8) / 3) and found.seeds == 3
+  finding = find("rising", finals(values, strengths))
+  assert finding.effect == pytest.approx((0.1 + 0.1 + 0.8) / 3) and finding.seeds == 3
 
 
-def shaped(curve: np.ndarray, noise: float, seed: int, arm: str = "x") -> Member:
+def shaped(curve: np.ndarray, noise: float, seed: int, arm: str = "x") -> MemberResult:
   return member(arm, seed, curves={METRIC: curve + noise * rng(seed).standard_normal(len(curve))})
 
 
@@ -114,7 +116,8 @@ def test_a_decline_is_told_from_a_plateau() -> None:
   rise = [shaped(np.linspace(0.2, 0.6, 100), 0.01, seed) for seed in range(4)]
   assert [find("declines", m).holds for m in (fall, stay, rise)] == ["yes", "no", "no"]
   assert [find("lasts", m).holds for m in (fall, stay, rise)] == ["no", "yes", "yes"]
-  # Tenths of the curve: the best one is the last of the rise or the first of the fall, 0.57 on average; the end 0.33.
+  # Tenths of the curve: the best one is the last of the rise or the first of the fall, 0.57 on average; the
+  # end 0.33.
   assert find("declines", fall).effect == pytest.approx(0.24, abs=0.02)
 
 
@@ -131,20 +134,21 @@ LOST = {
 )
 @pytest.mark.parametrize("seeds", [2, 3, 4, 6])
 def test_the_choice_of_the_best_part_decides_nothing(curve, wrong, seeds) -> None:
-  # Curves that lose nothing decline, and curves that lose the whole margin, a tenth of 0.4, last in 2.5% each.
+  # Curves that lose nothing decline, and curves that lose the whole margin, a tenth of 0.4, last in 2.5%
+  # each.
   decided, draws, trials = 0, rng(seeds), 1500
   for noise in 0.035 * draws.standard_normal((trials, seeds, 10)):
-    found = claims.drop(LOST[curve] + noise)
-    decided += found.effect.p < 0.05 and found.declines == wrong
+    finding = claims.drop(LOST[curve] + noise)
+    decided += finding.effect.p < 0.05 and finding.declines == wrong
   assert decided / trials <= 0.037  # 2.5%, and three standard errors
 
 
 def test_a_member_that_a_nan_stopped_is_left_out_named_and_did_not_last() -> None:
   members = finals({"a": [0.5, 0.6, 0.7], "b": [0.4, 0.5, 0.6]})
   members[2] = member("a", 2, final={METRIC: 0.0}, bad_step=17)
-  found = find("greater", members, ("a", "b"))
-  assert found.effect == pytest.approx(0.1) and found.seeds == 2
-  assert found.reading.endswith("left out of final figures: a seed 2 at step 17.")
+  finding = find("greater", members, ("a", "b"))
+  assert finding.effect == pytest.approx(0.1) and finding.seeds == 2
+  assert finding.reading.endswith("left out of final figures: a seed 2 at step 17.")
   curve = np.linspace(0.2, 0.6, 40)
   runs = [shaped(curve, 0.004, seed) for seed in range(3)]
   assert find("lasts", runs).holds == "yes"
@@ -165,44 +169,45 @@ def test_a_member_that_a_nan_stopped_is_left_out_named_and_did_not_last() -> Non
   ],
 )
 def test_what_cannot_be_tested_says_why(kind, arms, reason) -> None:
-  found = find(kind, finals({"a": [0.1, 0.2], "b": [0.1, 0.3], "c": [0.0, 0.0]}), arms)
-  assert found.holds == "undecided" and math.isnan(found.effect) and found.seeds == 0
-  assert found.reading.startswith("Cannot be tested: ") and reason in found.reading
+  finding = find(kind, finals({"a": [0.1, 0.2], "b": [0.1, 0.3], "c": [0.0, 0.0]}), arms)
+  assert finding.holds == "undecided" and math.isnan(finding.effect) and finding.seeds == 0
+  assert finding.reading.startswith("Cannot be tested: ") and reason in finding.reading
 
 
 def test_one_seed_decides_nothing() -> None:
   problems = {"a": np.ones(50), "b": np.zeros(50)}
-  found = find("greater", [member(arm, 0, problems=row) for arm, row in problems.items()], ("a", "b"))
-  assert found.effect == 1.0 and found.holds == "undecided" and "One seed" in found.reading
+  finding = find("greater", [member(arm, 0, problems=row) for arm, row in problems.items()], ("a", "b"))
+  assert finding.effect == 1.0 and finding.holds == "undecided" and "One seed" in finding.reading
 
 
 def test_curves_that_agree_exactly_decide_nothing() -> None:
   for curve in (np.linspace(0.2, 0.6, 37), np.linspace(0.6, 0.2, 37)):
-    found = find("lasts", [shaped(curve, 0.0, seed) for seed in range(3)])
-    assert found.holds == "undecided" and "[unknown]" in found.measured and found.p == 1.0
+    finding = find("lasts", [shaped(curve, 0.0, seed) for seed in range(3)])
+    assert finding.holds == "undecided" and "[unknown]" in finding.measured and finding.p == 1.0
 
 
 @pytest.mark.parametrize("gains", [[0.0039, 0.0039], [0.25, 0.25, 0.25]])
 def test_seeds_that_agree_exactly_decide_nothing(gains) -> None:
   members = finals({"a": [0.5 + gain for gain in gains], "b": [0.5] * len(gains)})
-  found = find("greater", members, ("a", "b"))
-  assert found.holds == "undecided" and f"{gains[0]:+.3f} [unknown]" in found.measured
-  assert "leaves their noise unknown" in found.reading
+  finding = find("greater", members, ("a", "b"))
+  assert finding.holds == "undecided" and f"{gains[0]:+.3f} [unknown]" in finding.measured
+  assert "leaves their noise unknown" in finding.reading
   ranks = ranking.rank_arms(members, METRIC, rng())
   assert ranks[1].p == 1.0 and "cannot be told apart from b" in ranking.reading(ranks, METRIC)
 
 
 def test_a_claims_checks_are_adjusted_for_their_number() -> None:
-  # Differences of 0.2 and errors of 0.1 / sqrt 3, 0.02 / sqrt 3 and 0.01 / sqrt 3: p 0.0742, 0.0033 and 0.00083.
+  # Differences of 0.2 and errors of 0.1 / sqrt 3, 0.02 / sqrt 3 and 0.01 / sqrt 3: p 0.0742, 0.0033 and
+  # 0.00083.
   rows = {"x": [0.1, 0.2, 0.3], "y": [0.18, 0.2, 0.22], "z": [0.19, 0.2, 0.21]}
   values = {"none": [0.0, 0.0, 0.0], **rows}
   checks = [Check("greater", METRIC, (arm, "none")) for arm in rows] + [
     Check("greater", "other", ("x", "none"))
   ]
-  found = claims.test_claim(checks, finals(values), rng())
-  assert [f.p for f in found[:3]] == pytest.approx([0.0742, 2 * 0.0033, 3 * 0.00083], abs=1e-4)
-  assert [f.holds for f in found] == ["undecided", "yes", "yes", "undecided"] and math.isnan(found[3].p)
-  assert found[1].measured.endswith("3 of 3 seeds above 0; p 0.0066, adjusted for 3 checks")
+  findings = claims.test_claim(checks, finals(values), rng())
+  assert [f.p for f in findings[:3]] == pytest.approx([0.0742, 2 * 0.0033, 3 * 0.00083], abs=1e-4)
+  assert [f.holds for f in findings] == ["undecided", "yes", "yes", "undecided"] and math.isnan(findings[3].p)
+  assert findings[1].measured.endswith("3 of 3 seeds above 0; p 0.0066, adjusted for 3 checks")
   assert find("greater", finals(values), ("y", "none")).measured.endswith("above 0; p 0.0033")
 
 
@@ -211,10 +216,10 @@ def test_sweeps_without_an_effect_seldom_decide_anything() -> None:
   decided = 0
   for trial in range(1000):
     draws = rng(trial).normal(0.5, 0.05, (5, 3)).tolist()
-    found = claims.test_claim(
+    findings = claims.test_claim(
       checks, finals(dict(zip(["none", "arm0", "arm1", "arm2", "arm3"], draws))), rng(trial)
     )
-    decided += any(f.holds != "undecided" for f in found)
+    decided += any(f.holds != "undecided" for f in findings)
   assert decided / 1000 <= 0.065
 
 
@@ -225,9 +230,9 @@ def test_arms_are_ranked_and_only_those_told_apart_that_are() -> None:
   assert [rank.arm for rank in ranks] == ["top", "near", "low"] and ranks[0].behind is None
   assert ranks[2].behind is not None and ranks[2].behind.mean == pytest.approx(0.305, abs=0.01)
   assert ranks[2].behind.share_at_most_zero == 0.0 and ranks[2].p < 0.01 < 0.05 < ranks[1].p
-  told = ranking.reading(ranks, METRIC)
-  assert "top has the highest mean held_out/pass@1: 0.6" in told
-  assert "It lies above low." in told and "With 4 seeds it cannot be told apart from near." in told
+  text = ranking.reading(ranks, METRIC)
+  assert "top has the highest mean held_out/pass@1: 0.6" in text
+  assert "It lies above low." in text and "With 4 seeds it cannot be told apart from near." in text
   assert ranking.reading([], METRIC) == "No arm has finished with held_out/pass@1."
 
 

@@ -1,4 +1,5 @@
-"""Accuracy-against-tokens curves: what each one conditions on, against plain loops and a Simpson's paradox."""
+"""Accuracy-against-tokens curves: what each one conditions on, against plain loops and a Simpson's
+paradox."""
 
 import numpy as np
 import pytest
@@ -21,14 +22,15 @@ def samples(seed: int, n: int = 30, k: int = 7) -> tuple[np.ndarray, np.ndarray]
 def points(curve: curves.Curve) -> list[tuple]:
   """(x, y, count) of each point, after a check that its interval brackets its mean."""
   assert tuple(curve) == NAMES
-  told = list(zip(*(curve[name] for name in NAMES), strict=True))
-  assert all(0 <= low <= y <= high <= 1 for _, y, low, high, _ in told)
-  return [(x, y, count) for x, y, _, _, count in told]
+  rows = list(zip(*(curve[name] for name in NAMES), strict=True))
+  assert all(0 <= low <= y <= high <= 1 for _, y, low, high, _ in rows)
+  return [(x, y, count) for x, y, _, _, count in rows]
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_pooled_and_within_prompt_bins_slope_in_opposite_ways_in_simpsons_paradox(flip) -> None:
-  # Twenty easy problems with short completions and twenty hard ones with long; within each, longer ones do better.
+  # Twenty easy problems with short completions and twenty hard ones with long; within each, longer ones do
+  # better.
   easy, rank = np.arange(40)[:, None] < 20, np.arange(8)
   chance = np.where(easy, 0.6, 0.1) + 0.3 * rank / 7
   correct = (chance > (np.arange(40)[:, None] % 20 + 0.5) / 20) ^ flip  # evenly spread thresholds: no noise
@@ -43,15 +45,15 @@ def test_pooled_and_within_prompt_bins_slope_in_opposite_ways_in_simpsons_parado
 @pytest.mark.parametrize("seed", [0, 1])
 def test_pooled_bins_split_all_samples_by_length(seed) -> None:
   correct, length = samples(seed)
-  told = points(curves.pooled_bins(correct, length, bins=5))
+  curve = points(curves.pooled_bins(correct, length, bins=5))
   pairs = sorted(zip(length.ravel().tolist(), correct.ravel().tolist()))
-  assert sum(count for _, _, count in told) == len(pairs)
-  for x, y, count in told:
+  assert sum(count for _, _, count in curve) == len(pairs)
+  for x, y, count in curve:
     part, pairs = pairs[:count], pairs[count:]
     assert x == pytest.approx(np.mean([size for size, _ in part]))
     assert y == pytest.approx(np.mean([good for _, good in part]))
     assert not pairs or part[-1][0] < pairs[0][0]  # equal lengths stay together
-  assert len(told) == 5
+  assert len(curve) == 5
 
 
 @pytest.mark.parametrize(
@@ -64,19 +66,19 @@ def test_pooled_bins_split_all_samples_by_length(seed) -> None:
 )
 def test_pooled_bins_never_part_equal_lengths(lengths, bins, expected) -> None:
   correct = np.array([[True, False], [False, True]])
-  told = points(curves.pooled_bins(correct, np.array(lengths), bins=bins))
-  assert [(x, count) for x, _, count in told] == expected
+  curve = points(curves.pooled_bins(correct, np.array(lengths), bins=bins))
+  assert [(x, count) for x, _, count in curve] == expected
 
 
 @pytest.mark.parametrize(("k", "bins", "sizes"), [(7, 3, [3, 2, 2]), (4, 6, [1, 1, 1, 1]), (1, 2, [1])])
 def test_within_prompt_bins_take_equal_ranks_of_every_problem(k, bins, sizes) -> None:
   correct, length = samples(2, k=k)
-  told = points(curves.within_prompt_bins(correct, length, bins=bins))
+  curve = points(curves.within_prompt_bins(correct, length, bins=bins))
   ranked = [
     sorted(zip(sizes_, goods, strict=True), key=lambda p: p[0]) for sizes_, goods in zip(length, correct)
   ]
   start = 0
-  for (x, y, count), size in zip(told, sizes, strict=True):
+  for (x, y, count), size in zip(curve, sizes, strict=True):
     part = [pair for row in ranked for pair in row[start : start + size]]
     assert count == len(part) == 30 * size
     assert (x, y) == pytest.approx((np.mean([p[0] for p in part]), np.mean([p[1] for p in part])))
@@ -90,8 +92,8 @@ def test_natural_stopping_is_one_point() -> None:
 
 def test_forced_budgets_are_points_in_ascending_order() -> None:
   short, long = samples(4)[0], samples(5, k=2)[0]
-  told = points(curves.forced_budget({64: long, 8: short}))
-  assert told == [(8.0, short.mean(), short.size), (64.0, long.mean(), long.size)]
+  curve = points(curves.forced_budget({64: long, 8: short}))
+  assert curve == [(8.0, short.mean(), short.size), (64.0, long.mean(), long.size)]
 
 
 def affordable(goods: list[bool], sizes: list[int], budget: int) -> list[bool]:
@@ -108,12 +110,12 @@ def affordable(goods: list[bool], sizes: list[int], budget: int) -> list[bool]:
 def test_best_of_n_takes_samples_in_order_while_they_fit() -> None:
   correct, length = samples(6)
   budgets = [1, 6, 20, 200]
-  told = points(curves.best_of_n(correct, length, budgets))
-  for budget, point in zip(budgets, told, strict=True):
-    drawn = [affordable(goods, sizes, budget) for goods, sizes in zip(correct.tolist(), length.tolist())]
-    solved = np.mean([any(taken) for taken in drawn])
-    assert point == (budget, pytest.approx(solved), sum(map(len, drawn)))
-  assert told[-1][1] == correct.any(1).mean()
+  curve = points(curves.best_of_n(correct, length, budgets))
+  for budget, point in zip(budgets, curve, strict=True):
+    sampled = [affordable(goods, sizes, budget) for goods, sizes in zip(correct.tolist(), length.tolist())]
+    solved = np.mean([any(taken) for taken in sampled])
+    assert point == (budget, pytest.approx(solved), sum(map(len, sampled)))
+  assert curve[-1][1] == correct.any(1).mean()
 
 
 @pytest.mark.parametrize("name", ["pooled_bins", "within_prompt_bins", "natural"])
@@ -131,10 +133,11 @@ def test_intervals_resample_whole_problems(name) -> None:
 def test_what_nobody_or_everybody_solves_has_an_interval(solved) -> None:
   # Wilson's bounds of 0 or 16 of 16 problems: 0.1936 from the end, for each point that all of them are in.
   correct, length = np.full((16, 4), solved), np.tile(np.arange(1, 5), (16, 1))
-  told = [
+  every = [
     curves.pooled_bins(correct, length, bins=2), curves.within_prompt_bins(correct, length, bins=2),
-    curves.natural(correct, length), curves.forced_budget({8: correct}), curves.best_of_n(correct, length, [4]),
+    curves.natural(correct, length), curves.forced_budget({8: correct}),
+    curves.best_of_n(correct, length, [4]),
   ]  # fmt: skip
-  for curve in told:
+  for curve in every:
     widths = np.subtract(curve["high"], curve["low"])
     np.testing.assert_allclose(widths, 0.1936, atol=1e-4)

@@ -43,7 +43,8 @@ def test_k_outside_the_samples_is_refused(k) -> None:
 
 
 def majority_of(answers: tuple, solution: str) -> Fraction:
-  """1 where the solution alone has most votes, 1 / m where m answers tie and it is one of them; None has no vote."""
+  """1 where the solution alone has most votes, 1 / m where m answers tie and it is one of them; None has no
+  vote."""
   ranking = Counter(a for a in answers if a is not None).most_common()
   tied = [answer for answer, votes in ranking if votes == ranking[0][1]]
   return Fraction(solution in tied, max(len(tied), 1))
@@ -54,7 +55,7 @@ def test_maj_at_k_is_the_mean_over_all_subsets(seed) -> None:
   rng = np.random.default_rng(seed)
   answers = [["7", "8", "9", None][i] for i in rng.integers(4, size=7)]
   for k in range(1, 8):
-    scores = [majority_of(some, "7") for some in itertools.combinations(answers, k)]
+    scores = [majority_of(subset, "7") for subset in itertools.combinations(answers, k)]
     exact = sum(scores) / len(scores)
     assert maj_at_k(answers, [a == "7" for a in answers], k) == pytest.approx(float(exact), abs=1e-14)
 
@@ -81,9 +82,9 @@ def test_maj_at_k_of_many_samples_is_near_its_expectation_and_repeats() -> None:
   # Two classes and an odd k: the majority is right where a hypergeometric count exceeds k / 2.
   ways = [math.comb(good, i) * math.comb(n - good, k - i) for i in range(k + 1)]
   exact = sum(ways[k // 2 + 1 :]) / math.comb(n, k)
-  drawn = maj_at_k(answers, correct, k)
-  assert drawn == maj_at_k(answers, correct, k)
-  assert drawn == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 1000))
+  estimate = maj_at_k(answers, correct, k)
+  assert estimate == maj_at_k(answers, correct, k)
+  assert estimate == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 1000))
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 64])
@@ -107,7 +108,8 @@ def test_best_of_n_is_the_mean_over_subsets(n) -> None:
 
 
 def test_the_best_of_like_scores_is_any_of_them() -> None:
-  # Of two samples of score 1 one is right. Best of 1: 1/3. Of the three pairs one holds both, two hold one of them.
+  # Of two samples of score 1 one is right. Best of 1: 1/3. Of the three pairs one holds both, two hold one of
+  # them.
   scores, values = np.array([[1.0, 0.0, 1.0]]), np.array([[True, False, False]])
   assert best_of_n(scores, values, 1) == pytest.approx([1 / 3])
   assert best_of_n(scores, values, 2) == pytest.approx([1 / 2])

@@ -25,7 +25,8 @@ def test_the_interval_is_wilsons_by_hand() -> None:
   # Every problem solved in 4 of 8 samples: no noise is seen between them, and they count as 16 tries.
   assert share_ci(np.full(16, 0.5)) == pytest.approx((0.2800, 0.7200), abs=1e-4)
   assert share_ci(np.full(16, 0.3)) == pytest.approx(share_ci(np.full(16, 3), np.full(16, 10)), abs=1e-12)
-  # 512 problems of one half each, half of them by 0.1 more and half by 0.1 less: s = 0.1, and z s / sqrt 512 = 0.00866.
+  # 512 problems of one half each, half of them by 0.1 more and half by 0.1 less: s = 0.1, and z s / sqrt 512
+  # = 0.00866.
   low, high = share_ci(np.tile([0.4, 0.6], 256))
   assert (low, high) == pytest.approx((0.5 - 0.00866, 0.5 + 0.00866), abs=2e-5)
 
@@ -40,7 +41,8 @@ def test_the_interval_covers_the_truth_near_the_ends(problems, truth) -> None:
 
 
 def test_several_samples_a_problem_are_fewer_tries_than_samples() -> None:
-  # Half of the problems all or nothing, so that eight samples say little more than one: few problems cover less.
+  # Half of the problems all or nothing, so that eight samples say little more than one: few problems cover
+  # less.
   trials, covered = 800, {16: 0.86, 64: 0.91, 512: 0.93}
   for problems, least in covered.items():
     draw = rng(3)
@@ -57,7 +59,8 @@ def bootstrapped(values: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("mean", "width", "samples"), [
-  (0.307, 0.038, 8), (0.559, 0.046, 8), (0.488, 0.047, 8), (0.588, 0.086, 1), (0.365, 0.080, 1), (0.276, 0.037, 8),
+  (0.307, 0.038, 8), (0.559, 0.046, 8), (0.488, 0.047, 8), (0.588, 0.086, 1), (0.365, 0.080, 1),
+  (0.276, 0.037, 8),
 ])  # fmt: skip
 def test_many_problems_have_the_interval_of_a_bootstrap(mean, width, samples) -> None:
   # Quickstart's arms: 512 problems whose chances differ as much as their published intervals say.
@@ -74,8 +77,8 @@ def test_many_problems_have_the_interval_of_a_bootstrap(mean, width, samples) ->
     width, rel=0.15
   )
   later = rng(6).binomial(samples, np.clip(values * 0.8 + 0.2, 0, 1)) / samples
-  told = paired_difference(later, values, rng())
-  assert np.diff(told["ci95"])[0] == pytest.approx(bootstrapped(later - values), rel=0.05)
+  paired = paired_difference(later, values, rng())
+  assert np.diff(paired["ci95"])[0] == pytest.approx(bootstrapped(later - values), rel=0.05)
 
 
 def test_pairing_narrows_the_interval_of_correlated_runs() -> None:
@@ -93,12 +96,13 @@ def test_pairing_narrows_the_interval_of_correlated_runs() -> None:
 def test_a_paired_difference_of_nothing_has_a_width() -> None:
   # Wilson's bound of 0 of 16 on what was gained and on what was lost: 0.1936 either way.
   for solved in (np.zeros(16), np.ones(16)):
-    told = paired_difference(solved, solved, rng())
-    assert told["mean"] == 0.0 and told["share_at_most_zero"] == 1.0
-    assert told["ci95"] == pytest.approx([-0.1936, 0.1936], abs=1e-4)
+    paired = paired_difference(solved, solved, rng())
+    assert paired["mean"] == 0.0 and paired["share_at_most_zero"] == 1.0
+    assert paired["ci95"] == pytest.approx([-0.1936, 0.1936], abs=1e-4)
   # All of 16 gained: 1 less the two bounds' distance.
-  told = paired_difference(np.ones(16), np.zeros(16), rng())
-  assert told["ci95"][0] == pytest.approx(1 - math.hypot(0.1936, 0.1936), abs=1e-4) and told["mean"] == 1.0
+  paired = paired_difference(np.ones(16), np.zeros(16), rng())
+  assert paired["mean"] == 1.0
+  assert paired["ci95"][0] == pytest.approx(1 - math.hypot(0.1936, 0.1936), abs=1e-4)
 
 
 @pytest.mark.parametrize(("gain", "loss"), [(0.05, 0.0), (0.05, 0.05), (0.3, 0.1), (0.02, 0.0)])
@@ -117,9 +121,9 @@ def test_share_at_most_zero_is_the_probability_of_no_gain() -> None:
   noise = rng(6).standard_normal(400)
   noise = 0.5 + 0.1 * (noise - noise.mean()) / noise.std()
   for mean in (-0.05, 0.0, 0.05):
-    told = paired_difference(noise + 0.1 * mean, np.full(400, 0.5), rng(), RESAMPLES)
+    paired = paired_difference(noise + 0.1 * mean, np.full(400, 0.5), rng(), RESAMPLES)
     expected = statistics.NormalDist().cdf(-mean * math.sqrt(400))
-    assert told["share_at_most_zero"] == pytest.approx(expected, abs=0.03)
+    assert paired["share_at_most_zero"] == pytest.approx(expected, abs=0.03)
   assert paired_difference(noise, noise - 0.1, rng())["share_at_most_zero"] == 0.0
 
 
@@ -130,8 +134,8 @@ def test_seeds_that_agree_exactly_leave_their_noise_unknown(values) -> None:
   effect = seed_effect(values, rng())
   assert effect.p == 1.0 and np.isnan(effect.ci95).all() and effect.mean == pytest.approx(values.mean())
   # Where problems tell of their own noise, there is an interval: of shares near an end, Wilson's.
-  told = share_effect(np.zeros((3, 16)), rng())
-  assert told.ci95 == pytest.approx((0.0, 0.1936), abs=1e-4)
+  effect = share_effect(np.zeros((3, 16)), rng())
+  assert effect.ci95 == pytest.approx((0.0, 0.1936), abs=1e-4)
 
 
 def test_nothing_to_resample_is_refused() -> None:

@@ -21,12 +21,12 @@ class FakeWandb(types.ModuleType):
 
   def __init__(self, refusal: str | None = None):
     super().__init__("wandb")
-    self.refusal, self.told, self.logged, self.finished = refusal, {}, [], 0
+    self.refusal, self.options, self.logged, self.finished = refusal, {}, [], 0
 
-  def init(self, **told):
+  def init(self, **options):
     if self.refusal:
       raise FakeError(self.refusal)
-    self.told = told
+    self.options = options
     return self
 
   def log(self, values, step):
@@ -50,13 +50,13 @@ def test_wandb_is_told_the_runs_name_its_configuration_and_each_step(folder, mon
   with RunLog(folder, resume_step=None, wandb="project") as log:
     log.metrics(1, "sft", {"loss": 2.0})
     log.metrics(2, "rl", {"reward": 0.5})
-  told = {"project": "project", "id": "run", "name": "run", "dir": str(folder), "config": {"seed": 3}}
-  assert fake.told == {**told, "resume": "never"}
+  options = {"project": "project", "id": "run", "name": "run", "dir": str(folder), "config": {"seed": 3}}
+  assert fake.options == {**options, "resume": "never"}
   assert fake.logged == [(1, {"sft/loss": 2.0}), (2, {"rl/reward": 0.5})]
   assert fake.finished == 1
   with RunLog(folder, resume_step=0, wandb="project"):
     pass
-  assert fake.told["resume"] == "allow"
+  assert fake.options["resume"] == "allow"
 
 
 def test_without_a_project_wandb_is_not_even_imported(folder, monkeypatch) -> None:

@@ -6,17 +6,17 @@ import pathlib
 import pytest
 
 from o1jax.config import ConfigError
-from o1jax.io.results import COLUMNS, HEADING, Row, record, rows_of
-from o1jax.scaling.members import Finding
+from o1jax.io.report.results import COLUMNS, HEADING, ResultsRow, record, rows_of
+from o1jax.scaling.findings import Finding
 
-RESULTS = pathlib.Path(__file__).parents[2] / "experiments" / "RESULTS.md"
-ROW = Row(
+RESULTS = pathlib.Path(__file__).parents[3] / "experiments" / "RESULTS.md"
+ROW = ResultsRow(
   "less KL: a above b", "84.3", "+0.050 [+0.020, +0.080], 4 of 4", 4, "yes", "2026-01-02", "`0123456`"
 )
 BEFORE = "# Results\n\nText with a | pipe.\n\n## Another\n\n| x |\n|---|\n| `kl` | no row of ours |\n"
 
 
-def row(claim: str) -> Row:
+def row(claim: str) -> ResultsRow:
   return dataclasses.replace(ROW, claim=claim)
 
 
@@ -51,14 +51,14 @@ def test_rows_are_replaced_where_they_stand_by_more_or_fewer(tmp_path) -> None:
   for name in ("first", "kl", "kl --full", "last"):
     record(path, name, [row(name)])
   path.write_text(path.read_text() + "\nWords below.\n\n## Next\n\n| a | b |\n")
-  whole = path.read_text()
+  full = path.read_text()
   record(path, "kl", [row("x"), row("y"), row("z")])
   keys = [line.split(" | ")[:2] for line in table_of(path.read_text())]
   assert [claim for _, claim in keys] == ["first", "x", "y", "z", "kl --full", "last"]
   record(path, "kl", [row("kl")])
-  assert path.read_text() == whole
+  assert path.read_text() == full
   record(path, "kl", [])
-  assert path.read_text() == whole.replace(next(x for x in table_of(whole) if "`kl`" in x) + "\n", "")
+  assert path.read_text() == full.replace(next(x for x in table_of(full) if "`kl`" in x) + "\n", "")
 
 
 def test_pipes_and_line_ends_stay_in_their_cell(tmp_path) -> None:
@@ -97,10 +97,10 @@ def test_rows_of_a_sweep() -> None:
     "claim": {"text": "Less is more", "source": "a paper", "figure": "50", "checks": []},
     "meta": {"git": {"commit": "0123456789", "dirty": True}, "date": "2026-01-02"},
   }
-  found = [Finding(text, "+1.0", 1.0, (0.5, 1.5), 0.01, "yes", "", 3) for text in ("a above b", "c falls")]
-  first, second = rows_of(head, found)
-  assert first == Row(
+  results = [Finding(text, "+1.0", 1.0, (0.5, 1.5), 0.01, "yes", "", 3) for text in ("a above b", "c falls")]
+  first, second = rows_of(head, results)
+  assert first == ResultsRow(
     "Less is more (a paper): a above b", "50", "+1.0", 3, "yes", "2026-01-02", "`0123456` + changes"
   )
   assert second.claim == "c falls"
-  assert rows_of({**head, "meta": {"git": None, "date": ""}}, found)[0].commit == "unknown"
+  assert rows_of({**head, "meta": {"git": None, "date": ""}}, results)[0].commit == "unknown"

@@ -1,9 +1,10 @@
-"""The FLOP ledger of a dense decoder (Kaplan et al. 2020, section 2.1, with attention and head counted exactly).
+"""FLOP ledger of a dense decoder (Kaplan et al. 2020, section 2.1, with attention and head counted exactly).
 
-Forward a token = 2 (N_layers + V D where the head is applied) + 4 n_layers n_heads head_dim c, c = keys attended.
-Two counts: `useful` (real tokens, exact causality: for equal-compute comparisons and curves) and `executed` (padding,
-finished rows and recomputation too: for utilisation). Backward is twice the forward. Both totals leave diagnostics out: they
-are no part of what a method costs. Left out, as norms and softmax are: a value head, 2 D a token.
+Forward a token = 2 (N_layers + V D where the head is applied) + 4 n_layers n_heads head_dim c, c = keys
+attended; backward is twice the forward. Two counts: `useful` (real tokens, exact causality: for curves and
+comparisons at equal compute) and `executed` (padding, finished rows and recomputation too: for utilisation).
+Totals leave out diagnostics, which are no cost of a method. Left out: norms, softmax and a value head (2 D a
+token).
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import numpy as np
 from o1jax.config import ModelConfig
 
 RECOMPUTE = {"none": 0.0, "dots": 0.0, "full": 1.0}  # forwards done again in the backward pass
-PHASES = ("prefill", "decode", "reference", "update", "diagnostics", "judge", "search")
+PHASES = ("prefill", "decode", "reference", "update", "diagnostics", "judge")
 TOTALLED = tuple(phase for phase in PHASES if phase != "diagnostics")
 
 
@@ -42,7 +43,7 @@ class Sizes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Ledger:
-  """FLOPs by phase, and completions that steps drew beyond their first rollouts; ledgers add."""
+  """FLOPs by phase, and the number of completions sampled again; ledgers add."""
 
   prefill: Flops = Flops()
   decode: Flops = Flops()
@@ -50,8 +51,7 @@ class Ledger:
   update: Flops = Flops()
   diagnostics: Flops = Flops()
   judge: Flops = Flops()
-  search: Flops = Flops()
-  extra_samples: int = 0  # of `rl.refill`; their FLOPs are in prefill and decode
+  extra_samples: int = 0  # completions of refilled groups (`rl.refill`); prefill and decode hold their FLOPs
 
   def __add__(self, other: "Ledger") -> "Ledger":
     both: dict[str, Any] = {name: vars(self)[name] + vars(other)[name] for name in vars(self)}
@@ -66,19 +66,20 @@ class Ledger:
     return sum(vars(self)[phase].executed for phase in TOTALLED)
 
   def metrics(self) -> dict[str, float]:
-    """`flops/<phase>` (useful) of each phase that did anything, both totals, and `samples/extra` where there are any."""
-    told = {f"flops/{phase}": vars(self)[phase].useful for phase in PHASES if vars(self)[phase].executed}
-    told |= {"samples/extra": float(self.extra_samples)} if self.extra_samples else {}
-    return {**told, "flops/useful": self.useful, "flops/executed": self.executed}
+    """`flops/<phase>` (useful) of each phase that ran, both totals, and `samples/extra` if not 0."""
+    metrics = {f"flops/{phase}": vars(self)[phase].useful for phase in PHASES if vars(self)[phase].executed}
+    if self.extra_samples:
+      metrics["samples/extra"] = float(self.extra_samples)
+    return {**metrics, "flops/useful": self.useful, "flops/executed": self.executed}
 
   def to_json(self) -> dict[str, Any]:
-    spent = {phase: [vars(self)[phase].useful, vars(self)[phase].executed] for phase in PHASES}
-    return {**spent, "extra_samples": self.extra_samples}
+    flops = {phase: [vars(self)[phase].useful, vars(self)[phase].executed] for phase in PHASES}
+    return {**flops, "extra_samples": self.extra_samples}
 
   @staticmethod
   def from_json(data: Mapping[str, Any]) -> "Ledger":
-    spent: dict[str, Any] = {phase: Flops(*data[phase]) for phase in PHASES}
-    return Ledger(**spent, extra_samples=data.get("extra_samples", 0))
+    flops: dict[str, Any] = {phase: Flops(*data[phase]) for phase in PHASES}
+    return Ledger(**flops, extra_samples=data.get("extra_samples", 0))
 
 
 def layer_params(cfg: ModelConfig) -> int:
@@ -92,22 +93,17 @@ def product_params(cfg: ModelConfig) -> int:
   return cfg.layers * layer_params(cfg)
 
 
-def _windows(cfg: ModelConfig) -> list[int]:
-  windows = cfg.window if len(cfg.window) == cfg.layers else cfg.window * cfg.layers
-  return list(windows)
-
-
 def attention_flops(cfg: ModelConfig, first: np.ndarray, last: np.ndarray) -> float:
-  """Attention of tokens at positions first .. last - 1 of their sequences (i[n]), windows and causality exact."""
+  """FLOPs of attention at positions first .. last - 1 of sequences (i[n] each), exactly causal."""
   per_key = 4 * cfg.heads * cfg.head_dim
   total = 0.0
-  for window in _windows(cfg):
+  for window in cfg.window if len(cfg.window) == cfg.layers else cfg.window * cfg.layers:
     total += float((_keys_before(last, window) - _keys_before(first, window)).sum())
   return per_key * total
 
 
 def _keys_before(end: np.ndarray, window: int) -> np.ndarray:
-  """Sum over positions 0 .. end - 1 of the keys each attends to, itself included."""
+  """Number of keys attended, itself included, summed over the positions 0 .. end - 1."""
   end = np.asarray(end, np.float64)
   if not window:
     return end * (end + 1) / 2
@@ -116,7 +112,7 @@ def _keys_before(end: np.ndarray, window: int) -> np.ndarray:
 
 
 def forward_flops(cfg: ModelConfig, first: np.ndarray, last: np.ndarray, heads: float) -> float:
-  """One forward pass over positions first .. last - 1 (i[n] each); the head on `heads` positions in all."""
+  """FLOPs of a forward pass over positions first .. last - 1 (i[n] each), the head at `heads` of them."""
   tokens = float((np.asarray(last) - np.asarray(first)).sum())
   return (
     2 * product_params(cfg) * tokens + attention_flops(cfg, first, last) + 2 * cfg.vocab * cfg.width * heads
@@ -124,13 +120,16 @@ def forward_flops(cfg: ModelConfig, first: np.ndarray, last: np.ndarray, heads: 
 
 
 def _dense(cfg: ModelConfig, rows: int, queries: int, keys: int, heads: float) -> float:
-  """What runs: `rows` rows of `queries` tokens, each against all `keys` keys, masked or not."""
+  """FLOPs executed on `rows` rows of `queries` tokens, each against all `keys` keys, masked or not."""
   attention = 4 * cfg.layers * cfg.heads * cfg.head_dim * float(rows) * queries * keys
   return 2 * product_params(cfg) * float(rows) * queries + attention + 2 * cfg.vocab * cfg.width * heads
 
 
 def sft_flops(cfg: ModelConfig, rows: int, length: int, lengths: Sequence[int], actions: int) -> Flops:
-  """An update on packed rows: forward and backward; lengths: tokens of each demonstration, actions: imitated tokens."""
+  """Forward and backward on packed rows.
+
+  lengths: tokens of each demonstration; actions: imitated tokens.
+  """
   end = np.asarray(lengths)
   useful = forward_flops(cfg, np.zeros_like(end), end, actions)
   executed = _dense(cfg, rows, length, length, rows * (length - 1))
@@ -146,9 +145,9 @@ def pass_flops(
   *,
   head: int = 1,
 ) -> Flops:
-  """One forward pass over a rollout, its prompts encoded once a group; arguments as in `learning_flops`.
+  """FLOPs of a forward pass over a rollout, prompts encoded once a group; arguments of `learning_flops`.
 
-  head: 1 where the vocabulary's is applied, at the responses' positions, 0 for a decoder that gives values alone.
+  head: 1 where the head over the vocabulary is applied, at response positions; 0 for a critic's decoder.
   """
   prompt = np.asarray(prompts)
   count, samples = lengths.shape
@@ -171,15 +170,12 @@ def diagnostic_flops(
   passes: int,
   draws: Sequence[Sizes],
 ) -> Ledger:
-  """`passes` forward passes over groups that a step learns from, and the sampling of `draws`, made for them alone.
-
-  All of it stands under `diagnostics`.
-  """
-  spent = pass_flops(cfg, learned.prompts, max_prompt, learned.lengths, width).times(passes)
+  """FLOPs of diagnostics: `passes` forward passes over a step's rollout, and the sampling of `draws`."""
+  flops = pass_flops(cfg, learned.prompts, max_prompt, learned.lengths, width).times(passes)
   for draw in draws:
-    drawn = sampling_flops(cfg, draw.prompts, max_prompt, draw.lengths, width)
-    spent = spent + drawn.prefill + drawn.decode
-  return Ledger(diagnostics=spent)
+    sampling = sampling_flops(cfg, draw.prompts, max_prompt, draw.lengths, width)
+    flops = flops + sampling.prefill + sampling.decode
+  return Ledger(diagnostics=flops)
 
 
 def learning_flops(
@@ -194,15 +190,19 @@ def learning_flops(
   values: int = 0,
   value_updates: int = 0,
 ) -> Ledger:
-  """What follows a rollout in an RL step. prompts i[P] and lengths i[P, G] are real tokens, `width` response columns run.
+  """FLOPs that follow a rollout in an RL step.
 
-  `updates` passes of forward and backward, `references` forward passes without one. The learner encodes each prompt once
-  a group, and applies the head at response positions. `values` and `value_updates` are the like of `references` and
-  `updates` for a critic's decoder, which has no head over the vocabulary.
+  prompts i[P] and lengths i[P, G]: real tokens; width: response columns that run. updates: passes of forward
+  and backward; references: forward passes alone. values and value_updates are the same for a critic's
+  decoder, which has no head over the vocabulary. Each prompt is encoded once a group, and the head is applied
+  at response positions.
   """
   policy = pass_flops(cfg, prompts, max_prompt, lengths, width)
   critic = pass_flops(cfg, prompts, max_prompt, lengths, width, head=0)
-  learn = lambda forward, times: forward.times(3 * times, (3 + RECOMPUTE[cfg.remat]) * times)
+
+  def learn(forward: Flops, times: int) -> Flops:
+    return forward.times(3 * times, (3 + RECOMPUTE[cfg.remat]) * times)
+
   return Ledger(
     reference=policy.times(references) + critic.times(values),
     update=learn(policy, updates) + learn(critic, value_updates),
@@ -212,16 +212,17 @@ def learning_flops(
 def judging_flops(
   cfg: ModelConfig, prompts: Sequence[int], max_prompt: int, lengths: np.ndarray, width: int, *, judges: int
 ) -> Ledger:
-  """`judges` forward passes of a learned reward's decoder over one rollout; arguments as in `learning_flops`."""
+  """FLOPs of `judges` forward passes of a reward model; other arguments as in `learning_flops`."""
   return Ledger(judge=pass_flops(cfg, prompts, max_prompt, lengths, width, head=0).times(judges))
 
 
 def sampling_flops(
   cfg: ModelConfig, prompts: Sequence[int], max_prompt: int, lengths: np.ndarray, width: int
 ) -> Ledger:
-  """Prefill and decode of one rollout; arguments as in `learning_flops`.
+  """FLOPs of prefill and decode of one rollout; arguments as in `learning_flops`.
 
-  Each prompt is encoded once a group; the head is applied at the last prompt position and at response positions.
+  Each prompt is encoded once a group. The head is applied at the last prompt position and at response
+  positions.
   """
   prompt = np.asarray(prompts)
   count, samples = lengths.shape

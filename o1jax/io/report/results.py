@@ -1,8 +1,7 @@
 """The table of sweeps in experiments/RESULTS.md: one row a check, replaced when its experiment runs again.
 
-    file -> lines -> the experiment's rows taken out of the table, the new ones put in -> the file, whole or not at all
-
-All other lines stay byte for byte. Left out: two sweeps that end in the same instant (the later one wins).
+All other lines stay byte for byte, and the file is written atomically. Left out: two sweeps that end in the
+same instant (the later one wins).
 """
 
 import dataclasses
@@ -12,26 +11,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from o1jax.config import ConfigError, require
-from o1jax.io.data import write_atomically
-from o1jax.scaling.members import Finding
+from o1jax.io.files import write_atomically
+from o1jax.scaling.findings import Finding
 
 HEADING = "## Sweeps"
 COLUMNS = (
-  "experiment",
-  "claim",
-  "paper's figure",
-  "ours [95%], by seed",
-  "seeds",
-  "holds",
-  "date",
-  "commit",
-)
+  "experiment", "claim", "paper's figure", "ours [95%], by seed", "seeds", "holds", "date", "commit",
+)  # fmt: skip
 _CELL = re.compile(r"(?<!\\)\|")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-  """One check's line in the table."""
+class ResultsRow:
+  """A row of the table: one check of an experiment."""
 
   claim: str
   figure: str  # the paper's own
@@ -42,22 +34,25 @@ class Row:
   commit: str
 
 
-def rows_of(head: Mapping[str, Any], findings: Sequence[Finding]) -> list[Row]:
-  """The rows of a finished sweep, the claim's text in the first; `head` as `sweep_report.read_members` gives it."""
+def rows_of(head: Mapping[str, Any], findings: Sequence[Finding]) -> list[ResultsRow]:
+  """The rows of a finished sweep, the claim's text in the first; `head` as of `sweep.read_members`."""
   claim, git = head["claim"], head["meta"].get("git")
   commit = f"`{git['commit'][:7]}`{' + changes' if git['dirty'] else ''}" if git else "unknown"
   texts = [f"{claim['text']} ({claim['source']}): "] + [""] * len(findings)
+  figure, date = claim["figure"], head["meta"]["date"]
   return [
-    Row(f"{text}{f.check}", claim["figure"], f.measured, f.seeds, f.holds, head["meta"]["date"], commit)
+    ResultsRow(f"{text}{f.check}", figure, f.measured, f.seeds, f.holds, date, commit)
     for text, f in zip(texts, findings)
   ]
 
 
-def record(path: str | pathlib.Path, experiment: str, rows: Sequence[Row]) -> None:
-  """Puts `rows` into the table under "## Sweeps" in place of the experiment's old ones, or behind the last row.
+def record(path: str | pathlib.Path, experiment: str, rows: Sequence[ResultsRow]) -> None:
+  """Puts `rows` into the table under "## Sweeps", in place of the experiment's old ones or after the last
+  row.
 
-  `experiment` is the key: a name, and " --full" behind it for that variant. A missing file, heading or table is made.
-  Raises ConfigError naming the file where it is no text, cannot be written, or has another table under the heading.
+  experiment: the key, a name followed by " --full" for that variant. A missing file, heading or table is
+  created. Raises ConfigError naming the file where it is no text, cannot be written, or has another table
+  under the heading.
   """
   path = pathlib.Path(path)
   try:
@@ -67,13 +62,13 @@ def record(path: str | pathlib.Path, experiment: str, rows: Sequence[Row]) -> No
   first, end = _table(lines, path)
   old = [i for i in range(first, end) if _key(lines[i]) == _escaped(f"`{experiment}`")]
   at = old[0] if old else end
-  kept = [line for i, line in enumerate(lines) if i not in old]
-  kept[at:at] = [_line([f"`{experiment}`", *map(str, dataclasses.astuple(row))]) for row in rows]
-  write_atomically(path, "\n".join(kept).encode())
+  lines = [line for i, line in enumerate(lines) if i not in old]
+  lines[at:at] = [_line([f"`{experiment}`", *map(str, dataclasses.astuple(row))]) for row in rows]
+  write_atomically(path, "\n".join(lines).encode())
 
 
 def _table(lines: list[str], path: pathlib.Path) -> tuple[int, int]:
-  """Where the table's rows begin and end; heading and table are added to `lines` where they are missing."""
+  """Start and end of the table's rows; heading and table are added to `lines` where they are missing."""
   stripped = [line.strip() for line in lines]
   head = [_line(COLUMNS), "|" + "---|" * len(COLUMNS)]
   if HEADING not in stripped:

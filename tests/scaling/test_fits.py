@@ -1,4 +1,5 @@
-"""Laws over synthetic curves: recovered from exact ones, refused where they miss more than noise, undecided in noise."""
+"""Laws over synthetic curves: recovered from exact ones, refused where they miss more than noise, undecided
+in noise."""
 
 import dataclasses
 import math
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 from claim_members import METRIC, find, member, rng
 
-from o1jax.scaling import fits, laws, ranking
-from o1jax.scaling.members import Member, outcomes
+from o1jax.scaling import fits, ranking
+from o1jax.scaling.findings import MemberResult, outcomes
 
 
 def test_the_entropy_law_is_recovered() -> None:
@@ -17,10 +18,10 @@ def test_the_entropy_law_is_recovered() -> None:
     entropy = np.linspace(1.0, 0.05, 200)
     curves = {"entropy": entropy, "reward": -a * np.exp(entropy) + 0.9}
     members.append(member("plain", seed, curves=curves))
-  found = find("fit_entropy", members, metric="reward")
+  finding = find("fit_entropy", members, metric="reward")
   # Averaging five steps of a convex curve moves a by less than one in a thousand.
-  assert found.holds == "yes" and found.effect == pytest.approx(0.30, abs=1e-3)
-  assert "b = 0.900" in found.measured and "R^2 = 1.00" in found.measured
+  assert finding.holds == "yes" and finding.effect == pytest.approx(0.30, abs=1e-3)
+  assert "b = 0.900" in finding.measured and "R^2 = 1.00" in finding.measured
 
 
 STEPS = 320
@@ -53,8 +54,8 @@ def test_a_law_is_refused_where_it_misses_more_than_noise_does(shape, rows, rise
   left = fits.residuals(columns, curves.T).T
   r2 = 1 - np.sum(left**2, 1) / np.sum((curves - curves.mean(1, keepdims=True)) ** 2, 1)
   refused = [
-    laws.von_neumann(rows, held.mean()).p < 0.05
-    for rows, held in zip(left.reshape(trials, 3, parts), r2.reshape(trials, 3))
+    fits.von_neumann(rows, fit.mean()).p < 0.05
+    for rows, fit in zip(left.reshape(trials, 3, parts), r2.reshape(trials, 3))
   ]
   assert least <= np.mean(refused) <= most
 
@@ -64,30 +65,31 @@ def test_a_law_is_refused_where_it_misses_more_than_noise_does(shape, rows, rise
   ("law", 16, 0.05, "undecided", 30), ("law", 16, 0.0, "undecided", 37),
 ])  # fmt: skip
 def test_a_noisy_law_is_undecided_and_a_clear_one_is_told(shape, rows, rise, holds, least) -> None:
-  told = []
+  findings = []
   for trial in range(40):
     curves = [{"entropy": ENTROPY[STEPS], "reward": row} for row in sampled(shape, rows, rise, STEPS, trial)]
-    members = [member("x", i, curves=held) for i, held in enumerate(curves)]
-    told.append(find("fit_entropy", members, metric="reward"))
-  assert [found.holds for found in told].count(holds) >= least
-  assert all("Beyond noise it misses" in found.reading for found in told)
+    members = [member("x", i, curves=own) for i, own in enumerate(curves)]
+    findings.append(find("fit_entropy", members, metric="reward"))
+  assert [finding.holds for finding in findings].count(holds) >= least
+  assert all("Beyond noise it misses" in finding.reading for finding in findings)
 
 
 def test_pure_noise_refuses_no_law() -> None:
   noise = [rng(seed).random((2, 100)) for seed in range(3)]
   members = [member("x", i, curves={"entropy": e, "reward": r}) for i, (e, r) in enumerate(noise)]
-  found = find("fit_entropy", members, metric="reward")
-  assert found.holds == "undecided" and "not shown" in found.reading
+  finding = find("fit_entropy", members, metric="reward")
+  assert finding.holds == "undecided" and "not shown" in finding.reading
 
 
-def best_of(chance: np.ndarray, trial: int, problems: int, seeds: int = 3) -> list[Member]:
-  """Members whose best of n solves a problem with chance[i], n = 2^i: the same problems for all n and seeds."""
+def best_of(chance: np.ndarray, trial: int, problems: int, seeds: int = 3) -> list[MemberResult]:
+  """Members whose best of n solves a problem with chance[i], n = 2^i: the same problems for all n and
+  seeds."""
   hard, members = rng(trial).random(problems), []
   for seed in range(seeds):
     solved = (0.8 * hard + 0.2 * rng(1000 * trial + seed).random(problems) < chance[:, None]).astype(float)
     rows = {f"bon/{2**i}": row for i, row in enumerate(solved)}
     final = {name: float(row.mean()) for name, row in rows.items()}
-    members.append(Member("few", None, seed, final, rows, {}))
+    members.append(MemberResult("few", None, seed, final, rows, {}))
   return members
 
 
@@ -121,10 +123,10 @@ def test_a_peak_is_told_by_the_seeds_that_show_it() -> None:
 
 def test_a_noisy_kl_is_averaged_before_its_root() -> None:
   kl = 0.04 * rng(2).standard_normal(4000)
-  held = member("a", 0, curves={"kl/k3": kl, METRIC: np.zeros(4000)})
-  distance, _ = laws.distance_curve(held, METRIC, 40)
-  assert distance.mean() < 0.04 < 0.08 < laws.distance_curve(held, METRIC)[0].mean()
-  (path,) = ranking.frontier([held], METRIC, 40)
+  noisy = member("a", 0, curves={"kl/k3": kl, METRIC: np.zeros(4000)})
+  distance, _ = fits.distance_curve(noisy, METRIC, 40)
+  assert distance.mean() < 0.04 < 0.08 < fits.distance_curve(noisy, METRIC)[0].mean()
+  (path,) = ranking.frontier([noisy], METRIC, 40)
   np.testing.assert_array_equal(path.distance, distance)
 
 
@@ -134,10 +136,10 @@ def test_the_laws_of_gao_are_recovered() -> None:
   for seed, b in enumerate((0.49, 0.50, 0.51)):
     reward = 0.2 + d * (0.6 - b * np.log(np.where(d > 0, d, 1.0)))
     members.append(member("none", seed, curves={"kl_reverse": d**2, METRIC: reward}))
-  found = find("fit_gao", members)
-  assert found.holds == "yes" and found.effect == pytest.approx(0.5, abs=1e-9)
-  assert "a = 0.600" in found.measured and "peak at d = 1.22" in found.measured  # exp(0.6 / 0.5 - 1)
-  assert "lies inside what was measured in 3 of 3 seeds (d up to 2)" in found.reading
+  finding = find("fit_gao", members)
+  assert finding.holds == "yes" and finding.effect == pytest.approx(0.5, abs=1e-9)
+  assert "a = 0.600" in finding.measured and "peak at d = 1.22" in finding.measured  # exp(0.6 / 0.5 - 1)
+  assert "lies inside what was measured in 3 of 3 seeds (d up to 2)" in finding.reading
   law = fits.gao_best_of_n(d, 0.1 + d * (0.8 - 0.25 * d))
   assert (law.a, law.b, law.start, law.r2, law.peak) == pytest.approx((0.8, 0.25, 0.1, 1.0, 1.6))
   assert fits.gao_rl(d, 0.3 * d).peak > 1e6 or fits.gao_rl(d, 0.3 * d).b <= 0  # a straight line has no peak
@@ -152,12 +154,12 @@ def test_best_of_n_follows_its_own_law_over_final_figures() -> None:
       d = math.sqrt(math.log(n) - (n - 1) / n)
       final[f"bon/{n}"] = 0.3 + d * (0.5 - b * d)
     members.append(member("few", seed, final=final))
-  found = find("fit_gao_bon", members, metric="bon")
-  assert found.holds == "yes" and found.effect == pytest.approx(0.2, abs=1e-9)
-  assert "a = 0.500" in found.measured and "peak at d = 1.25" in found.measured  # 0.5 / (2 * 0.2)
-  assert found.check == "bon = d (a - b d) over few, d = sqrt KL" and "d up to 1.78" in found.reading
-  assert "The other form d (a - b log d)" in found.reading
-  distance, reward = laws.best_of_n_curve(members[0], "bon")
+  finding = find("fit_gao_bon", members, metric="bon")
+  assert finding.holds == "yes" and finding.effect == pytest.approx(0.2, abs=1e-9)
+  assert "a = 0.500" in finding.measured and "peak at d = 1.25" in finding.measured  # 0.5 / (2 * 0.2)
+  assert finding.check == "bon = d (a - b d) over few, d = sqrt KL" and "d up to 1.78" in finding.reading
+  assert "The other form d (a - b log d)" in finding.reading
+  distance, reward = fits.best_of_n_curve(members[0], "bon")
   np.testing.assert_allclose(distance[:3] ** 2, [0.0, math.log(2) - 0.5, math.log(4) - 0.75])
   assert reward[0] == pytest.approx(0.3) and len(reward) == 7
 
@@ -166,15 +168,15 @@ def test_the_distance_is_of_whole_completions_where_it_is_known() -> None:
   steps = np.linspace(0.0, 1.0, 5)
   curves = {"kl_sequence": 9 * steps, "kl_reverse": steps, METRIC: steps}
   np.testing.assert_allclose(
-    laws.distance_curve(member("a", 0, curves=curves), METRIC)[0], 3 * np.sqrt(steps)
+    fits.distance_curve(member("a", 0, curves=curves), METRIC)[0], 3 * np.sqrt(steps)
   )
   del curves["kl_sequence"]
-  np.testing.assert_allclose(laws.distance_curve(member("a", 0, curves=curves), METRIC)[0], np.sqrt(steps))
+  np.testing.assert_allclose(fits.distance_curve(member("a", 0, curves=curves), METRIC)[0], np.sqrt(steps))
 
 
 def test_the_frontier_holds_the_steps_that_have_both() -> None:
   runs = [
-    Member("a", None, 0, {}, {}, {"kl_reverse": (np.array([1, 5, 9]), np.array([0.0, 0.04, 0.25])),
+    MemberResult("a", None, 0, {}, {}, {"kl_reverse": (np.array([1, 5, 9]), np.array([0.0, 0.04, 0.25])),
                                   METRIC: (np.array([5, 9, 13]), np.array([0.3, 0.4, 0.5]))}),
     member("b", 0, curves={METRIC: [0.1]}),
   ]  # fmt: skip

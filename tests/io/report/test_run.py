@@ -12,7 +12,7 @@ import pytest
 import rich.console
 
 from o1jax.config import ConfigError
-from o1jax.io.report import arms, results_table, write_report
+from o1jax.io.report.run import arms, results_table, write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 NASTY = "<script>alert('1 < 2 & 3')</script> https://example.org \"quoted\" ünïcode"
@@ -53,7 +53,8 @@ SUMMARY: dict[str, Any] = {
   "train_flops": 1.25e13, "cold_start_flops": 4e12, "steps": 4, "commit": None,
   "seconds": {"cold_start": 61.2, "rl": 90.7, "evaluation": 12.0, "total": 170.0},
 }  # fmt: skip
-LABELS = ["cold start", "after RL", "cold start, giving up forbidden", "cold start, RL's FLOPs spent on more of it"]  # fmt: skip
+LABELS = ["cold start", "after RL", "cold start, giving up forbidden",
+          "cold start, RL's FLOPs spent on more of it"]  # fmt: skip
 
 
 def metrics() -> list[dict[str, Any]]:
@@ -70,7 +71,8 @@ def metrics() -> list[dict[str, Any]]:
 def rollouts(count: int) -> list[dict[str, Any]]:
   return [
     {
-      "step": i, "stage": "rl", "problem_id": f"p{i}", "prompt": f"prompt {i} <b>", "completion": f"{NASTY} number {i};",
+      "step": i, "stage": "rl", "problem_id": f"p{i}", "prompt": f"prompt {i} <b>",
+      "completion": f"{NASTY} number {i};",
       "reward": float(i % 2), "correct": bool(i % 2), "error": None if i % 2 else "wrong <value>",
     }
     for i in range(count)
@@ -173,10 +175,10 @@ def test_an_unfinished_run_says_so_and_shows_what_there_is(tmp_path) -> None:
   folder = folder_of(tmp_path / "run", metrics()[:1], [], None)
   with open(folder / "metrics.jsonl", "a") as file:
     file.write('{"step": 2, "sta')  # torn by a kill
-  told = Page(write_report(str(folder)).read_text(encoding="utf-8"))
-  assert "The run has not finished: no summary.json." in told.text
+  page = Page(write_report(str(folder)).read_text(encoding="utf-8"))
+  assert "The run has not finished: no summary.json." in page.text
   assert [path.name for path in folder.glob("*.png")] == ["training.png"]
-  assert "table" not in {tag for tag, _ in told.tags}
+  assert "table" not in {tag for tag, _ in page.tags}
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "rollouts.jsonl"])
@@ -213,8 +215,8 @@ def test_every_arms_figures_take_one_line(width) -> None:
     ["0.371 [0.353, 0.390]", "@2: 0.372", "37.1", "10.25", "0.037"],
     ["0.412 [0.394, 0.431]", "@2: 0.413", "41.2", "10.25", "0.041"],
   ]
-  told = " ".join(" ".join(line.split("│")[1].split()) for line in lines if line.startswith("│"))
-  assert told.split() == " ".join(LABELS).split()  # no label is cut short
+  labels = " ".join(" ".join(line.split("│")[1].split()) for line in lines if line.startswith("│"))
+  assert labels.split() == " ".join(LABELS).split()  # no label is cut short
   assert "512 held-out problems, 8 samples each (controls: 2)" in lines[0]
   headings = " ".join(lines[:4])
   assert "maj@8" in headings and "maj@k" not in headings

@@ -12,7 +12,7 @@ import pytest
 
 from o1jax.config import ModelConfig
 from o1jax.model.transformer import Decoder, init_params
-from o1jax.scaling.compute import (
+from o1jax.scaling.flops import (
   Flops,
   Ledger,
   forward_flops,
@@ -72,7 +72,8 @@ def test_a_forward_pass_costs_the_sum_of_its_tokens(cfg) -> None:
 
 @functools.lru_cache
 def xla(remat: str) -> tuple[float, float, Ledger]:
-  """XLA's FLOPs of a compiled forward pass and of the lowered gradient, and the ledger's for the same rows."""
+  """XLA's FLOPs of a compiled forward pass and of the lowered gradient, and the ledger's for the same
+  rows."""
   rows, length = 2, 64
   cfg = ModelConfig(width=256, layers=2, heads=4, kv_heads=2, head_dim=64, mlp=512, vocab=512, remat=remat)
   model = Decoder(cfg)
@@ -86,56 +87,57 @@ def xla(remat: str) -> tuple[float, float, Ledger]:
   loss = lambda *args: jax.nn.logsumexp(logits(*args), axis=-1).sum()
   forward = jax.jit(logits).lower(params, ids, ids, ids).compile().cost_analysis()["flops"]
   gradient = jax.jit(jax.grad(loss)).lower(params, ids, ids, ids).cost_analysis()["flops"]
-  told = sft_flops(cfg, rows, length, [length] * rows, rows * (length - 1))
-  return forward, gradient, Ledger(update=told)
+  flops = sft_flops(cfg, rows, length, [length] * rows, rows * (length - 1))
+  return forward, gradient, Ledger(update=flops)
 
 
 def test_executed_flops_are_those_that_xla_counts() -> None:
-  forward, gradient, told = xla("none")
-  # The ledger counts matrix products; XLA adds norms, rotations and softmax: a percent or two of a decoder this wide.
-  assert told.executed / 3 <= forward <= 1.02 * told.executed / 3
-  assert gradient == pytest.approx(told.executed, rel=0.02)
+  forward, gradient, flops = xla("none")
+  # The ledger counts matrix products; XLA adds norms, rotations and softmax: a percent or two of a decoder
+  # this wide.
+  assert flops.executed / 3 <= forward <= 1.02 * flops.executed / 3
+  assert gradient == pytest.approx(flops.executed, rel=0.02)
 
 
 def test_recomputation_is_an_upper_bound_of_what_xla_runs_again() -> None:
-  _, gradient, told = xla("full")
+  _, gradient, flops = xla("full")
   # The layers alone run again, and of each all but its last product; the ledger counts a whole forward pass.
-  assert 0.9 * told.executed <= gradient <= told.executed
-  assert told.executed == pytest.approx(xla("none")[2].executed * 4 / 3)
+  assert 0.9 * flops.executed <= gradient <= flops.executed
+  assert flops.executed == pytest.approx(xla("none")[2].executed * 4 / 3)
 
 
 def test_useful_flops_leave_out_padding_and_the_future() -> None:
   lengths = [5, 3, 8]
-  told = sft_flops(LOCAL, 2, 9, lengths, 11)
+  flops = sft_flops(LOCAL, 2, 9, lengths, 11)
   forward = sum(span_flops(LOCAL, 0, n, False) for n in lengths) + 11 * 2 * LOCAL.width * LOCAL.vocab
-  assert told.useful == 3 * forward
-  assert told.executed == 3 * rectangle_flops(LOCAL, 2, 9, 9, 2 * 8)
+  assert flops.useful == 3 * forward
+  assert flops.executed == 3 * rectangle_flops(LOCAL, 2, 9, 9, 2 * 8)
 
 
 @pytest.mark.parametrize("cfg", [DEEP, LOCAL])
 def test_a_whole_rl_step_is_the_sum_of_its_tokens(cfg) -> None:
   prompts, room, width = [3, 5], 6, 8
   lengths = np.array([[1, 4], [7, 2]])
-  drawn = sampling_flops(cfg, prompts, room, lengths, width)
-  told = drawn + learning_flops(cfg, prompts, room, lengths, width, updates=2, references=1)
+  sampling = sampling_flops(cfg, prompts, room, lengths, width)
+  ledger = sampling + learning_flops(cfg, prompts, room, lengths, width, updates=2, references=1)
   rows = [(p, n) for p, group in zip(prompts, lengths.tolist()) for n in group]
   encoded = sum(span_flops(cfg, 0, p, False) for p in prompts)
   head = 2 * cfg.width * cfg.vocab
-  assert told.prefill.useful == encoded + len(prompts) * head
+  assert ledger.prefill.useful == encoded + len(prompts) * head
   # The first token of a response is drawn from the prefill, and its last one is never fed back.
-  assert told.decode.useful == sum(span_flops(cfg, p, p + n - 1, True) for p, n in rows)
+  assert ledger.decode.useful == sum(span_flops(cfg, p, p + n - 1, True) for p, n in rows)
   forward = encoded + sum(span_flops(cfg, p, p + n, True) for p, n in rows)
-  assert told.reference.useful == forward and told.update.useful == 2 * 3 * forward
+  assert ledger.reference.useful == forward and ledger.update.useful == 2 * 3 * forward
 
-  assert told.prefill.executed == rectangle_flops(cfg, 2, room, room, 2)
-  assert told.decode.executed == rectangle_flops(cfg, 4, 6, room + width, 4 * 6)
+  assert ledger.prefill.executed == rectangle_flops(cfg, 2, room, room, 2)
+  assert ledger.decode.executed == rectangle_flops(cfg, 4, 6, room + width, 4 * 6)
   dense = rectangle_flops(cfg, 2, room, room, 0) + rectangle_flops(cfg, 4, width, room + width, 4 * width)
-  assert told.reference.executed == dense and told.update.executed == 2 * 3 * dense
+  assert ledger.reference.executed == dense and ledger.update.executed == 2 * 3 * dense
   for phase in ("prefill", "decode", "reference", "update"):
-    assert vars(told)[phase].useful < vars(told)[phase].executed
-  for phase in ("diagnostics", "judge", "search"):
-    assert vars(told)[phase] == Flops()
-  assert drawn == Ledger(prefill=told.prefill, decode=told.decode)
+    assert vars(ledger)[phase].useful < vars(ledger)[phase].executed
+  for phase in ("diagnostics", "judge"):
+    assert vars(ledger)[phase] == Flops()
+  assert sampling == Ledger(prefill=ledger.prefill, decode=ledger.decode)
 
 
 def test_a_critic_of_its_own_costs_a_decoder_without_its_head() -> None:

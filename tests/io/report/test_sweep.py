@@ -11,9 +11,9 @@ import pytest
 
 from o1jax import cli
 from o1jax.config import ConfigError
-from o1jax.io import sweep_plots
 from o1jax.io.log import write_json
-from o1jax.io.sweep_report import findings, holds_sweep, read_members, write_sweep_report
+from o1jax.io.report import sweep_plots
+from o1jax.io.report.sweep import findings, holds_sweep, read_members, write_sweep_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 STRENGTHS = {"kl0": 0.0, "kl0.001": 0.001, "kl0.01": 0.01, "kl0.1": 0.1}
@@ -28,17 +28,21 @@ CHECKS = [
 def head(strengths: dict[str, float | None] = STRENGTHS, seeds: int = 4, checks=CHECKS) -> dict[str, Any]:
   return {
     "name": "kl <sweep>", "experiment": "experiments/kl.py", "command": "o1jax sweep experiments/kl.py",
-    "claim": {"text": "A weaker KL term gives more KL & less held-out accuracy", "source": "a paper, section 5",
+    "claim": {"text": "A weaker KL term gives more KL & less held-out accuracy",
+              "source": "a paper, section 5",
               "figure": "84.3 to 87.6", "checks": checks},
     "arms": [{"name": name, "overrides": {"rl.kl.coef": s}, "strength": s} for name, s in strengths.items()],
     "seeds": list(range(seeds)), "steps": 200, "layout": "2 x vmap 8",
-    "meta": {"git": {"commit": "0123456789abcdef", "dirty": True}, "python": "3.12", "packages": {"jax": "0.12"},
-             "platform": "Linux", "device": {"platform": "cpu", "kind": "cpu", "count": 2}, "date": "2026-01-02"},
+    "meta": {"git": {"commit": "0123456789abcdef", "dirty": True}, "python": "3.12",
+             "packages": {"jax": "0.12"},
+             "platform": "Linux", "device": {"platform": "cpu", "kind": "cpu", "count": 2},
+             "date": "2026-01-02"},
   }  # fmt: skip
 
 
 def run(place: float, seed: int, steps: int) -> tuple[list[dict[str, Any]], float, float]:
-  """The lines of one member, its final distance and accuracy: reward follows Gao's law with d = sqrt KL; d ends at `place`."""
+  """The lines of one member, its final distance and accuracy: reward follows Gao's law with d = sqrt KL; d
+  ends at `place`."""
   noise = np.random.default_rng([seed, int(1000 * place)])
   rows = []
   for step in range(1, steps + 1):
@@ -47,8 +51,10 @@ def run(place: float, seed: int, steps: int) -> tuple[list[dict[str, Any]], floa
     gold = 0.25 + d * (0.55 - 0.6 * math.log(d)) + 0.006 * seed + noise.normal(0, 0.008)
     entropy = 0.08 + 1.2 * math.exp(-2.5 * place * t) + noise.normal(0, 0.01)
     row = {
-      "step": step, "stage": "rl", "time": 1.0, "reward": 0.95 - 0.2 * math.exp(entropy) + noise.normal(0, 0.02),
-      "entropy": entropy, "kl/k3": d * d + noise.normal(0, 0.002), "grad_norm": 0.3 + abs(noise.normal(0, 0.1)),
+      "step": step, "stage": "rl", "time": 1.0,
+      "reward": 0.95 - 0.2 * math.exp(entropy) + noise.normal(0, 0.02),
+      "entropy": entropy, "kl/k3": d * d + noise.normal(0, 0.002),
+      "grad_norm": 0.3 + abs(noise.normal(0, 0.1)),
       "completions/mean_length": 40 + 30 * t + noise.normal(0, 1),
     }  # fmt: skip
     if step % 10 == 0 or step == 1:
@@ -118,21 +124,21 @@ def test_members_come_back_as_they_were_written(sweep) -> None:
 def test_what_a_set_of_problems_began_with_is_no_set_of_its_own(sweep) -> None:
   _, members = read_members(sweep)
   sets = ["held_out/pass@1", "ood/larger_targets/pass@1", "ood/more_numbers/pass@1"]
-  assert sweep_plots.tested(members) == sets
-  drawn = sweep_plots.accuracy(members, sets)
-  (legend,) = drawn.legends
+  assert sweep_plots.accuracy_metrics(members) == sets
+  figure = sweep_plots.accuracy(members, sets)
+  (legend,) = figure.legends
   labels = [text.get_text() for text in legend.get_texts()]
   assert labels == ["held out", "other kind: larger targets", "other kind: more numbers"]
-  dotted = [line for line in drawn.axes[0].get_lines() if line.get_linestyle() == ":"]
+  dotted = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == ":"]
   assert [line.get_ydata()[0] for line in dotted] == pytest.approx([0.2] * 3)
 
 
 def test_the_findings_are_the_same_at_every_call(sweep) -> None:
-  found = findings(sweep)
-  assert found == findings(sweep) and len(found) == 4
-  assert found[1].holds == "yes" and found[2].holds == "yes"
+  results = findings(sweep)
+  assert results == findings(sweep) and len(results) == 4
+  assert results[1].holds == "yes" and results[2].holds == "yes"
   # The law that the members were made by: b = 0.6, over three seeds and up to step 150 of the fourth.
-  assert found[2].effect == pytest.approx(0.6, abs=0.1) and found[3].holds == "yes"
+  assert results[2].effect == pytest.approx(0.6, abs=0.1) and results[3].holds == "yes"
 
 
 def test_the_page_holds_all_it_shows(sweep) -> None:
@@ -142,10 +148,14 @@ def test_the_page_holds_all_it_shows(sweep) -> None:
   assert all(data.startswith(PNG) and base64.b64encode(data).decode() in page for data in pictures.values())
   assert "http" not in page and "<script" not in page and "has not finished" not in page
   for text in (
-    "<h1>kl &lt;sweep&gt;</h1>", "more KL &amp; less held-out", "Source: a paper, section 5. There: 84.3 to 87.6.",
-    "has the highest mean held_out/pass@1", "biased upwards by the choice of the highest", "best minus this [each at 95%]",
-    "measured [each at 95%]", "Final accuracy (mean, intervals each at 95%", ", adjusted for 4 checks", "Which arm is best", "adjusted for all 6 pairs", "2 x vmap 8",
-    "0123456789abcdef, with changes", "<li>kl0, seed 3: step 150</li>", "KL, nats a token", "seconds: rl", "0.12",
+    "<h1>kl &lt;sweep&gt;</h1>", "more KL &amp; less held-out",
+    "Source: a paper, section 5. There: 84.3 to 87.6.",
+    "has the highest mean held_out/pass@1", "biased upwards by the choice of the highest",
+    "best minus this [each at 95%]",
+    "measured [each at 95%]", "Final accuracy (mean, intervals each at 95%", ", adjusted for 4 checks",
+    "Which arm is best", "adjusted for all 6 pairs", "2 x vmap 8",
+    "0123456789abcdef, with changes", "<li>kl0, seed 3: step 150</li>", "KL, nats a token", "seconds: rl",
+    "0.12",
   ):  # fmt: skip
     assert text in page, text
 
@@ -174,14 +184,14 @@ def test_arms_without_strengths_are_kinds(tmp_path) -> None:
   page = write_sweep_report(write_sweep(tmp_path / "kinds", top, steps=20)).read_text()
   assert "Cannot be tested: it needs arms of two strengths" in page and "accuracy" in page
   _, members = read_members(tmp_path / "kinds")
-  colours = [style.colour for style in sweep_plots.styles(members).values()]
+  colours = [style.colour for style in sweep_plots.arm_styles(members).values()]
   assert len(set(colours)) == 3
 
 
 def test_strengths_run_from_dark_to_light_and_zero_stands_apart(sweep) -> None:
-  drawn = sweep_plots.styles(read_members(sweep)[1])
-  assert list(drawn) == list(STRENGTHS) and drawn["kl0"].line == "--"
-  lightness = [float(np.dot(drawn[arm].colour[:3], [0.21, 0.72, 0.07])) for arm in list(STRENGTHS)[1:]]
+  styles = sweep_plots.arm_styles(read_members(sweep)[1])
+  assert list(styles) == list(STRENGTHS) and styles["kl0"].line == "--"
+  lightness = [float(np.dot(styles[arm].colour[:3], [0.21, 0.72, 0.07])) for arm in list(STRENGTHS)[1:]]
   assert lightness == sorted(lightness)
 
 
@@ -198,7 +208,7 @@ def put(top: Any, path: list, value: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-  ("path", "value", "told"),
+  ("path", "value", "message"),
   [
     (["claim"], None, "results.json: claim: is missing"),
     (["claim", "checks", 0, "kind"], "greatest", r"results.json: claim.checks\[0\].kind: wants one of"),
@@ -211,15 +221,16 @@ def put(top: Any, path: list, value: Any) -> Any:
     (["members", 2, "seed"], 9, r"kl0-seed9.metrics.jsonl: cannot be read"),
     (["members", 2, "final"], None, r"results.json: members\[2\].final: is missing"),
     (["members", 2, "final", "entropy"], "low", r"members\[2\].final.entropy: wants a number, has 'low'"),
-    (["members", 2, "by_problem", "held_out"], [], r"members\[2\].by_problem.held_out: wants a list of numbers"),
+    (["members", 2, "by_problem", "held_out"], [],
+     r"members\[2\].by_problem.held_out: wants a list of numbers"),
   ],
 )  # fmt: skip
-def test_damage_is_told_in_one_line(sweep, tmp_path, path, value, told) -> None:
+def test_damage_is_told_in_one_line(sweep, tmp_path, path, value, message) -> None:
   for source in sweep.glob("*/metrics.jsonl"):
     (tmp_path / source.parent.name).mkdir()
     (tmp_path / source.parent.name / source.name).symlink_to(source)
   write_json(tmp_path / "results.json", put(json.loads((sweep / "results.json").read_text()), path, value))
-  with pytest.raises(ConfigError, match=told) as error:
+  with pytest.raises(ConfigError, match=message) as error:
     write_sweep_report(tmp_path)
   assert "\n" not in str(error.value) and not (tmp_path / "report.html").exists()
 
