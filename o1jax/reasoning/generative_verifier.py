@@ -26,7 +26,7 @@ from o1jax.rl.batch import prompt_batch
 from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, still
 from o1jax.rl.value import policy_params
 from o1jax.types import PromptBatch
-from o1jax.verifiers.judge import Opinion, Rationale, Sample, Score, spells
+from o1jax.verifiers.judge.judge import Opinion, Rationale, Sample, Score, spells
 
 NARROWEST = 64  # tokens of the narrowest chunk of prompts; the next ones are twice as wide each
 

@@ -20,7 +20,7 @@ from o1jax.io.data import jsonl_splits
 from o1jax.tasks.base import Source
 from o1jax.tasks.rows import Kind, Row, letters_and_digits, make_source, single_file, some_held_out
 from o1jax.verifiers.base import Problem, Verify
-from o1jax.verifiers.judge_http import Endpoint, http_judge
+from o1jax.verifiers.judge.http import Endpoint, http_judge
 
 FIELDS = {"prompt": str, "answer": str | float | None, "response": str | None}
 

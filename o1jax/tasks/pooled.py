@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 
 from o1jax.config import ConfigError, PolicyConfig
 from o1jax.verifiers.base import Problem, Verdict, Verify
-from o1jax.verifiers.pool import Pool, cores
+from o1jax.verifiers.pool.pool import Pool, cores
 from o1jax.verifiers.sandbox import service
 
 RUNS_PROGRAMS = ("code",)

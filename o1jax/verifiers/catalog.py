@@ -28,7 +28,7 @@ class Entry:
 
 
 CATALOG: Mapping[str, Entry] = {
-  "math": Entry("o1jax.verifiers.math", ("answer",), VerifierLimits(5.0, 50.0)),
+  "math": Entry("o1jax.verifiers.math.verify", ("answer",), VerifierLimits(5.0, 50.0)),
   "gsm8k": Entry("o1jax.verifiers.gsm8k", ("answer",), VerifierLimits(2.0, 20.0)),
   # The sandbox keeps its own, smaller limits: these are for the case that it fails to.
   "code": Entry(
@@ -37,7 +37,9 @@ CATALOG: Mapping[str, Entry] = {
     VerifierLimits(60.0, 600.0),
   ),
   "constraints": Entry(
-    "o1jax.verifiers.constraints", ("prompt", "instruction_id_list", "kwargs"), VerifierLimits(10.0, 100.0)
+    "o1jax.verifiers.ifeval.constraints",
+    ("prompt", "instruction_id_list", "kwargs"),
+    VerifierLimits(10.0, 100.0),
   ),
   "countdown": Entry(
     "o1jax.verifiers.countdown", ("numbers", "target", "operations"), VerifierLimits(2.0, 20.0)

@@ -1,0 +1,1 @@
+"""Verifiers in worker processes: the pool, its dispatcher, fork server and workers."""
