@@ -64,12 +64,12 @@ def _items(name: str, start: int, count: int) -> tuple[list, list[str]]:
 
   rows = [{"id": i, **ROWS[name](i)} for i in range(start, start + count)]
   parsed = [parse_line(name, json.dumps(row).encode(), row["id"]) for row in rows]
-  return [problem for _, problem, _ in parsed], [completion for *_, completion in parsed]
+  return [line.problem for line in parsed], [line.completion for line in parsed]
 
 
 def pool_rate(name: str, workers: int, repeats: int) -> dict[str, Any]:
   """Verdicts a second of one verifier in a warm pool, and the CPU milliseconds of an item in its worker."""
-  from o1jax.verifiers.pool.pool import Pool
+  from o1jax.verifiers.pool import Pool
 
   count, rates = COUNTS[name], []
   with Pool([name], workers) as pool:
@@ -114,8 +114,7 @@ def leaks(workers: int) -> dict[str, Any]:
   """What is left of 10,000 items, in batches, with a worker killed in each, after the pool is closed."""
   import signal
 
-  from o1jax.verifiers.pool.dispatch import PoolLimits
-  from o1jax.verifiers.pool.pool import Pool
+  from o1jax.verifiers.pool import Pool, PoolLimits
 
   before = _left()
   with Pool(["gsm8k"], workers, own=PoolLimits(recycle_items=1_000, cached=1_000)) as pool:

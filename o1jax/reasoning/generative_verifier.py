@@ -2,7 +2,7 @@
 
     the judge's prompts -> tokens, sorted by width, in chunks of fixed shapes -> one compiled call a chunk -> opinions, in order
 
-Zhang et al. 2024, "Generative Verifiers", sections 3.1 and 3.3; what is asked and how votes are counted is verifiers/judge.py's.
+Zhang et al. 2024, "Generative Verifiers", sections 3.1 and 3.3; what is asked and how votes are counted is verifiers/judge/judge.py's.
 A prompt's shape depends on its own length alone and its noise on its own text, so that what a judge says of it does not depend
 on what else is asked: up to rounding, and bit for bit where XLA computes each row alone. Left out: training the judge (it is SFT on
 `question -> Yes`), its FLOPs in the ledger, prefilling what prompts share.
@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import require
-from o1jax.parallel.sharding import batch_rows, put_rows
 from o1jax.io.tokenizer import Tokenizer
 from o1jax.model.transformer import Decoder, cast_params
+from o1jax.parallel.sharding import batch_rows, put_rows
 from o1jax.rl.batch import prompt_batch
 from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, still
 from o1jax.rl.value import policy_params

@@ -1,7 +1,7 @@
 """The contract of every verifier: `verify(problems, completions) -> list[Verdict]`, a pure function.
 
-A problem that cannot be graded by, such as one whose gold answer is none, is no verdict: `verify` raises a ValueError
-that begins with `problem ID: `. Standard library alone, so that worker processes start fast.
+A problem that cannot be graded by, such as one whose gold answer is none, is no verdict: `verify` raises a
+ValueError that begins with `problem ID: `. Standard library alone, so that worker processes start fast.
 """
 
 import dataclasses

@@ -16,7 +16,8 @@ _ELLIPSIS = re.compile(r"\. ?\.")
 _ATTACHED = re.compile(r"(?:(?:[kmbenxyz]|mn|bn|mil)\b|(?-i:[aijqruvw]\b)|[α-ω])", re.IGNORECASE)
 _AREA = re.compile(
   r"(?<![^\W\d_])(?:[mcdk]?m|ft|in|yds?|mi|s|secs?|hr?|feet|foot|inch(?:es)?"
-  r"|(?:centi|milli|kilo)?met(?:er|re)s?|yards?|miles?|seconds?|units?)(?: ?(?:\^ ?(?:\{ ?[23] ?\}|[23])|[²³])| (?:squared|cubed)\b)",
+  r"|(?:centi|milli|kilo)?met(?:er|re)s?|yards?|miles?|seconds?|units?)(?: ?(?:\^ ?(?:\{ ?[23] ?\}|[23])"
+  r"|[²³])| (?:squared|cubed)\b)",
   re.IGNORECASE,
 )
 
@@ -65,7 +66,8 @@ _CHANGES = re.compile(
   # hedges
   r"|\b(?:or|either|maybe|perhaps|possibly|probably|presumably|supposedly|likely|unlikely|alternatively"
   r"|versus|vs|roughly|approximately|approx|circa|almost|nearly|ish|if|unless|except|something|guess\w*"
-  r"|think|suppose|believe|unsure|uncertain|doubt\w*|unclear|might|could|may)\b|\bat (?:least|most|minimum|maximum|best|worst)\b"
+  r"|think|suppose|believe|unsure|uncertain|doubt\w*|unclear|might|could|may)\b|\bat (?:least|most|minimum"
+  r"|maximum|best|worst)\b"
   r"|\b(?:about|around)\W*$"
   # denials
   r"|\b(?:not?|nor|neither|never|cannot|wrong\w*|incorrect\w*|false|untrue|invalid|inaccurate|mistake\w*"

@@ -1,4 +1,4 @@
-"""What `o1jax verify` shows on standard error while it grades: a bar where somebody looks, and complaints always."""
+"""Standard error of `o1jax verify`: a progress bar where it is a terminal, and complaints always."""
 
 import contextlib
 import os
@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 
 class Meter(NamedTuple):
-  """How to tell of progress, and of a line that cannot be graded."""
+  """How progress, and a line that cannot be graded, are shown."""
 
-  # (bytes of input dealt with, lines graded, correct ones among them), each in addition to what was told before
+  # (bytes of input, lines graded, correct ones among them), each since the last call
   advance: Callable[[int, int, int], None]
   complain: Callable[[str], None]
 
 
 def complain(line: str) -> None:
-  """Tells a line on standard error; where nobody reads it, or a disk is full, verdicts and exit code must do.
+  """Writes a line on standard error, if it can be written: verdicts and exit code must do without.
 
   Past Python's buffer: what stays in there changes the exit code.
   """
@@ -26,13 +26,14 @@ def complain(line: str) -> None:
 
 
 @contextlib.contextmanager
-def make_meter(title: str, source: int, wanted: bool) -> Iterator[Meter]:
-  """A meter with a bar where standard error is a terminal or it is `wanted`. `source` is the input's descriptor.
+def make_meter(title: str, source: int, bar_always: bool) -> Iterator[Meter]:
+  """A meter, with a bar where standard error is a terminal or `bar_always`. `source`: the input's descriptor.
 
-  The bar fills with the bytes of a regular file; of a pipe, whose length nobody knows, it shows the rate alone.
+  The bar fills with the bytes of a regular file; of a pipe, whose length nobody knows, it shows the rate
+  alone.
   """
-  if not (wanted or sys.stderr.isatty()):
-    yield Meter(lambda size, graded, correct: None, complain)
+  if not (bar_always or sys.stderr.isatty()):
+    yield Meter(lambda *_: None, complain)
     return
   from rich import progress
   from rich.console import Console
@@ -63,7 +64,7 @@ def make_meter(title: str, source: int, wanted: bool) -> Iterator[Meter]:
 
 def _bytes_left(source: int) -> int | None:
   """Bytes from where a regular file is read to its end; None of what is no regular file."""
-  told = os.fstat(source)
-  if not stat.S_ISREG(told.st_mode):
+  status = os.fstat(source)
+  if not stat.S_ISREG(status.st_mode):
     return None
-  return max(0, told.st_size - os.lseek(source, 0, os.SEEK_CUR))
+  return max(0, status.st_size - os.lseek(source, 0, os.SEEK_CUR))

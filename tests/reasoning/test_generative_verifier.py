@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from o1jax.config import ConfigError, MeshConfig, ModelConfig
-from o1jax.parallel.mesh import make_mesh
 from o1jax.io.tokenizer import EOS, Tokenizer, train_text_tokenizer, train_tokenizer
 from o1jax.model.transformer import Decoder, init_params
+from o1jax.parallel.mesh import make_mesh
 from o1jax.reasoning import generative_verifier as device
 from o1jax.reasoning.generative_verifier import OnDevice, make_sample, make_score
 from o1jax.rl.sample import stream_key
-from o1jax.verifiers.judge import judge as asking
 from o1jax.verifiers.base import Problem
+from o1jax.verifiers.judge import judge as asking
 from o1jax.verifiers.judge.judge import Opinion
 
 TEXT = [

@@ -57,7 +57,7 @@ def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verd
 def make_verify(reading: str = "strict", policy: Policy = "strict") -> Verify:
   """The verifier whose reward follows `reading`, a name in READINGS, under a policy.
 
-  What it parses tells every reading. Raises ValueError where there is no such reading or policy.
+  `parsed` holds every reading. Raises ValueError where there is no such reading or policy.
   """
   if reading not in READINGS:
     raise ValueError(f"{reading!r} is no reading; there are {', '.join(READINGS)}")
@@ -72,15 +72,15 @@ def bind(problem: Problem) -> list[Check]:
   """
   names, rows = problem.meta.get("instruction_id_list"), problem.meta.get("kwargs")
   if not isinstance(names, list) or not isinstance(rows, list) or not 0 < len(names) == len(rows):
-    told = "instruction_id_list and kwargs are not two lists of one length above 0"
-    raise ValueError(f"problem {problem.id}: {told}")
+    why = "instruction_id_list and kwargs are not two lists of one length above 0"
+    raise ValueError(f"problem {problem.id}: {why}")
   return [_bind_one(problem, name, row) for name, row in zip(names, rows)]
 
 
 def accuracies(problems: Sequence[Problem], verdicts: Sequence[Verdict]) -> dict[str, float]:
   """Shares of prompts and of instructions that are followed, under either reading: `prompt/strict` and so on.
 
-  A verdict that tells nothing (a timeout, say) stands for a response that follows nothing. Raises ValueError
+  A verdict without an answer (a timeout, say) stands for a response that follows nothing. Raises ValueError
   where there is none, or the lengths differ.
   """
   if not verdicts:
@@ -136,10 +136,7 @@ def _verdict(reading: str, checks: Sequence[Check], response: str) -> Verdict:
     return _UNPARSABLE
   correct = all(followed[reading])
   return Verdict(
-    reward=float(correct),
-    correct=correct,
-    parsed=json.dumps(followed),
-    error=None if correct else "wrong",
+    reward=float(correct), correct=correct, parsed=json.dumps(followed), error=None if correct else "wrong"
   )
 
 

@@ -37,8 +37,8 @@ OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 
 def _count(value: Any) -> int:
-  whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1 >= 0
-  return int(_right(value, whole, "a whole number"))  # tables of other libraries hold 3 as 3.0
+  is_count = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1 >= 0
+  return int(_right(value, is_count, "a whole number"))  # tables of other libraries hold 3 as 3.0
 
 
 def _relation(value: Any) -> str:
@@ -66,9 +66,9 @@ def _language(value: Any) -> str:
   return _right(value, isinstance(value, str) and value in LANGUAGES, "the code of a language, such as 'en'")
 
 
-def _right(value: Any, right: bool, wanted: str) -> Any:
-  if not right:
-    raise ValueError(f"wants {wanted}, has {repr(value)[:80]}")
+def _right(value: Any, is_right: bool, kind: str) -> Any:
+  if not is_right:
+    raise ValueError(f"wants {kind}, has {repr(value)[:80]}")
   return value
 
 
@@ -92,7 +92,7 @@ ARGUMENTS: dict[Any, Callable[[Any], Any]] = {
 }
 
 
-def read_arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def read_arguments(name: str, raw: Mapping[str, Any]) -> dict[str, Any]:
   """The arguments of the instruction `name`, checked; those that are None, another's, are dropped.
 
   Raises ValueError where there is no such instruction, or one is missing, unknown or not what it has to be.
@@ -100,11 +100,12 @@ def read_arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
   if name not in INSTRUCTIONS:
     raise ValueError("there is no such instruction")
   kinds = get_type_hints(INSTRUCTIONS[name])
-  wanted = [p for p in inspect.signature(INSTRUCTIONS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
-  given = {key: value for key, value in given.items() if value is not None}
-  if unknown := given.keys() - {p.name for p in wanted}:
+  parameters = inspect.signature(INSTRUCTIONS[name]).parameters.values()
+  named = [each for each in parameters if each.kind is each.KEYWORD_ONLY]
+  given = {key: value for key, value in raw.items() if value is not None}
+  if unknown := given.keys() - {each.name for each in named}:
     raise ValueError(f"has no argument {min(unknown)!r}")
-  if missing := [p.name for p in wanted if p.default is p.empty and p.name not in given]:
+  if missing := [each.name for each in named if each.default is each.empty and each.name not in given]:
     raise ValueError(f"its argument {missing[0]!r} is missing")
   out = {}
   for key, value in given.items():
@@ -150,7 +151,10 @@ def number_sentences(text: str, prompt: str, *, num_sentences: Count, relation: 
 
 
 def number_paragraphs(text: str, prompt: str, *, num_paragraphs: Count) -> bool:
-  """Exactly that many paragraphs, divided by `***`. A blank one at an end does not count, between it fails."""
+  """Exactly that many paragraphs, divided by `***`.
+
+  A blank one at an end does not count, between it fails.
+  """
   first, *others = re.split(r"\s?\*\*\*\s?", text)
   inner, last = others[:-1], others[-1:]
   blank_ends = sum(not part.strip() for part in (first, *last))
@@ -187,11 +191,10 @@ def number_placeholders(text: str, prompt: str, *, num_placeholders: Count) -> b
 
 def _brackets(line: str) -> int:
   """How often an opening bracket has a closing one behind it, without overlaps."""
-  found = 0
-  end = 0
+  count = end = 0
   while (start := line.find("[", end)) >= 0 and (end := line.find("]", start) + 1) > 0:
-    found += 1
-  return found
+    count += 1
+  return count
 
 
 def postscript(text: str, prompt: str, *, postscript_marker: Pattern) -> bool:
@@ -227,7 +230,7 @@ def number_highlighted_sections(text: str, prompt: str, *, num_highlights: Count
   """
   single = re.findall(r"\*[^\n*]*\*", text)
   double = re.findall(r"\*\*[^\n*]*\*\*", text)
-  insides = [found.strip("*") for found in single] + [found[2:-2] for found in double]
+  insides = [text.strip("*") for text in single] + [text[2:-2] for text in double]
   return sum(bool(inside.strip()) for inside in insides) >= num_highlights
 
 
@@ -267,7 +270,10 @@ def _titled(line: str) -> bool:
 
 
 def two_responses(text: str, prompt: str) -> bool:
-  """Exactly two different texts divided by `******`. A blank one at an end does not count, between it fails."""
+  """Exactly two different texts divided by `******`.
+
+  A blank one at an end does not count, between it fails.
+  """
   parts = [part.strip() for part in text.split("******")]
   filled = [part for part in parts if part]
   return all(parts[1:-1]) and len(filled) == 2 and filled[0] != filled[1]
@@ -343,5 +349,5 @@ INSTRUCTIONS: dict[str, Callable[..., bool]] = {
 TOGETHER: dict[str, Callable[..., bool]] = {
   "length_constraints:nth_paragraph_first_word": lambda num_paragraphs, nth_paragraph, first_word: (
     1 <= nth_paragraph <= num_paragraphs
-  ),
+  )
 }

@@ -28,7 +28,7 @@ _FACTORY = _load()  # at import, a quarter of a second: a fork server's workers 
 
 
 def detect(text: str) -> str | None:
-  """ISO 639-1 code of the likeliest language; "unknown" where none is, None of a text with nothing to tell by.
+  """ISO 639-1 code of the likeliest language; "unknown" where none is, None where nothing tells it.
 
   Web and mail addresses are passed over, and all but the first 10,000 characters.
   """

@@ -3,15 +3,17 @@
     text -> candidate ends (. ? !) -> Punkt's rules with that model -> sentences -> Treebank words
 
 Library: NLTK, its `PunktSentenceTokenizer` (Kiss & Strunk 2006, "Unsupervised Multilingual Sentence Boundary
-Detection") and its `NLTKWordTokenizer`. What NLTK would download stands in `punkt_english.txt`, as far as a rule asks
-for it: all abbreviations, starters and collocations of its model `punkt_tab` for English, and which words it has
-seen in small letters, apart from those that it has also seen capitalised inside of sentences. Four words of which
-it knows that small letters begin a sentence with them (`b-week`) are treated as the others.
+Detection") and its `NLTKWordTokenizer`. What NLTK would download stands in `punkt_english.txt`, as far as a
+rule asks for it: all abbreviations, starters and collocations of its model `punkt_tab` for English, and which
+words it has seen in small letters, apart from those that it has also seen capitalised inside of sentences.
+Four words of which it knows that small letters begin a sentence with them (`b-week`) are treated as the
+others.
 
 Punkt's patterns are those of NLTK 3.8.1 and 3.9.1, of the time when the published accuracies were computed:
 the same sentences in 9,540 texts. 3.10 takes a typographic quote after a full stop for the end of a sentence,
-which makes a difference to 1 in 540 prompts of IFEval. The words are those of the release installed, which cuts
-`DON'T` and `'A` apart more often: 2 of 4,540 texts have another count of words in capitals than under 3.8.1.
+which makes a difference to 1 in 540 prompts of IFEval. The words are those of the release installed, which
+cuts `DON'T` and `'A` apart more often: 2 of 4,540 texts have another count of words in capitals than under
+3.8.1.
 """
 
 import collections
@@ -25,7 +27,7 @@ from nltk.tokenize.punkt import PunktLanguageVars, PunktParameters, PunktSentenc
 # NLTK lets a match take five seconds by the clock, which would make a verdict depend on the machine's load.
 redos.DEFAULT_TIMEOUT = 86_400.0
 
-# Punkt's marks of where a word was seen.
+# Punkt's marks of where a word occurs.
 _CAPITAL_INSIDE, _SMALL_INSIDE = 1 << 2, 1 << 5
 
 _MARK = r"""[)";}\]*:@'({\[?!]"""  # may not stand in a word
@@ -54,7 +56,7 @@ def _parameters() -> PunktParameters:
   out.abbrev_types = set(lists["abbreviations"])
   out.sent_starters = set(lists["starters"])
   out.collocations = {tuple(pair.split("|")) for pair in lists["collocations"]}
-  # A Counter knows 0 of any other word, and does not grow by being asked as the library's dict does.
+  # A Counter has 0 of any other word, and does not grow when it is read as the library's dict does.
   out.ortho_context = collections.Counter(dict.fromkeys(lists["ordinary"], _SMALL_INSIDE))
   out.ortho_context.update(dict.fromkeys(lists["titled"], _SMALL_INSIDE | _CAPITAL_INSIDE))
   return out

@@ -1,11 +1,12 @@
 """A judge behind an OpenAI-compatible endpoint: retries, timeouts, rate limit, concurrency and costs.
 
-    prompts -> at most `concurrency` requests under way, each waiting for its turn -> replies -> opinions, in order
+    prompts -> at most `concurrency` requests at once, each in its turn -> replies -> opinions, in order
 
-The client and its retries are the package `openai`, the rate limit is `aiolimiter` (extra `judge`). All of them live in
-one event loop on a thread of the Endpoint's own, so that its limits hold over calls and from whatever thread they come. A
-request that fails for good costs its own opinion alone, is counted, and told in the log once a kind. Prompts are requests
-of one user message. Left out: streaming, batch endpoints, reasoning models that hide their log-probs (use votes).
+The client and its retries are the package `openai`, the rate limit is `aiolimiter` (extra `judge`). All of
+them live in one event loop on a thread of the Endpoint's own, so that its limits hold over calls and from
+whatever thread they come. A request that fails for good costs its own opinion alone, is counted, and logged
+once a kind. Prompts are requests of one user message. Left out: streaming, batch endpoints, reasoning models
+that hide their log-probs (use votes).
 """
 
 import asyncio
@@ -67,10 +68,10 @@ class Reply(NamedTuple):
 
 
 def p_yes(tops: Sequence[tuple[str, float]]) -> float | None:
-  """The probability that the likeliest tokens, with their log-probs, give to Yes; None where they spell neither Yes nor No.
+  """P(Yes) by the likeliest tokens and their log-probs; None where they spell neither Yes nor No.
 
-  Summed over spellings (case, a space before). Yes beyond the likeliest is not seen, so that this is a lower bound, exact
-  to what is left of their mass.
+  Summed over spellings (case, a space before). Yes beyond the likeliest is not counted, so that this is a
+  lower bound, exact to what is left of their mass.
   """
   words = [(spells(token), logp) for token, logp in tops]
   if all(word is None for word, _ in words):
@@ -83,8 +84,8 @@ def read_reply(body: Any) -> Reply:
   try:
     choice = body["choices"][0]
     text, finish = choice["message"]["content"], choice.get("finish_reason")
-    told = choice.get("logprobs") or {}
-    first = (told.get("content") or [{}])[0].get("top_logprobs") or []
+    logprobs = choice.get("logprobs") or {}
+    first = (logprobs.get("content") or [{}])[0].get("top_logprobs") or []
     tops = [(top["token"], float(top["logprob"])) for top in first]
   except (KeyError, IndexError, TypeError, AttributeError) as error:
     raise ValueError("the reply is no chat completion") from error
@@ -137,17 +138,17 @@ class Endpoint:
   """An open connection to a judge; a context manager. Its methods may be called from any thread."""
 
   def __init__(self, cfg: JudgeConfig):
-    """Raises ConfigError where the configuration cannot work, the key is not set, or the extra `judge` is missing."""
+    """Raises ConfigError where `cfg` cannot work, the key is not set, or the extra `judge` is missing."""
     cfg.validate("judge")
     self.cfg, self.costs = cfg, Costs()
     self._openai, aiolimiter = _libraries()
     self._secret = _key(cfg)
-    self._told: set[str] = set()
+    self._logged: set[str] = set()
     self._slots = asyncio.Semaphore(cfg.concurrency)
-    self._turn: Callable[[], Awaitable[None]] = _at_once
+    self._limiter: Any = None
     if cfg.requests_per_minute is not None:
-      # One at a time in its share of a minute: a bucket of a whole minute would let its content out at once.
-      self._turn = aiolimiter.AsyncLimiter(1, 60.0 / cfg.requests_per_minute).acquire
+      # One at a time in its share of a minute: a bucket of a minute would let its content out at once.
+      self._limiter = aiolimiter.AsyncLimiter(1, 60.0 / cfg.requests_per_minute)
     self._client = openai_client(self._openai, cfg, self._secret, self._sent)
     self._loop = asyncio.new_event_loop()
     self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
@@ -169,7 +170,10 @@ class Endpoint:
     self._loop.close()
 
   def check(self) -> None:
-    """Sends one request, retried as any. Raises ConfigError where it fails, or has no log-probs and they are needed."""
+    """Sends one request, retried as any.
+
+    Raises ConfigError where it fails, or has no log-probs and they are needed.
+    """
     reply, why = self._run(self._ask("Is 2 + 2 = 4? Reply with one word, Yes or No.", 0))
     require(reply.error is None, "judge", f"{self.cfg.base_url}: {why}")
     needed = self.cfg.votes == 0 and not reply.tops
@@ -181,18 +185,16 @@ class Endpoint:
 
   def sample(self, prompts: Sequence[str]) -> list[list[Rationale]]:
     """`votes` rationales of each prompt."""
-    drawn = self._replies(prompts, self.cfg.votes)
-    return [[Rationale(reply.text, reply.finished, reply.error) for reply in replies] for replies in drawn]
+    rows = self._replies(prompts, self.cfg.votes)
+    return [[Rationale(reply.text, reply.finished, reply.error) for reply in row] for row in rows]
 
   def _opinion(self, reply: Reply) -> Opinion:
     if reply.error is not None:
       return Opinion(None, reply.error)
     yes = p_yes(reply.tops)
-    return (
-      Opinion(None, "unparsable", reply.text[:80] or None)
-      if yes is None
-      else Opinion(yes, None, f"P(Yes) {yes:.4f}")
-    )
+    if yes is None:
+      return Opinion(None, "unparsable", reply.text[:80] or None)
+    return Opinion(yes, None, f"P(Yes) {yes:.4f}")
 
   def _replies(self, prompts: Sequence[str], each: int) -> list[list[Reply]]:
     async def all_of_them() -> list[tuple[Reply, str]]:
@@ -219,6 +221,11 @@ class Endpoint:
     await asyncio.gather(*others, return_exceptions=True)
     await self._client.close()
 
+  async def _turn(self) -> None:
+    """Waits for the rate limit, where there is one."""
+    if self._limiter is not None:
+      await self._limiter.acquire()
+
   async def _sent(self, request: Any) -> None:
     """Before an attempt goes out: counts it, and has a retry wait for its turn as a first attempt did."""
     retry = request.headers.get("x-stainless-retry-count", "0") != "0"
@@ -229,9 +236,7 @@ class Endpoint:
   def _body(self, prompt: str, vote: int) -> dict[str, Any]:
     cfg = self.cfg
     body: dict[str, Any] = {"model": cfg.model, "messages": [{"role": "user", "content": prompt}]}
-    if (
-      cfg.votes == 0
-    ):  # at temperature 1, where log-probs are the model's own whether taken before it or behind
+    if cfg.votes == 0:  # at temperature 1, where log-probs before and behind the temperature are the same
       return {**body, "max_tokens": 1, "temperature": 1.0, "logprobs": True, "top_logprobs": cfg.top_logprobs}
     seed = {} if cfg.seed is None else {"seed": cfg.seed + vote}
     return {**body, "max_tokens": cfg.max_tokens, "temperature": cfg.temperature, **seed}
@@ -249,35 +254,24 @@ class Endpoint:
         return read_reply(body), ""
       except (TimeoutError, openai.APITimeoutError) as error:
         return self._failed("timeout", error)
-      except (
-        openai.OpenAIError,
-        ValueError,
-        RecursionError,
-      ) as error:  # ValueError: what came is not what was asked for
+      except (openai.OpenAIError, ValueError, RecursionError) as error:  # ValueError: a reply of another form
         return self._failed("crashed", error)
 
   def _failed(self, kind: str, error: Exception) -> tuple[Reply, str]:
-    """Counts a request that was given up, and logs the first of its kind; a key that a server repeats is left out."""
+    """Counts a failed request and logs the first of its kind, without the key that a server may repeat."""
     self.costs += Costs(timeouts=int(kind == "timeout"), crashes=int(kind == "crashed"))
-    why = " ".join(_without(f"{type(error).__name__}: {error}", self._secret).split())[:300]
-    if type(error).__name__ not in self._told:
-      self._told.add(type(error).__name__)
+    text = f"{type(error).__name__}: {error}"
+    text = text if self._secret == NO_KEY else text.replace(self._secret, "***")
+    why = " ".join(text.split())[:300]
+    if type(error).__name__ not in self._logged:
+      self._logged.add(type(error).__name__)
       _LOG.warning("judge %s: %s (%s); others of this kind are counted alone", self.cfg.base_url, why, kind)
     return Reply(error=kind), why
 
 
-def _without(text: str, secret: str) -> str:
-  """`text` with a key that a server repeats left out."""
-  return text if secret == NO_KEY else text.replace(secret, "***")
-
-
-async def _at_once() -> None:
-  """The turn where there is no rate limit."""
-
-
 @contextlib.contextmanager
 def http_judge(cfg: JudgeConfig) -> Iterator[tuple[Verify, Endpoint]]:
-  """(a verifier, the Endpoint it asks, with its costs), while the context is open. Raises ConfigError as Endpoint does.
+  """(a verifier, its Endpoint), while the context is open. Raises ConfigError as Endpoint does.
 
   P("Yes") where `cfg.votes` is 0, else the mean of that many votes.
   """

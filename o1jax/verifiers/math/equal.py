@@ -1,11 +1,11 @@
-r"""Whether a prediction says what the gold answer says. The gold answer always comes first: the roles are not alike.
+r"""Whether a prediction equals the gold answer, which always comes first: the roles are not alike.
 
-    gold x = 5      prediction 5        yes     gold 12_3      prediction 12          yes: the question names the base
-    gold 1 < x < 2  prediction (1, 2)   yes     gold (1, 2)    prediction 1 < x < 2   no: it may be a point
+    gold x = 5      prediction 5        yes    gold 12_3    prediction 12         yes: the question has the base
+    gold 1 < x < 2  prediction (1, 2)   yes    gold (1, 2)  prediction 1 < x < 2  no: it may be a point
 
-What a container or a relation holds is compared here, strictly, each entry as often as it stands there; the rest is left
-to math-verify, but for its leniences: any right-hand side for a number, points for lists, equations without a solution for
-each other, decimals to six places.
+What a container or a relation holds is compared here, strictly, each entry as often as it stands there; the
+rest is left to math-verify, but for its leniences: any right-hand side for a number, points for lists,
+equations without a solution for each other, decimals to six places.
 """
 
 import contextlib
@@ -38,7 +38,10 @@ class IncomparableError(ValueError):
 
 
 def same(gold: Answer, answer: Answer) -> bool:
-  """Whether an answer is the gold one, exactly: a decimal rounds nothing. Raises IncomparableError where sympy fails."""
+  """Whether an answer is the gold one, exactly: a decimal rounds nothing.
+
+  Raises IncomparableError where sympy fails.
+  """
   if gold.unit is not None and answer.unit is not None and gold.unit != answer.unit:
     return False
   if isinstance(gold.form, Formula) and isinstance(answer.form, Formula):
@@ -69,8 +72,8 @@ def _same_form(gold: Answer, answer: Answer) -> bool:
 
 
 def same_formula(gold: Formula, answer: Formula) -> bool:
-  """Values that are equal. Where only one has a percent sign, p % is p / 100, or p itself if the gold answer left the
-  sign out (and is above 1: a gold 0.5 is no half percent) or the prediction did.
+  """Values that are equal. Where only one has a percent sign, p % is p / 100, or p itself if the gold answer
+  left the sign out (and is above 1: a gold 0.5 is no half percent) or the prediction did.
   """
   if gold.percent == answer.percent:
     return equal(gold.value, answer.value)
@@ -115,7 +118,7 @@ def _pair_off(gold: Sequence[Any], answer: Sequence[Any], match: Callable[[Any, 
 
 
 def entries(value: Any) -> Sequence[Any]:
-  """What a list or set holds, as often as it is written; `(x, y) = (1, 2)` as its equations; all else as the list of itself."""
+  """The entries of a list or set, as often as written; `(x, y) = (1, 2)` as two equations; else the value."""
   if isinstance(value, sympy.FiniteSet):
     written = value._unsorted_args if isinstance(value, Listed) else value.args
     return [inner for entry in written for inner in entries(entry)]
@@ -136,7 +139,10 @@ def _unnamed(listed: Sequence[Any]) -> Sequence[Any]:
 
 
 def _ordered(value: Any) -> Sequence[Any]:
-  """The items of a tuple. The parser makes an open interval of every `(a, b)` with a < b; none for all else."""
+  """The items of a tuple.
+
+  The parser makes an open interval of every `(a, b)` with a < b; none for all else.
+  """
   if isinstance(value, sympy.Interval) and value.left_open and value.right_open:
     ends = (value.start, value.end)
     return () if any(end.is_infinite is True for end in ends) else ends
@@ -208,7 +214,7 @@ def _links(value: Any) -> list[Relational]:
 
 
 def _same_order(gold: Any, answer: Any) -> bool:
-  """Inequalities written in two ways, or one and the set that it describes; a gold `(1, 2)` may be a point, and is none."""
+  """Inequalities written in two ways, or one and its set of solutions; a gold `(1, 2)` may be a point."""
   (gold_name, gold_set), (name, answer_set) = _solutions(gold), _solutions(answer)
   if gold_set is None or answer_set is None:  # in several unknowns
     links = _links(gold), _links(answer)
@@ -219,7 +225,7 @@ def _same_order(gold: Any, answer: Any) -> bool:
 
 
 def _solutions(value: Any) -> tuple[Any, sympy.Set | None]:
-  """(name, set) of what inequalities in one unknown, `x \\in` a set, or a list of either (any of which) describe."""
+  """(name, set) of solutions of inequalities in one unknown, `x \\in` a set, or a list of either."""
   if isinstance(value, sympy.Set) and not isinstance(value, sympy.FiniteSet):
     return None, value
   sets, names = [], {symbol for link in _links(value) for symbol in link.free_symbols}
@@ -237,7 +243,7 @@ def _solutions(value: Any) -> tuple[Any, sympy.Set | None]:
 
 
 def same_value(gold: Any, answer: Any) -> bool:
-  """Two objects of one kind, by math-verify; numbers and expressions that differ at a point are not asked about."""
+  """Two objects of one kind, by math-verify, unless they are expressions that differ at a point."""
   if isinstance(gold, sympy.Expr):
     with _comparing():  # with `i` the imaginary unit, and what the parser left undone done
       gold, answer = (value.xreplace(_I).doit() for value in (gold, answer))
@@ -254,7 +260,8 @@ def same_value(gold: Any, answer: Any) -> bool:
 def _comparing() -> Iterator[None]:
   """Turns whatever sympy raises into IncomparableError: no verdict is built on what was not compared.
 
-  Broad on purpose: it raises what it likes (NotImplementedError, RecursionError, MemoryError at the worker's limit ...).
+  Broad on purpose: it raises what it likes (NotImplementedError, RecursionError, MemoryError at the worker's
+  limit ...).
   """
   try:
     yield

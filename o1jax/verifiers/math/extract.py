@@ -1,7 +1,8 @@
-r"""Where a completion states its final answers: `\boxed{...}`, `#### ...`, "the answer is ...", its last expression.
+r"""Where a completion states its final answers: a box, `#### ...`, "the answer is ...", an expression.
 
-Each extractor gives all that it finds, in order, as raw text; what the text means is for `math_read` to say. All take
-time linear in the completion, however it is built: no more than MAX_LENGTH characters are looked at per answer.
+Each extractor gives all that it finds, in order, as raw text; what the text means is for `read` to say. All
+take time linear in the completion, however it is built: no more than MAX_LENGTH characters are looked at per
+answer.
 """
 
 import itertools
@@ -43,7 +44,8 @@ _PHRASE = re.compile(
   rf"(?:,?\s?(?:therefore|thus|hence|then),?\s)?(?:\b(?:is|are|(?:would|should|must|will) be)\b|=|:){_LEAD}"
 )
 _HEADING = re.compile(r"^[#*_\s]{0,8}final\s{1,4}answers?[*_:\s]{0,8}$", re.IGNORECASE | re.MULTILINE)
-# Where a statement in words ends. A point inside a number or inside a.m. is not followed by a space and a capital.
+# Where a statement in words ends. A point inside a number or inside a.m. is not followed by a space and a
+# capital.
 _SENTENCE_END = re.compile(
   r"[\r\n]|[.!](?=\s*[*_\"')]{0,4}(?:\s+[A-Z\\$]|\s*$|[\r\n]))|[,;]?\s(?:because|since|which|where|so)\b|,\sas\b"
 )
@@ -103,18 +105,18 @@ class Stated(NamedTuple):
 
 
 def final_part(completion: str) -> str:
-  """What stands behind the thoughts and before the next turn; nothing where the text was cut off in its thoughts."""
+  """The text behind the thoughts and before the next turn; empty where it was cut off in its thoughts."""
   text = "" if in_thoughts(completion) else without_thoughts(completion)
   return without_end_tokens(without_next_turn(text))
 
 
 def boxed(text: str) -> list[Stated]:
-  r"""The inside of each outermost `\boxed{}` or `\fbox{}`; the empty text, no answer, for one that never closes.
+  r"""The inside of each outermost `\boxed{}` or `\fbox{}`; empty, no answer, for one that never closes.
 
   A box with nothing in it, or a placeholder (`in \boxed{}`, `\boxed{your answer}`), only speaks of the form.
   """
-  found = itertools.islice(_boxes(text), MAX_STATED + 1)
-  return [box for box in found if text[box.end - 1] == "{" or not _PLACEHOLDER.fullmatch(box.text)]
+  boxes = itertools.islice(_boxes(text), MAX_STATED + 1)
+  return [box for box in boxes if text[box.end - 1] == "{" or not _PLACEHOLDER.fullmatch(box.text)]
 
 
 def _boxes(text: str) -> Iterator[Stated]:
@@ -132,7 +134,7 @@ def _boxes(text: str) -> Iterator[Stated]:
 
 
 def joined(text: str, boxes: Sequence[Stated]) -> list[list[Stated]]:
-  """The boxes, in their order, in groups between which more stands than a joint: `\\boxed{1} and \\boxed{2}` is one."""
+  """The boxes in groups that only joints part: `\\boxed{1} and \\boxed{2}` is one group."""
   groups: list[list[Stated]] = []
   for box in boxes:
     end = groups[-1][-1].end if groups else 0
@@ -146,15 +148,15 @@ def alternatives(text: str, boxes: Sequence[Stated]) -> list[Stated]:
 
   In `\frac92a = 99$ or $a = \boxed{22}` it joins steps.
   """
-  found = []
+  others = []
   for box in boxes:
     before = text[max(0, box.start - MAX_LENGTH) : box.start]
     for match in filter(None, (_OR_BEFORE.search(before), _OR_BEHIND.match(text, box.end))):
       value = (match["maths"] or match["number"] or match["latex"]).rstrip(" .,")
       name = (match.groupdict().get("name") or "").strip(" =")
       if not (name and "=" in value and not value.strip("$\\( ").startswith(name)):
-        found.append(Stated(value, box.start, box.end))
-  return found
+        others.append(Stated(value, box.start, box.end))
+  return others
 
 
 def hashes(text: str) -> list[Stated]:
@@ -166,21 +168,22 @@ def hashes(text: str) -> list[Stated]:
 def phrase(text: str) -> list[Stated]:
   """What stands behind "the answer is", "Answer:" and their like, to the end of the sentence or line.
 
-  Where something is called the final answer, the others are working; where one holds maths or is an option's letter,
-  those that do not are remarks ("the answer is positive").
+  Where something is called the final answer, the others are working; where one holds maths or is an option's
+  letter, those that do not are remarks ("the answer is positive").
   """
   marks = list(itertools.islice(_PHRASE.finditer(text), MAX_STATED + 1))
   headings = list(itertools.islice(_HEADING.finditer(text), MAX_STATED + 1))
   final = [mark for mark in marks if mark["final"]]
   chosen = sorted((final or [] if headings else final or marks) + headings, key=lambda mark: mark.end())
-  found: list[Stated] = []
+  answers: list[Stated] = []
   for mark in chosen:
-    if found and mark.start() < found[-1].end and not _EVIDENT.search(text, found[-1].start, mark.start()):
-      found.pop()  # "Final answer: the answer is" announces once
-    if not found or mark.end() > found[-1].end:
-      stated = _plain(_statement(text, mark.end()))
-      found += [stated] if stated.text else []
-  return [stated for stated in found if _EVIDENT.search(stated.text)] or found
+    if answers and mark.start() < answers[-1].end:
+      if not _EVIDENT.search(text, answers[-1].start, mark.start()):
+        answers.pop()  # "Final answer: the answer is" announces once
+    if not answers or mark.end() > answers[-1].end:
+      answer = _plain(_statement(text, mark.end()))
+      answers += [answer] if answer.text else []
+  return [answer for answer in answers if _EVIDENT.search(answer.text)] or answers
 
 
 def _statement(text: str, start: int) -> Stated:
@@ -196,15 +199,10 @@ def _statement(text: str, start: int) -> Stated:
 
 
 def _plain(stated: Stated) -> Stated:
-  """`The largest n is 34` as the 34 that it says; a value without words behind it that change nothing, or its environment."""
+  """`The largest n is 34` as 34; a value without a remark that changes nothing, or its environment."""
   text = stated.text
-  match = _PREDICATE.fullmatch(text)
-  if (
-    match is not None
-    and not any(map(_NOT_PLAIN.search, match.groups()))
-    and re.search(r"[0-9$\\]", match["value"])
-  ):
-    text = match["value"]
+  if (match := _PREDICATE.fullmatch(text)) is not None and not any(map(_NOT_PLAIN.search, match.groups())):
+    text = match["value"] if re.search(r"[0-9$\\]", match["value"]) else text
   if (match := _REMARK.fullmatch(text)) is not None:
     words = _HARMLESS.sub(" ", match["remark"])
     text = text if re.search(r"[0-9$\\=]", words) or CHANGES_VALUE.search(words) else match["value"]
@@ -214,8 +212,8 @@ def _plain(stated: Stated) -> Stated:
 
 
 def expression(text: str) -> list[Stated]:
-  """The last maths between delimiters that no number follows, with what `or`, `and` or a comma joins to it; else the
-  number that ends the last line, or that line where it is a formula. One answer at most.
+  """The last maths between delimiters that no number follows, with what `or`, `and` or a comma joins to it;
+  else the number that ends the last line, or that line where it is a formula. One answer at most.
   """
   tail_start = max(0, len(text) - 4 * MAX_LENGTH)
   tail = text[tail_start:]
@@ -253,7 +251,7 @@ def _last_number(line: str) -> str:
 
 
 EXTRACTORS: dict[str, Callable[[str], list[Stated]]] = {
-  found.__name__: found for found in (boxed, hashes, phrase, expression)
+  extractor.__name__: extractor for extractor in (boxed, hashes, phrase, expression)
 }
 DEFAULT_ORDER = tuple(EXTRACTORS)
 # What these find claims to be final; a last expression just stands there.
@@ -261,11 +259,14 @@ DECLARED = {"boxed", "hashes", "phrase"}
 
 
 def stated(text: str, order: Sequence[str]) -> tuple[list[Stated], list[Stated]]:
-  """(what the first extractor that finds any finds, MAX_STATED at most, what others declare behind that or `or` joins)."""
+  """(answers of the first extractor that has any, those that others declare behind or `or` joins).
+
+  None where there are more than MAX_STATED.
+  """
   for place, name in enumerate(order):
-    if found := EXTRACTORS[name](text):
+    if answers := EXTRACTORS[name](text):
       others = [EXTRACTORS[other](text) for other in order[place + 1 :] if {name, other} <= DECLARED]
-      behind = [stated for other in others for stated in other if stated.start >= found[-1].end]
-      behind += alternatives(text, found) if name == "boxed" else []
-      return (found, behind) if len(found) <= MAX_STATED else ([], [])
+      behind = [answer for other in others for answer in other if answer.start >= answers[-1].end]
+      behind += alternatives(text, answers) if name == "boxed" else []
+      return (answers, behind) if len(answers) <= MAX_STATED else ([], [])
   return [], []

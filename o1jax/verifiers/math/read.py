@@ -1,10 +1,11 @@
-r"""What one final answer says: a formula, words, a time of day, a ratio, a number in another base, or nothing but itself.
+r"""One final answer read: a formula, words, a time of day, a ratio, digits in a base, or just its text.
 
     text -> cleaned -> percent sign and unit off -> the first form that it has
 
-Formulas are read by math-verify's parser (latex2sympy2_extended), which builds sympy objects from a grammar, evaluates
-no Python, and is asked to evaluate nothing; `math_text.latex` vetoes. What it cannot read before an `=` is a name. Numbers
-so large that comparing them would take all memory are no formulas; sums, integrals and limits are compared as text.
+Formulas are read by math-verify's parser (latex2sympy2_extended), which builds sympy objects from a grammar,
+evaluates no Python, and is asked to evaluate nothing; `text.latex` vetoes. What it cannot read before an `=`
+is a name. Numbers so large that comparing them would take all memory are no formulas; sums, integrals and
+limits are compared as text.
 """
 
 import functools
@@ -60,7 +61,7 @@ class Answer(NamedTuple):
   """One final answer as it was read."""
 
   text: str  # what two answers share that are written alike: no dress, unit, idle brace or space
-  unit: str | None  # see `math_units`
+  unit: str | None  # see `units`
   form: Form | None  # None: the text alone
 
   def shown(self) -> str:
@@ -78,7 +79,7 @@ _PERCENT_WITHIN = re.compile(  # `5\% + 3`, `\frac{3}{5} = 60\%`: a sign that do
   r"%\s?(?:[-+*/^=<>]|\\(?:cdot|times|div)(?![a-zA-Z]))|[0-9}]\s?(?:=|\\approx)\s?[0-9.]+\s?\\?%$"
 )
 _QUICK = re.compile(
-  r"(?P<sign>[-+]?)\s?(?:(?P<whole>[0-9]{1,40})(?:\.(?P<part>[0-9]{1,40}))?"
+  r"(?P<sign>[-+]?)\s?(?:(?P<integer>[0-9]{1,40})(?:\.(?P<part>[0-9]{1,40}))?"
   r"|\\frac\{(?P<a>[0-9]{1,40})\}\{(?P<b>[0-9]{1,40})\}|(?P<c>[0-9]{1,40})/(?P<d>[0-9]{1,40}))"
 )
 _CLOCK = re.compile(
@@ -180,7 +181,7 @@ def quick_number(text: str) -> sympy.Rational | None:
   bottom = "0" if match is None else match["b"] or match["d"] or "1" + "0" * len(match["part"] or "")
   if match is None or int(bottom) == 0:
     return None
-  top = match["a"] or match["c"] or match["whole"] + (match["part"] or "")
+  top = match["a"] or match["c"] or match["integer"] + (match["part"] or "")
   return sympy.Rational(int(match["sign"] + top), int(bottom))
 
 
@@ -230,7 +231,7 @@ def _words(text: str, plain: str) -> Form | None:
 
 
 def _is_text(text: str, plain: str) -> bool:
-  r"""Whether words were meant: all stands in `\text`, or there is a word of three letters and nothing but words."""
+  r"""Whether it is words: all stands in `\text`, or there are only words, one of three letters."""
   if "\\text" in text:
     return _AROUND_TEXT.fullmatch(_TEXT.sub("", text)) is not None
   words = set(re.findall(r"[^\W\d_]{3,}", plain.casefold()))
@@ -239,7 +240,7 @@ def _is_text(text: str, plain: str) -> bool:
 
 
 def _folded(item: str) -> str:
-  """One case, no punctuation; signs and points of numbers and signs between them stay, which change what is said."""
+  """One case, no punctuation, but for signs and points of numbers and signs between them."""
   return re.sub(r"\s+", " ", _PUNCTUATION.sub(" ", item.casefold())).strip()
 
 
@@ -262,7 +263,7 @@ def _formula(text: str, percent: bool) -> Formula | None:
 
 
 def _quantity(text: str) -> sympy.Basic | None:
-  r"""`P(A \mid B) = 1/2 = 0.5` as the equations of a symbol of that name, where the parser cannot read the name."""
+  r"""`P(A \mid B) = 1/2 = 0.5` as equations of a symbol of that name, which the parser cannot read."""
   name, *stated = parts(text, "=")
   if not stated or not _QUANTITY.match(name) or _NO_QUANTITY.search(_BRACKETS.sub("", name)):
     return None
@@ -290,14 +291,15 @@ def parsed(prepared: str) -> sympy.Basic | sympy.MatrixBase | None:
       return None
     log10_bound(value)
   except Exception:
-    # Broad on purpose: the parser raises bare Exception for what is not in its grammar, and sympy's constructors what they
-    # like (TypeError, RecursionError, MemoryError at the worker's limit ...). Each says the same: no formula.
+    # Broad on purpose: the parser raises bare Exception for what is not in its grammar, and sympy's
+    # constructors what they like (TypeError, RecursionError, MemoryError at the worker's limit ...). Each
+    # says the same: no formula.
     return None
   return value.as_immutable() if isinstance(value, sympy.MatrixBase) else value
 
 
 def log10_bound(value: sympy.Basic | sympy.MatrixBase) -> float:
-  """A rough bound of log10 |value|, found without computing it; symbols count as 10.
+  """A rough bound of log10 |value|, without computing it; symbols count as 10.
 
   Raises TooLargeError above MAX_DIGITS, for any part of the formula.
   """

@@ -1,8 +1,9 @@
 r"""An answer's text without its dress, and as LaTeX that math-verify's parser reads as people mean it.
 
-The parser reads what it can; here stands what it must not be given as written. Some is spelt otherwise (`2(3)` would be
-the mixed number 2 + 3; decimals become fractions, so that every comparison is exact), some is vetoed, since nothing sure
-can be read off it: numbers side by side, `\frac142`, `[0, \infty]`, text, what would be computed at once at any size.
+The parser reads what it can; here stands what it must not be given as written. Some is spelt otherwise
+(`2(3)` would be the mixed number 2 + 3; decimals become fractions, so that every comparison is exact), some
+is vetoed, since nothing sure can be read off it: numbers side by side, `\frac142`, `[0, \infty]`, text, what
+would be computed at once at any size.
 """
 
 import functools
@@ -16,7 +17,7 @@ MAX_LENGTH = 400  # characters; a longer answer is unreadable
 MAX_NESTING = 12  # brackets within brackets; parsing takes time quadratic in it
 
 _BAD_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})  # controls, marks of direction, surrogates
-CURRENCY_SIGN = "\u20ac"  # what any sign of a currency becomes: they are told apart by nobody's gold answers
+CURRENCY_SIGN = "\u20ac"  # what any sign of a currency becomes: nobody's gold answers distinguish them
 _SIGNS = {
   "-": "\u2212\u2013\u2010\u2011\ufe63", "'": "\u2019\u2032", "": "\u201c\u201d\ufe0f", ", ": "\u3001", ".": "\u3002", "/": "\u2044",
   CURRENCY_SIGN: "£¥₹", r"\,": "\u202f", r"\times ": "×", r"\cdot ": "\u00b7\u22c5", r"\div ": "÷", r"\pm ": "±", r"\mp ": "\u2213",
@@ -121,9 +122,10 @@ _ESCAPED_TWICE = re.compile(r"\\\\(?=(?:[dt]?frac|sqrt|text|pi|left|right|infty|
 
 
 def clean(text: str) -> str:
-  r"""The text without its typography: delimiters, spacing, sizes, colours, fonts (all of them `\text`), an outer box.
+  r"""The text without delimiters, spacing, sizes, colours, an outer box, and with all fonts as `\text`.
 
-  Raises UnreadableError where it is empty, too long, nested too deeply, unbalanced, or holds control characters.
+  Raises UnreadableError where it is empty, too long, nested too deeply, unbalanced, or holds control
+  characters.
   """
   if len(text) > MAX_LENGTH:
     raise UnreadableError(f"is longer than {MAX_LENGTH} characters")
@@ -159,7 +161,10 @@ def _outer(text: str) -> str | None:
 
 
 def balanced(text: str) -> str | None:
-  r"""`text` up to the brace that closes what stands before it; None where none does. `\{` and `\}` count for nothing."""
+  r"""`text` up to the brace that closes what stands before it; None where none does.
+
+  `\{` and `\}` count for nothing.
+  """
   depth, escaped = 1, False
   for index, letter in enumerate(text):
     if not escaped:
@@ -178,7 +183,7 @@ def _stripped(text: str) -> str:
 
 
 def _system(text: str) -> str:
-  """Rows of equations as a list of them, rows that go on with `=` as one chain; all else, cases by conditions too, as it is."""
+  """Rows of equations as a list, those that go on with `=` as one chain; all else (cases) as it is."""
   match = _SYSTEM.fullmatch(text)
   if match is None or re.search(rf"[^\s&\\=<>]\s*&\s*(?!{_RELATION}|\s|$)", match["rows"]):
     return text
@@ -188,13 +193,13 @@ def _system(text: str) -> str:
 
 def parts(text: str, marks: str) -> list[str]:
   """The text parted at each of these characters that stands in no bracket."""
-  found, depth, start = [], 0, 0
+  pieces, depth, start = [], 0, 0
   for index, letter in enumerate(text):
     depth += (letter in "([{") - (letter in ")]}")
     if letter in marks and depth <= 0:
-      found.append(text[start:index].strip())
+      pieces.append(text[start:index].strip())
       start = index + 1
-  return [*found, text[start:].strip()]
+  return [*pieces, text[start:].strip()]
 
 
 # Digits in groups of three: a bare comma groups them where it is the only one, or where `, ` parts entries.
@@ -208,7 +213,7 @@ _SET_BUILDER = re.compile(
   r"\\\{\s?(?P<name>[a-z])\s?(?:\\in\s?\\mathbb\{R\}\s?)?(?:\\mid(?![a-zA-Z])|[|:])\s?(?P<rest>.*[^\s\\])\s?\\\}"
 )
 _REPEATING = re.compile(
-  r"(?P<whole>[0-9]*)\.(?P<once>[0-9]*)\\(?:overline|bar|dot)\s?(?:\{(?P<again>[0-9]+)\}|(?P<one>[0-9]))"
+  r"(?P<integer>[0-9]*)\.(?P<once>[0-9]*)\\(?:overline|bar|dot)\s?(?:\{(?P<again>[0-9]+)\}|(?P<one>[0-9]))"
   r"(?!\s?(?:[0-9({\[]|\\(?:overline|bar|dot|frac|sqrt)(?![a-zA-Z])))"
 )
 _DECIMAL = re.compile(r"([0-9]*)\.([0-9]+)")
@@ -273,7 +278,8 @@ _VETOED = re.compile(
   r"|[fghF]\^\{?-1\}?\s*\(|\\(?:begin|end)(?!\{[pbv]?matrix\})|(?<!\\)\[[^\[\]()]*-\s?\\infty|\\infty\s*\]|\\(?:overline|bar|dot)\s?\{?[0-9]"
 )  # fmt: skip
 _ROW_END = re.compile(r"\\\\|&")
-# The parser computes these at once, whatever their size: binomials, divisors, the ends of an interval to order them.
+# The parser computes these at once, whatever their size: binomials, divisors, the ends of an interval to
+# order them.
 _SMALL = r"\{(?:[a-z+ -]|[0-9]{1,4}(?![0-9])){1,8}\}"
 _AT_ONCE = re.compile(
   rf"\\binom(?!{_SMALL}{_SMALL})|\\Gamma\s*\(|\\(?:gcd|lcm)(?=.*[\^!])|!\s*!|\\(?:det|eye|zeros|ones|Re|Im)(?![a-zA-Z])"
@@ -283,7 +289,7 @@ _ORDERED = re.compile(r",|\\sqrt\s?\[|\\c[au]p(?![a-zA-Z])")
 
 
 def latex(text: str) -> str | None:
-  """LaTeX for the parser from a cleaned answer without unit or percent sign; None where the parser would misread it."""
+  """LaTeX for the parser from a clean answer without unit or percent sign; None where it would be misread."""
   text = _GROUPED.sub(_joined_digits, text).replace(r"\,", " ")
   text = re.sub(r"\s+", " ", text).strip()
   bare = _BARE_GROUPS.sub(_joined_digits, text)
@@ -318,6 +324,6 @@ def _both_signs(text: str) -> str:
 
 def _repeating(match: re.Match[str]) -> str:
   """0.1666... written with a bar: (digits with one period - digits before it) / 99..900..0."""
-  before, again = match["whole"] + match["once"], match["again"] or match["one"]
+  before, again = match["integer"] + match["once"], match["again"] or match["one"]
   top = int(before + again) - int(before or "0")
   return rf"\frac{{{top}}}{{{'9' * len(again)}{'0' * len(match['once'])}}}"

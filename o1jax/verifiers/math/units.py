@@ -1,7 +1,7 @@
-r"""The unit behind an answer: `5 \text{ cm}^2`, `5 dollars`, `90^\circ`, `12 (apples)`. It is taken off, and kept.
+r"""The unit behind an answer, taken off and kept: `5 \text{ cm}^2`, `5 dollars`, `90^\circ`, `12 (apples)`.
 
-Graders let units be left out; two that are both stated and known must agree. Words that change a number's value
-(`5 million`, `5 or more`) are no unit, nor are letters that may be factors (`4\mathrm{R}`).
+Graders let units be left out; two that are both stated and known must agree. Words that change a number's
+value (`5 million`, `5 or more`) are no unit, nor are letters that may be factors (`4\mathrm{R}`).
 """
 
 import re
@@ -57,20 +57,20 @@ _AND = re.compile(r"(?:,\s?)?(?:(?P<unit>\\text\{\s*[^{}\s]+\s)and\s*\}|\\text\{
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
-  """(a cleaned answer, or each entry of a list, without its unit; the unit in canonical form, None for `12 apples`)."""
+  """(the answer, or each entry of a list, without its unit; the canonical unit, None for `12 apples`)."""
   bare = text.replace(CURRENCY_SIGN, " ").strip()
   angles = _ANGLE.sub(r"(\\frac{\g<angle>\\pi}{180})", bare) if _TURNED.search(bare) else bare
-  whole = (angles if _TURNED.search(bare) else _DEGREES.sub(" ", bare)).strip()
-  sign = "$" if CURRENCY_SIGN in text else "deg" if whole != bare else None
-  if (ordinal := _ORDINAL.fullmatch(whole)) is not None:
+  measure = (angles if _TURNED.search(bare) else _DEGREES.sub(" ", bare)).strip()
+  sign = "$" if CURRENCY_SIGN in text else "deg" if measure != bare else None
+  if (ordinal := _ORDINAL.fullmatch(measure)) is not None:
     return ordinal["head"], sign
-  entries = parts(_AND.sub(lambda match: f"{match['unit'] + '}' if match['unit'] else ''},", whole), ",")
-  if len(entries) > 1 and not whole.startswith("\\text"):
+  entries = parts(_AND.sub(lambda match: f"{match['unit'] + '}' if match['unit'] else ''},", measure), ",")
+  if len(entries) > 1 and not measure.startswith("\\text"):
     split = [_one(entry) for entry in entries]
     taken_off = all(head != entry for (head, _), entry in zip(split, entries))
     if taken_off and len({unit for _, unit in split}) == 1:
       return ", ".join(head for head, _ in split), sign or split[0][1]
-  head, unit = _one(whole)
+  head, unit = _one(measure)
   return head, sign or unit
 
 
@@ -88,7 +88,7 @@ def _without_brackets(match: re.Match[str]) -> str:
 
 
 def _is_unit(match: re.Match[str]) -> bool:
-  r"""Without `\text`, `3 ab` and `5 m` are products: a unit's words are known ones or of four letters at least."""
+  r"""Without `\text` (`3 ab` and `5 m` are products) words are known ones or have four letters at least."""
   unit, wrapped = match["unit"], match["wrap"]
   words = [word for word in re.split(r"[\W\d_]+", unit) if word]
   if len(words) > _MAX_WORDS or _FUNCTIONS & set(words) or CHANGES_VALUE.search(unit):

@@ -1,18 +1,19 @@
-r"""Answers of MATH and AIME style: final answers read off a completion, and compared with the gold one by math-verify.
+r"""Answers of MATH and AIME style, read off a completion and compared with the gold one by math-verify.
 
-    completion -> behind its thoughts -> first extractor that finds an answer -> one distinct answer -> the gold one?
+    completion -> behind its thoughts -> first extractor with an answer -> one distinct answer -> the gold one?
 
-math-verify reads and compares. What stands around it says where answers are stated (`math_extract`), takes off their
-dress (`math_text`, `math_units`), and vetoes what would be read or compared too kindly (`math_read`, `math_equal`).
+math-verify reads and compares. What stands around it says where answers are stated (`extract`), takes off
+their dress (`text`, `units`), and vetoes what would be read or compared too kindly (`read`, `equal`).
 
-Under the policy `strict` several different answers are a hedge, and wrong: two boxes, `3 or 4`, a value that `or` joins
-to the box, another value declared behind it; so is an answer that is taken back (`\boxed{5} is wrong`). Under `standard`
-the last box counts, or the last answer of another kind. Under both the same value twice is one answer, and so is a chain
-`x = 2/4 = 1/2`; boxes that only `and` parts are a list, as are those with words between them in the order of a gold list
-(strict); a placeholder in a box (`\boxed{answer}`) is no answer, nor is what stands in the thoughts.
+Under the policy `strict` several different answers are a hedge, and wrong: two boxes, `3 or 4`, a value that
+`or` joins to the box, another value declared behind it; so is an answer that is taken back (`\boxed{5} is
+wrong`). Under `standard` the last box counts, or the last answer of another kind. Under both the same value
+twice is one answer, and so is a chain `x = 2/4 = 1/2`; boxes that only `and` parts are a list, as are those
+with words between them in the order of a gold list (strict); a placeholder in a box (`\boxed{answer}`) is no
+answer, nor is what stands in the thoughts.
 
-Left out: whether an answer is simplified (`\sqrt{4}` is 2, and `3 + 4` is 7: the form is for the prompt to ask for),
-sums, integrals, limits and congruences, which are only compared as text, numbers in words.
+Left out: whether an answer is simplified (`\sqrt{4}` is 2, and `3 + 4` is 7: the form is for the prompt to
+ask for), sums, integrals, limits and congruences, which are only compared as text, numbers in words.
 """
 
 import contextlib
@@ -34,7 +35,8 @@ _UNPARSABLE = Verdict(reward=0.0, correct=False, parsed=None, error="unparsable"
 _HEDGE = Verdict(reward=0.0, correct=False, parsed=None, error="wrong")
 # `The answer is consistent with $5 + 1 = 6$`: maths that checks an answer is none.
 _CHECK = re.compile(
-  r"(?i)(?:correct|right|valid|consistent|reasonable|verified|confirmed|checked|accurate|supported|justified)\b"
+  r"(?i)(?:correct|right|valid|consistent|reasonable|verified|confirmed|checked|accurate|supported"
+  r"|justified)\b"
 )
 
 
@@ -48,8 +50,6 @@ def make_verify(extractors: Sequence[str] = DEFAULT_ORDER, policy: Policy = "str
   unknown = [name for name in order if name not in EXTRACTORS]
   if unknown or not order:
     raise ValueError(f"extractors: {unknown or 'none'}, of {list(EXTRACTORS)}")
-  if policy not in ("strict", "standard"):
-    raise ValueError(f"policy: {policy!r}, of ['strict', 'standard']")
 
   def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
     """Judges completions[i] against problems[i].answer, 1.0 or 0.0; see the module.
@@ -97,7 +97,8 @@ def _verdict(problem: Problem, text: str, order: Sequence[str], policy: Policy) 
 def _are_parts(gold: Answer, answers: Sequence[Answer], text: str, declared: Sequence[Stated]) -> bool:
   """Whether different answers are the entries of a gold list; one that holds it all contradicts the others.
 
-  Those with more between them than `and` may be told apart by words: they stand in the order of the gold answer.
+  Those with more between them than `and` may be kept apart by words: they stand in the order of the gold
+  answer.
   """
   match gold.form:
     case Words(items) if len(items) > 1:
@@ -115,7 +116,7 @@ def _are_parts(gold: Answer, answers: Sequence[Answer], text: str, declared: Seq
 
 
 def _gold(problem: Problem) -> Answer:
-  """The gold answer; what stands in its last boxes that only `and` parts, where it has any, else behind its last `####`."""
+  """The gold answer: its last boxes that only `and` parts, if there are any, else what follows `####`."""
   boxes = boxed(problem.answer)
   texts = dict.fromkeys(box.text for box in joined(problem.answer, boxes)[-1]) if boxes else ()
   try:

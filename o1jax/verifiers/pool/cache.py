@@ -12,8 +12,9 @@ Value = TypeVar("Value")
 def canonical(value: Any) -> bytes:
   """The pickle of plain values, the same bytes for equal content whichever objects hold it.
 
-  Types count: 1, 1.0 and True differ, a list is no tuple, and the order of a dict's keys is part of it. Raises what
-  pickle raises for a value that cannot travel, and RecursionError or ValueError for one that holds itself.
+  Types count: 1, 1.0 and True differ, a list is no tuple, and the order of a dict's keys is part of it.
+  Raises what pickle raises for a value that cannot travel, and RecursionError or ValueError for one that
+  holds itself.
   """
   buffer = io.BytesIO()
   pickler = pickle.Pickler(buffer, protocol=5)

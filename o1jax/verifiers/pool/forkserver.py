@@ -1,13 +1,14 @@
-"""A small process that has the verifiers loaded and forks the pool's workers, so that a fresh one costs milliseconds.
+"""The fork server: a process that has the verifiers loaded, so that a fresh worker costs milliseconds.
 
     pool --exec--> fork server (single thread, modules loaded) --fork--> workers
 
-It is told `fork` (with the worker's socket) and `kill` on its control socket, and tells which worker ended, how, and
-after how much CPU time. It ends with its parent, however that ends, and takes every process below it along.
+Its control socket carries `fork` (with the worker's socket) and `kill` in, and out which worker ended, how,
+and after how much CPU time. It ends with its parent, however that ends, and takes every process below it
+along.
 
-multiprocessing's own fork server is one a process for good, imports the caller's main module in every worker, and
-keeps the caller's environment. This one belongs to one pool, and its interpreter hashes strings the same way in each
-run, so that no verdict hangs on the order of a set.
+multiprocessing's own fork server is one a process for good, imports the caller's main module in every worker,
+and keeps the caller's environment. This one belongs to one pool, and its interpreter hashes strings the same
+way in each run, so that no verdict hangs on the order of a set.
 """
 
 import ctypes
@@ -30,10 +31,10 @@ from typing import Any
 from o1jax.verifiers.pool import worker
 from o1jax.verifiers.pool.framing import Channel, frame
 
-# What the pool tells: an operation and a worker's number.
+# An order of the pool: an operation and a worker's number.
 FORK, KILL = 1, 2
 ORDER = struct.Struct("<BI")
-# The first word of what the server tells.
+# The first word of a report of the server.
 FAILED, ENDED = "failed", "ended"
 GRACE = 0.5  # seconds that workers have to end by themselves when the pool closes
 
@@ -48,7 +49,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class ForkServer:
-  """The pool's side: starts the process, orders workers, reads what it tells. Never blocks but in `close`."""
+  """The pool's side: starts the process, orders workers, reads its reports. Never blocks but in `close`."""
 
   def __init__(self, modules: Sequence[str], memory_bytes: int):
     ours, theirs = socket.socketpair()
@@ -68,7 +69,10 @@ class ForkServer:
     socket.send_fds(self.channel.sock, [ORDER.pack(FORK, number)], [sock.fileno()])
 
   def kill(self, number: int) -> None:
-    """Orders the end of a worker; nothing happens where it has ended. Raises OSError where the server is gone."""
+    """Orders the end of a worker; nothing happens where it has ended.
+
+    Raises OSError where the server is gone.
+    """
     self.channel.sock.sendall(ORDER.pack(KILL, number))
 
   def close(self) -> None:
@@ -82,30 +86,30 @@ class ForkServer:
 
 
 def serve(fd: int, modules: Sequence[str], memory_bytes: int) -> None:
-  """The fork server's whole life: loads `modules`, then forks, kills and buries workers until the pool is gone."""
+  """The fork server's main: loads `modules`, then forks, kills and reaps workers until the pool is gone."""
   control = socket.socket(fileno=fd)
   for number in (signal.SIGINT, signal.SIGTERM):
-    # Whoever signals every process of a run means the run, which may go on for a while and then closes the pool.
-    # A handler, unlike SIG_IGN, is not passed on to programs that a verifier starts.
+    # Whoever signals every process of a run means the run, which may go on for a while and then closes the
+    # pool. A handler, unlike SIG_IGN, is not passed on to programs that a verifier starts.
     signal.signal(number, lambda *_: None)
   if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what a dead worker leaves behind is ours to bury
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what a dead worker leaves behind is ours to reap
   try:
     for module in modules:
       importlib.import_module(module)
   except BaseException:
-    _tell(control, [FAILED, traceback.format_exc()])
+    _report(control, [FAILED, traceback.format_exc()])
     return
   gc.collect()
   gc.freeze()  # what is loaded stays shared with the workers
   _Server(control, memory_bytes).run()
 
 
-def _tell(control: socket.socket, told: list[Any]) -> None:
+def _report(control: socket.socket, report: list[Any]) -> None:
   try:
-    control.sendall(frame(json.dumps(told).encode()))
+    control.sendall(frame(json.dumps(report).encode()))
   except OSError:
-    pass  # the pool is gone, which the next event tells
+    pass  # the pool is gone, as the next event says
 
 
 class _Server:
@@ -113,7 +117,7 @@ class _Server:
 
   def __init__(self, control: socket.socket, memory_bytes: int):
     self._control, self._memory = control, memory_bytes
-    self._pids: dict[int, int] = {}  # number -> pid, of workers that have not been buried
+    self._pids: dict[int, int] = {}  # number -> pid, of workers that have not been reaped
     self._wake, self._woken = socket.socketpair()
     for sock in (self._wake, self._woken):
       sock.setblocking(False)
@@ -127,13 +131,13 @@ class _Server:
       for source in (self._control, self._wake, self._parent):
         if source is not None:
           selector.register(source, selectors.EVENT_READ)
-      going_on = True
-      while going_on:
+      serving = True
+      while serving:
         ready = {key.fileobj for key, _ in selector.select()}
         if self._wake in ready:
           self._wake.recv(4096)
-          self._bury()
-        going_on = self._parent not in ready and (self._control not in ready or self._obey(selector))
+          self._reap()
+        serving = self._parent not in ready and (self._control not in ready or self._obey(selector))
     self._end()
 
   def _obey(self, selector: selectors.BaseSelector) -> bool:
@@ -179,11 +183,11 @@ class _Server:
       os._exit(code)
 
   def _signal(self, number: int, what: int) -> None:
-    if number in self._pids:  # and so not buried: its pid is no other process's
+    if number in self._pids:  # and so not reaped: its pid is no other process's
       os.kill(self._pids[number], what)
 
-  def _bury(self) -> None:
-    """Waits for every child that has ended, and tells of the workers among them."""
+  def _reap(self) -> None:
+    """Waits for every child that has ended, and reports the workers among them."""
     numbers = {pid: number for number, pid in self._pids.items()}
     while True:
       try:
@@ -197,7 +201,7 @@ class _Server:
         continue  # left behind by a worker
       del self._pids[number]
       code = os.waitstatus_to_exitcode(status)
-      _tell(self._control, [ENDED, number, code, used.ru_utime + used.ru_stime])
+      _report(self._control, [ENDED, number, code, used.ru_utime + used.ru_stime])
 
   def _end(self) -> None:
     """Gives workers, whose streams have ended, a moment; then kills what is left below this process."""
@@ -205,7 +209,7 @@ class _Server:
     while self._pids and (left := deadline - time.monotonic()) > 0:
       if select.select([self._wake], [], [], left)[0]:
         self._wake.recv(4096)
-      self._bury()
+      self._reap()
     while children := {*self._pids.values(), *_children()}:
       for pid in children:
         os.kill(pid, signal.SIGKILL)
@@ -215,7 +219,7 @@ class _Server:
 
 
 def _parent_fd() -> int | None:
-  """Becomes readable when the parent process ends; None where the kernel has no such thing, and the socket must do."""
+  """A descriptor that becomes readable when the parent ends; None where the kernel has no such thing."""
   try:
     return os.pidfd_open(os.getppid()) if sys.platform == "linux" else None
   except OSError:
@@ -223,7 +227,7 @@ def _parent_fd() -> int | None:
 
 
 def _children() -> list[int]:
-  """Pids of this process's children, those it inherited from dead workers included; none where the kernel keeps no list."""
+  """Pids of this process's children, inherited ones included; none where the kernel keeps no list."""
   try:
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
       return [int(pid) for pid in file.read().split()]

@@ -1,7 +1,7 @@
-"""Whole messages over a stream socket: four bytes of length (little endian), then as many bytes.
+"""Length-prefixed messages over a stream socket: four bytes of length (little endian), then as many bytes.
 
-The pool's end never blocks, so that a worker that is stopped in the midst of a message holds nobody up; a worker's
-end does.
+The pool's end never blocks, so that a worker that is stopped in the midst of a message delays nobody; a
+worker's does.
 """
 
 import collections
@@ -14,7 +14,7 @@ CHUNK = 1 << 18  # bytes read at once
 
 
 def frame(payload: bytes) -> bytes:
-  """A message as it travels. Raises ValueError beyond MAX_MESSAGE."""
+  """A message with its length in front. Raises ValueError beyond MAX_MESSAGE."""
   if len(payload) > MAX_MESSAGE:
     raise ValueError(f"a message of {len(payload)} bytes is beyond {MAX_MESSAGE}")
   return _HEAD.pack(len(payload)) + payload
@@ -39,7 +39,7 @@ def read_message(sock: socket.socket) -> bytes | None:
 
 
 class Channel:
-  """The end of a socket that never blocks: what cannot be written yet waits here, and half a message waits for its rest."""
+  """A non-blocking end of a socket, which buffers unsent bytes and messages that are read in part."""
 
   def __init__(self, sock: socket.socket):
     sock.setblocking(False)
@@ -58,7 +58,7 @@ class Channel:
     return bool(self._unsent)
 
   def flush(self) -> None:
-    """Writes what the socket takes; nothing where the other side is gone, which `receive` tells."""
+    """Writes what the socket takes; nothing where the other side is gone, which `receive` reports."""
     try:
       while self._unsent:
         part = self._unsent[0]
@@ -73,7 +73,7 @@ class Channel:
       self._unsent.clear()
 
   def receive(self) -> tuple[list[bytes], bool]:
-    """(messages that are whole by now, whether the stream has ended)."""
+    """(messages that are complete by now, whether the stream has ended)."""
     ended = False
     try:
       while part := self.sock.recv(CHUNK):
@@ -88,15 +88,15 @@ class Channel:
     return self._messages(), ended
 
   def _messages(self) -> list[bytes]:
-    found, start = [], 0
+    messages, start = [], 0
     while len(self._read) - start >= _HEAD.size:
       end = start + _HEAD.size + _HEAD.unpack_from(self._read, start)[0]
       if end > len(self._read):
         break
-      found.append(bytes(self._read[start + _HEAD.size : end]))
+      messages.append(bytes(self._read[start + _HEAD.size : end]))
       start = end
     del self._read[:start]
-    return found
+    return messages
 
   def finish(self) -> None:
     """Ends the stream to the other side, which may still write."""

@@ -2,26 +2,28 @@
 
     problems, completions -> items -> known by content? -> queue -> a worker each -> verdicts, in order
 
-A worker holds one item at a time, so that a slow or deadly one delays nobody else's. An item's CPU time is limited by
-the kernel, and no clock on the wall brings a verdict about, but for a worker that sleeps. A worker that dies is
-replaced, and its item tried again. Equal items are graded once, and verdicts are kept by content.
+A worker holds one item at a time, so that a slow or deadly one delays nobody else's. An item's CPU time is
+limited by the kernel, and no clock on the wall brings a verdict about, but for a worker that sleeps. A worker
+that dies is replaced, and its item tried again. Equal items are graded once, and verdicts are kept by
+content.
 
-A verdict is a function of the verifier, its settings and limits, what it reads of the problem, and the completion:
-load, order, batch and thread have no part in it. (An item that needs just its CPU limit may end on either side of it.)
+A verdict is a function of the verifier, its settings and limits, what it reads of the problem, and the
+completion: load, order, batch and thread have no part in it. (An item that needs just its CPU limit may end
+on either side of it.)
 """
 
 import collections
 import logging
 import os
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.base import Problem, Verdict
 from o1jax.verifiers.catalog import CATALOG, Entry, VerifierLimits
 from o1jax.verifiers.pool.cache import BoundedCache, canonical, content_key
-from o1jax.verifiers.pool.dispatch import Dispatcher, Graded, Item, PoolError, PoolLimits
+from o1jax.verifiers.pool.dispatch import Dispatcher, GradedItem, Item, PoolError, PoolLimits
 
 WARNINGS = 20  # crashes that a pool logs
 
@@ -44,11 +46,11 @@ class PoolStats(NamedTuple):
 
 
 class Pending:
-  """A batch on its way."""
+  """The results of a batch that is being graded."""
 
   def __init__(self, name: str, ids: Sequence[str]):
     self._name, self._ids = name, ids
-    self._graded: list[Graded | None] = [None] * len(ids)
+    self._graded: list[GradedItem | None] = [None] * len(ids)
     self._left = len(ids)
     self._error: PoolError | None = None
     self._changed = threading.Condition()
@@ -57,8 +59,8 @@ class Pending:
   def result(self) -> list[Verdict]:
     """Verdicts in the order of the batch, once all are there.
 
-    Raises ProblemError naming the first problem that is itself at fault, and PoolError where the pool was closed or
-    cannot go on.
+    Raises ProblemError naming the first problem that is itself at fault, and PoolError where the pool was
+    closed or cannot go on.
     """
     with self._changed:
       self._changed.wait_for(lambda: not self._left or self._error)
@@ -66,12 +68,12 @@ class Pending:
     for place, problem in enumerate(self._ids):
       graded = self.graded(place)
       if graded.verdict is None:
-        raise ProblemError(f"{self._name}: problem {problem!r}: {graded.told}")
+        raise ProblemError(f"{self._name}: problem {problem!r}: {graded.message}")
       verdicts.append(graded.verdict)
     return verdicts
 
-  def graded(self, place: int) -> Graded:
-    """What became of the item at `place`, once it is known, wherever the others are. Raises PoolError."""
+  def graded(self, place: int) -> GradedItem:
+    """The result of the item at `place`, once it is known, whatever the others wait for. Raises PoolError."""
     with self._changed:
       self._awaited.add(place)
       self._changed.wait_for(lambda: self._graded[place] or self._error)
@@ -84,8 +86,8 @@ class Pending:
     """Whether `graded` would return at once."""
     return self._graded[place] is not None
 
-  def put(self, place: int, graded: Graded) -> None:
-    """The pool's: what became of an item."""
+  def put(self, place: int, graded: GradedItem) -> None:
+    """Called by the pool: an item's result."""
     with self._changed:
       self._graded[place] = graded
       self._left -= 1
@@ -93,7 +95,7 @@ class Pending:
         self._changed.notify_all()
 
   def fail(self, error: PoolError) -> None:
-    """The pool's: nothing more will come."""
+    """Called by the pool: nothing more will come."""
     with self._changed:
       self._error = error
       self._changed.notify_all()
@@ -105,8 +107,8 @@ class Pool:
       with Pool(["gsm8k"], workers=2) as pool:
         verdicts = pool.verify("gsm8k", problems, completions)
 
-  Its fork server loads the verifiers while the caller goes on. Nothing of this process is shared with the workers, so
-  that it may be made before or after jax has started its threads.
+  Its fork server loads the verifiers while the caller goes on. Nothing of this process is shared with the
+  workers, so that it may be made before or after jax has started its threads.
   """
 
   def __init__(
@@ -118,7 +120,10 @@ class Pool:
     own: PoolLimits = PoolLimits(),
     catalog: Mapping[str, Entry] = CATALOG,
   ):
-    """`limits` replaces a verifier's own by its name. Raises ValueError for a name that is not in `catalog`."""
+    """`limits` replaces a verifier's own by its name.
+
+    Raises ValueError for a name that is not in `catalog`.
+    """
     if unknown := sorted({*names, *limits} - set(catalog)):
       raise ValueError(f"{unknown[0]}: no such verifier; there are {', '.join(catalog)}")
     if workers < 1:
@@ -127,7 +132,7 @@ class Pool:
     self._limits = {name: limits.get(name, entry.limits) for name, entry in self._entries.items()}
     self._own = own
     self._lock = threading.Lock()
-    self._cache: BoundedCache[Graded] = BoundedCache(own.cached)
+    self._cache: BoundedCache[GradedItem] = BoundedCache(own.cached)
     self._under_way: dict[bytes, Item[tuple[Pending, int]]] = {}
     self._error: PoolError | None = None
     self._counts: collections.Counter[str] = collections.Counter()
@@ -153,9 +158,10 @@ class Pool:
   def submit(
     self, name: str, problems: Sequence[Problem], completions: Sequence[str], settings: Settings = NO_SETTINGS
   ) -> Pending:
-    """Begins to grade completions[i] against problems[i]; `settings` are arguments of the verifier's `make_verify`.
+    """Begins to grade completions[i] against problems[i]; `settings` are arguments of `make_verify`.
 
-    Raises ValueError where the lengths differ or the pool does not serve `name`, and PoolError where it is closed.
+    Raises ValueError where the lengths differ or the pool does not serve `name`, and PoolError where it is
+    closed.
     """
     if name not in self._entries:
       raise ValueError(f"{name}: this pool serves {', '.join(self._entries)}")
@@ -163,14 +169,14 @@ class Pool:
       raise ValueError(f"{len(problems)} problems have {len(completions)} completions")
     head = self._head(name, settings)
     reads = self._entries[name].reads
-    asked = [canonical((_fields(p, reads), c)) for p, c in zip(problems, completions, strict=True)]
+    payloads = [canonical((_fields(p, reads), c)) for p, c in zip(problems, completions, strict=True)]
     pending = Pending(name, [problem.id for problem in problems])
-    known: list[tuple[int, Graded]] = []
+    known: list[tuple[int, GradedItem]] = []
     fresh: list[Item[tuple[Pending, int]]] = []
     with self._lock:
       if self._error is not None:
         raise self._error
-      for place, payload in enumerate(asked):
+      for place, payload in enumerate(payloads):
         key = content_key(head, payload)
         if graded := self._cache.get(key):
           known.append((place, graded))
@@ -178,8 +184,8 @@ class Pool:
         if key not in self._under_way:
           self._under_way[key] = Item(key, self._limits[name], head + payload)
           fresh.append(self._under_way[key])
-        self._under_way[key].askers.append((pending, place))
-      self._counts["hits"] += len(asked) - len(fresh)
+        self._under_way[key].waiters.append((pending, place))
+      self._counts["hits"] += len(payloads) - len(fresh)
       self._dispatcher.put(fresh)
     for place, graded in known:
       pending.put(place, graded)
@@ -196,44 +202,40 @@ class Pool:
     return PoolStats(*counts, self._dispatcher.started, self._dispatcher.deaths)
 
   def _head(self, name: str, settings: Settings) -> bytes:
-    """What a worker has to know of the verifier, and what else a verdict hangs on."""
+    """What a verdict depends on beside the problem and the completion, as a worker reads it."""
     limits = self._limits[name]
     return canonical((self._entries[name].module, tuple(sorted(settings.items())), limits.cpu_seconds))
 
-  def _finished(self, item: Item[tuple[Pending, int]], graded: Graded) -> None:
-    """The dispatcher's: keeps a verdict, and tells everybody who asked for it."""
+  def _finished(self, item: Item[tuple[Pending, int]], graded: GradedItem) -> None:
+    """Called by the dispatcher: caches a verdict, and passes it to everybody who waits for it."""
     with self._lock:
       del self._under_way[item.key]
       self._counts["graded"] += 1
       short = graded.verdict is None or len(graded.verdict.parsed or "") <= self._own.cached_text
-      if graded.lasting and short:
+      if graded.cacheable and short:
         self._cache.put(item.key, graded)
-      # A verdict of a verifier's own, such as on a program that crashed, comes with nothing told.
-      crashed = graded.verdict is not None and graded.verdict.error == "crashed" and graded.told is not None
+      # A verdict of a verifier's own, such as on a program that crashed, comes without a message.
+      verdict = graded.verdict
+      crashed = verdict is not None and verdict.error == "crashed" and graded.message is not None
       self._counts["crashed"] += crashed
       crashes = self._counts["crashed"]
     if crashed and crashes <= WARNINGS:
       last = " (no more of them are told)" if crashes == WARNINGS else ""
-      _LOG.warning("a verifier crashed: %s%s", graded.told, last)
-    for pending, place in item.askers:
+      _LOG.warning("a verifier crashed: %s%s", graded.message, last)
+    for pending, place in item.waiters:
       pending.put(place, graded)
 
   def _failed(self, error: PoolError) -> None:
-    """The dispatcher's: nothing more will be graded."""
+    """Called by the dispatcher: nothing more will be graded."""
     with self._lock:
       self._error = error
       left = list(self._under_way.values())
       self._under_way.clear()
-    for pending in {pending for item in left for pending, _ in item.askers}:
+    for pending in {pending for item in left for pending, _ in item.waiters}:
       pending.fail(error)
 
 
-def make_verify(pool: Pool, name: str, settings: Settings = NO_SETTINGS) -> Verify:
-  """A verifier of the pool as the plain function that tasks hold."""
-  return lambda problems, completions: pool.verify(name, problems, completions, settings)
-
-
-def _fields(problem: Problem, reads: Sequence[str]) -> tuple:
+def _fields(problem: Problem, reads: Iterable[str]) -> tuple:
   """((name, value), ...) of what a verifier reads; a key that `meta` lacks is left out."""
   own = {"prompt": problem.prompt, "answer": problem.answer}
   known = {**problem.meta, **own}

@@ -1,9 +1,9 @@
-"""One worker process of the pool: reads an item, grades it within its limits, writes what came of it, and so on.
+"""A worker process of the pool: reads an item, grades it within its limits, writes the reply.
 
-    item -> CPU timer on -> verify([problem], [completion]) -> timer off -> verdict | fault of the problem | crash
+    item -> CPU timer on -> verify([problem], [completion]) -> timer off -> verdict | problem's fault | crash
 
-The CPU limit is the kernel's ITIMER_PROF with SIGPROF at its default action: the process ends when its CPU time is
-used up, in C code too and whatever else the machine does. The pool reads that off its exit status.
+The CPU limit is the kernel's ITIMER_PROF with SIGPROF at its default action: the process ends when its CPU
+time is used up, in C code too and whatever else the machine does. The pool reads that off its exit status.
 """
 
 import atexit
@@ -26,9 +26,9 @@ from o1jax.verifiers.pool.framing import frame, read_message
 
 # The first word of a reply.
 READY, VERDICT, FAULT, CRASHED = "ready", "verdict", "fault", "crashed"
-NO_ID = ""  # of every problem here: a verdict does not depend on it, and the pool knows which problem it asked about
-BLAME = f"problem {NO_ID}: "  # how a ValueError about the problem begins
-MAX_TOLD = 500  # characters of an exception's text
+NO_ID = ""  # of every problem here: a verdict does not depend on it, and the pool knows which problem it is
+PROBLEM_FAULT = f"problem {NO_ID}: "  # how a ValueError about the problem begins
+MAX_MESSAGE = 500  # characters of an exception's text
 
 _PR_SET_PDEATHSIG = 1
 
@@ -40,14 +40,17 @@ def end_with_parent() -> None:
 
 
 def run(sock: socket.socket, memory_bytes: int) -> None:
-  """Grades what arrives until the stream ends. `memory_bytes` bounds the process's address space, or less where it has less."""
+  """Grades what arrives until the stream ends.
+
+  `memory_bytes` bounds the address space, beside the caller's own limit.
+  """
   signal.signal(signal.SIGPROF, signal.SIG_DFL)
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
   hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # the caller's own, which cannot be raised
   memory_bytes = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
   resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
   verifies: dict[tuple, Verify] = {}
-  sock.sendall(_told([READY, os.getpid()]))
+  sock.sendall(_encoded([READY, os.getpid()]))
   while (message := read_message(sock)) is not None:
     stream = io.BytesIO(message)
     module, settings, cpu_seconds = pickle.load(stream)
@@ -59,12 +62,12 @@ def run(sock: socket.socket, memory_bytes: int) -> None:
       reply = [FAULT, f"the verifier cannot be made with {dict(settings)}: {_text(error)}", 0.0]
     else:
       reply = _grade(verifies[module, settings], _problem(fields), completion, cpu_seconds)
-    sock.sendall(_told(reply))
+    sock.sendall(_encoded(reply))
   atexit._run_exitfuncs()  # what verifiers registered: the process ends without any other clean-up
 
 
-def _told(reply: list[Any]) -> bytes:
-  """A reply with what the process has used so far: CPU seconds, and its greatest resident memory in KiB.
+def _encoded(reply: list[Any]) -> bytes:
+  """A reply as a message, with the CPU seconds and the greatest resident KiB that the process has used.
 
   JSON, since the pool must not unpickle what a process says that reads hostile text.
   """
@@ -74,8 +77,8 @@ def _told(reply: list[Any]) -> bytes:
 
 def _make(module: str, settings: tuple[tuple[str, Any], ...]) -> Verify:
   """The verifier of a module, or the one that it makes of settings."""
-  made = importlib.import_module(module)
-  return made.make_verify(**dict(settings)) if settings else made.verify
+  verifier = importlib.import_module(module)
+  return verifier.make_verify(**dict(settings)) if settings else verifier.verify
 
 
 def _problem(fields: tuple[tuple[str, Any], ...]) -> Problem:
@@ -89,31 +92,32 @@ def _grade(verify: Verify, problem: Problem, completion: str, cpu_seconds: float
   """[VERDICT, reward, correct, parsed, error, seconds], or [FAULT or CRASHED, text, seconds]."""
   signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
   began = time.process_time()
-  reply = _tried(verify, problem, completion)
+  reply = _reply(verify, problem, completion)
   reply.append(time.process_time() - began)
   signal.setitimer(signal.ITIMER_PROF, 0)
   return reply
 
 
-def _tried(verify: Verify, problem: Problem, completion: str) -> list[Any]:
-  """What `_grade` gives, without the seconds.
+def _reply(verify: Verify, problem: Problem, completion: str) -> list[Any]:
+  """The reply of `_grade` without the seconds.
 
-  A ValueError is about the problem where it says so, as the contract has it. Any other may be the completion's doing,
-  as with a lone surrogate, and is a crash like all exceptions, lest a completion could end a run.
+  A ValueError is about the problem where it says so, as the contract has it. Any other may be the
+  completion's doing, as with a lone surrogate, and is a crash like all exceptions, lest a completion could
+  end a run.
   """
   try:
     return _checked(verify([problem], [completion]))
   except ValueError as error:
-    told = str(error)
-    if told.startswith(BLAME):
-      return [FAULT, told.removeprefix(BLAME)[:MAX_TOLD]]
+    message = str(error)
+    if message.startswith(PROBLEM_FAULT):
+      return [FAULT, message.removeprefix(PROBLEM_FAULT)[:MAX_MESSAGE]]
     return [CRASHED, _text(error)]
   except BaseException as error:  # SystemExit too: the process is the pool's to end
     return [CRASHED, _text(error)]
 
 
 def _checked(verdicts: list[Verdict]) -> list[Any]:
-  """The one verdict as plain values. Raises TypeError where it is not what the contract says."""
+  """The one verdict as plain values. Raises TypeError where it breaks the contract of `base`."""
   [verdict] = verdicts
   kinds = (verdict.parsed, verdict.error)
   if not math.isfinite(verdict.reward) or not all(isinstance(kind, str | None) for kind in kinds):
@@ -122,4 +126,4 @@ def _checked(verdicts: list[Verdict]) -> list[Any]:
 
 
 def _text(error: BaseException) -> str:
-  return f"{type(error).__name__}: {error}"[:MAX_TOLD]
+  return f"{type(error).__name__}: {error}"[:MAX_MESSAGE]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from fake_verifiers import CATALOG
 
-from o1jax.verifiers.pool.pool import Pool
+from o1jax.verifiers.pool import Pool
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 from fake_verifiers import CATALOG, CRASHED, OK, PROBLEM, TIMEOUT, ask, expected, numbered
 
 from o1jax.verifiers.base import Problem, Verdict
-from o1jax.verifiers.pool.dispatch import PoolError, PoolLimits
-from o1jax.verifiers.pool.pool import Pool, ProblemError, cores, make_verify
+from o1jax.verifiers.pool import Pool, PoolError, PoolLimits, ProblemError, cores
 
 
 def test_verdicts_come_in_order(pool):
@@ -188,11 +187,6 @@ def test_text_of_any_kind_travels(pool):
 def test_standard_output_stays_the_callers(pool, capfd):
   ask(pool, "print")
   assert capfd.readouterr().out == ""
-
-
-def test_as_a_plain_function(pool):
-  verify = make_verify(pool, "fake", {"factor": 3.0})
-  assert verify([PROBLEM], ["ok 2"])[0].reward == 1.0
 
 
 def test_cores():

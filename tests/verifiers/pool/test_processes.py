@@ -16,15 +16,15 @@ from processes import DEADLINE, below, gone, parent, wait_for
 import o1jax
 from o1jax.verifiers import gsm8k
 from o1jax.verifiers.base import Problem, Verdict
-from o1jax.verifiers.pool.dispatch import MAX_STARTING, PoolError, PoolLimits
-from o1jax.verifiers.pool.pool import Pool
+from o1jax.verifiers.pool import Pool, PoolError, PoolLimits
+from o1jax.verifiers.pool.dispatch import MAX_STARTING
 
 PARENT = """
 import sys, time
 sys.path[:0] = {path!r}
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.catalog import Entry, VerifierLimits
-from o1jax.verifiers.pool.pool import Pool
+from o1jax.verifiers.pool import Pool
 
 catalog = {{"fake": Entry("fake_verifiers", (), VerifierLimits(600.0, 600.0))}}
 with Pool(["fake"], 3, catalog=catalog) as pool:

@@ -13,8 +13,8 @@ import pytest
 
 from o1jax.verifiers.sandbox.literals import (
   MAX_DEPTH,
-  Decoder,
-  Encoder,
+  HeapDecoder,
+  HeapEncoder,
   Uncrossable,
   derived,
   exact,
@@ -23,20 +23,20 @@ from o1jax.verifiers.sandbox.literals import (
 
 
 def crossed(value, base=derived):
-  encoder = Encoder(base)
+  encoder = HeapEncoder(base)
   cell, heap = json.loads(json.dumps([encoder.cell(value), encoder.heap]))
-  return Decoder(heap).value(cell)
+  return HeapDecoder(heap).value(cell)
 
 
 def called(function, *arguments):
   """What a function of another process gives; `arguments` are changed as it changes them."""
-  encoder = Encoder(exact)
+  encoder = HeapEncoder(exact)
   cells = [encoder.cell(argument) for argument in arguments]
-  there = Decoder(json.loads(json.dumps(encoder.heap)))
+  there = HeapDecoder(json.loads(json.dumps(encoder.heap)))
   value = function(*there.values(cells))
-  answer = Encoder(derived, there.objects, encoder.heap)
+  answer = HeapEncoder(derived, there.objects, encoder.heap)
   cell, heap = json.loads(json.dumps([answer.cell(value), answer.heap]))
-  return Decoder(heap, encoder.objects).value(cell)
+  return HeapDecoder(heap, encoder.objects).value(cell)
 
 
 def _name(value) -> str:
@@ -314,15 +314,15 @@ def test_what_has_not_changed_is_not_touched():
 )
 def test_what_deviates_from_the_format_is_an_error(heap, cell):
   with pytest.raises(ValueError):
-    Decoder(heap).value(cell)
+    HeapDecoder(heap).value(cell)
 
 
 def test_an_answer_cannot_change_what_it_was_not_given():
   given = [[1], (2,)]
   with pytest.raises(ValueError):  # a list that comes back as a dict
-    Decoder([["d", []], ["k", []]], given)
+    HeapDecoder([["d", []], ["k", []]], given)
   with pytest.raises(ValueError):  # a tuple that comes back changed
-    Decoder([["k", []], ["t", [3]]], given)
+    HeapDecoder([["k", []], ["t", [3]]], given)
   with pytest.raises(ValueError):  # too few
-    Decoder([["k", []]], given)
-  assert Decoder(unchanged(given), given).objects == given
+    HeapDecoder([["k", []]], given)
+  assert HeapDecoder(unchanged(given), given).objects == given

@@ -1,0 +1,28 @@
+"""A verifier of one file: a completion is to read the same in both directions, and to hold the answer."""
+
+from collections.abc import Sequence
+
+from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.completion import Policy, check_policy, without_end_tokens, without_thoughts
+
+
+def make_verify(policy: Policy = "strict") -> Verify:
+  """The verifier under a policy: `standard` ignores case and all but letters. Raises ValueError for another."""
+  check_policy(policy)
+
+  def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+    return [_verdict(problem, text, policy) for problem, text in zip(problems, completions, strict=True)]
+
+  return verify
+
+
+verify = make_verify()
+
+
+def _verdict(problem: Problem, completion: str, policy: Policy) -> Verdict:
+  text = without_thoughts(without_end_tokens(completion)).strip()
+  if not text:
+    return Verdict(0.0, False, None, "unparsable")
+  letters = "".join(filter(str.isalpha, text.lower())) if policy == "standard" else text
+  correct = letters == letters[::-1] and problem.answer in text
+  return Verdict(float(correct), correct, text, None if correct else "wrong")
