@@ -29,4 +29,12 @@ class Verdict:
   error: str | None = None  # None | "wrong" | "unparsable" | "timeout" | "crashed" | "policy"
 
 
+UNPARSABLE = Verdict(0.0, False, None, "unparsable")
+
+
+def right_or_wrong(correct: bool, parsed: str | None) -> Verdict:
+  """The verdict on an answer that was read: reward 1 or 0."""
+  return Verdict(float(correct), correct, parsed, None if correct else "wrong")
+
+
 Verify = Callable[[Sequence[Problem], Sequence[str]], list[Verdict]]

@@ -46,7 +46,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.base import UNPARSABLE, Problem, Verdict, Verify
 from o1jax.verifiers.code_extract import Which, answer_text, candidates, extract
 from o1jax.verifiers.completion import Policy, check_policy
 from o1jax.verifiers.sandbox import service
@@ -248,7 +248,7 @@ def _verdict(
   text = answer_text(completion, policy) if len(completion) <= MAX_TEXT else ""
   programs = candidates(text, targets, block, policy)
   if not programs:
-    return Verdict(0.0, False, None, "unparsable")
+    return UNPARSABLE
   order["targets"] = targets
   order["candidates"] = [
     {"alternatives": _alternatives(each.code, prompt, imports), "sealed": each.sealed} for each in programs

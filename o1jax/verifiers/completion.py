@@ -97,10 +97,8 @@ def without_next_turn(text: str) -> str:
 # `\boxed{5} is incorrect.`, `No, that is wrong.`, `However, this is not the correct answer.`
 _DENIAL = (
   r"(?:(?:'s|\s(?:is|was|are|were|seems|looks|must be))(?:\s\w+){0,2}?\s(?:wrong|incorrect|invalid|mistaken"
-  r"|a mistake|an error"
-  r"|not(?:\s\w+){0,2}?\s(?:correct|right|valid|answer|solution))"
-  r"|\s(?:isn't|wasn't|aren't|(?:can't|cannot|can not|couldn't) be)(?:\s\w+){0,2}?\s(?:correct|right|valid"
-  r"|answer|solution))\b"
+  r"|a mistake|an error|not(?:\s\w+){0,2}?\s(?:correct|right|valid|answer|solution))|\s(?:isn't|wasn't|aren't"
+  r"|(?:can't|cannot|can not|couldn't) be)(?:\s\w+){0,2}?\s(?:correct|right|valid|answer|solution))\b"
 )
 _TAKEN_BACK = re.compile(
   rf"^[^\w.\n]{{0,8}}{_DENIAL}|(?:^|[.!?,;:\n\u2014]|\b(?:but|however|wait|no|actually|sorry)\b)\W{{0,5}}"

@@ -26,7 +26,7 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
-from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.base import UNPARSABLE, Problem, Verdict, Verify, right_or_wrong
 from o1jax.verifiers.completion import Policy, check_policy, without_end_tokens, without_thoughts
 
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
@@ -282,12 +282,12 @@ def _verify_expression(problem: Problem, text: str) -> Verdict:
     value = exact_value(_parsed(expression), used, problem.meta.get("operations") or OPERATORS)
     claimed = value if not equals else exact_value(_parsed(result), [], "-")
   except (SyntaxError, ValueError, RecursionError, MemoryError):
-    return Verdict(0.0, False, None, "unparsable")
+    return UNPARSABLE
   except ZeroDivisionError:
-    return Verdict(0.0, False, None, "wrong")
+    return right_or_wrong(False, None)
   right = sorted(used) == sorted(problem.meta["numbers"]) and value == claimed == problem.meta["target"]
   shown = " ".join(re.findall(r"[0-9]+|[^\s0-9]", expression))
-  return Verdict(float(right), right, shown, None if right else "wrong")
+  return right_or_wrong(right, shown)
 
 
 def _parsed(text: str) -> ast.expr:
@@ -332,8 +332,7 @@ def _verify_batch(problems: Sequence[Problem], rows: Sequence[Sequence[int]]) ->
   verdicts = []
   for i, (parsed, correct) in enumerate(zip(reading.parsed.tolist(), reading.correct.tolist())):
     answer = _answer(reading.value[i, reading.inside[i]].tolist()) if parsed else None
-    error = None if correct else "wrong" if parsed else "unparsable"
-    verdicts.append(Verdict(float(correct), correct, answer, error))
+    verdicts.append(right_or_wrong(correct, answer) if parsed else UNPARSABLE)
   return verdicts
 
 

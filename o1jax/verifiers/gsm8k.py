@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.base import UNPARSABLE, Problem, Verdict, Verify, right_or_wrong
 from o1jax.verifiers.completion import Policy, check_policy, in_thoughts, without_end_tokens, without_thoughts
 from o1jax.verifiers.gsm8k_remark import is_remark
 
@@ -79,14 +79,12 @@ _TAKEN_BACK = re.compile(
   rf"|(?:{_BE} not|{_BE}n't| (?:can't|cannot|can not|couldn't|could not) be"
   r"| do(?:es)?(?:n't| not) (?:seem|look|sound))"
   rf" (?:\w+ )?{_GOOD}\b)"
-  r"|\bi(?: have|'ve)? (?:made|make) (?:an?|some) (?:\w+ )?(?:mistake|error|slip)"
-  r"|\bi(?: was|'m| am) (?:wrong|mistaken)\b"
-  r"|\b(?:scratch|strike|forget|ignore) (?:that|it|this)\b|\btake (?:that|it) back\b|\bon second thoughts?\b"
-  r"|\b(?:do not|don't) think (?:that|this|it)\b|\bnot (?:sure|certain)\b|\bunsure\b"
-  r"|\bdoubt (?:that|this|it)\b"
-  r"|\blet me (?:redo|recalculate|recompute|reconsider|rethink|rework|retry|correct|fix|start over|try)\b"
-  r"|\b(?:hold on|oops|never mind)\b|\b(?:wait|correction)\b ?[,.!:…-]|\bactually,? (?:no|it|that"
-  r"|the answer)\b",
+  r"|\bi(?: have|'ve)? (?:made|make) (?:an?|some) (?:\w+ )?(?:mistake|error|slip)|\bi(?: was|'m| am) (?:wrong"
+  r"|mistaken)\b|\b(?:scratch|strike|forget|ignore) (?:that|it|this)\b|\btake (?:that|it) back\b"
+  r"|\bon second thoughts?\b|\b(?:do not|don't) think (?:that|this|it)\b|\bnot (?:sure|certain)\b|\bunsure\b"
+  r"|\bdoubt (?:that|this|it)\b|\blet me (?:redo|recalculate|recompute|reconsider|rethink|rework|retry"
+  r"|correct|fix|start over|try)\b|\b(?:hold on|oops|never mind)\b|\b(?:wait|correction)\b ?[,.!:…-]"
+  r"|\bactually,? (?:no|it|that|the answer)\b",
   re.IGNORECASE,
 )
 # Before a mark: `it is not \boxed{5}`.
@@ -182,14 +180,12 @@ def _verdict(policy: Policy, problem: Problem, text: str) -> Verdict:
   read = _strict if policy == "strict" else _standard
   values = None if in_thoughts(text) else read(without_end_tokens(text))
   if values is None:
-    return Verdict(reward=0.0, correct=False, parsed=None, error="unparsable")
+    return UNPARSABLE
   if len(values) != 1:
-    return Verdict(reward=0.0, correct=False, parsed=None, error="wrong")
+    return right_or_wrong(False, None)
   value = values[0]
   correct = value == gold if policy == "strict" else abs(value - gold) < TOLERANCE
-  return Verdict(
-    reward=float(correct), correct=correct, parsed=str(value), error=None if correct else "wrong"
-  )
+  return right_or_wrong(correct, str(value))
 
 
 def _gold(problem: Problem) -> Fraction:
@@ -289,7 +285,7 @@ def _behind(marks: re.Pattern[str], text: str) -> Iterator[_Marked]:
 
 
 def _unbox(line: str) -> str:
-  """A marked answer with its box, if any, replaced by what it holds; a second box stays, and is unparsable."""
+  """A marked answer with its box, if any, replaced by its content; a second box stays, and is unparsable."""
   mark = _MARK.search(line)
   if mark is None:
     return line

@@ -39,7 +39,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
-from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.base import UNPARSABLE, Problem, Verdict, Verify
 from o1jax.verifiers.completion import Policy, check_policy, without_end_tokens, without_thoughts
 from o1jax.verifiers.countdown import exact_value
 
@@ -199,7 +199,7 @@ def _verdict(problem: Problem, text: str, policy: Policy) -> Verdict:
   entry = _checked_entry(problem.id, name, problem.meta["entry"])
   answer = extract(text)
   if answer is None:
-    return Verdict(0.0, False, None, "unparsable")
+    return UNPARSABLE
   score = _score(problem.id, name, answer, entry)
   if policy == "standard" and score != 1.0:
     for bare in _undressed(name, answer):

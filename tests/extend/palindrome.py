@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.base import UNPARSABLE, Problem, Verdict, Verify, right_or_wrong
 from o1jax.verifiers.completion import Policy, check_policy, without_end_tokens, without_thoughts
 
 
@@ -22,7 +22,6 @@ verify = make_verify()
 def _verdict(problem: Problem, completion: str, policy: Policy) -> Verdict:
   text = without_thoughts(without_end_tokens(completion)).strip()
   if not text:
-    return Verdict(0.0, False, None, "unparsable")
+    return UNPARSABLE
   letters = "".join(filter(str.isalpha, text.lower())) if policy == "standard" else text
-  correct = letters == letters[::-1] and problem.answer in text
-  return Verdict(float(correct), correct, text, None if correct else "wrong")
+  return right_or_wrong(letters == letters[::-1] and problem.answer in text, text)

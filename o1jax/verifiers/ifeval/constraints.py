@@ -19,7 +19,7 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 
-from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.base import UNPARSABLE, Problem, Verdict, Verify, right_or_wrong
 from o1jax.verifiers.completion import Policy, check_policy, in_thoughts, without_end_tokens, without_thoughts
 from o1jax.verifiers.ifeval.instructions import INSTRUCTIONS, read_arguments
 
@@ -129,21 +129,15 @@ def _response(policy: Policy, completion: str) -> str:
 
 def _verdict(reading: str, checks: Sequence[Check], response: str) -> Verdict:
   if len(response) > MAX_LENGTH:
-    return _UNPARSABLE
+    return UNPARSABLE
   try:
     followed = {name: _read(variants(response), checks) for name, variants in READINGS.items()}
   except (MemoryError, RecursionError):
-    return _UNPARSABLE
-  correct = all(followed[reading])
-  return Verdict(
-    reward=float(correct), correct=correct, parsed=json.dumps(followed), error=None if correct else "wrong"
-  )
+    return UNPARSABLE
+  return right_or_wrong(all(followed[reading]), json.dumps(followed))
 
 
 def _read(variants: Sequence[str], checks: Sequence[Check]) -> list[bool]:
   """Which checks any variant that is not blank passes."""
   filled = [text for text in variants if text.strip()]
   return [any(map(check, filled)) for check in checks]
-
-
-_UNPARSABLE = Verdict(reward=0.0, correct=False, parsed=None, error="unparsable")

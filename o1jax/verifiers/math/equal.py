@@ -1,6 +1,6 @@
 r"""Whether a prediction equals the gold answer, which always comes first: the roles are not alike.
 
-    gold x = 5      prediction 5        yes    gold 12_3    prediction 12         yes: the question has the base
+    gold x = 5      prediction 5        yes    gold 12_3    prediction 12         yes: the base is given
     gold 1 < x < 2  prediction (1, 2)   yes    gold (1, 2)  prediction 1 < x < 2  no: it may be a point
 
 What a container or a relation holds is compared here, strictly, each entry as often as it stands there; the
@@ -38,10 +38,7 @@ class IncomparableError(ValueError):
 
 
 def same(gold: Answer, answer: Answer) -> bool:
-  """Whether an answer is the gold one, exactly: a decimal rounds nothing.
-
-  Raises IncomparableError where sympy fails.
-  """
+  """Whether an answer equals the gold one exactly. Raises IncomparableError where sympy fails."""
   if gold.unit is not None and answer.unit is not None and gold.unit != answer.unit:
     return False
   if isinstance(gold.form, Formula) and isinstance(answer.form, Formula):
@@ -65,10 +62,8 @@ def _same_form(gold: Answer, answer: Answer) -> bool:
   # `7:24` may be a ratio, a gold one only where it stands in lowest terms.
   fraction, read = gold.text.replace(":", "/"), gold.form.ratio if isinstance(gold.form, Qualified) else None
   lowest = not isinstance(gold.form, Qualified) or read is not None and str(read.value) == fraction
-  forms: list[Any] = [
-    form.ratio if isinstance(form, Qualified) else form for form in (gold.form, answer.form)
-  ]
-  return lowest and all(isinstance(form, Formula) for form in forms) and same_formula(*forms)
+  forms = [form.ratio if isinstance(form, Qualified) else form for form in (gold.form, answer.form)]
+  return lowest and all(isinstance(form, Formula) for form in forms) and same_formula(*forms)  # type: ignore[arg-type]
 
 
 def same_formula(gold: Formula, answer: Formula) -> bool:
@@ -194,7 +189,7 @@ def _same_equation(gold: Any, answer: Any) -> bool:
 
 
 def _same_curve(gold: Eq, answer: Eq) -> bool:
-  """Whether the sides' differences have a constant ratio, which is not 0: `y = 2x + 1` and `2x - y + 1 = 0`."""
+  """Whether the sides' differences have a constant ratio that is not 0: `y = 2x + 1`, `2x - y + 1 = 0`."""
   if not all(isinstance(side, sympy.Expr) for side in (*gold.args, *answer.args)):
     return False
   with _comparing():

@@ -1,8 +1,7 @@
 r"""Where a completion states its final answers: a box, `#### ...`, "the answer is ...", an expression.
 
-Each extractor gives all that it finds, in order, as raw text; what the text means is for `read` to say. All
-take time linear in the completion, however it is built: no more than MAX_LENGTH characters are looked at per
-answer.
+Each extractor gives all answers in order, as raw text; what the text means is for `read` to say. All take
+time linear in the completion, however it is built: at most MAX_LENGTH characters an answer are looked at.
 """
 
 import itertools
@@ -11,53 +10,58 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from o1jax.verifiers.completion import in_thoughts, without_end_tokens, without_next_turn, without_thoughts
-from o1jax.verifiers.math.text import ascii_signs, balanced
+from o1jax.verifiers.math.text import MAX_LENGTH, ascii_signs, balanced
 from o1jax.verifiers.math.units import CHANGES_VALUE
 
-MAX_LENGTH = 400  # characters of one answer
 MAX_STATED = 64  # answers of one extractor that are looked at
 
 # Without braces (`\\boxed 7`) what TeX would box, where nothing follows that could belong to it.
 _BOX = re.compile(
-  r"\\(?:boxed|fbox)(?![a-zA-Z])\s*(?:\{|(?P<bare>-?[0-9]{1,40}|[a-zA-Z]|\\[dt]?frac\s?(?:[0-9]{2}|(?:\{[^{}]{1,80}\}){2}))"
-  r"(?=[.,!]?\s{0,3}(?:\$|\\\)|\\\]|\Z|\n)))?"
+  r"\\(?:boxed|fbox)(?![a-zA-Z])\s*(?:\{|(?P<bare>-?[0-9]{1,40}|[a-zA-Z]|\\[dt]?frac\s?(?:[0-9]{2}"
+  r"|(?:\{[^{}]{1,80}\}){2}))(?=[.,!]?\s{0,3}(?:\$|\\\)|\\\]|\Z|\n)))?"
 )
 # What only stands where an answer is to be put.
 _PLACEHOLDER = re.compile(
-  r"(?:[\s.?_{}$*]|\\(?:[hv]?phantom\s?\{[^{}]*\}|q?quad|square|Box|cdots|[lc]?dots|ldots|underline|text(?:bf|it|rm)?|mathrm|[,;:!_ ])"
-  r"|(?i:(?:your|the|my|final|correct|answer|solution|result|value|goes|here|insert|put|placeholder)(?![a-z])))*"
+  r"(?:[\s.?_{}$*]|\\(?:[hv]?phantom\s?\{[^{}]*\}|q?quad|square|Box|cdots|[lc]?dots|ldots|underline|text(?:bf"
+  r"|it|rm)?|mathrm|[,;:!_ ])|(?i:(?:your|the|my|final|correct|answer|solution|result|value|goes|here|insert"
+  r"|put|placeholder)(?![a-z])))*"
 )
 _BEHIND_BOX = re.compile(
-  r"(?i)\s?(?:\$|\\\)|\\\])?\s?(?:(?P<percent>\\?%|percent\b|pct\b)|(?P<scale>(?:hundred|thousand|[mbtr]+illion|dozen|lakh|crore)s?\b))"
+  r"(?i)\s?(?:\$|\\\)|\\\])?\s?(?:(?P<percent>\\?%|percent\b|pct\b)|(?P<scale>(?:hundred|thousand"
+  r"|[mbtr]+illion|dozen|lakh|crore)s?\b))"
 )
 _HASHES = re.compile(r"#{4,}[^\S\r\n]*(?P<line>(?:(?!####)[^\r\n]){0,401})")
 # What stands between `the answer is` and the answer.
 _LEAD = (
-  r"(?:[\s,:*_]{0,8}(?:(?:therefore|thus|hence|indeed|simply|just|clearly|exactly|precisely|then|also|actually|really|now|still"
-  r"|again|always|only|obviously|consequently|of course|in fact|as before|found to be|given by|given as|equal to|(?:a|the) total of"
-  r"|(?:the|an?)\s(?:(?:open|closed|half-open|ordered|whole|real|positive|unique|exact|correct|rational|complex)\s)?"
-  r"(?:number|value|integer|interval|point|set|fraction|ratio|function|pair|triple|vector|matrix|polynomial|expression|equation|line))"
+  r"(?:[\s,:*_]{0,8}(?:(?:therefore|thus|hence|indeed|simply|just|clearly|exactly|precisely|then|also"
+  r"|actually|really|now|still|again|always|only|obviously|consequently|of course|in fact|as before"
+  r"|found to be|given by|given as|equal to|(?:a|the) total of|(?:the|an?)\s(?:(?:open|closed|half-open"
+  r"|ordered|whole|real|positive|unique|exact|correct|rational|complex)\s)?(?:number|value|integer|interval"
+  r"|point|set|fraction|ratio|function|pair|triple|vector|matrix|polynomial|expression|equation|line))"
   r"\b)){0,4}[\s,:*_]{0,8}"
 )
 _PHRASE = re.compile(
-  r"(?i)(?:(?P<final>\bfinal\s{1,4})?\banswers?(?:\s(?:to|for|of)\s[^.:\n]{1,80}?)?|\bcorrect (?:option|choice))[\s*_]{0,6}"
+  r"(?i)(?:(?P<final>\bfinal\s{1,4})?\banswers?(?:\s(?:to|for|of)\s[^.:\n]{1,80}?)?|\bcorrect (?:option"
+  r"|choice))[\s*_]{0,6}"
   rf"(?:,?\s?(?:therefore|thus|hence|then),?\s)?(?:\b(?:is|are|(?:would|should|must|will) be)\b|=|:){_LEAD}"
 )
 _HEADING = re.compile(r"^[#*_\s]{0,8}final\s{1,4}answers?[*_:\s]{0,8}$", re.IGNORECASE | re.MULTILINE)
 # Where a statement in words ends. A point inside a number or inside a.m. is not followed by a space and a
 # capital.
 _SENTENCE_END = re.compile(
-  r"[\r\n]|[.!](?=\s*[*_\"')]{0,4}(?:\s+[A-Z\\$]|\s*$|[\r\n]))|[,;]?\s(?:because|since|which|where|so)\b|,\sas\b"
+  r"[\r\n]|[.!](?=\s*[*_\"')]{0,4}(?:\s+[A-Z\\$]|\s*$|[\r\n]))|[,;]?\s(?:because|since|which|where|so)\b"
+  r"|,\sas\b"
 )
 _MATHS = re.compile(
   r"(?s)\$\$(?P<dollars>.{1,400}?)\$\$|(?<!\\)\$(?P<dollar>[^$\n]{1,400}?)(?<!\\)\$"
-  r"|\\\((?P<round>.{1,400}?)\\\)|\\\[(?P<square>.{1,400}?)\\\]"
-  r"|\\begin\{(?P<row>(?:equation|align|gather|multline|displaymath|math)\*?)\}(?P<rows>.{1,400}?)\\end\{(?P=row)\}"
+  r"|\\\((?P<round>.{1,400}?)\\\)|\\\[(?P<square>.{1,400}?)\\\]|\\begin\{(?P<row>(?:equation|align|gather"
+  r"|multline|displaymath|math)\*?)\}(?P<rows>.{1,400}?)\\end\{(?P=row)\}"
 )
 # `42; see above.`, `42 (six times seven)`, `42 and we are done`: a value and words that add nothing to it.
 _REMARK = re.compile(
   r"(?P<value>[*_\"']{0,3}(?:\$[^$\n]{1,80}\$|\\\(.{1,80}?\\\)|[-+\u2212]?[0-9][0-9.,/]*%?)[*_\"']{0,3})"
-  r"(?P<remark>\s?;.*|\s\(.*\)|\s?[\u2013\u2014].*|\s-\s.*|,?\s(?:as|for|in|by)\s.*|,?\sand\s(?:we|I|this|that|it|so|thus|hence|our|nothing)\b.*)"
+  r"(?P<remark>\s?;.*|\s\(.*\)|\s?[\u2013\u2014].*|\s-\s.*|,?\s(?:as|for|in|by)\s.*|,?\sand\s(?:we|I|this"
+  r"|that|it|so|thus|hence|our|nothing)\b.*)"
 )
 _HARMLESS = re.compile(r"\b(?:and|is|are|to|from|above|below|through|in)\b|\b\w+ times \w+", re.IGNORECASE)
 _JOINED = re.compile(r"\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*", re.IGNORECASE)
@@ -79,13 +83,14 @@ _FORMULA_LINE = re.compile(r"(?=.*[0-9\\])(?:\\[a-zA-Z]+|\b[a-zA-Z]{1,2}(?![a-zA
 _EVIDENT = re.compile(r"[0-9$\\=]|^\W*[A-J]\W*$")
 # What is said not to be the answer, or not to be sure: `it is not 5`, `more than 5`, `it might be 5`.
 _DENIED = re.compile(
-  r"(?i)(?:\bfrom\s\S{1,40}\sto|\b(?:not|never|cannot|nor|than|least|most|except|might|may|could|maybe|perhaps|possibly)|n't)"
-  r"\s+(?:(?:be|equals?|to|equal to)\s+)?$"
+  r"(?i)(?:\bfrom\s\S{1,40}\sto|\b(?:not|never|cannot|nor|than|least|most|except|might|may|could|maybe"
+  r"|perhaps|possibly)|n't)\s+(?:(?:be|equals?|to|equal to)\s+)?$"
 )
 # `the largest n is 34`: one verb, nothing that denies or conditions it.
 _PREDICATE = re.compile(r"(?s)(?P<subject>.*?\w.*?)\s(?i:is|are|equals|was|were)\s(?P<value>.+)")
 _NOT_PLAIN = re.compile(
-  r"(?i)\b(?:is|are|equals|was|were|be|not|never|no|none|nor|neither|cannot|if|unless|than|least|most|where|when|either|maybe|might)\b|n't"
+  r"(?i)\b(?:is|are|equals|was|were|be|not|never|no|none|nor|neither|cannot|if|unless|than|least|most|where"
+  r"|when|either|maybe|might)\b|n't"
 )
 _VALUE = (
   r"(?:(?P<maths>\$[^$\n]{1,80}\$|\\\(.{1,80}?\\\))|(?P<number>[-+\u2212]?(?:\\?\$)?[0-9][0-9.,/]*%?)"

@@ -87,8 +87,8 @@ _CLOCK = re.compile(
   r"(?:(?P<half>[ap])\.?\s?m\b\.?)?"
 )
 _BASED = re.compile(
-  r"\(?(?P<digits>[0-9A-F]*[0-9][0-9A-F]*)\)?\s?(?:_\s?(?:\{\s?\(?(?P<base>[0-9]{1,2}|[a-z]+)\)?\s?\}|(?P<one>[0-9]|[a-z]{3,}))"
-  r"|\(?(?:in )?base (?P<said>[0-9]{1,2}|[a-z]+)\)?)"
+  r"\(?(?P<digits>[0-9A-F]*[0-9][0-9A-F]*)\)?\s?(?:_\s?(?:\{\s?\(?(?P<base>[0-9]{1,2}|[a-z]+)\)?\s?\}"
+  r"|(?P<one>[0-9]|[a-z]{3,}))|\(?(?:in )?base (?P<said>[0-9]{1,2}|[a-z]+)\)?)"
 )
 _ANNOUNCEMENT = r"(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct )?answer(?: is:?| ?[:=])"
 _NAMING = r"(?:(?!(?:not|never|neither|nor|or|no)\b)[a-zA-Z]+\s*){1,8}(?::|(?<=\sis)|(?<=\sis\s))"
@@ -96,7 +96,8 @@ _ANNOUNCED = re.compile(
   rf"(?i)^(?:\\text\{{\s*(?:{_ANNOUNCEMENT}|{_NAMING})\s*\}}|(?P<open>\\text\{{)?\s*{_ANNOUNCEMENT})\s*(?=\S)"
 )
 _NUMBER_IN_TEXT = re.compile(
-  rf"\\text\s?\{{\s*(?P<number>[-+]?[{CURRENCY_SIGN}]?\s?[0-9][0-9.,]*(?:(?:\s[0-9]+)?/[0-9]+)?)(?:\s+(?P<rest>[^\W\d_][^{{}}]*))?\s*\}}"
+  rf"\\text\s?\{{\s*(?P<number>[-+]?[{CURRENCY_SIGN}]?\s?[0-9][0-9.,]*(?:(?:\s[0-9]+)?/[0-9]+)?)(?:"
+  rf"\s+(?P<rest>[^\W\d_][^{{}}]*))?\s*\}}"
 )
 _APPROXIMATED = re.compile(r"(?<=[0-9}a-z])\s?\(?\s?\\approx\s?-?[0-9.]+\s?\)$")  # `2\sqrt{3} (\approx 3.46)`
 _OR = re.compile(r"\s*(?:\\text\{\s*,?\s*or\s*\}|(?<![a-zA-Z\\])or(?![a-zA-Z]))\s*", re.IGNORECASE)
@@ -108,7 +109,8 @@ _AROUND_TEXT = re.compile(r"[\s,;:.&0-9'\-]*")
 _SEPARATOR = re.compile(r"\s*[,;&]\s*(?:and\s|or\s)?\s*|\s+(?:and|or)\s+", re.IGNORECASE)
 _LABEL = re.compile(r"\([A-Za-z]\)|[A-Z][).]?|[IVX]{2,5}")  # of an option or a statement
 _OPTION = re.compile(
-  r"(?i)(?:(?:option|choice) )?(?:\((?P<a>[A-J])\)|(?P<b>[A-J])[).:]) (?P<rest>.+)|(?:option|choice) \(?(?P<c>[A-J])\)?"
+  r"(?i)(?:(?:option|choice) )?(?:\((?P<a>[A-J])\)|(?P<b>[A-J])[).:]) (?P<rest>.+)|(?:option"
+  r"|choice) \(?(?P<c>[A-J])\)?"
 )
 # `(C) a square`, `C. A square`, `(C) I think so` name one option.
 _OTHER_OPTION = re.compile(r"(?i:\b(?:or|and|not)\b|\b[A-J]\))|\b[B-HJ]\b(?!')|\b[AI]\b(?!'|\s[a-z]{2})")

@@ -19,11 +19,11 @@ MAX_NESTING = 12  # brackets within brackets; parsing takes time quadratic in it
 _BAD_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})  # controls, marks of direction, surrogates
 CURRENCY_SIGN = "\u20ac"  # what any sign of a currency becomes: nobody's gold answers distinguish them
 _SIGNS = {
-  "-": "\u2212\u2013\u2010\u2011\ufe63", "'": "\u2019\u2032", "": "\u201c\u201d\ufe0f", ", ": "\u3001", ".": "\u3002", "/": "\u2044",
-  CURRENCY_SIGN: "£¥₹", r"\,": "\u202f", r"\times ": "×", r"\cdot ": "\u00b7\u22c5", r"\div ": "÷", r"\pm ": "±", r"\mp ": "\u2213",
-  r"\le ": "\u2264", r"\ge ": "\u2265", r"\ne ": "\u2260", r"\infty ": "\u221e", r"\sqrt ": "\u221a", r"\sqrt[3]": "\u221b",
-  r"\cup ": "\u222a", r"\cap ": "\u2229", r"\in ": "\u2208", r"\emptyset ": "\u2205", r"^\circ ": "°", r"\to ": "\u2192",
-  r"\equiv ": "\u2261", r"\approx ": "\u2248", r"\mathbb{R}": "\u211d", r"\mathbb{Z}": "\u2124", r"\mathbb{N}": "\u2115",
+  "-": "−–‐‑﹣", "'": "’′", "": "“”\ufe0f", ", ": "、", ".": "。", "/": "⁄", CURRENCY_SIGN: "£¥₹", r"\,": "\u202f",
+  r"\times ": "×", r"\cdot ": "·⋅", r"\div ": "÷", r"\pm ": "±", r"\mp ": "∓", r"\sqrt ": "√", r"\sqrt[3]": "∛",
+  r"\le ": "≤", r"\ge ": "≥", r"\ne ": "≠", r"\approx ": "≈", r"\equiv ": "≡", r"\to ": "→", r"\in ": "∈",
+  r"\cup ": "∪", r"\cap ": "∩", r"\emptyset ": "∅", r"\infty ": "∞", r"^\circ ": "°",
+  r"\mathbb{R}": "ℝ", r"\mathbb{Z}": "ℤ", r"\mathbb{N}": "ℕ",
 }  # fmt: skip
 _TYPOGRAPHY = {letter: plain for plain, letters in _SIGNS.items() for letter in letters}
 _RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207f"
@@ -69,15 +69,16 @@ def _ascii_sign(letter: str) -> str:
 
 # Commands by what is written for them.
 _COMMANDS = {
-  "": "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits tiny small"
-      " normalsize large Large LARGE huge Huge bf it rm sf tt bfseries boldmath",
-  " ": "quad qquad thinspace enspace", "|": "lvert rvert vert", "[": "lbrack", "]": "rbrack", "(": "langle lparen",
-  ")": "rangle rparen", r"\{": "lbrace", r"\}": "rbrace", r"\frac": "dfrac tfrac cfrac", r"\binom": "dbinom tbinom",
-  r"\text": "underline textbf textit textrm texttt textsf textsc textup textnormal mathrm mathbf mathit mathsf mathtt mathnormal"
-            " mbox hbox emph boldsymbol pmb bm operatorname",
-  r"\emptyset ": "varnothing O", r"\text{ or }": "lor vee", r"\le ": "leq leqslant", r"\ge ": "geq geqslant", r"\ne ": "neq",
-  r"\dots ": "ldots cdots dotsc dotsb", r"\to ": "rightarrow longrightarrow", r"\equiv ": "iff Leftrightarrow",
-  r"\pmod ": "bmod mod",
+  "": "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle scriptstyle limits"
+      " tiny small normalsize large Large LARGE huge Huge bf it rm sf tt bfseries boldmath",
+  " ": "quad qquad thinspace enspace", "|": "lvert rvert vert", "[": "lbrack", "]": "rbrack",
+  "(": "langle lparen", ")": "rangle rparen", r"\{": "lbrace", r"\}": "rbrace",
+  r"\frac": "dfrac tfrac cfrac", r"\binom": "dbinom tbinom",
+  r"\text": "underline textbf textit textrm texttt textsf textsc textup textnormal mathrm mathbf mathit mathsf"
+            " mathtt mathnormal mbox hbox emph boldsymbol pmb bm operatorname",
+  r"\emptyset ": "varnothing O", r"\text{ or }": "lor vee", r"\equiv ": "iff Leftrightarrow", r"\pmod ": "bmod mod",
+  r"\le ": "leq leqslant", r"\ge ": "geq geqslant", r"\ne ": "neq", r"\to ": "rightarrow longrightarrow",
+  r"\dots ": "ldots cdots dotsc dotsb",
 }  # fmt: skip
 _PLAINER = {command: plain for plain, commands in _COMMANDS.items() for command in commands.split()}
 _COMMAND = re.compile(r"(?<!\\)\\([a-zA-Z]+)")
@@ -92,8 +93,12 @@ _before_commands = _rules(
   (r"(?<!\\)\\[;: ]|~|(?<![0-9\\])\\,|(?<!\\)\\,(?![0-9])", " "),
   (r"(?<!\\)\\!|\\operatorname\*(?=\{)", lambda match: match[0].strip("\\!*")),
 )
+_MATRIX = r"[(\[]\s?\\begin\s?\{array\}\s?\{[lcr| ]*\}((?:(?!\\end).)*)\\end\s?\{array\}\s?[)\]]"
+_MODULUS = (
+  r"\s?\(\s?(?:\\text\{\s*mod\s*\}|(?:\\p)?mod)\s?([^()]*)\)|\s?\\pmod\s*(?:\{([^{}]*)\}|([0-9a-z]+))"
+)
 _after_commands = _rules(
-  (r"[(\[]\s?\\begin\s?\{array\}\s?\{[lcr| ]*\}((?:(?!\\end).)*)\\end\s?\{array\}\s?[)\]]", r"\\begin{pmatrix}\1\\end{pmatrix}"),
+  (_MATRIX, r"\\begin{pmatrix}\1\\end{pmatrix}"),
   (r"(?<=[)\]}]) ?U ?(?=[(\[{])", r"\\cup "),
   (r"\\mathbb ([NZQRC])(?![a-zA-Z])", r"\\mathbb{\1}"),
   (rf"\\?text\s?\{{\s*({_FUNCTIONS})\s*\}}\s?", r"\\\1 "),
@@ -102,15 +107,17 @@ _after_commands = _rules(
   (r"\\text\s?\{\s*[.,;]?\s*\}", " "),
   (r"\{[:,]\}(?![0-9]{3})", lambda match: match[0][1]),
   (r"\{\}\s?(?=\^)", ""),
-  (r"\s?\(\s?(?:\\text\{\s*mod\s*\}|(?:\\p)?mod)\s?([^()]*)\)|\s?\\pmod\s*(?:\{([^{}]*)\}|([0-9a-z]+))", r"\\pmod{\1\2\3}"),
+  (_MODULUS, r"\\pmod{\1\2\3}"),
 )  # fmt: skip
 _SYSTEM = re.compile(
-  rf"(?:\\\{{|\{{)?\s?\\begin\s?\{{{_ROWS}\*?\}}\s?(?:\{{[lcr| ]*\}})?(?P<rows>(?:(?!\\begin).)*)\\end\s?\{{{_ROWS}\*?\}}\s?"
+  rf"(?:\\\{{|\{{)?\s?\\begin\s?\{{{_ROWS}\*?\}}\s?(?:\{{[lcr| ]*\}})?(?P<rows>(?:"
+  rf"(?!\\begin).)*)\\end\s?\{{{_ROWS}\*?\}}\s?"
 )
 _RELATION = r"(?:=|[<>]|\\(?:le|ge|leq|geq|ne|neq|lt|gt|equiv|approx|in|leqslant|geqslant)(?![a-zA-Z]))"
 _DELIMITERS = re.compile(r"(?<!\\)\\[()\[\]]|\$")
 _ANY_CURRENCY = re.compile(
-  r"(?:\bUS\s?)?\\\$|\\text\{\s*(?:US\s?)?\\?\$\s*\}|^\s?(?:\\text\s?\{\s*)?(?:USD|EUR|Rs\.?)\s*\}?(?=\s?[0-9])"
+  r"(?:\bUS\s?)?\\\$|\\text\{\s*(?:US\s?)?\\?\$\s*\}|^\s?(?:\\text\s?\{\s*)?(?:USD|EUR"
+  r"|Rs\.?)\s*\}?(?=\s?[0-9])"
 )
 _FULL_STOP = re.compile(r"(?<![.,;])[.,;][ *`_]*$")  # an ellipsis is none
 _END_SIGN = re.compile(r"\s*\\(?:blacksquare|square|checkmark|qed|Box)(?![a-zA-Z])\s*$")
@@ -210,7 +217,8 @@ _BARE_GROUPS = re.compile(
 _BRACKETED_NUMBER = re.compile(r"(?:[(\[]|\\\{)\s?[0-9]+\s?(?:[)\]]|\\\})")
 _SPACED_COMMA = re.compile(r", |[0-9]\s(?:and|or)\s|;|\\text\{\s*,?\s*(?:and|or)\s*\}")
 _SET_BUILDER = re.compile(
-  r"\\\{\s?(?P<name>[a-z])\s?(?:\\in\s?\\mathbb\{R\}\s?)?(?:\\mid(?![a-zA-Z])|[|:])\s?(?P<rest>.*[^\s\\])\s?\\\}"
+  r"\\\{\s?(?P<name>[a-z])\s?(?:\\in\s?\\mathbb\{R\}\s?)?(?:\\mid(?![a-zA-Z])"
+  r"|[|:])\s?(?P<rest>.*[^\s\\])\s?\\\}"
 )
 _REPEATING = re.compile(
   r"(?P<integer>[0-9]*)\.(?P<once>[0-9]*)\\(?:overline|bar|dot)\s?(?:\{(?P<again>[0-9]+)\}|(?P<one>[0-9]))"
@@ -227,39 +235,46 @@ _OVER, _CHOOSE = (rf"{_SIDE}\\{name}(?![a-zA-Z]){_SIDE}" for name in ("over", "c
 _AND_OR = re.compile(
   r"\s*,?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*", re.IGNORECASE
 )
-_ORDER = r"(?:[<>]|\\[lg](?:eq?|t|eqslant)(?![a-zA-Z]))"  # two at once are no list: `x < 1 or x > 5` is another thing
+_ORDER = r"(?:[<>]|\\[lg](?:eq?|t|eqslant)(?![a-zA-Z]))"  # two at once are no list, as `x < 1 or x > 5` is
 _BOTH = re.compile(rf"{_ORDER}.*(?<![a-zA-Z\\])and(?![a-zA-Z]).*{_ORDER}", re.IGNORECASE)
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 _SCRIPT = r"(\{[^{}]*\}|[0-9a-zA-Z])"
 
 
-_braced = lambda argument: argument if argument[0] == "{" else f"{{{argument}}}"
+def _braced(match: re.Match[str]) -> str:
+  top, bottom = (part if part[0] == "{" else f"{{{part}}}" for part in match.group(2, 3))
+  return rf"\{match[1]}{top}{bottom}"
+
+
+def _primed(match: re.Match[str]) -> str:
+  return f"{match[1]}_{{{match[2] or ''}{'prime' * len(match[3])}}}"
+
+
 _joined_digits = lambda match: re.sub(r"[^0-9]", "", match[0])
 _rewritten = _rules(
   (r"\\text\{\s*([a-zA-Z])\s*\}", r"\1"),
   (r"\*\*", "^"),
   (r"(?<![a-zA-Z\\])(?:infinity|inf|oo)(?![a-zA-Z])", r"\\infty "),
-  (r"(?<![a-zA-Z\\])(pi(?![a-zA-Z])|sqrt(?=\s?[({])|(?:log|ln|(?:arc)?(?:sin|cos|tan)|cot|sec|csc)(?![a-zA-Z]))", r"\\\1 "),
+  (r"(?<![a-zA-Z\\])((?:pi|log|ln|(?:arc)?(?:sin|cos|tan)|cot|sec|csc)(?![a-zA-Z])|sqrt(?=\s?[({]))", r"\\\1 "),
   (r"(?<![0-9}^_./])([0-9]+)\s([0-9]+)\s?/\s?([0-9]+)(?![0-9./])", r"\1\\frac{\2}{\3}"),  # a mixed number
   (rf"\{{{_OVER}\}}|^{_OVER}$", r"\\frac{\1\3}{\2\4}"),
   (rf"\{{{_CHOOSE}\}}|^{_CHOOSE}$", r"\\binom{\1\3}{\2\4}"),
   (r"\^\{\s*\\prime\s*\}|\^\s?\\prime(?![a-zA-Z])", "'"),
-  (r"([a-zA-Z])(?:_\{?([0-9a-z])\}?)?('+)", lambda match: f"{match[1]}_{{{match[2] or ''}{'prime' * len(match[3])}}}"),
+  (r"([a-zA-Z])(?:_\{?([0-9a-z])\}?)?('+)", _primed),
   (rf"(?<=[a-zA-Z])\^{_SCRIPT}_{_SCRIPT}", r"_\2^\1"),
   (r"\\log_(?:e|\{e\})(?![a-zA-Z])", r"\\ln "),
   (r"(\\sqrt|\^)\s*\(([^()]*)\)", r"\1{\2}"),
-  (r"\\sqrt\[([0-9]{1,3})\]\s*([0-9a-zA-Z])(?![0-9.])", r"\\sqrt[\1]{\2}"),
   (r"(?<!\\sqrt)(?<!\\sqrt )\[([^\[\],;]*)\]", r"(\1)"),
   (r"(?<=\})\s*-\s*(?=\\\{)", r"\\setminus "),
   (r"^\s*\\approx(?![a-zA-Z])\s*", ""),
-  (r"\\sqrt\s*([0-9a-zA-Z])(?![0-9.])", r"\\sqrt{\1}"),
+  (r"\\sqrt(\[[0-9]{1,3}\])?\s*([0-9a-zA-Z])(?![0-9.])", r"\\sqrt\1{\2}"),
   (r"\^\s*([0-9]*\.[0-9]+)", r"^{\1}"),
   (r"(?<=[0-9])[eE]([+-]?[0-9]{1,4})(?![0-9.])", r"\\cdot 10^{\1}"),
   (r"\\log_([0-9])(?![0-9])", r"\\log_{\1}"),
   (r"(\\(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|log|ln)\s?\^)\s?([0-9])", r"\1{\2}"),
   (r"(?<=\^[0-9]) (?=[0-9]+\^)", r"\\cdot "),
   (r"(?<=[0-9])\{(\\frac\{[^{}]*\}\{[^{}]*\})\}", r"\1"),
-  (rf"\\(frac|binom)\s*({_ARGUMENT})\s*({_ARGUMENT})", lambda match: rf"\{match[1]}{_braced(match[2])}{_braced(match[3])}"),
+  (rf"\\(frac|binom)\s*({_ARGUMENT})\s*({_ARGUMENT})", _braced),
   (r"[<>!]=", lambda match: {"<": r"\le ", ">": r"\ge ", "!": r"\ne "}[match[0][0]]),
 )  # fmt: skip
 # Before decimals are written out: two numbers side by side, a point that is not a decimal's.
@@ -272,17 +287,20 @@ _multiplied = _rules(
   (r"((?:\\frac|\\binom)\{[^{}]*\}\{[^{}]*\})\s*(?=[0-9(]|\\(?:frac|binom))", r"\1\\cdot "),
 )
 _VETOED = re.compile(
-  r"\^\s*(?:[^\s{}^\\]|\{[^{}]*\})\s*\^|[0-9][eE][-+]?[0-9]|[0-9]\s*\{|[0-9)]\s*_|\\sqrt\s*[0-9]|[.'\"?@#:`%~]"
-  r"|\\(?:text|operatorname|phantom|boxed|fbox|mathit|xrightarrow|circ|degree|dots|equiv|pmod|to|ldots|cdots|nabla)(?![a-zA-Z])"
+  r"\^\s*(?:[^\s{}^\\]|\{[^{}]*\})\s*\^|[0-9][eE][-+]?[0-9]|[0-9]\s*\{|[0-9)]\s*_|\\sqrt\s*[0-9]"
+  r"|[.'\"?@#:`%~]|\\(?:text|operatorname|phantom|boxed|fbox|mathit|xrightarrow|circ|degree|dots|equiv|pmod"
+  r"|to|ldots|cdots|nabla)(?![a-zA-Z])"
   r"|(?<![a-zA-Z\\])(?<!n\{)(?<!d\{)(?<!_\{)[a-zA-Z]{5,}"  # words, but for `\begin{pmatrix}` and `x_{prime}`
-  r"|[fghF]\^\{?-1\}?\s*\(|\\(?:begin|end)(?!\{[pbv]?matrix\})|(?<!\\)\[[^\[\]()]*-\s?\\infty|\\infty\s*\]|\\(?:overline|bar|dot)\s?\{?[0-9]"
+  r"|[fghF]\^\{?-1\}?\s*\(|\\(?:begin|end)(?!\{[pbv]?matrix\})|(?<!\\)\[[^\[\]()]*-\s?\\infty|\\infty\s*\]"
+  r"|\\(?:overline|bar|dot)\s?\{?[0-9]"
 )  # fmt: skip
 _ROW_END = re.compile(r"\\\\|&")
 # The parser computes these at once, whatever their size: binomials, divisors, the ends of an interval to
 # order them.
 _SMALL = r"\{(?:[a-z+ -]|[0-9]{1,4}(?![0-9])){1,8}\}"
 _AT_ONCE = re.compile(
-  rf"\\binom(?!{_SMALL}{_SMALL})|\\Gamma\s*\(|\\(?:gcd|lcm)(?=.*[\^!])|!\s*!|\\(?:det|eye|zeros|ones|Re|Im)(?![a-zA-Z])"
+  rf"\\binom(?!{_SMALL}{_SMALL})|\\Gamma\s*\(|\\(?:gcd|lcm)(?=.*[\^!])|!\s*!|\\(?:det|eye|zeros|ones|Re"
+  rf"|Im)(?![a-zA-Z])"
 )
 _TOWER = re.compile(r"\^\s*\{?[-+]?[0-9]{5}|\^\s*\{[-+0-9\s]*\^")
 _ORDERED = re.compile(r",|\\sqrt\s?\[|\\c[au]p(?![a-zA-Z])")
@@ -293,9 +311,8 @@ def latex(text: str) -> str | None:
   text = _GROUPED.sub(_joined_digits, text).replace(r"\,", " ")
   text = re.sub(r"\s+", " ", text).strip()
   bare = _BARE_GROUPS.sub(_joined_digits, text)
-  text = (
-    bare if _SPACED_COMMA.search(text) or "," not in bare and not _BRACKETED_NUMBER.search(bare) else text
-  )
+  if _SPACED_COMMA.search(text) or "," not in bare and not _BRACKETED_NUMBER.search(bare):
+    text = bare
   if (described := _SET_BUILDER.fullmatch(text)) is not None:
     text = described["rest"]
   if _BOTH.search(text) or _BESIDE.search(text):

@@ -11,11 +11,11 @@ from o1jax.verifiers.math.text import CURRENCY_SIGN, parts
 _NAMES = {
   "mm": "mm millimeter millimetre", "cm": "cm centimeter centimetre", "m": "m meter metre",
   "km": "km kilometer kilometre", "in": "in inch inche", "ft": "ft foot feet", "yd": "yd yard", "mi": "mi mile",
-  "mg": "mg milligram", "g": "g gram", "kg": "kg kilogram", "lb": "lb pound", "oz": "oz ounce", "ton": "ton tonne",
-  "s": "s sec second", "min": "min minute", "h": "h hr hour", "day": "day", "week": "week", "month": "month",
-  "year": "yr year", "ml": "ml milliliter millilitre", "l": "l liter litre", "gal": "gal gallon",
-  "deg": "deg degree", "rad": "rad radian", "$": "dollar usd", "cent": "cent", "unit": "unit",
-  "mi/h": "mph", "km/h": "kph kmh", "hz": "hz hertz", "pa": "pa pascal", "j": "joule", "w": "watt", "n": "newton",
+  "mg": "mg milligram", "g": "g gram", "kg": "kg kilogram", "lb": "lb pound", "oz": "oz ounce",
+  "ton": "ton tonne", "s": "s sec second", "min": "min minute", "h": "h hr hour", "day": "day", "week": "week",
+  "month": "month", "year": "yr year", "ml": "ml milliliter millilitre", "l": "l liter litre", "gal": "gal gallon",
+  "deg": "deg degree", "rad": "rad radian", "$": "dollar usd", "cent": "cent", "unit": "unit", "mi/h": "mph",
+  "km/h": "kph kmh", "hz": "hz hertz", "pa": "pa pascal", "j": "joule", "w": "watt", "n": "newton",
 }  # fmt: skip
 _KNOWN = {name: unit for unit, names in _NAMES.items() for name in names.split()}
 _KNOWN |= {f"{name}s": unit for name, unit in _KNOWN.items() if len(name) > 1}
@@ -25,15 +25,18 @@ _JOINTS = {"per", *_POWERS}
 
 # Words behind a number that are no unit: they change its value, or hold an alternative to it.
 _NUMBER_WORDS = (
-  r"half|halves|quarter|first|third|(?:thir|four|fif|six|seven|eigh|ni|ten|eleven|twelf|hundred|thousand|[mbtrqz]+illion)th"
-  r"|(?:twen|thir|for|four|fif|six|seven|eigh|nine)(?:teen(?:th)?|ty|tieth)|ninth|one|two|three|four|five|six|seven|eight|nine"
-  r"|ten|eleven|twelve|hundred|thousand|[mbtrqz]+illion|lakh|lac|crore|grand|bn|mn|mil|mill|mio|dozen|score|gross|pi|infinity"
+  r"half|halves|quarter|first|third|(?:thir|four|fif|six|seven|eigh|ni|ten|eleven|twelf|hundred|thousand"
+  r"|[mbtrqz]+illion)th|(?:twen|thir|for|four|fif|six|seven|eigh|nine)(?:teen(?:th)?|ty|tieth)|ninth|one|two"
+  r"|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundred|thousand|[mbtrqz]+illion|lakh|lac|crore"
+  r"|grand|bn|mn|mil|mill|mio|dozen|score|gross|pi|infinity"
 )
 CHANGES_VALUE = re.compile(
-  rf"(?i)\b(?:{_NUMBER_WORDS}|or|and|either|neither|nor|but|maybe|perhaps|probably|possibly|likely|not|isnt|no|never|is|are|wrong"
-  r"|incorrect|plus|minus|times|negative|squared|cubed|double|doubled|triple|tripled|halved|quadrupled|inverse|reciprocal"
-  r"|repeating|recurring|less|more|than|least|most|greater|smaller|fewer|above|below|under|between|through|from|about|roughly"
-  r"|approximately|approx|around|nearly|almost|remainder|base|mod|modulo|over|divided|multiplied|added|subtracted|if|unless"
+  rf"(?i)\b(?:{_NUMBER_WORDS}|or|and|either|neither|nor|but|maybe|perhaps|probably|possibly|likely|not|isnt"
+  rf"|no|never|is|are|wrong"
+  r"|incorrect|plus|minus|times|negative|squared|cubed|double|doubled|triple|tripled|halved|quadrupled"
+  r"|inverse|reciprocal|repeating|recurring|less|more|than|least|most|greater|smaller|fewer|above|below|under"
+  r"|between|through|from|about|roughly|approximately|approx|around|nearly|almost|remainder|base|mod|modulo"
+  r"|over|divided|multiplied|added|subtracted|if|unless"
   r"|except|instead|percent|pct|percentage|too|factorial|point|root|power|to)s?\b"
 )
 _FUNCTIONS = frozenset({"sqrt", "sinh", "cosh", "tanh", "choose"})
@@ -46,7 +49,8 @@ _UNIT = re.compile(
 )
 # `(\text{cm}^2)`, `\text{(days)}`, `(days)`: a unit in brackets of its own.
 _BRACKETED = re.compile(
-  r"(?<=[0-9}])\s?(?:\\text\{\s*\((?P<a>[^\W\d_][^(){}]*)\)\s*\}|\(\s?(?P<wrap>\\text\{\s*)?(?P<b>[a-zA-Z][^(){}\\]*?)"
+  r"(?<=[0-9}])\s?(?:\\text\{\s*\((?P<a>[^\W\d_][^(){}]*)\)\s*\}"
+  r"|\(\s?(?P<wrap>\\text\{\s*)?(?P<b>[a-zA-Z][^(){}\\]*?)"
   r"(?(wrap)\})(?P<power>\^\{?[23]\}?)?\s?\))(?=\s?(?:\^\s?\{?[23]\}?)?$)"
 )
 _DEGREES = re.compile(r"\s?\^\s?(?:\{\s*\\circ\s*\}|\\circ)(?:\s?(?:\\text\{\s?)?[CF]\b\}?)?|\\degree\b")

@@ -1,19 +1,18 @@
 r"""Answers of MATH and AIME style, read off a completion and compared with the gold one by math-verify.
 
-    completion -> behind its thoughts -> first extractor with an answer -> one distinct answer -> the gold one?
+    completion -> behind its thoughts -> first extractor with an answer -> one distinct answer -> gold?
 
-math-verify reads and compares. What stands around it says where answers are stated (`extract`), takes off
-their dress (`text`, `units`), and vetoes what would be read or compared too kindly (`read`, `equal`).
+math-verify reads and compares. `extract` says where answers are stated, `text` and `units` take off their
+dress, `read` and `equal` veto what would be read or compared too kindly.
 
 Under the policy `strict` several different answers are a hedge, and wrong: two boxes, `3 or 4`, a value that
 `or` joins to the box, another value declared behind it; so is an answer that is taken back (`\boxed{5} is
 wrong`). Under `standard` the last box counts, or the last answer of another kind. Under both the same value
-twice is one answer, and so is a chain `x = 2/4 = 1/2`; boxes that only `and` parts are a list, as are those
-with words between them in the order of a gold list (strict); a placeholder in a box (`\boxed{answer}`) is no
-answer, nor is what stands in the thoughts.
+twice is one answer, as is a chain `x = 2/4 = 1/2`; boxes that only `and` parts are a list, as are those with
+words between them in the order of a gold list (strict); a placeholder (`\boxed{answer}`) is no answer.
 
-Left out: whether an answer is simplified (`\sqrt{4}` is 2, and `3 + 4` is 7: the form is for the prompt to
-ask for), sums, integrals, limits and congruences, which are only compared as text, numbers in words.
+Left out: whether an answer is simplified (`\sqrt{4}` is 2), numbers in words, and sums, integrals, limits
+and congruences, which are only compared as text.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from collections.abc import Sequence
 
 import sympy
 
-from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.base import UNPARSABLE, Problem, Verdict, Verify, right_or_wrong
 from o1jax.verifiers.completion import Policy, check_policy, taken_back
 from o1jax.verifiers.math.equal import IncomparableError, entries, equal, same
 from o1jax.verifiers.math.extract import DEFAULT_ORDER, EXTRACTORS, Stated, boxed, final_part, joined, stated
@@ -31,8 +30,7 @@ from o1jax.verifiers.math.text import UnreadableError
 
 MARK = "####"  # before a gold answer at the end of its worked solution, as GSM8K has it
 
-_UNPARSABLE = Verdict(reward=0.0, correct=False, parsed=None, error="unparsable")
-_HEDGE = Verdict(reward=0.0, correct=False, parsed=None, error="wrong")
+_HEDGE = right_or_wrong(False, None)
 # `The answer is consistent with $5 + 1 = 6$`: maths that checks an answer is none.
 _CHECK = re.compile(
   r"(?i)(?:correct|right|valid|consistent|reasonable|verified|confirmed|checked|accurate|supported"
@@ -75,7 +73,7 @@ def _verdict(problem: Problem, text: str, order: Sequence[str], policy: Policy) 
   gold = _gold(problem)
   declared, behind = stated(text, order)
   if not declared:
-    return _UNPARSABLE
+    return UNPARSABLE
   if policy == "standard":
     group = joined(text, declared)[-1] if text.startswith("\\", declared[-1].start) else declared[-1:]
     declared, behind = [declared[-1]._replace(text=", ".join(part.text for part in group))], []
@@ -85,13 +83,13 @@ def _verdict(problem: Problem, text: str, order: Sequence[str], policy: Policy) 
     readings = [read(answer.text) for answer in declared]
     answers = list(dict.fromkeys(readings + _values(behind)))
     if not all(same(answers[-1], other) or same(other, answers[-1]) for other in answers[:-1]):
-      return Verdict(1.0, True, gold.shown()) if _are_parts(gold, answers, text, declared) else _HEDGE
+      return right_or_wrong(True, gold.shown()) if _are_parts(gold, answers, text, declared) else _HEDGE
     correct = all(same(gold, answer) for answer in readings)
   except (UnreadableError, IncomparableError):
-    return _UNPARSABLE
+    return UNPARSABLE
   if not correct and readings[-1].form is None:
-    return _UNPARSABLE
-  return Verdict(float(correct), correct, readings[-1].shown(), None if correct else "wrong")
+    return UNPARSABLE
+  return right_or_wrong(correct, readings[-1].shown())
 
 
 def _are_parts(gold: Answer, answers: Sequence[Answer], text: str, declared: Sequence[Stated]) -> bool:
@@ -100,16 +98,12 @@ def _are_parts(gold: Answer, answers: Sequence[Answer], text: str, declared: Seq
   Those with more between them than `and` may be kept apart by words: they stand in the order of the gold
   answer.
   """
-  match gold.form:
-    case Words(items) if len(items) > 1:
-      gold_entries = None
-    case Formula(sympy.FiniteSet() as value, _) if len(gold_entries := entries(value)) > 1:
-      pass
-    case _:
-      return False
-  if any(same(gold, answer) for answer in answers):
+  is_words = isinstance(gold.form, Words) and len(gold.form.items) > 1
+  is_set = isinstance(gold.form, Formula) and isinstance(gold.form.value, sympy.FiniteSet)
+  gold_entries = entries(gold.form.value) if is_set else ()
+  if not is_words and len(gold_entries) < 2 or any(same(gold, answer) for answer in answers):
     return False
-  if gold_entries is None or len(joined(text, declared)) == 1 < len(declared):
+  if is_words or len(joined(text, declared)) == 1 < len(declared):
     return same(gold, read(", ".join(answer.text for answer in answers)))
   values = [answer.form.value for answer in answers if isinstance(answer.form, Formula)]
   return len(gold_entries) == len(answers) == len(values) and all(map(equal, gold_entries, values))

@@ -30,6 +30,7 @@ from typing import Any
 
 from o1jax.verifiers.pool import worker
 from o1jax.verifiers.pool.framing import Channel, frame
+from o1jax.verifiers.sandbox import kernel
 
 # An order of the pool: an operation and a worker's number.
 FORK, KILL = 1, 2
@@ -165,7 +166,8 @@ class _Server:
     code = 1
     try:
       server = os.getppid()
-      worker.end_with_parent()
+      if sys.platform == "linux":
+        kernel.end_with_parent(signal.SIGKILL)  # so that no orphan is left
       signal.set_wakeup_fd(-1)
       signal.signal(signal.SIGCHLD, signal.SIG_DFL)
       for other in (self._control, self._wake, self._woken):

@@ -7,7 +7,6 @@ time is used up, in C code too and whatever else the machine does. The pool read
 """
 
 import atexit
-import ctypes
 import importlib
 import io
 import json
@@ -17,26 +16,18 @@ import pickle
 import resource
 import signal
 import socket
-import sys
 import time
 from typing import Any
 
 from o1jax.verifiers.base import Problem, Verdict, Verify
 from o1jax.verifiers.pool.framing import frame, read_message
+from o1jax.verifiers.sandbox import kernel
 
 # The first word of a reply.
 READY, VERDICT, FAULT, CRASHED = "ready", "verdict", "fault", "crashed"
 NO_ID = ""  # of every problem here: a verdict does not depend on it, and the pool knows which problem it is
 PROBLEM_FAULT = f"problem {NO_ID}: "  # how a ValueError about the problem begins
 MAX_MESSAGE = 500  # characters of an exception's text
-
-_PR_SET_PDEATHSIG = 1
-
-
-def end_with_parent() -> None:
-  """Makes the kernel end this process with the one that forked it (on Linux), so that no orphan is left."""
-  if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def run(sock: socket.socket, memory_bytes: int) -> None:
@@ -45,10 +36,8 @@ def run(sock: socket.socket, memory_bytes: int) -> None:
   `memory_bytes` bounds the address space, beside the caller's own limit.
   """
   signal.signal(signal.SIGPROF, signal.SIG_DFL)
-  resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-  hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # the caller's own, which cannot be raised
-  memory_bytes = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-  resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+  kernel.limit(resource.RLIMIT_CORE, 0)
+  kernel.limit(resource.RLIMIT_AS, memory_bytes)
   verifies: dict[tuple, Verify] = {}
   sock.sendall(_encoded([READY, os.getpid()]))
   while (message := read_message(sock)) is not None:

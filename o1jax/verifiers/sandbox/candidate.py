@@ -136,7 +136,7 @@ def _executed(codes: Sequence[types.CodeType]) -> int:
 
 
 def _flush(file: Any) -> None:
-  """Flushes a standard stream: None, or an object of the program's own, which may have no attribute `closed`."""
+  """Flushes a standard stream: None, or an object of the program's own, perhaps without `closed`."""
   if file is not None and not (hasattr(file, "closed") and file.closed):
     file.flush()
 

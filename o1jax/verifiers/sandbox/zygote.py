@@ -302,7 +302,7 @@ def _become_program(
 
 
 def _place(descriptors: list[int]) -> None:
-  """Requests, replies, input and output where the program expects them, standard error to nowhere; no others."""
+  """Puts requests, replies, input and output where the program expects them; standard error is /dev/null."""
   os.dup2(0, 2)  # this process has /dev/null there
   aside = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, _FIRST_FREE) for descriptor in descriptors]
   for descriptor, place in zip(aside, (candidate.REQUESTS, candidate.REPLIES, 0, 1)):
