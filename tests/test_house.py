@@ -93,7 +93,10 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
 def _nesting(node: ast.AST, level: int = 0) -> int:
-  """Depth of the deepest block below `node`. An elif stands beside its if; inner functions count for themselves."""
+  """Depth of the deepest block below `node`.
+
+  An elif stands beside its if; inner functions count for themselves.
+  """
   deepest = level
   for child in ast.iter_child_nodes(node):
     if isinstance(child, _FUNCTIONS):

@@ -7,7 +7,7 @@ from o1jax.verifiers.completion import Policy, check_policy, without_end_tokens,
 
 
 def make_verify(policy: Policy = "strict") -> Verify:
-  """The verifier under a policy: `standard` ignores case and all but letters. Raises ValueError for another."""
+  """The verifier under a policy: `standard` ignores case and all but letters."""
   check_policy(policy)
 
   def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:

@@ -1,4 +1,4 @@
-"""What a new verifier costs: one file, and one line of the catalog. Then `o1jax verify` and the pool know it."""
+"""What a new verifier costs: one file and one line of the catalog; `o1jax verify` and the pool know it."""
 
 import json
 import pathlib
@@ -19,8 +19,9 @@ ROWS = [
 POOL = """
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.pool import Pool
+problems = [Problem("p", "", "o", "test")] * 2
 with Pool(["palindrome"], workers=1) as pool:
-  print([verdict.reward for verdict in pool.verify("palindrome", [Problem("p", "", "o", "test")] * 2, ["noon", "soon"])])
+  print([verdict.reward for verdict in pool.verify("palindrome", problems, ["noon", "soon"])])
 """
 
 

@@ -1,4 +1,6 @@
-"""`o1jax verify` where its streams, its limits or its lines are not what they should be: it grades on, or says why not."""
+"""`o1jax verify` where its streams, its limits or its lines are not what they should be: it grades on, or
+says why not.
+"""
 
 import json
 import os
@@ -113,7 +115,7 @@ def nested(depth: int) -> bytes:
 
 @pytest.mark.parametrize("depth", [MAX_NESTING + 1, 500, 900])
 def test_what_is_nested_too_deep_is_a_fault_of_its_line(depth):
-  """Deeper than 100 and not as deep as the parser goes: what pickles it, or writes the id, gives up before."""
+  """Deeper than 100 and not as deep as the parser goes: pickling, or writing the id, gives up before."""
   entry = b'{"id": 1, "completion": "", "dataset": "d", "entry": {"x": ' + nested(depth) + b"}}"
   name = b'{"answer": "18", "completion": "#### 18", "id": ' + nested(depth) + b"}"
   for verifier, text in (("gym", entry), ("gsm8k", name)):
@@ -129,7 +131,8 @@ def test_brackets_in_texts_and_side_by_side_are_not_nested():
 @pytest.mark.parametrize(
   ("given", "answer"),
   [
-    ("0.00001", "0.00001"), ("1e-7", "0.0000001"), ("1e16", "10000000000000000"), ("18.50", "18.5"), ("18.0", "18.0"),
+    ("0.00001", "0.00001"), ("1e-7", "0.0000001"), ("1e16", "10000000000000000"), ("18.50", "18.5"),
+    ("18.0", "18.0"),
     ("-0.5", "-0.5"), ("18", "18"), (str(10**30), str(10**30)), ('"1e-7"', "1e-7"),
   ],
 )  # fmt: skip

@@ -79,8 +79,10 @@ def test_a_malformed_line_is_named_and_the_rest_is_graded():
     (b'{"answer": "1", "completion": "x"}', "field 'id' is missing"),
     (b'{"id": 1, "answer": "1"}', "field 'completion' is missing"),
     (b'{"id": 1, "completion": "x"}', "field 'answer' is missing"),
-    (b'{"id": 1, "answer": ["1"], "completion": "x"}', "field 'answer' wants a string or a number, has a list, [\"1\"]"),
-    (b'{"id": 1, "answer": true, "completion": "x"}', "field 'answer' wants a string or a number, has a boolean, true"),
+    (b'{"id": 1, "answer": ["1"], "completion": "x"}',
+      "field 'answer' wants a string or a number, has a list, [\"1\"]"),
+    (b'{"id": 1, "answer": true, "completion": "x"}',
+      "field 'answer' wants a string or a number, has a boolean, true"),
     (b'{"id": 1, "answer": "1", "completion": null}', "field 'completion' wants a string, has null"),
     (b'{"id": NaN, "answer": "1", "completion": "x"}', "is not JSON: NaN is no number of JSON"),
     (b'{"id": 1e999, "answer": "1", "completion": "x"}', "is not JSON: 1e999 is no number of JSON"),
@@ -227,7 +229,8 @@ SUITE = ["#### 18", "#### 17", "The answer is 18.", "18", *["\\boxed{18}"] * 16]
   [
     (SUITE[:2], (), ["gsm8k, strict: 2 graded, 50.0% correct, 0.0% unparsable"]),
     (SUITE, (), ["gsm8k, strict: 20 graded, 85.0% correct, 10.0% unparsable"]),
-    (SUITE[:5], (), ["gsm8k, strict: 5 graded, 40.0% correct, 40.0% unparsable", "warning: 40.0% unparsable is high"]),
+    (SUITE[:5], (), ["gsm8k, strict: 5 graded, 40.0% correct, 40.0% unparsable",
+      "warning: 40.0% unparsable is high"]),
     (SUITE, ("--policy", "standard"), ["gsm8k, standard: 20 graded, 95.0% correct, 0.0% unparsable"]),
   ],
 )  # fmt: skip
@@ -281,7 +284,8 @@ def test_it_starts_without_jax():
     ("--verifier math --block first", "--block: is an option of code; math does not read it"),
     ("--verifier gsm8k --policy lax", "--policy: wants one of strict, standard, has 'lax'"),
     ("--verifier math --extractors", "--extractors: is empty"),
-    ("--verifier math --allow_unsandboxed_code", "--allow_unsandboxed_code: is an option of code; math does not read it"),
+    ("--verifier math --allow_unsandboxed_code",
+      "--allow_unsandboxed_code: is an option of code; math does not read it"),
     ("--verifier math in.jsonl", "in.jsonl: unexpected argument (see o1jax verify --help)"),
   ],
 )  # fmt: skip

@@ -108,7 +108,7 @@ def published_paragraphs(text):
 
 
 def counts(check, text, **arguments):
-  """The one number up to 60 by which an instruction of an exact number is followed, -1 where there is none."""
+  """The one number up to 60 by which an instruction of an exact number is followed, -1 without one."""
   return next((n for n in range(60) if check(text, "", **{key: n for key in arguments})), -1)
 
 

@@ -144,7 +144,8 @@ def test_a_busy_server_is_asked_again(server) -> None:
     (say(b"null"), 1, "crashed"),
     (say({"choices": []}), 1, "crashed"),
     (say({"choices": [{"message": {"content": 7}}]}), 1, "crashed"),
-    (say({"choices": [{"message": {"content": "Yes"}, "logprobs": {"content": [{"top_logprobs": [7]}]}}]}), 1, "crashed"),
+    (say({"choices": [{"message": {"content": "Yes"}, "logprobs": {"content": [{"top_logprobs": [7]}]}}]}), 1,
+      "crashed"),
     (say(completion("x", tops={"Yes": 3.0})), 1, "crashed"),  # no probability
   ],
 )  # fmt: skip

@@ -240,7 +240,8 @@ def test_a_reward_outside_its_range_is_refused(reward: float) -> None:
 
 @pytest.mark.parametrize(
   ("token", "word"),
-  [("Yes", "yes"), (" yes", "yes"), ("▁YES", "yes"), ("ĠNo", "no"), ("No", "no"), ("Yes.", None), ("Y", None), ("", None)],
+  [("Yes", "yes"), (" yes", "yes"), ("▁YES", "yes"), ("ĠNo", "no"), ("No", "no"), ("Yes.", None), ("Y", None),
+    ("", None)],
 )  # fmt: skip
 def test_tokens_that_spell_a_verdict(token: str, word: str | None) -> None:
   assert judge.spells(token) == word

@@ -25,7 +25,8 @@ FAULTS = [
   ({"base_url": "http://host:none/v1"}, "judge.base_url: must be an http(s) URL"),
   ({"base_url": "https://me:pw@host/v1"}, "judge.base_url: must not hold a user or password: "
    "the configuration is written down"),
-  ({"api_key_env": KEY}, "judge.api_key_env: must be the name of an environment variable, never the key itself"),
+  ({"api_key_env": KEY},
+    "judge.api_key_env: must be the name of an environment variable, never the key itself"),
   ({"concurrency": 0}, "judge.concurrency: must be positive"),
   ({"timeout": 0.0}, "judge.timeout: must be positive"),
   ({"max_retries": -1}, "judge.max_retries: must not be negative"),
@@ -34,7 +35,8 @@ FAULTS = [
   ({"top_logprobs": 21}, "judge.top_logprobs: must lie in 1..20"),
   ({"temperature": 0.5}, 'judge.temperature: cannot act with votes=0, which reads P("Yes") of one token'),
   ({"seed": 1}, 'judge.seed: cannot act with votes=0, which reads P("Yes") of one token'),
-  ({"votes": 2, "top_logprobs": 5}, "judge.top_logprobs: cannot act with votes, which are read from their text"),
+  ({"votes": 2, "top_logprobs": 5},
+    "judge.top_logprobs: cannot act with votes, which are read from their text"),
   ({"votes": 2, "temperature": 0.0}, "judge.temperature: is 0, greedy, so that 2 votes are all one"),
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The pool: what one item does, no other notices; verdicts come in order, and hang on nothing but the item."""
+"""The pool: what one item does, no other notices; verdicts come in order, and depend on the item alone."""
 
 import logging
 import os

@@ -1,4 +1,6 @@
-"""The pool's processes: they die, are killed and are replaced, no verdict changes, and nothing is left behind."""
+"""The pool's processes: they die, are killed and are replaced, no verdict changes, and nothing is left
+behind.
+"""
 
 import os
 import pathlib

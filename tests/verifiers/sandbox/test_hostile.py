@@ -1,4 +1,6 @@
-"""Programs that attack: contained, judged right, nothing left behind, and the honest program after them unaffected."""
+"""Programs that attack: contained, judged right, nothing left behind, and the honest program after them
+unaffected.
+"""
 
 import os
 import pathlib
@@ -198,7 +200,8 @@ open("left", "w").close()
 
 def test_unknown_system_calls_do_not_exist():
   source = (
-    "import ctypes, errno\nlibc = ctypes.CDLL(None, use_errno=True)\ndef f(x):\n  assert libc.syscall({}) == -1\n"
+    "import ctypes, errno\nlibc = ctypes.CDLL(None, use_errno=True)\ndef f(x):\n  assert libc.syscall({}) == "
+    "-1\n"
     "  return x * x if ctypes.get_errno() == errno.ENOSYS else -1\n"
   )
   assert judged(FUNCTION, source.format("999")) is None
@@ -207,7 +210,8 @@ def test_unknown_system_calls_do_not_exist():
 
 def test_each_call_in_no_table_does_not_exist():
   tables = f"{seccomp.ALLOWED} {seccomp.KILLED} {seccomp.BY_ARGUMENT}"
-  # On x86_64 the kernel lets its probes' own two calls pass every filter; elsewhere than in a probe they do nothing.
+  # On x86_64 the kernel lets its probes' own two calls pass every filter; elsewhere than in a probe they do
+  # nothing.
   known = {*seccomp.numbers(tables, platform.machine()).values(), 335, 336}
   source = f"""
 import ctypes, errno
@@ -224,7 +228,8 @@ def f(x):
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other ways into the kernel that x86_64 alone has")
 def test_other_ways_into_the_kernel():
-  x32 = "import ctypes\ndef f(x):\n  return x * x + 0 * ctypes.CDLL(None).syscall(ctypes.c_long(0x40000000 + 39))\n"
+  call = "ctypes.CDLL(None).syscall(ctypes.c_long(0x40000000 + 39))"
+  x32 = f"import ctypes\ndef f(x):\n  return x * x + 0 * {call}\n"
   assert judged(FUNCTION, x32) == "policy"
   compat = r"""
 import ctypes, mmap

@@ -1,4 +1,6 @@
-"""Literals as they cross between two processes: by exact type, one object staying one object, arguments changed in place."""
+"""Literals as they cross between two processes: by exact type, one object staying one object, arguments
+changed in place.
+"""
 
 import array
 import collections

@@ -33,7 +33,7 @@ def judged(*programs, allow=False):
   problem = Problem("f", "", "", "test", {{"tests": ["assert f(3) == 9"]}})
   return [verdict.error for verdict in verify([problem] * len(programs), programs)]
 def deny(name, argument=None):
-  # Lets the kernel answer EPERM to a call from now on (where its first argument is as given), as a container's filter may.
+  # Lets the kernel answer EPERM to a call from here on, as a container's filter may (with that argument).
   number = seccomp.numbers(f"{{seccomp.KILLED}} {{seccomp.BY_ARGUMENT}}", os.uname().machine)[name]
   rows = [(0x20, 0, 0, 0), (0x15, 0, 3 if argument is not None else 1, number)]
   if argument is not None:
@@ -85,7 +85,8 @@ def test_what_a_program_sees_of_itself():
 import os, socket
 def f(what):
   return {
-    "pid": os.getpid, "parent": os.getppid, "host": socket.gethostname, "folder": os.getcwd, "user": os.geteuid,
+    "pid": os.getpid, "parent": os.getppid, "host": socket.gethostname, "folder": os.getcwd,
+    "user": os.geteuid,
     "environment": lambda: dict(os.environ),
   }[what]()
 """
@@ -128,14 +129,15 @@ def test_other_users_have_the_same_sandbox(inside):
   said = printed(f"""
     user, group = os.geteuid(), os.getegid()
     ctypes.CDLL(None).unshare(0x10000000)
-    for name, row in ("setgroups", "deny"), ("uid_map", f"{inside} {{user}} 1"), ("gid_map", f"{inside} {{group}} 1"):
+    maps = ("uid_map", f"{inside} {{user}} 1"), ("gid_map", f"{inside} {{group}} 1")
+    for name, row in (("setgroups", "deny"), *maps):
       with open(f"/proc/self/{{name}}", "w") as file:
         file.write(row)
     from o1jax.verifiers.sandbox import kernel
     kernel.drop_capabilities()
     assert os.geteuid() == {inside}
     print(service.describe())
-    # Where root has no second user, programs run as the owner of /dev/null, which stands at their descriptors.
+    # Where root has no second user, programs run as the owner of /dev/null, which is among their descriptors.
     chmod = "import os\\ndef f(x):\\n  os.fchmod(2, os.fstat(2).st_mode & 0o7777)\\n  return x * x"
     print(judged(HONEST, FORK, "def f(x): open('/etc/passwd')", chmod))
   """)
@@ -274,7 +276,7 @@ def test_a_start_that_is_cut_off_skips_no_check():
 
 
 def test_the_tester_leaves_no_core():
-  # Not even where core_pattern names a program: a process that may not be dumped (PR_GET_DUMPABLE is 0) has none.
+  # Not even where core_pattern names a program: one that is not dumpable (PR_GET_DUMPABLE is 0) has none.
   tests = ["import ctypes", "assert f(3) == 9 and ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0"]
   verify = make_verify(LIMITS, allow_unsandboxed_code=False)
   assert verify([Problem("f", "", "", "test", {"tests": tests})], [HONEST])[0].correct
