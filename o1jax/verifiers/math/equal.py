@@ -59,11 +59,12 @@ def _same_form(gold: Answer, answer: Answer) -> bool:
       return len({gold.form.qualifier, answer.form.qualifier} - {""}) < 2
     case Qualified(digits, _, None), (Formula() | Words() | None) if digits == answer.text.lstrip("0"):
       return True  # the question names the base
+  first, second = (form.ratio if isinstance(form, Qualified) else form for form in (gold.form, answer.form))
+  if not isinstance(first, Formula) or not isinstance(second, Formula):
+    return False
   # `7:24` may be a ratio, a gold one only where it stands in lowest terms.
-  fraction, read = gold.text.replace(":", "/"), gold.form.ratio if isinstance(gold.form, Qualified) else None
-  lowest = not isinstance(gold.form, Qualified) or read is not None and str(read.value) == fraction
-  forms = [form.ratio if isinstance(form, Qualified) else form for form in (gold.form, answer.form)]
-  return lowest and all(isinstance(form, Formula) for form in forms) and same_formula(*forms)  # type: ignore[arg-type]
+  lowest = not isinstance(gold.form, Qualified) or str(first.value) == gold.text.replace(":", "/")
+  return lowest and same_formula(first, second)
 
 
 def same_formula(gold: Formula, answer: Formula) -> bool:

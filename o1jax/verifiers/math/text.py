@@ -19,11 +19,11 @@ MAX_NESTING = 12  # brackets within brackets; parsing takes time quadratic in it
 _BAD_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})  # controls, marks of direction, surrogates
 CURRENCY_SIGN = "\u20ac"  # what any sign of a currency becomes: nobody's gold answers distinguish them
 _SIGNS = {
-  "-": "−–‐‑﹣", "'": "’′", "": "“”\ufe0f", ", ": "、", ".": "。", "/": "⁄", CURRENCY_SIGN: "£¥₹", r"\,": "\u202f",
-  r"\times ": "×", r"\cdot ": "·⋅", r"\div ": "÷", r"\pm ": "±", r"\mp ": "∓", r"\sqrt ": "√", r"\sqrt[3]": "∛",
-  r"\le ": "≤", r"\ge ": "≥", r"\ne ": "≠", r"\approx ": "≈", r"\equiv ": "≡", r"\to ": "→", r"\in ": "∈",
-  r"\cup ": "∪", r"\cap ": "∩", r"\emptyset ": "∅", r"\infty ": "∞", r"^\circ ": "°",
-  r"\mathbb{R}": "ℝ", r"\mathbb{Z}": "ℤ", r"\mathbb{N}": "ℕ",
+  "-": "−–‐‑﹣", "'": "’′", "": "“”\ufe0f", ", ": "、", ".": "。", "/": "⁄", CURRENCY_SIGN: "£¥₹",
+  r"\,": "\u202f", r"\times ": "×", r"\cdot ": "·⋅", r"\div ": "÷", r"\pm ": "±", r"\mp ": "∓",
+  r"\sqrt ": "√", r"\sqrt[3]": "∛", r"\le ": "≤", r"\ge ": "≥", r"\ne ": "≠", r"\approx ": "≈",
+  r"\equiv ": "≡", r"\to ": "→", r"\in ": "∈", r"\cup ": "∪", r"\cap ": "∩", r"\emptyset ": "∅",
+  r"\infty ": "∞", r"^\circ ": "°", r"\mathbb{R}": "ℝ", r"\mathbb{Z}": "ℤ", r"\mathbb{N}": "ℕ",
 }  # fmt: skip
 _TYPOGRAPHY = {letter: plain for plain, letters in _SIGNS.items() for letter in letters}
 _RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207f"
@@ -74,11 +74,11 @@ _COMMANDS = {
   " ": "quad qquad thinspace enspace", "|": "lvert rvert vert", "[": "lbrack", "]": "rbrack",
   "(": "langle lparen", ")": "rangle rparen", r"\{": "lbrace", r"\}": "rbrace",
   r"\frac": "dfrac tfrac cfrac", r"\binom": "dbinom tbinom",
-  r"\text": "underline textbf textit textrm texttt textsf textsc textup textnormal mathrm mathbf mathit mathsf"
-            " mathtt mathnormal mbox hbox emph boldsymbol pmb bm operatorname",
-  r"\emptyset ": "varnothing O", r"\text{ or }": "lor vee", r"\equiv ": "iff Leftrightarrow", r"\pmod ": "bmod mod",
+  r"\text": "underline textbf textit textrm texttt textsf textsc textup textnormal mathrm mathbf mathit"
+            " mathsf mathtt mathnormal mbox hbox emph boldsymbol pmb bm operatorname",
+  r"\emptyset ": "varnothing O", r"\text{ or }": "lor vee", r"\equiv ": "iff Leftrightarrow",
   r"\le ": "leq leqslant", r"\ge ": "geq geqslant", r"\ne ": "neq", r"\to ": "rightarrow longrightarrow",
-  r"\dots ": "ldots cdots dotsc dotsb",
+  r"\dots ": "ldots cdots dotsc dotsb", r"\pmod ": "bmod mod",
 }  # fmt: skip
 _PLAINER = {command: plain for plain, commands in _COMMANDS.items() for command in commands.split()}
 _COMMAND = re.compile(r"(?<!\\)\\([a-zA-Z]+)")
@@ -255,7 +255,8 @@ _rewritten = _rules(
   (r"\\text\{\s*([a-zA-Z])\s*\}", r"\1"),
   (r"\*\*", "^"),
   (r"(?<![a-zA-Z\\])(?:infinity|inf|oo)(?![a-zA-Z])", r"\\infty "),
-  (r"(?<![a-zA-Z\\])((?:pi|log|ln|(?:arc)?(?:sin|cos|tan)|cot|sec|csc)(?![a-zA-Z])|sqrt(?=\s?[({]))", r"\\\1 "),
+  (r"(?<![a-zA-Z\\])((?:pi|log|ln|(?:arc)?(?:sin|cos|tan)|cot|sec|csc)(?![a-zA-Z]))", r"\\\1 "),
+  (r"(?<![a-zA-Z\\])sqrt(?=\s?[({])", r"\\sqrt "),
   (r"(?<![0-9}^_./])([0-9]+)\s([0-9]+)\s?/\s?([0-9]+)(?![0-9./])", r"\1\\frac{\2}{\3}"),  # a mixed number
   (rf"\{{{_OVER}\}}|^{_OVER}$", r"\\frac{\1\3}{\2\4}"),
   (rf"\{{{_CHOOSE}\}}|^{_CHOOSE}$", r"\\binom{\1\3}{\2\4}"),

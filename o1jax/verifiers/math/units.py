@@ -10,12 +10,13 @@ from o1jax.verifiers.math.text import CURRENCY_SIGN, parts
 
 _NAMES = {
   "mm": "mm millimeter millimetre", "cm": "cm centimeter centimetre", "m": "m meter metre",
-  "km": "km kilometer kilometre", "in": "in inch inche", "ft": "ft foot feet", "yd": "yd yard", "mi": "mi mile",
-  "mg": "mg milligram", "g": "g gram", "kg": "kg kilogram", "lb": "lb pound", "oz": "oz ounce",
-  "ton": "ton tonne", "s": "s sec second", "min": "min minute", "h": "h hr hour", "day": "day", "week": "week",
-  "month": "month", "year": "yr year", "ml": "ml milliliter millilitre", "l": "l liter litre", "gal": "gal gallon",
-  "deg": "deg degree", "rad": "rad radian", "$": "dollar usd", "cent": "cent", "unit": "unit", "mi/h": "mph",
-  "km/h": "kph kmh", "hz": "hz hertz", "pa": "pa pascal", "j": "joule", "w": "watt", "n": "newton",
+  "km": "km kilometer kilometre", "in": "in inch inche", "ft": "ft foot feet", "yd": "yd yard",
+  "mi": "mi mile", "mg": "mg milligram", "g": "g gram", "kg": "kg kilogram", "lb": "lb pound",
+  "oz": "oz ounce", "ton": "ton tonne", "s": "s sec second", "min": "min minute", "h": "h hr hour",
+  "day": "day", "week": "week", "month": "month", "year": "yr year", "ml": "ml milliliter millilitre",
+  "l": "l liter litre", "gal": "gal gallon", "deg": "deg degree", "rad": "rad radian", "$": "dollar usd",
+  "cent": "cent", "unit": "unit", "mi/h": "mph", "km/h": "kph kmh", "hz": "hz hertz", "pa": "pa pascal",
+  "j": "joule", "w": "watt", "n": "newton",
 }  # fmt: skip
 _KNOWN = {name: unit for unit, names in _NAMES.items() for name in names.split()}
 _KNOWN |= {f"{name}s": unit for name, unit in _KNOWN.items() if len(name) > 1}
