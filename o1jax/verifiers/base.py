@@ -21,7 +21,7 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """What a verifier says of one completion."""
+  """The verdict on one completion."""
 
   reward: float  # NaN where nobody judged it, so that nothing can be learned from it
   correct: bool

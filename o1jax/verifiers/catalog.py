@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 @dataclasses.dataclass(frozen=True)
 class VerifierLimits:
-  """What one item may use. Verdicts beyond are `timeout`, and the item's worker is replaced."""
+  """Limits of one item. Beyond them its verdict is `timeout`, and its worker is replaced."""
 
   # Seconds of CPU time of the worker, kept by the kernel. Programs below the worker have limits of their own.
   cpu_seconds: float

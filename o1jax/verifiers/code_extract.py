@@ -1,4 +1,4 @@
-"""Where in a completion its program stands: fenced blocks, and what graders and prompts make of them.
+"""The program in a completion: its fenced blocks and other readings, the likeliest first.
 
     completion -> end tokens and thoughts off -> candidates, the likeliest first
 
@@ -73,7 +73,7 @@ def extract(text: str, block: Which = "last") -> str:
 
 
 def candidates(text: str, names: Iterable[str], block: Which, policy: Policy) -> list[Candidate]:
-  """What of an answer's text may be its program, each once; `names`: one of them is to be defined."""
+  """Texts that may be the answer's program, each once; the program is to define one of `names`."""
   any_name = "|".join(map(re.escape, names))
   pattern = rf"\b(?:def|class)\s+(?:{any_name})\b|^(?:{any_name})\s*="
   defines = re.compile(pattern, re.MULTILINE) if any_name else None
@@ -160,14 +160,14 @@ def _ordered(blocks: list[Fenced], block: Which) -> list[Fenced]:
 
 
 def _widest(text: str) -> str:
-  """What stands between the first fence and the last, whatever fences stand between; "" without two."""
+  """The text between the first fence and the last, other fences included; "" without two."""
   lines = text.splitlines(keepends=True)
   marks = [place for place, line in enumerate(lines) if _fence(line)]
   return "".join(lines[marks[0] + 1 : marks[-1]]) if len(marks) > 2 else ""
 
 
 def _before_a_closing_fence(text: str) -> str:
-  """What stands before the first fence, where that may close one that the prompt has opened."""
+  """The text before the first fence, where that may close one that the prompt has opened."""
   lines = text.splitlines(keepends=True)
   for place, line in enumerate(lines):
     mark = _fence(line)

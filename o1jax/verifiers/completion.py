@@ -71,7 +71,7 @@ def without_end_tokens(text: str) -> str:
 
 
 def without_thoughts(text: str) -> str:
-  """What stands behind the last mark that closes a thought; all of the text where none closes."""
+  """The text behind the last mark that closes a thought; all of it where none closes."""
   end = max((at + len(mark) for mark in _THOUGHT_ENDS if (at := text.rfind(mark)) >= 0), default=0)
   return text[end:]
 
@@ -89,7 +89,7 @@ _NEXT_TURN = re.compile(
 
 
 def without_next_turn(text: str) -> str:
-  """What stands before the first mark that ends a turn behind any text."""
+  """The text before the first mark that ends a turn, unless the text begins with it."""
   turn = _NEXT_TURN.search(text)
   return text if turn is None else text[: turn.start()]
 

@@ -274,7 +274,7 @@ _APPLY: dict[type, tuple[str, Callable[[Fraction, Fraction], Fraction]]] = {
 
 
 def _verify_expression(problem: Problem, text: str) -> Verdict:
-  """The verdict on what stands in the last pair of tags."""
+  """The verdict on the expression in the last pair of tags."""
   inside = text[: text.rfind(_CLOSE)].rpartition(_OPEN)[2].translate(_SIGNS)
   expression, equals, result = inside.partition("=")
   used: list[int] = []

@@ -154,25 +154,21 @@ def count_answers(text: str) -> int:
   return len(_marked(text))
 
 
+def _verify(policy: Policy, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+  return [_verdict(policy, problem, text) for problem, text in zip(problems, completions, strict=True)]
+
+
 def make_verify(policy: Policy = "strict") -> Verify:
-  """The verifier under a policy, see the module. Raises ValueError where there is no such policy."""
+  """A verifier that judges completions[i] against problems[i].answer, under a policy: see the module.
+
+  The answer is a number, or a solution with the number behind its last `####`, in its last box, or in its
+  last line `A: 18`. `parsed` is the value in lowest terms ("18", "-3", "1/2"). It raises ValueError where the
+  lengths differ or a gold answer is not one number; this does where there is no such policy.
+  """
   return functools.partial(_verify, check_policy(policy))
 
 
-def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-  """Judges completions[i] against problems[i].answer: reward 1.0 where its one marked value equals that.
-
-  The answer is a number, or a solution with the number behind its last `####`, in its last box, or in its
-  last line `A: 18`, as the data set and its model solutions have it.
-
-  `parsed` is the value in lowest terms ("18", "-3", "1/2"), so that equal answers are equal strings.
-  Raises ValueError where the lengths differ or a gold answer is not one number.
-  """
-  return _verify("strict", problems, completions)
-
-
-def _verify(policy: Policy, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-  return [_verdict(policy, problem, text) for problem, text in zip(problems, completions, strict=True)]
+verify = make_verify()
 
 
 def _verdict(policy: Policy, problem: Problem, text: str) -> Verdict:
@@ -266,7 +262,7 @@ def _is_placeholder(answer: str) -> bool:
 
 
 def _behind(marks: re.Pattern[str], text: str) -> Iterator[_Marked]:
-  """What stands behind each marker: the rest of the line, up to the next `####`, or the inside of a box.
+  """The text behind each mark: the rest of the line, up to the next `####`, or the inside of a box.
 
   At most MAX_LENGTH + 1 characters of each are looked at: a longer one is unparsable whatever it says.
   """

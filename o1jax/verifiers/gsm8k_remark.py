@@ -1,4 +1,4 @@
-r"""What may stand behind a number and leaves its value alone: a unit, a remark, closing punctuation.
+r"""Text behind a number that leaves its value alone: a unit, a remark, closing punctuation.
 
     18: `18 dollars a day`, `18 no-shows`, `18 cm^2`. Not 18: `18 point five`, `18 dozen`, `18 isn't right`
 

@@ -212,7 +212,7 @@ def _verdict(problem: Problem, text: str, policy: Policy) -> Verdict:
 
 
 def _undressed(name: str, answer: str) -> Iterator[str]:
-  """What an answer may be without its dress: each step takes one more piece off."""
+  """An answer without what stands around it: each step takes one more piece off."""
   while (match := _DRESS.fullmatch(answer)) is not None:
     answer = next(part for part in match.groups() if part is not None).strip()
     yield answer

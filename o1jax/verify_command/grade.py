@@ -152,7 +152,7 @@ def _pool_errors() -> Iterator[None]:
 
 
 def _describe_sandbox(allow_unsandboxed_code: bool) -> str:
-  """What stands between programs and this machine, in one line. Raises ConfigError where it is too little."""
+  """The sandbox's layers in one line. Raises ConfigError where they do not suffice."""
   try:
     return service.describe(allow_unsandboxed_code)
   except service.SandboxError as error:

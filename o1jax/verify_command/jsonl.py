@@ -35,7 +35,7 @@ class LineError(ValueError):
 
 
 class ParsedLine(NamedTuple):
-  """What a line asks for."""
+  """The content of one line."""
 
   id: Any
   problem: Problem

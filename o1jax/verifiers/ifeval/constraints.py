@@ -44,24 +44,27 @@ Check = Callable[[str], bool]  # of one variant of a response
 READINGS: dict[str, Callable[[str], tuple[str, ...]]] = {"strict": as_written, "loose": loosened}
 
 
-def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-  """Judges completions[i] against problems[i]: reward 1.0 where all instructions are followed, strictly read.
-
-  `parsed` is a JSON text, {"strict": [true, false], "loose": [true, true]}, with one entry an instruction;
-  None, with the error "unparsable", of a response longer than MAX_LENGTH or with JSON nested too deep. Raises
-  ValueError where the lengths differ, or as `bind` does.
-  """
-  return _verify("strict", "strict", problems, completions)
+def _verify(
+  reading: str, policy: Policy, problems: Sequence[Problem], completions: Sequence[str]
+) -> list[Verdict]:
+  pairs = zip(problems, completions, strict=True)
+  return [_verdict(reading, bind(problem), _response(policy, text)) for problem, text in pairs]
 
 
 def make_verify(reading: str = "strict", policy: Policy = "strict") -> Verify:
-  """The verifier whose reward follows `reading`, a name in READINGS, under a policy.
+  """A verifier whose reward is 1.0 where all instructions are followed by `reading`, a name in READINGS.
 
-  `parsed` holds every reading. Raises ValueError where there is no such reading or policy.
+  `parsed` is a JSON text of every reading, {"strict": [true, false], "loose": [true, true]}, with one entry
+  an instruction; None, with the error "unparsable", of a response longer than MAX_LENGTH or with JSON nested
+  too deep. The verifier raises ValueError where the lengths differ, or as `bind` does; this does where there
+  is no such reading or policy.
   """
   if reading not in READINGS:
     raise ValueError(f"{reading!r} is no reading; there are {', '.join(READINGS)}")
   return functools.partial(_verify, reading, check_policy(policy))
+
+
+verify = make_verify()
 
 
 def bind(problem: Problem) -> list[Check]:
@@ -109,15 +112,8 @@ def _bind_one(problem: Problem, name: object, row: object) -> Check:
   return functools.cache(functools.partial(INSTRUCTIONS[name], prompt=problem.prompt, **arguments))
 
 
-def _verify(
-  reading: str, policy: Policy, problems: Sequence[Problem], completions: Sequence[str]
-) -> list[Verdict]:
-  pairs = zip(problems, completions, strict=True)
-  return [_verdict(reading, bind(problem), _response(policy, text)) for problem, text in pairs]
-
-
 def _response(policy: Policy, completion: str) -> str:
-  """What of a completion is the response."""
+  """The response: a completion without end tokens, and under the standard policy without thoughts."""
   text = without_end_tokens(completion)
   if policy == "strict":
     return text

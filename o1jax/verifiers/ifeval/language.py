@@ -1,4 +1,4 @@
-"""Which language a text is written in, by langdetect 1.0.9, with its sampling made repeatable.
+"""The language of a text, by langdetect 1.0.9, with its sampling made repeatable.
 
 langdetect (after Shuyo 2010, "Language Detection Library for Java") tries letter n-grams in a random order
 and breaks off early, so that without a seed a short text is now one language, now another.

@@ -43,7 +43,7 @@ Result = TypeVar("Result")
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-  """What an Endpoint has spent."""
+  """Requests, tokens and dollars that an Endpoint has used."""
 
   requests: int = 0  # attempts sent, retries included
   retries: int = 0
@@ -97,7 +97,7 @@ def read_reply(body: Any) -> Reply:
 
 
 def metered(body: Any, cfg: JudgeConfig) -> Costs:
-  """What a reply says it used, at the configured prices."""
+  """The tokens that a reply reports, at the configured prices."""
   usage = body.get("usage") if isinstance(body, dict) else None
   usage = usage if isinstance(usage, dict) else {}
   prompt, completion = (usage.get(f"{kind}_tokens") for kind in ("prompt", "completion"))

@@ -1,4 +1,4 @@
-"""What tests of functions name and leave to the program: read off their text, before anything runs."""
+"""Names and modules that tests of functions expect of the program, read off their text first."""
 
 import ast
 import builtins

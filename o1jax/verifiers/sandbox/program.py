@@ -104,7 +104,7 @@ class CandidateProcess:
       raise self.end("crashed")
 
   def ask(self, op: str, on: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-    """What an operation on an object of the program's gives, or raises.
+    """The result of an operation on an object of the program's, or its exception.
 
     `on` is its number, the name of a global, or None for the last function. Lists, dicts and sets of the
     arguments are updated.
@@ -193,7 +193,7 @@ class CandidateProcess:
     return Ended()
 
   def _fate(self) -> str:
-    """Why a program that no longer answers does not; one that only closed its pipes is ended."""
+    """The error of a program that no longer answers; one that only closed its pipes is ended."""
     status = self.finish()
     if status["signal"] == signal.SIGSYS:
       return "policy"

@@ -108,7 +108,7 @@ def _last_function(namespace: dict[str, Any]) -> Any:
 
 
 def _plain(value: Any) -> list[Any]:
-  """What equality with a value goes by: [how, what].
+  """How a value is compared: [how, with what].
 
   same: by identity; value: as the literal that it derives from; record: as a dataclass, by its class and
   fields; own: by a method of its own, which is not called.

@@ -1,4 +1,4 @@
-"""The way in: `judge(order, limits, allow_unsandboxed_code)` runs one program against its tests, sandboxed.
+"""The sandbox's entry: `judge(order, limits, allow_unsandboxed_code)` runs one program against its tests.
 
 The first call of a process starts its bench, which ends with the process. A bench that fails is started anew,
 and the item tried again once.
@@ -44,7 +44,7 @@ class SandboxError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """What the programs of one item may use.
+  """Limits of the programs of one item.
 
   All are kept by the kernel, but `output_bytes` and `message_bytes`.
   """

@@ -62,7 +62,7 @@ def _judge_functions(order: dict[str, Any], zygote: socket.socket) -> tuple[str 
 
 
 def _tried(order: dict[str, Any], program: CandidateProcess) -> str | None:
-  """What is wrong with a program by tests that run here. Raises BrokenTests."""
+  """The error of a program by tests that run here, or None. Raises BrokenTests."""
   try:
     code, namespace = _prepared(order, program)
     program.load(order, script=False)

@@ -58,7 +58,7 @@ _FIRST_FREE = 5  # descriptors from here on, while 0 to 4 are put in place
 
 
 class Isolation(NamedTuple):
-  """Which layers stand."""
+  """The layers of isolation that are in place."""
 
   home: int | None  # pidfd of this process, which is in the namespaces; None where there are none
   user: int | None  # whom programs become
