@@ -225,16 +225,14 @@ def make_counter(table: Lexemes, kinds: Sequence[int], xp: Any) -> Callable[[Any
   return count
 
 
-def canonical_steps(steps: Sequence[tuple[int, str, int, int]]) -> str:
-  """Steps as text in which `4 + 3 = 7` reads `3 + 4 = 7`, so that a vote counts them as one answer."""
-  ordered = ((*((a, b) if op == "-" else sorted((a, b))), op, c) for a, op, b, c in steps)
-  return " , ".join(f"{a} {op} {b} = {c}" for a, b, op, c in ordered)
-
-
 def _answer(values: Sequence[int]) -> str:
-  """Canonical text of a claim's values, as `Reading.inside` picks them."""
-  places = (values[place::STEP] for place in (A, OP, B, RESULT))
-  return canonical_steps([(a, OPERATORS[op], b, c) for a, op, b, c in zip(*places, strict=True)])
+  """A claim's steps, of its values by `Reading.inside`, as text in which `4 + 3 = 7` reads `3 + 4 = 7`."""
+  steps = []
+  for a, place, b, result in zip(*(values[part::STEP] for part in (A, OP, B, RESULT)), strict=True):
+    sign = OPERATORS[place]
+    first, second = (a, b) if sign == "-" else sorted((a, b))
+    steps.append(f"{first} {sign} {second} = {result}")
+  return " , ".join(steps)
 
 
 def make_verify(policy: Policy = "strict") -> Verify:
