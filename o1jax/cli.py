@@ -182,8 +182,8 @@ def _report(arguments: list[str]) -> int:
 
 
 def _verify(arguments: list[str]) -> int:
-  from o1jax.verifiers.grade import verify_stream
-  from o1jax.verifiers.jsonl import ABOUT, VerifyOptions
+  from o1jax.verify_command.grade import verify_stream
+  from o1jax.verify_command.options import ABOUT, VerifyOptions
 
   return verify_stream(_parse("o1jax verify", VerifyOptions, arguments, about=ABOUT))
 

@@ -62,11 +62,11 @@ COUNTS = {"gsm8k": 8_000, "math": 600, "code": 200}  # items a repeat
 
 def _items(name: str, start: int, count: int) -> tuple[list, list[str]]:
   """(problems, completions)."""
-  from o1jax.verifiers.jsonl import parse_line
+  from o1jax.verify_command.jsonl import parse_line
 
   rows = [{"id": i, **ROWS[name](i)} for i in range(start, start + count)]
   parsed = [parse_line(name, json.dumps(row).encode(), row["id"]) for row in rows]
-  return [problem for _, problem, _ in parsed], [completion for *_, completion in parsed]
+  return [line.problem for line in parsed], [line.completion for line in parsed]
 
 
 def pool_rate(name: str, workers: int, repeats: int) -> dict[str, Any]:
@@ -117,8 +117,7 @@ def leaks(workers: int) -> dict[str, Any]:
   """What is left of 10,000 items, in batches, with a worker killed in each, after the pool is closed."""
   import signal
 
-  from o1jax.verifiers.dispatch import PoolLimits
-  from o1jax.verifiers.pool import Pool
+  from o1jax.verifiers.pool import Pool, PoolLimits
 
   before = _left()
   with Pool(["gsm8k"], workers, own=PoolLimits(recycle_items=1_000, cached=1_000)) as pool:

@@ -2,7 +2,7 @@
 
     the judge's prompts -> tokens, sorted by width, in chunks of fixed shapes -> one compiled call a chunk -> opinions, in order
 
-Zhang et al. 2024, "Generative Verifiers", sections 3.1 and 3.3; what is asked and how votes are counted is verifiers/judge.py's.
+Zhang et al. 2024, "Generative Verifiers", sections 3.1 and 3.3; what is asked and how votes are counted is verifiers/judge/judge.py's.
 A prompt's shape depends on its own length alone and its noise on its own text, so that what a judge says of it does not depend
 on what else is asked: up to rounding, and bit for bit where XLA computes each row alone. Left out: training the judge (it is SFT on
 `question -> Yes`), its FLOPs in the ledger, prefilling what prompts share.
@@ -27,7 +27,7 @@ from o1jax.rl.draw import greedy, inverse_cdf
 from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.value import policy_params
 from o1jax.types import PromptBatch, Rollout
-from o1jax.verifiers.judge import Opinion, Rationale, Sample, Score, spells
+from o1jax.verifiers.judge.judge import Opinion, Rationale, Sample, Score, spells
 
 NARROWEST = 64  # tokens of the narrowest chunk of prompts; the next ones are twice as wide each
 

@@ -2,7 +2,7 @@
 
     JSONL (prompt, perhaps answer, perhaps response) -> prepared rows -> Source, whose verifier asks the endpoint
 
-A judge's reward is an estimate that a policy learns to please: verifiers/judge.py says what is done against that and what is
+A judge's reward is an estimate that a policy learns to please: verifiers/judge/judge.py says what is done against that and what is
 not. Its verdicts are another model's, so that a run repeats itself only as far as the endpoint does.
 Left out: references that are verified first, as those of the other tasks are: the judge would be asked, and paid, to grade them.
 """
@@ -20,7 +20,7 @@ from o1jax.io.data import jsonl_splits
 from o1jax.tasks.base import Source
 from o1jax.tasks.rows import Kind, Row, letters_and_digits, make_source, single_file, some_held_out
 from o1jax.verifiers.base import Problem, Verify
-from o1jax.verifiers.judge_http import Endpoint, http_judge
+from o1jax.verifiers.judge.http import Endpoint, http_judge
 
 FIELDS = {"prompt": str, "answer": str | float | None, "response": str | None}
 

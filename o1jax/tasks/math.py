@@ -26,7 +26,7 @@ from o1jax.tasks.rows import (
   without_spacing,
 )
 from o1jax.verifiers.base import Problem
-from o1jax.verifiers.math_extract import DEFAULT_ORDER, EXTRACTORS, boxed, final_part
+from o1jax.verifiers.math.extract import DEFAULT_ORDER, EXTRACTORS, boxed, final_part
 
 NAME = "math"
 FIELDS = {"problem": str, "solution": str | None, "answer": str | float | None}

@@ -11,10 +11,10 @@ from collections.abc import Hashable, Sequence
 
 from o1jax.config import ConfigError, PolicyConfig
 from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.catalog import CATALOG
 from o1jax.verifiers.pool import Pool, cores
 from o1jax.verifiers.sandbox import service
 
-RUNS_PROGRAMS = ("code",)
 _LOG = logging.getLogger(__name__)
 
 
@@ -84,7 +84,7 @@ def pooled(name: str, **settings: Hashable) -> Verify:
 
   No process is started before something is verified.
   """
-  if name in RUNS_PROGRAMS:
+  if CATALOG[name].runs_programs:
     _LOG.warning("%s", _layers())
   _SHARED.serve(name)
 

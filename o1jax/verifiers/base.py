@@ -1,7 +1,7 @@
 """The contract of every verifier: `verify(problems, completions) -> list[Verdict]`, a pure function.
 
-A problem that cannot be graded by, such as one whose gold answer is none, is no verdict: `verify` raises a ValueError
-that begins with `problem ID: `. Standard library alone, so that worker processes start fast.
+A problem that cannot be graded by, such as one whose gold answer is none, is no verdict: `verify` raises a
+ValueError that begins with `problem ID: `. Standard library alone, so that worker processes start fast.
 """
 
 import dataclasses
@@ -21,12 +21,20 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """What a verifier says of one completion."""
+  """The verdict on one completion."""
 
   reward: float  # NaN where nobody judged it, so that nothing can be learned from it
   correct: bool
   parsed: str | None  # the answer that was read off the completion, None where there is none
   error: str | None = None  # None | "wrong" | "unparsable" | "timeout" | "crashed" | "policy"
+
+
+UNPARSABLE = Verdict(0.0, False, None, "unparsable")
+
+
+def right_or_wrong(correct: bool, parsed: str | None) -> Verdict:
+  """The verdict on an answer that was read: reward 1 or 0."""
+  return Verdict(float(correct), correct, parsed, None if correct else "wrong")
 
 
 Verify = Callable[[Sequence[Problem], Sequence[str]], list[Verdict]]

@@ -1,12 +1,13 @@
-"""Where in a completion its program stands: fenced blocks, and what graders and prompts make of them.
+"""The program in a completion: its fenced blocks and other readings, the likeliest first.
 
     completion -> end tokens and thoughts off -> candidates, the likeliest first
 
-Which candidate counts is decided in the sandbox, where they are compiled (`sandbox.candidate`). Standard library alone.
+Which candidate counts is decided in the sandbox, where they are compiled (`sandbox.candidate`). Standard
+library alone.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from o1jax.verifiers.completion import Policy, in_thoughts, without_end_tokens, without_thoughts
@@ -16,17 +17,18 @@ Which = Literal["last", "first"]  # of the code blocks
 MOST = 16  # candidates
 _PYTHON = ("python", "py", "python3")
 _MARKDOWN = ("markdown", "md")
-# Possessive: what has been matched is never given back, else a long line that is no fence takes quadratic time.
+# Possessive: what has been matched is never given back, else a long line that is no fence takes quadratic
+# time.
 _FENCE = re.compile(r"([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+([^`\s]*+)[^`]*+")
 _MARKS = ("```", "~~~")
 _INDENT = 3  # of a fence, at most; a ```python line may stand deeper, as in a list
 _DEEPEST = 12
-_DONE = re.compile(
-  r"\s*\[DONE\]\s*\Z"
-)  # MBPP's own mark of the end (Austin et al. 2021), [BEGIN] that of the start
+# MBPP's own mark of the end (Austin et al. 2021), [BEGIN] that of the start.
+_DONE = re.compile(r"\s*\[DONE\]\s*\Z")
 _QUOTED = re.compile(r"^> ?", re.MULTILINE)
 _IN_A_LINE = re.compile(r"(?<=[^\n`])(```(?:python|py|python3)[ \t]*\n)")
-# Where the completion of a function ends that goes on with something else (Chen et al. 2021), and mid-text end tokens.
+# Where the completion of a function ends that goes on with something else (Chen et al. 2021), and mid-text
+# end tokens.
 _STOPS = re.compile(r"\n(?=class|def|#|if|print|@)")
 _END_TOKENS = re.compile(
   r"<\|(?:endoftext|im_end|eot_id|end_of_text|return|end|eom_id|EOT)\|>|<end_of_turn>|</s>"
@@ -37,7 +39,7 @@ class Candidate(NamedTuple):
   """A text that may be the program."""
 
   code: str
-  sealed: bool  # it defines what is asked for, or says that it is Python: if it does not compile, no later one counts
+  sealed: bool  # it defines a target or says that it is Python: if it does not compile, no later one counts
 
 
 class Fenced(NamedTuple):
@@ -62,7 +64,7 @@ def answer_text(completion: str, policy: Policy) -> str:
 
 
 def extract(text: str, block: Which = "last") -> str:
-  """The code of a completion: its last (or first) ```python block, else its last (first) block, else all of it.
+  """The code of a completion: its last (or first) ```python block, else its last (first) block, else all.
 
   A block that nothing closes reaches to the end. The indent of a fence is taken off its lines.
   """
@@ -71,30 +73,32 @@ def extract(text: str, block: Which = "last") -> str:
 
 
 def candidates(text: str, names: Iterable[str], block: Which, policy: Policy) -> list[Candidate]:
-  """What of an answer's text may be its program, each once; `names` are those that a program is to define."""
-  asked = "|".join(map(re.escape, names))
-  defines = re.compile(rf"\b(?:def|class)\s+(?:{asked})\b|^(?:{asked})\s*=", re.MULTILINE) if asked else None
-  found: dict[str, bool] = {}
+  """Texts that may be the answer's program, each once; the program is to define one of `names`."""
+  any_name = "|".join(map(re.escape, names))
+  pattern = rf"\b(?:def|class)\s+(?:{any_name})\b|^(?:{any_name})\s*="
+  defines = re.compile(pattern, re.MULTILINE) if any_name else None
+  sealed: dict[str, bool] = {}  # by code
   blocks = _blocks(text)
-  whole = _widest(text)
+  widest = _widest(text)
   for language, code in _ordered(blocks, block):
-    if code and whole != code and whole.startswith(code):
-      found.setdefault(
-        whole, False
-      )  # a fence at the margin of a docstring ends a block for Markdown, not for Python
+    if code and widest != code and widest.startswith(code):
+      # A fence at the margin of a docstring ends a block for Markdown, not for Python.
+      sealed.setdefault(widest, False)
     if "\xa0" in code:
-      found.setdefault(code.replace("\xa0", " "), False)
+      sealed.setdefault(code.replace("\xa0", " "), False)
     mark = None if defines is None else defines.search(code)
-    says = language in _PYTHON if defines is None else mark is not None
-    found.setdefault(code, says and language not in _MARKDOWN)
-    if mark is not None and found[code] and (mark.start() == 0 or code[mark.start() - 1] == "\n"):
-      return [
-        Candidate(code, sealed) for code, sealed in found.items() if code.strip()
-      ]  # at the margin: it counts
+    fits = language in _PYTHON if defines is None else mark is not None
+    sealed.setdefault(code, fits and language not in _MARKDOWN)
+    if mark is not None and sealed[code] and (mark.start() == 0 or code[mark.start() - 1] == "\n"):
+      return _filled(sealed)  # it is defined at the margin: no other reading counts
   for code in _other_readings(text, blocks, block, policy):
-    found.setdefault(code, False)
-    found.setdefault(code.replace("\xa0", " "), False)
-  return [Candidate(code, sealed) for code, sealed in found.items() if code.strip()][:MOST]
+    sealed.setdefault(code, False)
+    sealed.setdefault(code.replace("\xa0", " "), False)
+  return _filled(sealed)[:MOST]
+
+
+def _filled(sealed: Mapping[str, bool]) -> list[Candidate]:
+  return [Candidate(code, flag) for code, flag in sealed.items() if code.strip()]
 
 
 def _other_readings(text: str, blocks: list[Fenced], block: Which, policy: Policy) -> Iterator[str]:
@@ -113,7 +117,7 @@ def _codes(*texts: str, block: Which) -> Iterator[str]:
 
 
 def _blocks(text: str) -> list[Fenced]:
-  found: list[Fenced] = []
+  blocks: list[Fenced] = []
   lines: list[str] = []
   fence = language = ""
   indent = 0
@@ -122,13 +126,13 @@ def _blocks(text: str) -> list[Fenced]:
     if not fence and mark is not None and _opens(mark):
       indent, fence, language, lines = len(mark[1]), mark[2], mark[3].lower(), []
     elif fence and mark is not None and _closes(mark, fence, indent):
-      found.append(Fenced(language, "".join(lines)))
+      blocks.append(Fenced(language, "".join(lines)))
       fence = ""
     elif fence:
       lines.append(_outdented(line, indent))
   if fence:
-    found.append(Fenced(language, "".join(lines)))
-  return found
+    blocks.append(Fenced(language, "".join(lines)))
+  return blocks
 
 
 def _opens(mark: re.Match[str]) -> bool:
@@ -156,14 +160,14 @@ def _ordered(blocks: list[Fenced], block: Which) -> list[Fenced]:
 
 
 def _widest(text: str) -> str:
-  """What stands between the first fence and the last, whatever fences stand between; "" without two."""
+  """The text between the first fence and the last, other fences included; "" without two."""
   lines = text.splitlines(keepends=True)
   marks = [place for place, line in enumerate(lines) if _fence(line)]
   return "".join(lines[marks[0] + 1 : marks[-1]]) if len(marks) > 2 else ""
 
 
 def _before_a_closing_fence(text: str) -> str:
-  """What stands before the first fence, where that may close one that the prompt has opened."""
+  """The text before the first fence, where that may close one that the prompt has opened."""
   lines = text.splitlines(keepends=True)
   for place, line in enumerate(lines):
     mark = _fence(line)

@@ -22,10 +22,10 @@ field's common graders read it, so that figures compare with theirs. What each d
                standard  an answer that does not score 1 is read again without its dress: a box, dollars,
                          "The answer is"
 
-Under either policy the end tokens that decoding has left are taken off, and all but gsm8k and constraints look
-behind the thoughts alone: behind the last of </think>, </thinking>, </thought>, </reasoning>, [/THINK] and the
-mark of gpt-oss's final channel. For math, gsm8k and code, and for constraints under standard, a response that
-was cut off in its thoughts states nothing.
+Under either policy the end tokens that decoding has left are taken off, and all but gsm8k and constraints
+look behind the thoughts alone: behind the last of </think>, </thinking>, </thought>, </reasoning>, [/THINK]
+and the mark of gpt-oss's final channel. For math, gsm8k and code, and for constraints under standard, a
+response that was cut off in its thoughts states nothing.
 """  # printed by `o1jax verify --help`; the module needs the standard library alone
 
 import re
@@ -43,28 +43,17 @@ def check_policy(name: str) -> Policy:
 
 # One token that ends a turn, as model families spell them, at the very end.
 _END_TOKEN = re.compile(
-  r"(?:<\|[A-Za-z0-9_]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</s>|<eos>|<pad>|<end_of_turn>|<start_of_turn>|<turn\|>|\[EOS\])\Z"
+  r"(?:<\|[A-Za-z0-9_]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</s>|<eos>|<pad>|<end_of_turn>|<start_of_turn>"
+  r"|<turn\|>|\[EOS\])\Z"
 )
 _LONGEST_END_TOKEN = 44
 
 # Marks that close a thought, and the mark of gpt-oss behind which the final channel begins.
-_THOUGHT_ENDS = (
-  "</think>",
-  "</thinking>",
-  "</thought>",
-  "</reasoning>",
-  "[/THINK]",
-  "◁/think▷",
-  "<|channel|>final<|message|>",
+_THOUGHT_ENDS = tuple(
+  "</think> </thinking> </thought> </reasoning> [/THINK] ◁/think▷ <|channel|>final<|message|>".split()
 )
-_THOUGHT_STARTS = (
-  "<think>",
-  "<thinking>",
-  "<thought>",
-  "<reasoning>",
-  "[THINK]",
-  "◁think▷",
-  "<|channel|>analysis<|message|>",
+_THOUGHT_STARTS = tuple(
+  "<think> <thinking> <thought> <reasoning> [THINK] ◁think▷ <|channel|>analysis<|message|>".split()
 )
 
 
@@ -75,50 +64,53 @@ def without_end_tokens(text: str) -> str:
     while end and text[end - 1].isspace():
       end -= 1
     may_end = text.endswith((">", "]"), 0, end)  # cheap, beside a search
-    found = _END_TOKEN.search(text, max(0, end - _LONGEST_END_TOKEN), end) if may_end else None
-    if found is None:
+    token = _END_TOKEN.search(text, max(0, end - _LONGEST_END_TOKEN), end) if may_end else None
+    if token is None:
       return text[:kept]
-    kept = end = found.start()
+    kept = end = token.start()
 
 
 def without_thoughts(text: str) -> str:
-  """What stands behind the last mark that closes a thought; all of the text where none closes."""
+  """The text behind the last mark that closes a thought; all of it where none closes."""
   end = max((at + len(mark) for mark in _THOUGHT_ENDS if (at := text.rfind(mark)) >= 0), default=0)
   return text[end:]
 
 
 def in_thoughts(text: str) -> bool:
-  """Whether the text, its closed thoughts taken off, begins a thought that never closes: it was cut off in it."""
+  """Whether the text, behind its closed thoughts, begins a thought that never closes."""
   return without_thoughts(text).lstrip().startswith(_THOUGHT_STARTS)
 
 
 # The next turn of a conversation, which a model has gone on to write.
 _NEXT_TURN = re.compile(
-  r"(?<=\S)\s*(?:<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id)\|>|<(?:start|end)_of_turn>)"
+  r"(?<=\S)\s*(?:<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id)\|>|<(?:start"
+  r"|end)_of_turn>)"
 )
 
 
 def without_next_turn(text: str) -> str:
-  """What stands before the first mark that ends a turn behind some text."""
+  """The text before the first mark that ends a turn, unless the text begins with it."""
   turn = _NEXT_TURN.search(text)
   return text if turn is None else text[: turn.start()]
 
 
 # `\boxed{5} is incorrect.`, `No, that is wrong.`, `However, this is not the correct answer.`
 _DENIAL = (
-  r"(?:(?:'s|\s(?:is|was|are|were|seems|looks|must be))(?:\s\w+){0,2}?\s(?:wrong|incorrect|invalid|mistaken|a mistake|an error"
-  r"|not(?:\s\w+){0,2}?\s(?:correct|right|valid|answer|solution))"
-  r"|\s(?:isn't|wasn't|aren't|(?:can't|cannot|can not|couldn't) be)(?:\s\w+){0,2}?\s(?:correct|right|valid|answer|solution))\b"
+  r"(?:(?:'s|\s(?:is|was|are|were|seems|looks|must be))(?:\s\w+){0,2}?\s(?:wrong|incorrect|invalid|mistaken"
+  r"|a mistake|an error|not(?:\s\w+){0,2}?\s(?:correct|right|valid|answer|solution))|\s(?:isn't|wasn't|aren't"
+  r"|(?:can't|cannot|can not|couldn't) be)(?:\s\w+){0,2}?\s(?:correct|right|valid|answer|solution))\b"
 )
 _TAKEN_BACK = re.compile(
   rf"^[^\w.\n]{{0,8}}{_DENIAL}|(?:^|[.!?,;:\n\u2014]|\b(?:but|however|wait|no|actually|sorry)\b)\W{{0,5}}"
-  r"(?:(?:but|however|wait|no|actually|sorry|hmm|oh)\W{1,3}){0,3}(?:this|that|it|which|they|these|those|(?:(?:the|my|our|this|that)\s){1,2}"
-  rf"(?:\w+\s){{0,1}}?(?:answer|result|value|solution)){_DENIAL}|\bscratch that\b|\bI (?:have )?made an? (?:mistake|error)\b",
+  r"(?:(?:but|however|wait|no|actually|sorry|hmm|oh)\W{1,3}){0,3}(?:this|that|it|which|they|these|those"
+  r"|(?:(?:the|my|our|this|that)\s){1,2}"
+  rf"(?:\w+\s){{0,1}}?(?:answer|result|value|solution)){_DENIAL}|\bscratch that\b"
+  rf"|\bI (?:have )?made an? (?:mistake|error)\b",
   re.IGNORECASE,
 )
 
 
 def taken_back(text: str, end: int) -> bool:
-  """Whether the words behind an answer, which ends at `end`, say that it is none; 400 characters are looked at."""
+  """Whether the 400 characters behind an answer, which ends at `end`, say that it is none."""
   behind = re.sub(r"^(?:\$|\\\)|\\\]|\*)+", "", text[end : end + 400])
   return _TAKEN_BACK.search(behind) is not None

@@ -1,19 +1,21 @@
 """Countdown: reach a target from given numbers, each used once, by + - *, as a chain of exact steps.
 
-A response is a chain of thought made of tries. A try is a comma-separated list of steps `a op b = c`, each taking
-two numbers from the pool and putting its result back. It may say how far it is off (`off 8`: working, not graded),
-and ends with a mark: `yes` claims it, `no` drops it. The answer is the last claimed try; what stands behind it, cut
-off or dropped, changes nothing. It is correct where every step is exact, every number is used once, and the last
-result is the target (Gandhi et al. 2024, Stream of Search, section 3; Pan et al. 2025, TinyZero).
+A response is a chain of thought made of tries. A try is a comma-separated list of steps `a op b = c`, each
+taking two numbers from the pool and putting its result back. It may say how far it is off (`off 8`: working,
+not graded), and ends with a mark: `yes` claims it, `no` drops it. The answer is the last claimed try; what
+stands behind it, cut off or dropped, changes nothing. It is correct where every step is exact, every number
+is used once, and the last result is the target (Gandhi et al. 2024, Stream of Search, section 3; Pan et al.
+2025, TinyZero).
 
-A response may also state one expression as TinyZero has it, `<answer>(3 + 5) * 7</answer>`, the last of them: of
-+ - * and brackets, and of / where `meta["operations"]` names it; `= 56` may stand behind. Division is exact.
+A response may also state one expression as TinyZero has it, `<answer>(3 + 5) * 7</answer>`, the last of them:
+of + - * and brackets, and of / where `meta["operations"]` names it; `= 56` may stand behind. Division is
+exact.
 
     texts -> lexemes -> array parser under numpy                      (host: verify)
     tokens -> table of lexemes -> the same parser under jax.numpy     (device: make_device_verify)
 
-The parser is array code without data-dependent shapes, told its namespace `xp`. Symbols: N rows, T lexemes a row,
-n numbers a problem at most.
+The parser is array code without data-dependent shapes; `xp` is its namespace. Symbols: N rows, T lexemes a
+row, n numbers a problem at most.
 """
 
 import ast
@@ -24,7 +26,7 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
-from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.base import UNPARSABLE, Problem, Verdict, Verify, right_or_wrong
 from o1jax.verifiers.completion import Policy, check_policy, without_end_tokens, without_thoughts
 
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
@@ -44,14 +46,12 @@ _KIND_BITS = 4  # a code is value << 4 | kind, so that a text's lexemes travel a
 _LEXEME = re.compile(r"\w+|->|[^\w\s]")  # `->` stands in prompts; it is one token, hence one lexeme
 _NUMBER = re.compile(r"[0-9]{1,9}")  # the product of two fits 64 bits
 _WORDS = {"=": EQUALS, ",": COMMA, CLAIM: YES, DROP: NO, RETRY: WAIT, GIVE_UP: QUIT, OFF: DISTANCE}
+_SYMBOLS = (*zip(OPERATORS, OPERATORS), ("×", "*"), ("\u2212", "-"))
 _CODES = {
   **_WORDS,
-  **{symbol: place << _KIND_BITS | OPERATOR for place, symbol in enumerate(OPERATORS)},
-  **{
-    sign: OPERATORS.index(symbol) << _KIND_BITS | OPERATOR for sign, symbol in (("×", "*"), ("\u2212", "-"))
-  },
+  **{sign: OPERATORS.index(symbol) << _KIND_BITS | OPERATOR for sign, symbol in _SYMBOLS},
   **{str(n): n << _KIND_BITS | NUMBER for n in range(10_000)},
-}  # what needs no pattern to read
+}  # of words that need no pattern to read
 
 
 class Lexemes(NamedTuple):
@@ -62,7 +62,7 @@ class Lexemes(NamedTuple):
 
 
 class Reading(NamedTuple):
-  """What the parser makes of N rows."""
+  """The parser's result on N rows."""
 
   parsed: Any  # bool[N], whether the last claim is a list of steps
   correct: Any  # bool[N]
@@ -120,11 +120,11 @@ def _shifted(rows: Any, places: int, xp: Any) -> Any:
 
 def _before(kind: Any, xp: Any) -> Any:
   """Kind [N, T] of the lexeme before each, whatever SKIP stands between; SKIP where there is none."""
-  found, window = _shifted(kind, 1, xp), 1
+  before, window = _shifted(kind, 1, xp), 1
   while window < kind.shape[1]:
-    found = found + (found == SKIP) * _shifted(found, window, xp)  # SKIP is 0
+    before = before + (before == SKIP) * _shifted(before, window, xp)  # SKIP is 0
     window *= 2
-  return found
+  return before
 
 
 def _signed(row: Lexemes, xp: Any) -> Lexemes:
@@ -152,7 +152,8 @@ def _reaches(field: Callable[[int, int], Any], steps: Any, numbers: Any, target:
     from_a = _first(pool == a[:, None], xp)
     rest = xp.where(from_a, -1, pool)
     from_b = _first(rest == b[:, None], xp)
-    # An operand is never negative, so that neither an empty place of the pool nor a negative result can be taken.
+    # An operand is never negative, so that neither an empty place of the pool nor a negative result can be
+    # taken.
     pool = xp.where(from_a, result[:, None], xp.where(from_b, -1, rest))
     exact = xp.zeros_like(good)
     for place, apply in enumerate(OPERATIONS.values()):
@@ -171,16 +172,16 @@ def read(rows: Lexemes, numbers: Any, target: Any, xp: Any) -> Reading:
   end = last(kind == YES)
   begin = last((kind >= YES) & (kind <= QUIT) & (at < end))
   claimed = (at > begin) & (at < end) & (kind != SKIP)
-  outside = -STEP  # below every place that is asked for
+  outside = -STEP  # below every place of a step
   place = xp.where(claimed, xp.cumsum(claimed, axis=1, dtype=xp.int32) - 1, outside)
   size = xp.sum(claimed, axis=1, keepdims=True, dtype=xp.int32)
-  stands = lambda what, where: xp.any((kind == what) & (place == where), axis=1, keepdims=True)
-  size = size - 2 * (stands(DISTANCE, size - 2) & stands(NUMBER, size - 1))
+  is_at = lambda which, there: xp.any((kind == which) & (place == there), axis=1, keepdims=True)
+  size = size - 2 * (is_at(DISTANCE, size - 2) & is_at(NUMBER, size - 1))
   inside = claimed & (place < size)
 
   part = place % STEP
-  wanted = xp.where(part == OP, OPERATOR, xp.where(part == 3, EQUALS, COMMA))
-  fits = kind == xp.where(part % 2 == 0, NUMBER, wanted)
+  sign = xp.where(part == OP, OPERATOR, xp.where(part == 3, EQUALS, COMMA))
+  fits = kind == xp.where(part % 2 == 0, NUMBER, sign)
   parsed = xp.all(fits | ~inside, axis=1) & (size[:, 0] % STEP == STEP - 1)
   field = lambda k, which: xp.sum(xp.where(place == STEP * k + which, value, 0), axis=1)
   correct = parsed & _reaches(field, (size[:, 0] + 1) // STEP, numbers, target, xp)
@@ -188,27 +189,28 @@ def read(rows: Lexemes, numbers: Any, target: Any, xp: Any) -> Reading:
 
 
 def problem_arrays(problems: Sequence[Problem], width: int) -> dict[str, np.ndarray]:
-  """What the parser knows of P problems: numbers i64[P, width] padded with -1, and target i64[P]."""
+  """P problems as the parser reads them: numbers i64[P, width] padded with -1, and target i64[P]."""
   numbers = [problem.meta["numbers"] for problem in problems]
-  padded = [[*some, *[-1] * (width - len(some))] for some in numbers]
+  padded = [[*row, *[-1] * (width - len(row))] for row in numbers]
   target = np.asarray([problem.meta["target"] for problem in problems], np.int64)
   return {"numbers": np.asarray(padded, np.int64).reshape(-1, width), "target": target}
 
 
 def make_device_verify(table: Lexemes, xp: Any) -> Callable[[Any, Any, Mapping[str, Any]], tuple]:
-  """`device_verify(tokens i32[B, R], is_response bool[B, R], task_arrays) -> (reward f32[B], correct, parsed bool[B])`.
+  """`device_verify(tokens i32[B, R], is_response bool[B, R], task_arrays) -> (reward f32[B], correct, parsed
+  bool[B])`.
 
-  `task_arrays` are those of `problem_arrays` in 32 bits, of P problems; rows are prompt-major, B / P of each. `table`
-  is that of `token_lexemes`, and the square of its largest number must fit 32 bits. The verdicts are those of `verify`
-  on the decoded tokens, MAX_TEXT apart.
+  `task_arrays` are those of `problem_arrays` in 32 bits, of P problems; rows are prompt-major, B / P of each.
+  `table` is that of `token_lexemes`, and the square of its largest number must fit 32 bits. The verdicts are
+  those of `verify` on the decoded tokens, MAX_TEXT apart.
   """
 
   def device_verify(tokens: Any, is_response: Any, task_arrays: Mapping[str, Any]) -> tuple:
     numbers, target = task_arrays["numbers"], task_arrays["target"]
     samples = tokens.shape[0] // target.shape[0]
     numbers, target = (xp.repeat(array, samples, axis=0) for array in (numbers, target))
-    found = read(token_lexemes(table, tokens, is_response, xp), numbers, target, xp)
-    return found.correct.astype(xp.float32), found.correct, found.parsed
+    reading = read(token_lexemes(table, tokens, is_response, xp), numbers, target, xp)
+    return reading.correct.astype(xp.float32), reading.correct, reading.parsed
 
   return device_verify
 
@@ -218,21 +220,19 @@ def make_counter(table: Lexemes, kinds: Sequence[int], xp: Any) -> Callable[[Any
 
   def count(tokens: Any, valid: Any) -> Any:
     kind = token_lexemes(table, tokens, valid, xp).kind
-    return sum(xp.sum(kind == wanted, axis=1, dtype=xp.int32) for wanted in kinds)
+    return sum(xp.sum(kind == each, axis=1, dtype=xp.int32) for each in kinds)
 
   return count
 
 
-def canonical_steps(steps: Sequence[tuple[int, str, int, int]]) -> str:
-  """Steps as text in which `4 + 3 = 7` reads `3 + 4 = 7`, so that a vote counts them as one answer."""
-  ordered = ((*((a, b) if op == "-" else sorted((a, b))), op, c) for a, op, b, c in steps)
-  return " , ".join(f"{a} {op} {b} = {c}" for a, b, op, c in ordered)
-
-
 def _answer(values: Sequence[int]) -> str:
-  """Canonical text of a claim's values, as `Reading.inside` picks them."""
-  places = (values[place::STEP] for place in (A, OP, B, RESULT))
-  return canonical_steps([(a, OPERATORS[op], b, c) for a, op, b, c in zip(*places, strict=True)])
+  """A claim's steps, of its values by `Reading.inside`, as text in which `4 + 3 = 7` reads `3 + 4 = 7`."""
+  steps = []
+  for a, place, b, result in zip(*(values[part::STEP] for part in (A, OP, B, RESULT)), strict=True):
+    sign = OPERATORS[place]
+    first, second = (a, b) if sign == "-" else sorted((a, b))
+    steps.append(f"{first} {sign} {second} = {result}")
+  return " , ".join(steps)
 
 
 def make_verify(policy: Policy = "strict") -> Verify:
@@ -244,8 +244,8 @@ def make_verify(policy: Policy = "strict") -> Verify:
 def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
   """Exact verdicts, 1.0 or 0.0.
 
-  `problem.meta` holds `numbers` (list of int, none negative), `target` (int) and perhaps `operations` (list of the
-  operators that an expression may have).
+  `problem.meta` holds `numbers` (list of int, none negative), `target` (int) and perhaps `operations` (list
+  of the operators that an expression may have).
   """
   if len(problems) != len(completions):
     raise ValueError(f"{len(problems)} problems have {len(completions)} completions")
@@ -272,20 +272,20 @@ _APPLY: dict[type, tuple[str, Callable[[Fraction, Fraction], Fraction]]] = {
 
 
 def _verify_expression(problem: Problem, text: str) -> Verdict:
-  """The verdict on what stands in the last pair of tags."""
+  """The verdict on the expression in the last pair of tags."""
   inside = text[: text.rfind(_CLOSE)].rpartition(_OPEN)[2].translate(_SIGNS)
   expression, equals, result = inside.partition("=")
   used: list[int] = []
   try:
-    value = _value(_parsed(expression), used, problem.meta.get("operations") or OPERATORS)
-    claimed = value if not equals else _value(_parsed(result), [], "-")
+    value = exact_value(_parsed(expression), used, problem.meta.get("operations") or OPERATORS)
+    claimed = value if not equals else exact_value(_parsed(result), [], "-")
   except (SyntaxError, ValueError, RecursionError, MemoryError):
-    return Verdict(0.0, False, None, "unparsable")
+    return UNPARSABLE
   except ZeroDivisionError:
-    return Verdict(0.0, False, None, "wrong")
+    return right_or_wrong(False, None)
   right = sorted(used) == sorted(problem.meta["numbers"]) and value == claimed == problem.meta["target"]
   shown = " ".join(re.findall(r"[0-9]+|[^\s0-9]", expression))
-  return Verdict(float(right), right, shown, None if right else "wrong")
+  return right_or_wrong(right, shown)
 
 
 def _parsed(text: str) -> ast.expr:
@@ -295,19 +295,20 @@ def _parsed(text: str) -> ast.expr:
   return ast.parse(" ".join(text.split()), mode="eval").body
 
 
-def _value(node: ast.expr, used: list[int], operations: Sequence[str]) -> Fraction:
-  """Its value; the numbers that stand in it go into `used`.
+def exact_value(node: ast.expr, used: list[int], operations: Sequence[str]) -> Fraction:
+  """The exact value of an expression of these operations; the numbers that it holds are appended to `used`.
 
-  Raises ValueError where it holds any other operation, and ZeroDivisionError.
+  Raises ValueError where it holds anything else, and ZeroDivisionError.
   """
   match node:
     case ast.Constant(int() as number):
       used.append(number)
       return Fraction(number)
     case ast.UnaryOp(ast.USub(), operand):
-      return -_value(operand, used, operations)
+      return -exact_value(operand, used, operations)
     case ast.BinOp(left, op, right) if type(op) in _APPLY and _APPLY[type(op)][0] in operations:
-      return _APPLY[type(op)][1](_value(left, used, operations), _value(right, used, operations))
+      values = (exact_value(side, used, operations) for side in (left, right))
+      return _APPLY[type(op)][1](*values)
   raise ValueError("is no expression of these operations")
 
 
@@ -325,12 +326,11 @@ def _batches(lengths: Sequence[int]) -> Iterator[slice]:
 
 def _verify_batch(problems: Sequence[Problem], rows: Sequence[Sequence[int]]) -> list[Verdict]:
   known = problem_arrays(problems, max(len(problem.meta["numbers"]) for problem in problems))
-  found = read(_padded(rows), known["numbers"], known["target"], np)
+  reading = read(_padded(rows), known["numbers"], known["target"], np)
   verdicts = []
-  for i, (parsed, correct) in enumerate(zip(found.parsed.tolist(), found.correct.tolist())):
-    answer = _answer(found.value[i, found.inside[i]].tolist()) if parsed else None
-    error = None if correct else "wrong" if parsed else "unparsable"
-    verdicts.append(Verdict(float(correct), correct, answer, error))
+  for i, (parsed, correct) in enumerate(zip(reading.parsed.tolist(), reading.correct.tolist())):
+    answer = _answer(reading.value[i, reading.inside[i]].tolist()) if parsed else None
+    verdicts.append(right_or_wrong(correct, answer) if parsed else UNPARSABLE)
   return verdicts
 
 
@@ -341,7 +341,7 @@ _TRACE = re.compile(rf"{_TRY}(?: {RETRY} {_TRY})*(?: {GIVE_UP}|{_TAIL})")
 
 
 def coherent(text: str) -> bool:
-  """Whether a response is a trace: tries with their marks, each behind a `wait`, the last one perhaps cut off."""
+  """Whether a response is tries with their marks, each behind a `wait`, the last one perhaps cut off."""
   return _TRACE.fullmatch(text) is not None
 
 

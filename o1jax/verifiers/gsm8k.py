@@ -2,14 +2,14 @@ r"""Numeric final answers, by policy: `#### 1,234` (Cobbe et al. 2021, section 2
 
 A completion with neither may state its answer in a line `A: 1234`, as the published model solutions do.
 
-    completion -> marked answers -> one exact value each -> one distinct value, not taken back -> the gold one?
+    completion -> marked answers -> one exact value each -> one distinct value, not revoked -> the gold one?
 
 That is the strict policy. A marked answer is a number with, at most, a known lead-in ("The answer is", "x =",
 a currency) and a unit or remark without digits behind it. Whatever could change its value (an operator,
 "million", "not", an exponent, a number in words) makes it unparsable rather than half read, so that `5-3` is
-never -3 and `1e5` never 1. Several answers with different values are a hedge, and wrong, and so is one that the
-text takes back; the same value twice is one answer. A mark that holds a placeholder (`\boxed{}`,
-`#### <answer>`) only speaks of the form.
+never -3 and `1e5` never 1. Several answers with different values are a hedge, and wrong, and so is one that
+the text takes back; the same value twice is one answer. A mark that holds a placeholder (`\boxed{}`, `####
+<answer>`) only speaks of the form.
 
 The standard policy reads as lm-evaluation-harness's flexible-extract does, so that figures compare: the last
 mark's answer, or where that is no plain number its last number; without a mark the last number of the text.
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.base import UNPARSABLE, Problem, Verdict, Verify, right_or_wrong
 from o1jax.verifiers.completion import Policy, check_policy, in_thoughts, without_end_tokens, without_thoughts
 from o1jax.verifiers.gsm8k_remark import is_remark
 
@@ -33,9 +33,7 @@ MAX_LENGTH = 400  # characters of one marked answer: far below Python's limit on
 TOLERANCE = Fraction(1, 10**6)  # of the standard policy: so far may a value lie from the gold one
 
 _MARK = re.compile(r"#{4,}|\\(?:boxed|fbox)\s?\{")
-_LINE = re.compile(
-  r"^A:", re.MULTILINE
-)  # where nothing else is marked: "A" may also name a person or a point
+_LINE = re.compile(r"^A:", re.MULTILINE)  # read where nothing else is marked: "A" may also name a person
 _WRAPPERS = re.compile(
   r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|tt)|mbox|pmb|boldsymbol|bm|underline|emph)\s?\{([^{}]*)\}"
 )
@@ -61,7 +59,7 @@ _INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
 _LEAD = r"(?:(?:so )?(?:the )?(?:final )?answer(?: is)?(?: ?[:=])? ?|\$?[a-z] ?= ?|= ?)?"
 _NUMBER = re.compile(
   rf"{_LEAD}\(?{_CURRENCY}(?P<sign>[+-]?){_CURRENCY}(?=\.?[0-9])"
-  rf"(?:(?P<top>{_INTEGER}) ?/ ?(?P<bottom>{_INTEGER})|(?P<whole>{_INTEGER})?(?P<decimals>\.[0-9]+)?)"
+  rf"(?:(?P<top>{_INTEGER}) ?/ ?(?P<bottom>{_INTEGER})|(?P<integer>{_INTEGER})?(?P<decimals>\.[0-9]+)?)"
   r"(?P<rest>.*)",
   re.IGNORECASE,
 )
@@ -81,13 +79,12 @@ _TAKEN_BACK = re.compile(
   rf"|(?:{_BE} not|{_BE}n't| (?:can't|cannot|can not|couldn't|could not) be"
   r"| do(?:es)?(?:n't| not) (?:seem|look|sound))"
   rf" (?:\w+ )?{_GOOD}\b)"
-  r"|\bi(?: have|'ve)? (?:made|make) (?:an?|some) (?:\w+ )?(?:mistake|error|slip)"
-  r"|\bi(?: was|'m| am) (?:wrong|mistaken)\b"
-  r"|\b(?:scratch|strike|forget|ignore) (?:that|it|this)\b|\btake (?:that|it) back\b|\bon second thoughts?\b"
-  r"|\b(?:do not|don't) think (?:that|this|it)\b|\bnot (?:sure|certain)\b|\bunsure\b"
-  r"|\bdoubt (?:that|this|it)\b"
-  r"|\blet me (?:redo|recalculate|recompute|reconsider|rethink|rework|retry|correct|fix|start over|try)\b"
-  r"|\b(?:hold on|oops|never mind)\b|\b(?:wait|correction)\b ?[,.!:…-]|\bactually,? (?:no|it|that|the answer)\b",
+  r"|\bi(?: have|'ve)? (?:made|make) (?:an?|some) (?:\w+ )?(?:mistake|error|slip)|\bi(?: was|'m| am) (?:wrong"
+  r"|mistaken)\b|\b(?:scratch|strike|forget|ignore) (?:that|it|this)\b|\btake (?:that|it) back\b"
+  r"|\bon second thoughts?\b|\b(?:do not|don't) think (?:that|this|it)\b|\bnot (?:sure|certain)\b|\bunsure\b"
+  r"|\bdoubt (?:that|this|it)\b|\blet me (?:redo|recalculate|recompute|reconsider|rethink|rework|retry"
+  r"|correct|fix|start over|try)\b|\b(?:hold on|oops|never mind)\b|\b(?:wait|correction)\b ?[,.!:…-]"
+  r"|\bactually,? (?:no|it|that|the answer)\b",
   re.IGNORECASE,
 )
 # Before a mark: `it is not \boxed{5}`.
@@ -100,7 +97,8 @@ _DENIED = re.compile(
 _TAIL = 100_000  # characters at a completion's end that the standard policy looks at
 _BEFORE, _BEHIND = 80, 4_000  # characters before and behind a mark that are looked at
 
-# Signs of other scripts and keyboards as ASCII; full-width ones stand 0xFEE0 behind theirs. What has no width goes.
+# Signs of other scripts and keyboards as ASCII; full-width ones stand 0xFEE0 behind theirs. What has no width
+# goes.
 _PLAIN = str.maketrans(
   {
     **{chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F)},
@@ -111,9 +109,9 @@ _PLAIN = str.maketrans(
   }
 )
 _LATEX = (
-  (r"\\", " "), (r"\$", "$"), (r"\%", "%"), (r"\!", ""), (r"\,", " "), (r"\;", " "), (r"\ ", " "), (r"\(", ""),
-  (r"\)", ""), (r"\[", ""), (r"\]", ""), (r"\left(", "("), (r"\right)", ")"), (r"^\circ", "°"), (r"^{\circ}", "°"),
-  ("{,}", ","),
+  (r"\\", " "), (r"\$", "$"), (r"\%", "%"), (r"\!", ""), (r"\,", " "), (r"\;", " "), (r"\ ", " "),
+  (r"\(", ""), (r"\)", ""), (r"\[", ""), (r"\]", ""), (r"\left(", "("), (r"\right)", ")"),
+  (r"^\circ", "°"), (r"^{\circ}", "°"), ("{,}", ","),
 )  # fmt: skip
 _TIE = re.compile(r"(?<=[0-9}])~(?!~)")  # a space in LaTeX; before a number a tilde says `about`
 _DIGIT_GROUP = re.compile(r"(?<=[0-9])(?:\\,|\u2009|\u202f)(?=[0-9]{3}(?![0-9]))")
@@ -128,7 +126,7 @@ class _Marked(NamedTuple):
 
 
 def parse_answer(text: str) -> tuple[Fraction, ...] | None:
-  """Distinct exact values that one marked answer states, in order; None where it is not a number or a list of them.
+  """Distinct exact values of one marked answer, in order; None where it is no number or list of numbers.
 
   `18 or 19` states two. Units, currencies and a percent sign do not change a value: `18%` is 18.
   """
@@ -144,7 +142,7 @@ def parse_answer(text: str) -> tuple[Fraction, ...] | None:
 
 
 def extract(text: str) -> tuple[Fraction, ...] | None:
-  """Distinct values of all marked answers of a completion, in order; None where there is none, or one is no number.
+  """Distinct values of a completion's marked answers, in order; None without any, or where one is no number.
 
   Takes time linear in the text, however it is built.
   """
@@ -156,25 +154,21 @@ def count_answers(text: str) -> int:
   return len(_marked(text))
 
 
+def _verify(policy: Policy, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+  return [_verdict(policy, problem, text) for problem, text in zip(problems, completions, strict=True)]
+
+
 def make_verify(policy: Policy = "strict") -> Verify:
-  """The verifier under a policy, see the module. Raises ValueError where there is no such policy."""
+  """A verifier that judges completions[i] against problems[i].answer, under a policy: see the module.
+
+  The answer is a number, or a solution with the number behind its last `####`, in its last box, or in its
+  last line `A: 18`. `parsed` is the value in lowest terms ("18", "-3", "1/2"). It raises ValueError where the
+  lengths differ or a gold answer is not one number; this does where there is no such policy.
+  """
   return functools.partial(_verify, check_policy(policy))
 
 
-def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-  """Judges completions[i] against problems[i].answer: reward 1.0 where its one marked value equals the gold one.
-
-  The answer is a number, or a solution with the number behind its last `####`, in its last box, or in its last line
-  `A: 18`, as the data set and its model solutions have it.
-
-  `parsed` is the value in lowest terms ("18", "-3", "1/2"), so that equal answers are equal strings.
-  Raises ValueError where the lengths differ or a gold answer is not one number.
-  """
-  return _verify("strict", problems, completions)
-
-
-def _verify(policy: Policy, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-  return [_verdict(policy, problem, text) for problem, text in zip(problems, completions, strict=True)]
+verify = make_verify()
 
 
 def _verdict(policy: Policy, problem: Problem, text: str) -> Verdict:
@@ -182,14 +176,12 @@ def _verdict(policy: Policy, problem: Problem, text: str) -> Verdict:
   read = _strict if policy == "strict" else _standard
   values = None if in_thoughts(text) else read(without_end_tokens(text))
   if values is None:
-    return Verdict(reward=0.0, correct=False, parsed=None, error="unparsable")
+    return UNPARSABLE
   if len(values) != 1:
-    return Verdict(reward=0.0, correct=False, parsed=None, error="wrong")
+    return right_or_wrong(False, None)
   value = values[0]
   correct = value == gold if policy == "strict" else abs(value - gold) < TOLERANCE
-  return Verdict(
-    reward=float(correct), correct=correct, parsed=str(value), error=None if correct else "wrong"
-  )
+  return right_or_wrong(correct, str(value))
 
 
 def _gold(problem: Problem) -> Fraction:
@@ -270,7 +262,7 @@ def _is_placeholder(answer: str) -> bool:
 
 
 def _behind(marks: re.Pattern[str], text: str) -> Iterator[_Marked]:
-  """What stands behind each marker: the rest of the line, up to the next `####`, or the inside of a box.
+  """The text behind each mark: the rest of the line, up to the next `####`, or the inside of a box.
 
   At most MAX_LENGTH + 1 characters of each are looked at: a longer one is unparsable whatever it says.
   """
@@ -289,7 +281,7 @@ def _behind(marks: re.Pattern[str], text: str) -> Iterator[_Marked]:
 
 
 def _unbox(line: str) -> str:
-  """A marked answer with its box, if any, replaced by what it holds; a second box stays, and is unparsable."""
+  """A marked answer with its box, if any, replaced by its content; a second box stays, and is unparsable."""
   mark = _MARK.search(line)
   if mark is None:
     return line
@@ -298,7 +290,7 @@ def _unbox(line: str) -> str:
 
 
 def _balanced(text: str) -> str:
-  """`text` up to the brace that closes what stands before it; all of it and a brace (unparsable) where none does."""
+  """`text` up to the brace that closes what stands before it; where none does, the text and a brace."""
   depth = 1
   for index, letter in enumerate(text):
     depth += (letter == "{") - (letter == "}")
@@ -331,7 +323,7 @@ def _inline_fraction(match: re.Match[str]) -> str:
 def _parse_number(text: str) -> Fraction | None:
   """One exact number with its unit, or None."""
   match = _NUMBER.fullmatch(text)
-  if match is None or match["top"] is None and match["whole"] is None and match["decimals"] is None:
+  if match is None or match["top"] is None and match["integer"] is None and match["decimals"] is None:
     return None
   if not is_remark(match["rest"]):
     return None
@@ -339,5 +331,5 @@ def _parse_number(text: str) -> Fraction | None:
     bottom = int(match["bottom"].replace(",", ""))
     size = Fraction(int(match["top"].replace(",", "")), bottom) if bottom else None
   else:
-    size = Fraction((match["whole"] or "0").replace(",", "") + (match["decimals"] or ""))
+    size = Fraction((match["integer"] or "0").replace(",", "") + (match["decimals"] or ""))
   return -size if size is not None and match["sign"] == "-" else size

@@ -1,4 +1,4 @@
-r"""What may stand behind a number and leaves its value alone: a unit, a remark, closing punctuation.
+r"""Text behind a number that leaves its value alone: a unit, a remark, closing punctuation.
 
     18: `18 dollars a day`, `18 no-shows`, `18 cm^2`. Not 18: `18 point five`, `18 dozen`, `18 isn't right`
 
@@ -15,8 +15,8 @@ _ELLIPSIS = re.compile(r"\. ?\.")
 # Factors and unknowns: 18k, 5x, 3i, 2π.
 _ATTACHED = re.compile(r"(?:(?:[kmbenxyz]|mn|bn|mil)\b|(?-i:[aijqruvw]\b)|[α-ω])", re.IGNORECASE)
 _AREA = re.compile(
-  r"(?<![^\W\d_])(?:[mcdk]?m|ft|in|yds?|mi|s|secs?|hr?|feet|foot|inch(?:es)?"
-  r"|(?:centi|milli|kilo)?met(?:er|re)s?|yards?|miles?|seconds?|units?)(?: ?(?:\^ ?(?:\{ ?[23] ?\}|[23])|[²³])| (?:squared|cubed)\b)",
+  r"(?<![^\W\d_])(?:[mcdk]?m|ft|in|yds?|mi|s|secs?|hr?|feet|foot|inch(?:es)?|(?:centi|milli|kilo)?met(?:er"
+  r"|re)s?|yards?|miles?|seconds?|units?)(?: ?(?:\^ ?(?:\{ ?[23] ?\}|[23])|[²³])| (?:squared|cubed)\b)",
   re.IGNORECASE,
 )
 
@@ -59,14 +59,13 @@ _CHANGES = re.compile(
   r"|\b(?:binary|hexadecimal|octal|factorial|modulo|remainder|reciprocal|inverted|negated|negative)\b"
   # operations
   r"|\b(?:doubl|tripl|trebl|quadrupl|halv|squar|cub)(?:ed|ing)\b|\btimes (?:itself|[b-z]\b)|\braised to\b"
-  r"|\b(?:multiplied|divided|increased|decreased|reduced|added|subtracted|deducted|taken)"
-  r" (?:by|to|from|with|into)\b"
-  r"|\band (?:an?|another|some|something|then|more|counting|up|above|over|change|part|half)\b"
+  r"|\b(?:multiplied|divided|increased|decreased|reduced|added|subtracted|deducted|taken) (?:by|to|from|with"
+  r"|into)\b|\band (?:an?|another|some|something|then|more|counting|up|above|over|change|part|half)\b"
   # hedges
   r"|\b(?:or|either|maybe|perhaps|possibly|probably|presumably|supposedly|likely|unlikely|alternatively"
-  r"|versus|vs|roughly|approximately|approx|circa|almost|nearly|ish|if|unless|except|something|guess\w*"
-  r"|think|suppose|believe|unsure|uncertain|doubt\w*|unclear|might|could|may)\b|\bat (?:least|most|minimum|maximum|best|worst)\b"
-  r"|\b(?:about|around)\W*$"
+  r"|versus|vs|roughly|approximately|approx|circa|almost|nearly|ish|if|unless|except|something|guess\w*|think"
+  r"|suppose|believe|unsure|uncertain|doubt\w*|unclear|might|could|may)\b|\bat (?:least|most|minimum|maximum"
+  r"|best|worst)\b|\b(?:about|around)\W*$"
   # denials
   r"|\b(?:not?|nor|neither|never|cannot|wrong\w*|incorrect\w*|false|untrue|invalid|inaccurate|mistake\w*"
   r"|errors?|(?:is|are|was|ca|wo|do|does|could|ai)nt|impossible|rejected|oops|nope|correction|wait)\b|n't\b"

@@ -1,29 +1,30 @@
 """reasoning-gym's own scorers, by the name of the dataset (Stojanovski et al. 2025, Reasoning Gym).
 
-    completion -> text in its last <answer>...</answer>, else all of it -> the dataset's score_answer -> reward
+    completion -> text in its last <answer>...</answer>, else all -> the dataset's score_answer -> reward
 
-The reward is the score, in [0, 1]; an answer is correct where it is 1. Some scorers pay a little for a bad answer, and
-some for a long text that holds the right one: that is the library's choice.
+The reward is the score, in [0, 1]; an answer is correct where it is 1. Some scorers pay a little for a bad
+answer, and some for a long text that holds the right one: that is the library's choice.
 
 Where that choice would hand the reward to a trick, it is not followed:
-  - scorers hand the answer to `eval`, or to sympy's parser, which evaluates Python. A completion is not to run as code:
-    `eval` reads literals alone here, and where sympy would read the answer, only a formula gets that far;
-    That formula may not state the integral it was asked for, which the scorer would differentiate back;
+  - scorers hand the answer to `eval`, or to sympy's parser, which evaluates Python. A completion is not to
+    run as code: `eval` reads literals alone here, and where sympy would read the answer, only a formula gets
+    that far; that formula may not state the integral itself, which the scorer would differentiate back;
   - complex_arithmetic gives `nan` full marks: only finite numbers are read;
-  - game_of_life_halting gives every answer full marks, and coin_flip every leading part of the right one: both are
-    graded here, as text and as a number;
-  - puzzle24 gives full marks to any four numbers that make 24, and to what makes 24.5; countdown to what comes near
-    its target by a function or a fraction: both want the entry's numbers, each once, under + - * / and no more, and
-    the exact value;
-  - sokoban passes over moves into a wall, and over every letter but four, so that a long walk solves it: an answer is
-    made of L, D, U and R, and each of them is a step;
+  - game_of_life_halting gives every answer full marks, and coin_flip every leading part of the right one:
+    both are graded here, as text and as a number;
+  - puzzle24 gives full marks to any four numbers that make 24, and to what makes 24.5; countdown to what
+    comes near its target by a function or a fraction: both want the entry's numbers, each once, under
+    + - * / and no more, and the exact value;
+  - sokoban passes over moves into a wall, and over every letter but four, so that a long walk solves it: an
+    answer is made of L, D, U and R, and each of them is a step;
   - time_intervals takes the first number of an answer for days, whatever follows it: days alone may follow.
-An answer that its scorer cannot read is unparsable. End tokens are taken off. Under `policy` "standard" an answer
-that does not score 1 as it stands is also read without its dress: `\\boxed{...}`, dollars, asterisks, backticks, "The
-answer is ...", what follows `=` behind an arithmetic expression, a list's brackets, blanks behind its commas.
+An answer that its scorer cannot read is unparsable. End tokens are taken off. Under `policy` "standard" an
+answer that does not score 1 as it stands is also read without its dress: `\\boxed{...}`, dollars, asterisks,
+backticks, "The answer is ...", what follows `=` behind an arithmetic expression, a list's brackets, blanks
+behind its commas.
 
-Left out: datasets made with other settings than the default ones, where the scorer looks at those, and `composite`,
-whose entries carry the name of their own dataset.
+Left out: datasets made with other settings than the default ones, where the scorer looks at those, and
+`composite`, whose entries carry the name of their own dataset.
 """
 
 import ast
@@ -32,15 +33,15 @@ import functools
 import importlib
 import io
 import math
-import operator
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
-from o1jax.verifiers.base import Problem, Verdict, Verify
+from o1jax.verifiers.base import UNPARSABLE, Problem, Verdict, Verify
 from o1jax.verifiers.completion import Policy, check_policy, without_end_tokens, without_thoughts
+from o1jax.verifiers.countdown import exact_value
 
 with warnings.catch_warnings():
   warnings.simplefilter("ignore", SyntaxWarning)  # in a library of the library
@@ -116,23 +117,18 @@ def extract(text: str) -> str | None:
   return (text[start + len(_OPEN) : end] if start >= 0 else text).strip() or None
 
 
-def is_formula(text: str) -> bool:
-  """Whether a text is made of numbers, single letters, known functions and operators alone."""
-  return len(text) <= MAX_FORMULA and _FORMULA.fullmatch(text) is not None
-
-
-def _verify(problems: Sequence[Problem], completions: Sequence[str], *, policy: Policy) -> list[Verdict]:
-  return [_verdict(problem, text, policy) for problem, text in zip(problems, completions, strict=True)]
-
-
 def make_verify(policy: Policy = "strict") -> Verify:
-  """A verifier that scores completions[i] by `problem.meta`: `dataset`, the name, and `entry`, one of that dataset's.
+  """A verifier that scores completions[i] by `problem.meta`: `dataset`, a name, and `entry`, one of it.
 
-  It raises ValueError where the lengths differ, there is no such dataset, or the entry is none of it; this does where
-  there is no such policy.
+  It raises ValueError where the lengths differ, there is no such dataset, or the entry is none of it; this
+  does where there is no such policy.
   """
   check_policy(policy)
-  return functools.partial(_verify, policy=policy)
+
+  def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+    return [_verdict(problem, text, policy) for problem, text in zip(problems, completions, strict=True)]
+
+  return verify
 
 
 verify = make_verify()
@@ -143,29 +139,17 @@ def _same_text(answer: str, entry: dict[str, Any]) -> float:
 
 
 def _same_probability(answer: str, entry: dict[str, Any]) -> float:
-  given, gold = (float(Fraction(text.replace(",", ""))) for text in (answer, entry["answer"]))
-  near = math.isclose(given, gold, rel_tol=_COIN_TOLERANCE)
-  return float(near and math.isclose(1.0 - given, 1.0 - gold, rel_tol=_COUNTER_TOLERANCE))
-
-
-def _value(node: ast.expr) -> Fraction:
-  """The exact value of an expression of + - * /. Raises ValueError where it holds anything else."""
-  match node:
-    case ast.Constant(int(number)):
-      return Fraction(number)
-    case ast.UnaryOp(ast.USub(), inner):
-      return -_value(inner)
-    case ast.BinOp(left, how, right) if type(how) in _OPERATORS:
-      return _OPERATORS[type(how)](_value(left), _value(right))
-  raise ValueError("no expression of + - * /")
+  value, gold = (float(Fraction(text.replace(",", ""))) for text in (answer, entry["answer"]))
+  near = math.isclose(value, gold, rel_tol=_COIN_TOLERANCE)
+  return float(near and math.isclose(1.0 - value, 1.0 - gold, rel_tol=_COUNTER_TOLERANCE))
 
 
 def _makes(answer: str, numbers: Sequence[int], target: int) -> bool:
   """Whether an expression makes a target exactly of the numbers, each of them once."""
   try:
-    tree = ast.parse(answer.strip(), mode="eval").body
-    used: list[Any] = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    return _value(tree) == target and sorted(used) == sorted(numbers)
+    used: list[int] = []
+    value = exact_value(ast.parse(answer.strip(), mode="eval").body, used, "+-*/")
+    return value == target and sorted(used) == sorted(numbers)
   except (ValueError, ZeroDivisionError, SyntaxError, RecursionError, TypeError):
     return False
 
@@ -189,20 +173,14 @@ def _is_interval(answer: str, entry: dict[str, Any]) -> bool:
   return entry["metadata"]["task_type"] != "date" or _DAYS.fullmatch(answer) is not None
 
 
-_OPERATORS: dict[type, Callable[[Fraction, Fraction], Fraction]] = {
-  ast.Add: operator.add,
-  ast.Sub: operator.sub,
-  ast.Mult: operator.mul,
-  ast.Div: operator.truediv,
-}
 _DAYS = re.compile(r"[-+]?\d+(?:\s*days?)?")
 _OWN: dict[str, Score] = {
   "coin_flip": _same_probability,
   "game_of_life_halting": _same_text,
   "puzzle24": _makes_24,
 }
-# What full marks of the library's want besides.
-_WANTED_TOO: dict[str, Callable[[str, dict[str, Any]], bool]] = {
+# What the library's full marks require besides.
+_REQUIRED_TOO: dict[str, Callable[[str, dict[str, Any]], bool]] = {
   "countdown": _makes_target,
   "sokoban": _is_walk,
   "time_intervals": _is_interval,
@@ -221,7 +199,7 @@ def _verdict(problem: Problem, text: str, policy: Policy) -> Verdict:
   entry = _checked_entry(problem.id, name, problem.meta["entry"])
   answer = extract(text)
   if answer is None:
-    return Verdict(0.0, False, None, "unparsable")
+    return UNPARSABLE
   score = _score(problem.id, name, answer, entry)
   if policy == "standard" and score != 1.0:
     for bare in _undressed(name, answer):
@@ -234,9 +212,9 @@ def _verdict(problem: Problem, text: str, policy: Policy) -> Verdict:
 
 
 def _undressed(name: str, answer: str) -> Iterator[str]:
-  """What an answer may be without its dress: each step takes one more piece off."""
-  while (found := _DRESS.fullmatch(answer)) is not None:
-    answer = next(part for part in found.groups() if part is not None).strip()
+  """An answer without what stands around it: each step takes one more piece off."""
+  while (match := _DRESS.fullmatch(answer)) is not None:
+    answer = next(part for part in match.groups() if part is not None).strip()
     yield answer
   if name in ("countdown", "puzzle24") and "=" in answer:
     yield answer.partition("=")[0].strip()
@@ -260,19 +238,20 @@ _DRESS = re.compile(
 )
 
 
-def _has_shape(name: str, text: str) -> bool:
+def has_shape(name: str, text: str) -> bool:
+  """Whether an answer is made of what the scorer of a dataset may read."""
   shape = _SHAPES.get(name)
   if shape is None:
     return True
-  return (
-    len(text) <= MAX_FORMULA
-    and shape.fullmatch(text) is not None
-    and (shape is not _FORMULA or _is_small(text))
-  )
+  fits = len(text) <= MAX_FORMULA and shape.fullmatch(text) is not None
+  return fits and (shape is not _FORMULA or _is_small(text))
 
 
 def _is_small(formula: str) -> bool:
-  """Whether no number that a formula spells is longer than MAX_BITS. One that does not parse is: nobody computes it."""
+  """Whether no number that a formula spells is longer than MAX_BITS.
+
+  One that does not parse is: nobody computes it.
+  """
   if _LARGE_FACTORIAL.search(formula):
     return False
   try:
@@ -298,24 +277,27 @@ def _bits(node: ast.expr) -> float:
 
 
 def _score(problem: str, name: str, answer: str, entry: dict[str, Any]) -> float | None:
-  """The score; None where the scorer cannot read the answer. Raises ValueError where it cannot read its own either."""
-  if not _has_shape(name, answer):
+  """The score; None where the scorer cannot read the answer.
+
+  Raises ValueError where it cannot read its own either.
+  """
+  if not has_shape(name, answer):
     return None
-  score, wanted_too = _scorer(name), _WANTED_TOO.get(name)
+  score = _scorer(name)
   try:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-      given = float(score(answer, entry))
-    if given == 1.0 and wanted_too is not None and not wanted_too(answer, entry):
-      given = 0.0
+      value = float(score(answer, entry))
+    if value == 1.0 and name in _REQUIRED_TOO and not _REQUIRED_TOO[name](answer, entry):
+      value = 0.0
   except Exception:
-    given = math.nan
-  if 0.0 <= given <= 1.0:
-    return given
+    value = math.nan
+  if 0.0 <= value <= 1.0:
+    return value
   try:
     score(str(entry["answer"]), entry)
   except Exception as error:
-    told = f"{type(error).__name__}: {error}"
-    raise ValueError(f"problem {problem}: {name}'s scorer fails on the entry's own answer: {told}") from error
+    why = f"{type(error).__name__}: {error}"
+    raise ValueError(f"problem {problem}: {name}'s scorer fails on the entry's own answer: {why}") from error
   return None
 
 
@@ -327,11 +309,11 @@ def _checked_entry(problem: str, name: str, entry: Any) -> dict[str, Any]:
   if not isinstance(entry, dict) or not isinstance(entry.get("metadata"), dict) or "answer" not in entry:
     raise ValueError(f"problem {problem}: its entry has no answer and metadata")
   metadata = entry["metadata"]
-  given = metadata.get("source_dataset", name)
-  if given != name:
-    raise ValueError(f"problem {problem}: its entry is of the dataset {given!r}, not {name!r}")
+  source = metadata.get("source_dataset", name)
+  if source != name:
+    raise ValueError(f"problem {problem}: its entry is of the dataset {source!r}, not {name!r}")
   read = _READ_TOO[name](entry) if name in _READ_TOO else ""
-  if not isinstance(read, str) or not _has_shape(name, read):
+  if not isinstance(read, str) or not has_shape(name, read):
     raise ValueError(f"problem {problem}: its entry holds {str(read)[:80]!r}, which {name} does not read")
   if name in _BOARDS and isinstance(metadata.get(_OUTPUT), list):
     if not all(isinstance(row, list | tuple) for row in metadata[_OUTPUT]):

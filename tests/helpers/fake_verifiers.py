@@ -13,13 +13,13 @@ import threading
 import time
 
 from o1jax.verifiers.base import Problem, Verdict
-from o1jax.verifiers.catalog import Entry, VerifierLimits
+from o1jax.verifiers.catalog import ANSWER, OBJECT, Entry, VerifierLimits
 
 CATALOG = {
-  "fake": Entry("fake_verifiers", ("answer", "extra"), VerifierLimits(0.3, 60.0)),
-  "sleepy": Entry("fake_verifiers", ("answer",), VerifierLimits(60.0, 0.3)),
-  "missing": Entry("o1jax.verifiers.no_such_module", ("answer",), VerifierLimits(1.0, 10.0)),
-  "gsm8k": Entry("o1jax.verifiers.gsm8k", ("answer",), VerifierLimits(2.0, 20.0)),
+  "fake": Entry("fake_verifiers", {"answer": ANSWER, "extra": OBJECT}, VerifierLimits(0.3, 60.0)),
+  "sleepy": Entry("fake_verifiers", {"answer": ANSWER}, VerifierLimits(60.0, 0.3)),
+  "missing": Entry("o1jax.verifiers.no_such_module", {"answer": ANSWER}, VerifierLimits(1.0, 10.0)),
+  "gsm8k": Entry("o1jax.verifiers.gsm8k", {"answer": ANSWER}, VerifierLimits(2.0, 20.0)),
 }
 PROBLEM = Problem("p", "", "good", "test")
 OK = Verdict(1.0, True, "0")

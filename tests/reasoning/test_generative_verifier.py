@@ -16,9 +16,9 @@ from o1jax.parallel.mesh import make_mesh
 from o1jax.reasoning import generative_verifier as device
 from o1jax.reasoning.generative_verifier import OnDevice, make_sample, make_score
 from o1jax.rl.draw import stream_key
-from o1jax.verifiers import judge as asking
 from o1jax.verifiers.base import Problem
-from o1jax.verifiers.judge import Opinion
+from o1jax.verifiers.judge import judge as asking
+from o1jax.verifiers.judge.judge import Opinion
 
 TEXT = [
   "Is the answer correct (Yes/No)? Yes",

@@ -5,11 +5,12 @@ import importlib
 import pytest
 
 from o1jax.tasks import bugfix, humaneval, ifeval, math, mbpp
+from o1jax.verifiers.catalog import CATALOG
 
 
 def verifier(name: str, **settings):
   """What the pool's workers make of a name and settings."""
-  made = importlib.import_module(f"o1jax.verifiers.{name}")
+  made = importlib.import_module(CATALOG[name].module)
   return made.make_verify(**settings) if settings else made.verify
 
 

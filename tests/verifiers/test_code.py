@@ -1,4 +1,6 @@
-"""The code verifier: which program a completion means, the three forms of tests, references that pass, mutants that fail."""
+"""The code verifier: which program a completion means, the three forms of tests, references that pass,
+mutants that fail.
+"""
 
 import pickle
 import time
@@ -50,7 +52,8 @@ def test_a_long_line_that_is_no_fence_takes_no_time(middle):
   assert time.process_time() - began < 1.0  # else tens of seconds, and days of the last
 
 
-ADD = 'import math\n\ndef half(x):\n  """Helps."""\n  return x / 2\n\ndef add(a: int, b: int) -> int:\n  """Adds."""\n'
+HALF = 'def half(x):\n  """Helps."""\n  return x / 2\n'
+ADD = f'import math\n\n{HALF}\ndef add(a: int, b: int) -> int:\n  """Adds."""\n'
 CHECK = "def check(candidate):\n  assert candidate(1, 2) == 3\n  assert candidate(-1, 1) == 0\n"
 
 
@@ -134,7 +137,8 @@ def test_helpers_of_the_prompt_run_with_the_tests():
     "  return sum(c * math.pow(x, i) for i, c in enumerate(xs))\n"
     'def find_zero(xs: list):\n  """find_zero([1, 2]) is -0.5."""\n'
   )
-  tests = "def check(candidate):\n  import copy\n  xs = [1, 2]\n  assert math.fabs(poly(xs, candidate(copy.copy(xs)))) < 1e-4\n"
+  assertion = "assert math.fabs(poly(xs, candidate(copy.copy(xs)))) < 1e-4"
+  tests = f"def check(candidate):\n  import copy\n  xs = [1, 2]\n  {assertion}\n"
   assert error("  return -xs[0] / xs[1]\n", tests, prompt, entry_point="find_zero") is None
   assert error("  return xs[0] / xs[1]\n", tests, prompt, entry_point="find_zero") == "wrong"
   # A program that makes its own poly does not make the tests'.
@@ -244,7 +248,8 @@ def test_setup():
     ("print(*[sum(map(int, line.split())) for line in open(0)])", None),
     ("if __name__ == '__main__':\n  print(sum(map(int, input().split())), end='')", None),
     (
-      "def main():\n  global total\n  total = sum(map(int, input().split()))\nmain()\nprint(total, '  \\n\\n')",
+      "def main():\n  global total\n  total = sum(map(int, input().split()))\nmain()\nprint(total, '  "
+      "\\n\\n')",
       None,
     ),
     ("print(3)", "wrong"),

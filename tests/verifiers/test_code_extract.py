@@ -114,7 +114,8 @@ ROWS = [
   ),
   (
     "thought draft",
-    "<think>```python\ndef add(a, b):\n    return a + b\n```\n</think>\n```python\ndef add(a, b):\n    return a - b\n```\n",
+    "<think>```python\ndef add(a, b):\n    return a + b\n```\n</think>\n```python\ndef add(a, b):\n    "
+    "return a - b\n```\n",
     {"tests": ASSERTS},
     "wrong",
   ),
@@ -138,7 +139,8 @@ ROWS = [
   ),
   (
     "unopened think",
-    "blah\n```python\ndef add(a, b):\n    return a - b\n```\n</think>\n\n```python\ndef add(a, b):\n    return a + b\n```\n",
+    "blah\n```python\ndef add(a, b):\n    return a - b\n```\n</think>\n\n```python\ndef add(a, b):\n    "
+    "return a + b\n```\n",
     {"tests": ASSERTS},
     None,
   ),
@@ -216,7 +218,8 @@ ROWS = [
     {
       "tests": "def check(candidate):\n  assert candidate([1,2])==3",
       "entry_point": "f",
-      "prompt": 'Complete:\n```python\nfrom typing import List\n\ndef f(xs: List[int]) -> int:\n  """x"""\n```\n and return it.',
+      "prompt": "Complete:\n```python\nfrom typing import List\n\n"
+      'def f(xs: List[int]) -> int:\n  """x"""\n```\n and return it.',
     },
     None,
   ),

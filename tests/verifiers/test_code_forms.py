@@ -1,4 +1,4 @@
-"""How a program is called, and what it finds: functions, methods, scripts and their streams, limits, outputs."""
+"""How a program is called, and what there is: functions, methods, scripts and their streams, limits."""
 
 import pytest
 
@@ -49,7 +49,9 @@ ROWS = [
   ),
   (
     "fn_name",
-    "```python\nclass Solution:\n  def twoSum(self, nums: List[int], target: int) -> List[int]:\n    d = {}\n    for i, n in enumerate(nums):\n      if target - n in d: return d[target - n], i\n      d[n] = i\n```\n",
+    "```python\nclass Solution:\n  def twoSum(self, nums: List[int], target: int) -> List[int]:\n    d = "
+    "{}\n    for i, n in enumerate(nums):\n      if target - n in d: return d[target - n], i\n      d[n] = "
+    "i\n```\n",
     {
       "tests": [
         {"input": "[2, 7, 11]\n9", "output": "[0, 1]"},
@@ -92,7 +94,8 @@ ROWS = [
   ),
   (
     "fn stateful",
-    "class Solution:\n  def __init__(self): self.a = []\n  def add(self, x):\n    self.a.append(x)\n    return self.a",
+    "class Solution:\n  def __init__(self): self.a = []\n  def add(self, x):\n    self.a.append(x)\n    "
+    "return self.a",
     {"tests": [{"input": "1", "output": "[1]"}, {"input": "2", "output": "[2]"}], "fn_name": "add"},
     None,
   ),
@@ -110,7 +113,8 @@ ROWS = [
   ),
   (
     "zoneinfo",
-    "import zoneinfo, datetime\nprint(datetime.datetime(2024,7,1,tzinfo=zoneinfo.ZoneInfo('Europe/Berlin')).utcoffset())",
+    "import zoneinfo, datetime\nprint(datetime.datetime(2024,7,1,tzinfo=zoneinfo.ZoneInfo"
+    "('Europe/Berlin')).utcoffset())",
     {"tests": [{"input": "", "output": "2:00:00"}]},
     None,
   ),
@@ -122,7 +126,8 @@ ROWS = [
   ),
   (
     "devnull2",
-    "import os, contextlib\nwith open(os.devnull,'w') as f, contextlib.redirect_stdout(f): print('x')\nprint(1)",
+    "import os, contextlib\nwith open(os.devnull,'w') as f, contextlib.redirect_stdout(f): "
+    "print('x')\nprint(1)",
     {"tests": [{"input": "", "output": "1"}]},
     None,
   ),

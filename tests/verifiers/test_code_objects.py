@@ -1,4 +1,6 @@
-"""Answers that are no literal: what tests ask of them, what cannot be told, and objects that would pass for others."""
+"""Answers that are no literal: what tests ask of them, what cannot be told, and objects that would pass for
+others.
+"""
 
 import pytest
 
@@ -132,7 +134,8 @@ RIGHT = [
     ],
   ),
   (
-    "from dataclasses import dataclass\n@dataclass\nclass P:\n  x: int\n  def double(self): return 2 * self.x\ndef f(n): return P(n)",
+    "from dataclasses import dataclass\n@dataclass\nclass P:\n  x: int\n  def double(self): return 2 * "
+    "self.x\ndef f(n): return P(n)",
     [
       "assert f(1).x == 1",
       "assert f(1) == P(1)",
@@ -155,7 +158,8 @@ RIGHT = [
   ("def f(n): return filter(None, [0, 1])", ["assert list(f(1)) == [1]"]),
   ("def f(n): return lambda x: x + n", ["assert f(2)(3) == 5", "assert callable(f(1))"]),
   (
-    "class S:\n  def __init__(self): self.a = []\n  def push(self, x): self.a.append(x)\n  def pop(self): return self.a.pop()\n  def __len__(self): return len(self.a)",
+    "class S:\n  def __init__(self): self.a = []\n  def push(self, x): self.a.append(x)\n  def pop(self): "
+    "return self.a.pop()\n  def __len__(self): return len(self.a)",
     ["s = S()\ns.push(1)\ns.push(2)\nassert len(s) == 2\nassert s.pop() == 2\nassert s.a == [1]"],
   ),
   (
@@ -163,7 +167,8 @@ RIGHT = [
     ["s = Solution()\nassert s.add(1, 2) == 3", "assert Solution().add(a=1, b=2) == 3"],
   ),
   (
-    "class Node:\n  def __init__(self, v, n=None): self.val, self.next = v, n\ndef rev(h):\n  p = None\n  while h: h.next, p, h = p, h, h.next\n  return p",
+    "class Node:\n  def __init__(self, v, n=None): self.val, self.next = v, n\ndef rev(h):\n  p = None\n  "
+    "while h: h.next, p, h = p, h, h.next\n  return p",
     ["h = rev(Node(1, Node(2)))\nassert h.val == 2 and h.next.val == 1 and h.next.next is None"],
   ),
   (
@@ -201,7 +206,8 @@ RIGHT = [
   ("def f(n): return reversed([1, 2, 3])", ["assert list(f(3)) == [3, 2, 1]"]),
   ("def f(n): return enumerate('ab')", ["assert list(f(3)) == [(0, 'a'), (1, 'b')]"]),
   (
-    "class V:\n  def __init__(self, x): self.x = x\n  def __add__(self, o): return V(self.x + o.x)\n  def __repr__(self): return f'V({self.x})'",
+    "class V:\n  def __init__(self, x): self.x = x\n  def __add__(self, o): return V(self.x + o.x)\n  def "
+    "__repr__(self): return f'V({self.x})'",
     ["assert (V(1) + V(2)).x == 3", "assert str(V(1)) == 'V(1)'"],
   ),
   ("def f(n): return type(n)", ["assert f(1) is int", "assert f(1) == int"]),
@@ -252,7 +258,8 @@ NOT_RIGHT = [
     "wrong",
   ),
   (
-    "class P:\n  def __init__(self, x): self.x = x\n  def __eq__(self, o): return True\ndef f(n): return P(n)",
+    "class P:\n  def __init__(self, x): self.x = x\n  def __eq__(self, o): return True\ndef f(n): return "
+    "P(n)",
     ["assert f(1) == P(2)"],
     "policy",
   ),
@@ -276,7 +283,8 @@ NOT_RIGHT = [
   ("def f(n): return set(range(n))", ["assert type(f(3)) == list"], "wrong"),
   ("def f(n): return iter([1, 2])", ["import json\nassert json.dumps(f(1)) == '[1, 2]'"], "policy"),
   (
-    "class V:\n  def __init__(self, x): self.x = x\n  def __enter__(self): return self\n  def __exit__(self, *a): pass",
+    "class V:\n  def __init__(self, x): self.x = x\n  def __enter__(self): return self\n  def __exit__(self, "
+    "*a): pass",
     ["with V(1) as v:\n  assert v.x == 1"],
     "policy",
   ),

@@ -1,7 +1,9 @@
 """The two countdown verifiers against each other, and both against one that shares no line with them.
 
-100,000 token sequences: a third drawn from the whole vocabulary, a third demonstrations, a third one edit away from
-one; and claims made of random steps besides. The device's verdict is the host's on the decoded text, for each.
+100,000 token sequences: a third drawn from the whole vocabulary, a third demonstrations,
+a third one edit away from
+one; and claims made of random steps besides. The device's verdict is the host's on the decoded text,
+for each.
 """
 
 import dataclasses
@@ -43,7 +45,7 @@ def demonstration(problem: Problem, rng: np.random.Generator) -> Row:
 
 
 def edited(problem: Problem, rng: np.random.Generator) -> Row:
-  """A demonstration with one token inserted, left out or replaced, two swapped, or an end or padding within."""
+  """A demonstration with one token inserted, left out or replaced, two swapped, or an end within."""
   _, ids = demonstration(problem, rng)
   ids = ids[: LENGTH - 1]
   i, j = rng.integers(len(ids), size=2)
@@ -61,7 +63,8 @@ def edited(problem: Problem, rng: np.random.Generator) -> Row:
 
 
 def any_steps(problem: Problem, rng: np.random.Generator) -> Row:
-  """A claim of up to four steps, and a problem of often the same numbers that has its last result for a target.
+  """A claim of up to four steps, and a problem of often the same numbers that has its last result for a
+  target.
 
   Most steps are exact; some use a number twice or go below zero. Padding may stand anywhere.
   """
@@ -147,7 +150,7 @@ MARKS = r"\b(?:yes|no|wait|quit)\b"
 
 
 def by_pattern(problem: Problem, text: str) -> str | None:
-  """`Verdict.error` by regular expressions, which want one space around an operator and none behind a sign."""
+  """`Verdict.error` by regular expressions, with one space around an operator and none behind a sign."""
   ends = [match.start() for match in re.finditer(r"\byes\b", text)]
   if not ends:
     return "unparsable"

@@ -307,7 +307,8 @@ def test_as_many_answers_as_allowed_are_read():
   assert extract("#### 18\n" * (MAX_MARKS + 1)) is None
 
 
-# Solutions as the models of Cobbe et al. (2021) wrote them: with the calculator's annotations, `#### N` at the end.
+# Solutions as the models of Cobbe et al. (2021) wrote them: with the calculator's annotations, `#### N` at
+# the end.
 SOLUTIONS = [
   ("18", "She makes 9 * 2 = $<<9*2=18>>18 a day.\n#### 18"),
   ("18", "She makes 9 * 2 = $<<9*2=18>>18 a day.\n#### 17"),
@@ -331,7 +332,8 @@ SOLUTIONS = [
   ("18", "#### x"),
   ("18", ""),
 ]
-# What the published rule says otherwise, and why this verifier does not: (gold answer, completion, its verdict).
+# What the published rule says otherwise, and why this verifier does not: (gold answer, completion, its
+# verdict).
 DEPARTURES = [
   ("18", "#### 18.00", False),  # one value in another spelling
   ("18", "#### 18.", False),
@@ -347,7 +349,7 @@ DEPARTURES = [
 
 
 def published(gold, text):
-  """The rule of the GSM8K repository: the text behind the first mark, commas out, is that of the gold answer."""
+  """The rule of the GSM8K repository: the text behind the first mark, without commas, is the gold one."""
   found = re.search(r"#### (-?[0-9.,]+)", text)
   return found is not None and found[1].replace(",", "") == gold.replace(",", "")
 

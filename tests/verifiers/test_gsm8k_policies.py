@@ -1,4 +1,4 @@
-"""What may stand behind a number of GSM8K, and how the standard policy reads one, beside the harness that it follows."""
+"""What may stand behind a number of GSM8K, and how the standard policy reads one, beside its harness."""
 
 import re
 
@@ -15,17 +15,26 @@ def problem(gold: str) -> Problem:
 # Behind `#### 10`: what leaves it 10, and what makes it another number, none, or a doubtful one.
 LEFT_ALONE = """
   plus-sized shirts|no-shows|half-hour lessons|two-person tents|third-graders|third graders|fifth grade pupils
-  seconds|quarters|cm^2|m^3|cm^{2}|\\text{ cm}^2|ft²|inches²|m/s^2|km²|feet squared|sq ft|times|times more|times as many|times a week
-  个|元。|，|%|per cent|dollars per dozen|dollars for two days|apples in one day|cents|¢|℃|years old|a.m.|km/h|kg|g|mm
+  seconds|quarters|cm^2|m^3|cm^{2}|\\text{ cm}^2|ft²|inches²|m/s^2|km²|feet squared|sq ft|times|times more
+  times as many|times a week
+  个|元。|，|%|per cent|dollars per dozen|dollars for two days|apples in one day|cents|¢|℃|years old|a.m.
+  km/h|kg|  g|mm
 """
 CHANGED = """
-  point two five|ninths|eleventh|fifteenths|thirtieths|hundredths|millionths|tenth|third|a third|and a third|and a half|half|halves
-  twelve|feet six|feet and three inches|dollars and nine cents|twenty-five|two-thirds|one-half|three quarters|zero|degrees below zero
-  lacs|lakh|crores|grand|gross|bn|mil|milliard|hundred dollars|half-dozen|half a dozen|scores of|tens|fives|twofold|tenfold|K|k|M|万|亿|左右
-  multiplied by itself|divided into two|quadrupled|halved|squared|cubed|doubled|twice|thrice|double|times itself|times seven|factorial
-  plus|minus two|less three|over three|added to six|subtracted from twelve|raised to two|to the fourth power|out of twelve|remainder three
-  to fifteen|and eleven|, eleven|(eleven)|or so|or eleven|versus nine|alternatively nine|and change|and then some|at most|at least|ish
-  perhaps|probably|I think|I guess|almost|roughly|if lucky|except one|isn't right|can't be right|wasn't it|isnt right|is false
+  point two five|ninths|eleventh|fifteenths|thirtieths|hundredths|millionths|tenth|third|a third|and a third
+  and a half|half|halves
+  twelve|feet six|feet and three inches|dollars and nine cents|twenty-five|two-thirds|one-half|three quarters
+  zero|degrees below zero
+  lacs|lakh|crores|grand|gross|bn|mil|milliard|hundred dollars|half-dozen|half a dozen|scores of|tens|fives
+  twofold|tenfold|K|k|M|万|亿|左右
+  multiplied by itself|divided into two|quadrupled|halved|squared|cubed|doubled|twice|thrice|double
+  times itself|times seven|factorial
+  plus|minus two|less three|over three|added to six|subtracted from twelve|raised to two|to the fourth power
+  out of twelve|remainder three
+  to fifteen|and eleven|, eleven|(eleven)|or so|or eleven|versus nine|alternatively nine|and change
+  and then some|at most|at least|ish
+  perhaps|probably|I think|I guess|almost|roughly|if lucky|except one|isn't right|can't be right|wasn't it
+  isnt right|is false
   is wrong|is a mistake|was rejected|nope|scratch that|too many|in binary|in thousands|π|x|y^2|i|a^2
 """
 
@@ -81,7 +90,7 @@ def test_the_standard_policy(gold, completion, error):
 
 
 def flexible(text):
-  """lm-evaluation-harness, tasks/gsm8k/gsm8k.yaml: the filter flexible-extract, and what its metric ignores."""
+  """lm-evaluation-harness, tasks/gsm8k/gsm8k.yaml: the filter flexible-extract, and what is ignored."""
   found = re.findall(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", text)
   last = next(filter(None, found[-1])) if found else "[invalid]"
   return re.sub(r"\.$", "", last.replace(",", "").replace("$", ""))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from o1jax.verifiers.base import Problem, Verdict
-from o1jax.verifiers.gym import DATASETS, extract, is_formula, make_verify, verify
+from o1jax.verifiers.gym import DATASETS, extract, has_shape, make_verify, verify
 
 NAMES = sorted(set(DATASETS) - {"composite"})
 
@@ -252,7 +252,7 @@ def test_lists_are_still_read_as_the_library_does():
   ],
 )  # fmt: skip
 def test_what_is_a_formula(text, fits):
-  assert is_formula(text) == fits
+  assert has_shape("simple_integration", text) == fits
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""The trusted side: keeps a zygote, and forks a tester for each item, so that no test sees what another left behind.
+"""The trusted side: keeps a zygote, and forks a tester for each item, so that items share no state.
 
-    {"candidates": [{"alternatives", "sealed"}], "wanted", "solution", "entry_point", "helpers", "tests", "check",
-     "names", "modules", "scripts", "tokens", "limits"}
-      -> {"error", "taken"} | {"broken_tests"} | {"broken_sandbox"}
+    {"candidates": [{"alternatives", "sealed"}], "targets", "solution", "entry_point", "helpers", "tests",
+     "check", "names", "modules", "scripts", "tokens", "limits"}
+      -> {"error", "chosen"} | {"broken_tests"} | {"broken_sandbox"}
 
 Ends when the caller's end of the socket closes, at once; the kernel ends everything below with it.
 """
@@ -24,8 +24,8 @@ from o1jax.verifiers.sandbox.program import NEARLY, BrokenSandbox
 from o1jax.verifiers.sandbox.trial import BrokenTests, judge
 from o1jax.verifiers.sandbox.zygote import PROGRAM_USER
 
-# What `python -c` runs: `main` of a module of the package that lies in argv[1], with the descriptor argv[3]. Nothing
-# else is found there: `o1jax` itself imports nothing, and its modules are looked up by its own path.
+# What `python -c` runs: `main` of a module of the package that lies in argv[1], with the descriptor argv[3].
+# Nothing else lies there: `o1jax` itself imports nothing, and its modules are looked up by its own path.
 START = """
 import importlib, sys
 sys.path.insert(0, sys.argv[1])
@@ -33,9 +33,7 @@ import o1jax
 sys.path.pop(0)
 importlib.import_module(sys.argv[2]).main(int(sys.argv[3]))
 """
-_ORDINARY_USER = (
-  1000  # whom the zygote and its programs are within their namespace, where root did not start them
-)
+_ORDINARY_USER = 1000  # of the zygote and its programs within their namespace, where root did not start them
 _TESTER_BYTES = 4 << 30  # address space of a tester
 _PATIENCE = 2.0  # elapsed time of an item, in units of what its programs may take
 _SECONDS_TO_END = 2.0  # that a zygote has before it is killed
@@ -61,10 +59,9 @@ def main(descriptor: int) -> NoReturn:
     os._exit(0)
   if order["end_with_parent"]:
     kernel.end_with_parent(signal.SIGKILL)
-  most = resource.getrlimit(resource.RLIMIT_CPU)[
-    1
-  ]  # the caller's own limit is not for all its items together
-  resource.setrlimit(resource.RLIMIT_CPU, (most, most))
+  # The caller's own limit is not for all its items together.
+  hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+  resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
   here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
   with there:
     process = start(order["package"], "o1jax.verifiers.sandbox.zygote", there.fileno(), "-S")
@@ -84,15 +81,15 @@ def main(descriptor: int) -> NoReturn:
 
 
 def _report(zygote: socket.socket) -> dict[str, Any]:
-  """What a zygote says of its layers; gives its user namespace the users meanwhile."""
-  report = _heard(zygote)
+  """A zygote's report of its layers; gives its user namespace the users meanwhile."""
+  report = _receive(zygote)
   if "map" in report:
     zygote.send(json.dumps({"missing": _map_users(report["map"])}).encode())
-    report = _heard(zygote)
+    report = _receive(zygote)
   return report
 
 
-def _heard(zygote: socket.socket) -> dict[str, Any]:
+def _receive(zygote: socket.socket) -> dict[str, Any]:
   message = zygote.recv(1 << 16)
   return json.loads(message) if message else {"missing": {"namespaces": "the zygote ended as it started"}}
 
@@ -128,31 +125,31 @@ def _write_maps(process: int, users: str, groups: str) -> None:
 
 
 def _judged(order: dict[str, Any], zygote: socket.socket, caller: int) -> dict[str, Any] | None:
-  """What a tester of its own says of an item, or what its end says where it says nothing; None where the caller is gone."""
-  said, say = os.pipe()
+  """A tester's answer to an item, or what its end says where it gives none; None where the caller is gone."""
+  answers, answer_end = os.pipe()
   tester = os.fork()
   if tester == 0:
-    _be_tester(order, zygote, say)
-  os.close(say)
+    _be_tester(order, zygote, answer_end)
+  os.close(answer_end)
   poll = select.poll()
-  poll.register(said, select.POLLIN)
+  poll.register(answers, select.POLLIN)
   poll.register(caller, select.POLLIN)  # it asks for nothing while it waits: this is its end
   ready = dict(poll.poll(order["limits"]["wall_seconds"] * _PATIENCE * 1000))
-  if caller in ready or said not in ready:
+  if caller in ready or answers not in ready:
     os.kill(tester, signal.SIGKILL)  # and with it, its program
-  verdict = frames.read(said)
-  os.close(said)
+  verdict = frames.read(answers)
+  os.close(answers)
   _, status, used = os.wait4(tester, 0)
   if caller in ready:
     return None
   if verdict is not None:
     return verdict
   busy = used.ru_utime + used.ru_stime >= NEARLY * order["limits"]["cpu_seconds"]
-  late = said not in ready or os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and busy
-  return {"error": "timeout" if late else "crashed", "taken": 0}
+  late = answers not in ready or os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and busy
+  return {"error": "timeout" if late else "crashed", "chosen": 0}
 
 
-def _be_tester(order: dict[str, Any], zygote: socket.socket, say: int) -> NoReturn:
+def _be_tester(order: dict[str, Any], zygote: socket.socket, answer_end: int) -> NoReturn:
   try:
     kernel.end_with_parent(signal.SIGKILL)
     kernel.limit(resource.RLIMIT_CPU, order["limits"]["cpu_seconds"])
@@ -160,13 +157,13 @@ def _be_tester(order: dict[str, Any], zygote: socket.socket, say: int) -> NoRetu
     kernel.limit(resource.RLIMIT_CORE, 0)
     kernel.forbid_dumps()  # a program that core_pattern names gets a core whatever its limit
     try:
-      said = judge(order, zygote)
+      answer = judge(order, zygote)
     except BrokenTests as error:
-      said = {"broken_tests": str(error)}
+      answer = {"broken_tests": str(error)}
     except BrokenSandbox as error:
-      said = {"broken_sandbox": str(error)}
+      answer = {"broken_sandbox": str(error)}
     except BaseException as error:
-      said = {"broken_sandbox": "".join(traceback.format_exception(error))}
-    frames.write(say, said)
+      answer = {"broken_sandbox": "".join(traceback.format_exception(error))}
+    frames.write(answer_end, answer)
   finally:
     os._exit(0)

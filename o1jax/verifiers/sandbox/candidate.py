@@ -1,11 +1,11 @@
-"""What runs in a candidate's process, once it is locked down: the candidate's program, and nothing that judges it.
+"""A candidate's process, once it is locked down: the candidate's program, and nothing that judges it.
 
-    {"candidates", "wanted", "solution", "script"} -> {"state": "ready" | "unparsable", "taken"}
+    {"candidates", "targets", "solution", "script"} -> {"state": "ready" | "unparsable", "chosen"}
     script:     the program runs as __main__ over its standard input and output, and the process ends with it
-    otherwise:  the program is loaded -> {"state": "loaded" | "failed"}, then {"call"} -> {"value" | "raise" | ...}
+    otherwise:  it is loaded -> {"state": "loaded" | "failed"}, then {"call"} -> {"value" | "raise" | ...}
 
-All that is said here can be forged by the program once it runs. It gains nothing: an answer is a value or the name of
-an exception, and the tester, which knows what is right, compares.
+All that is said here can be forged by the program once it runs. It gains nothing: an answer is a value or the
+name of an exception, and the tester, which knows what is right, compares.
 """
 
 import atexit
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from o1jax.verifiers.sandbox import devices, frames
-from o1jax.verifiers.sandbox.served import MODULE, Served, told
+from o1jax.verifiers.sandbox.served import MODULE, Served, describe_error
 
 REQUESTS, REPLIES = 3, 4  # file descriptors
 FILE = "<program>"  # the program's name in its own tracebacks
@@ -38,8 +38,8 @@ def run(message_bytes: int) -> NoReturn:
   order = frames.read(REQUESTS)
   if order is None:
     os._exit(0)
-  codes, taken = _chosen(order)
-  frames.write(REPLIES, {"state": "ready" if codes else "unparsable", "taken": taken})
+  codes, chosen = _choose(order)
+  frames.write(REPLIES, {"state": "ready" if codes else "unparsable", "chosen": chosen})
   if not codes:
     os._exit(0)
   devices.install()
@@ -50,33 +50,33 @@ def run(message_bytes: int) -> NoReturn:
   _serve(codes, module, order, message_bytes)
 
 
-def _chosen(order: dict[str, Any]) -> tuple[list[types.CodeType], int]:
-  """Code objects of the sources to run one after the other, and of which candidate; no code where none compiles.
+def _choose(order: dict[str, Any]) -> tuple[list[types.CodeType], int]:
+  """Code objects of the sources to run in order, and of which candidate; none where none compiles.
 
-  First comes what defines one of the wanted names, then a body that returns, then another, then what compiles
+  First comes what defines one of the target names, then a body that returns, then another, then what compiles
   otherwise; of equals the first. What stands behind a sealed candidate that does not compile does not count.
   """
   if len(order["candidates"]) == 1 and len(order["candidates"][0]["alternatives"]) == 1:
     return _compile_all(order["candidates"][0]["alternatives"][0]), 0
   best: tuple[int, list[types.CodeType], int] = (9, [], 0)
   for place, candidate in enumerate(order["candidates"]):
-    whole, *bodies = candidate["alternatives"]
-    ranked = [(codes, _rank(whole[-1], order)) for codes in [_compile_all(whole)] if codes]
-    if not ranked or ranked[0][1] != 0:
-      codes = next(filter(None, map(_compile_all, bodies)), None)
-      ranked += [(codes, 1 if _RETURNS.search(whole[-1]) else 2)] if codes else []
-    for codes, rank in ranked:
-      best = min(best, (rank, codes, place), key=lambda found: found[0])
+    standalone, *bodies = candidate["alternatives"]
+    source = standalone[-1]
+    ranked = [(_rank(source, order), codes, place)] if (codes := _compile_all(standalone)) else []
+    if not ranked or ranked[0][0] != 0:
+      codes = next(filter(None, map(_compile_all, bodies)), [])
+      ranked += [(1 if _RETURNS.search(source) else 2, codes, place)] if codes else []
+    best = min([best, *ranked], key=lambda choice: choice[0])
     if best[0] == 0 or candidate["sealed"] and not ranked:
       break
   return best[1], best[2]
 
 
 def _rank(source: str, order: dict[str, Any]) -> int:
-  """0 where a source that compiles is what is asked for by all that shows; a script calls or imports something."""
+  """0 where a source that compiles seems to define a target, or as a script acts; else 3."""
   if order["script"]:
     return 0 if _ACTS.search(source) else 3
-  return 0 if not order["wanted"] or any(_binds(source, name) for name in order["wanted"]) else 3
+  return 0 if not order["targets"] or any(_binds(source, name) for name in order["targets"]) else 3
 
 
 def _compile_all(sources: Sequence[str]) -> list[types.CodeType]:
@@ -110,8 +110,9 @@ def _run_script(codes: Sequence[types.CodeType]) -> NoReturn:
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     _flush(sys.stdout)
-    # Finalizers run, and files that nobody closed are written. The first collection is as an interpreter's end has it:
-    # it puts objects into an order in which the second finalizes a file before the buffer below it.
+    # Finalizers run, and files that nobody closed are written. The first collection is as an interpreter's
+    # end has it: it puts objects into an order in which the second finalizes a file before the buffer below
+    # it.
     gc.collect()
     sys.modules.pop("__main__", None)
     gc.collect()
@@ -135,8 +136,8 @@ def _executed(codes: Sequence[types.CodeType]) -> int:
 
 
 def _flush(file: Any) -> None:
-  """Flushes what stands as a standard stream: nothing, or an object of the program's own, which may not say whether it is closed."""
-  if file is not None and not getattr(file, "closed", False):
+  """Flushes a standard stream: None, or an object of the program's own, perhaps without `closed`."""
+  if file is not None and not (hasattr(file, "closed") and file.closed):
     file.flush()
 
 
@@ -145,7 +146,8 @@ def _serve(
 ) -> NoReturn:
   """Loads the program and answers calls, in messages of at most `most` bytes.
 
-  Whatever else is raised ends the process: what is no Exception, as it would end a program, and an answer too long.
+  Whatever else is raised ends the process: what is no Exception, as it would end a program, and an answer too
+  long.
   """
   namespace, read, write, leave = module.__dict__, frames.read, frames.write, os._exit
   try:
@@ -154,11 +156,10 @@ def _serve(
     begun = dict(namespace)
     exec(codes[-1], namespace)
   except Exception as error:
-    write(REPLIES, {"state": "failed", **told(error)})
+    write(REPLIES, {"state": "failed", **describe_error(error)})
     leave(1)
-  for name in order[
-    "wanted"
-  ]:  # a function that the prompt begins gives way to a method of the program's class
+  for name in order["targets"]:
+    # A function that the prompt begins gives way to a method of the program's class.
     if hasattr(namespace.get(order["solution"]), name) and namespace.get(name) is begun.get(name):
       namespace.pop(name, None)
   served = Served(namespace, order["solution"])

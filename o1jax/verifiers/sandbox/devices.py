@@ -1,4 +1,4 @@
-"""Paths of the standard streams and of /dev/null, for a program whose root has no devices: its own descriptors."""
+"""Paths of the standard streams and of /dev/null for a program whose root has no devices."""
 
 import builtins
 import functools

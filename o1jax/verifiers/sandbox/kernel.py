@@ -1,4 +1,7 @@
-"""Linux calls that Python's standard library lacks, through ctypes. Each raises OSError with the call's name."""
+"""Linux calls that Python's standard library lacks, through ctypes.
+
+Each raises OSError with the call's name.
+"""
 
 import ctypes
 import os
@@ -19,7 +22,8 @@ _LAST_CAPABILITY = 63  # of any kernel to come; those that this one does not kno
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
 _LANDLOCK_READ = 1 << 2 | 1 << 3  # files, directories
-# Access rights that a version (its place here) knows, over files: the lowest n bits; over the network; scopes.
+# Access rights that a version (its place here) knows, over files: the lowest n bits; over the network;
+# scopes.
 _LANDLOCK_RIGHTS = ((0, 0, 0), (13, 0, 0), (14, 0, 0), (15, 0, 0), (15, 2, 0), (16, 2, 0), (16, 2, 2))
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -61,8 +65,8 @@ def bind_read_only(source: str, target: str) -> None:
   """Shows the tree `source` at `target`, without writing, set-user-id bits or devices."""
   mount(source, target, None, MS_BIND | MS_REC)
   # A mount that came from a more privileged namespace must keep the flags it has.
-  has = os.statvfs(target).f_flag
-  kept = sum(flag for seen, flag in _ATIME_FLAGS.items() if has & seen) | (has & os.ST_NOEXEC)
+  current = os.statvfs(target).f_flag
+  kept = sum(flag for bit, flag in _ATIME_FLAGS.items() if current & bit) | (current & os.ST_NOEXEC)
   mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | kept)
 
 
@@ -123,7 +127,8 @@ class _PathRule(ctypes.Structure):
 def landlock(version: int, readable: list[str], writable: str) -> None:
   """Leaves the calling thread to read below `readable`, and to do all that files allow below `writable`.
 
-  Nothing else: no other path, no TCP port, no abstract socket or signal out of its domain, as far as `version` can.
+  Nothing else: no other path, no TCP port, no abstract socket or signal out of its domain, as far as
+  `version` can.
   """
   files, network, scopes = _LANDLOCK_RIGHTS[min(version, len(_LANDLOCK_RIGHTS) - 1)]
   everything = (1 << files) - 1

@@ -1,16 +1,18 @@
 """Literals as JSON: what crosses between the tester and the candidate's process, by exact type.
 
-    values -> Encoder -> cells and a heap (plain JSON) -> Decoder -> the same values
+    values -> HeapEncoder -> cells and a heap (plain JSON) -> HeapDecoder -> the same values
 
-None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset, and the types in `shapes`. A cell is
-a JSON scalar, or a list that says what no scalar can: [n] points into the heap, ["i", hex] is a long int, ["b", hex]
-bytes, ["c", re, im] a complex, ["u", hex] a str with lone surrogates, ["r", address] an object that stays with the
-program, with its class's name where it comes from there, and ["v", address, name, cell] one with the literal that it
-derives from. The heap holds containers and shapes as [kind, [cell, ...]], so that one object in two places stays one
-object, a list may hold itself, and no reader recurses, however deep values nest.
+None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset, and the types in `shapes`.
+A cell is a JSON scalar, or a list that says what no scalar can: [n] points into the heap, ["i", hex] is a
+long int, ["b", hex] bytes, ["c", re, im] a complex, ["u", hex] a str with lone surrogates, ["r", address] an
+object that stays with the program, with its class's name where it comes from there, and ["v", address, name,
+cell] one with the literal that it derives from. The heap holds containers and shapes as [kind, [cell, ...]],
+so that one object in two places stays one object, a list may hold itself, and no reader recurses, however
+deep values nest.
 
-Whoever answers a call sends the heap it was called with back, with what has changed in it, in front of the containers
-of its answer. So the caller's lists, dicts and sets are updated in place, also where one holds another.
+Whoever answers a call sends the heap it was called with back, with what has changed in it, in front of the
+containers of its answer. So the caller's lists, dicts and sets are updated in place, also where one holds
+another.
 
 What is read is never evaluated, and each deviation from the format is a ValueError.
 """
@@ -31,12 +33,12 @@ class Uncrossable(ValueError):
   """A value that is no literal, or nests too deep; the text says what it is."""
 
 
-class Encoder:
+class HeapEncoder:
   """Turns values into cells, and their containers into entries of `heap`.
 
-  `base` says as which literal type an object of another type crosses; `far` says where one that crosses as none is
-  found, as the rest of its cell, or raises Uncrossable. `Encoder(base, objects, heap)` answers a call: its heap begins
-  with the call's containers, decoded from `heap`.
+  `base` says as which literal type an object of another type crosses; `far` gives the address of one that
+  crosses as none, as the rest of its cell, or raises Uncrossable. `HeapEncoder(base, objects, heap)` answers
+  a call: its heap begins with the call's containers, decoded from `heap`.
   """
 
   def __init__(
@@ -121,11 +123,11 @@ class Encoder:
     return [_LETTERS[base], [self.cell(part, depth + 1) for part in _PARTS[base](value)]]
 
 
-class Decoder:
+class HeapDecoder:
   """Reads a heap. `known` are the objects of the call that it answers, which are updated in place.
 
-  `far(*rest of its cell)` gives what stands for an object that stays, or is one. Raises ValueError where the heap is
-  not of this format.
+  `far(*rest of its cell)` gives what stands for an object that stays, or is one. Raises ValueError where the
+  heap is not of this format.
   """
 
   def __init__(self, heap: Any, known: Sequence[Any] = (), far: Callable[..., Any] | None = None):
@@ -138,9 +140,9 @@ class Decoder:
       self.objects.append(
         self._same(known[place], letter) if place < len(known) else self._new(letter, cells)
       )
-    for found, (letter, cells) in zip(self.objects, heap, strict=True):
+    for container, (letter, cells) in zip(self.objects, heap, strict=True):
       if letter in _FILL:
-        _FILL[letter](found, self.values(cells))
+        _FILL[letter](container, self.values(cells))
 
   def value(self, cell: Any) -> Any:
     """The value of one cell."""
@@ -157,7 +159,7 @@ class Decoder:
     raise ValueError("no cell")
 
   def values(self, cells: Iterable[Any]) -> list[Any]:
-    """The values of some cells."""
+    """The values of several cells."""
     return [self.value(cell) for cell in cells]
 
   def _same(self, known: Any, letter: str) -> Any:
@@ -208,18 +210,18 @@ def _made(make: Callable[[list[Any]], Any], parts: list[Any]) -> Any:
     raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
-def _fill_list(found: list, values: list[Any]) -> None:
-  found[:] = values
+def _fill_list(target: list, values: list[Any]) -> None:
+  target[:] = values
 
 
-def _fill_dict(found: dict, values: list[Any]) -> None:
-  found.clear()
-  _hashed(found.update, zip(values[::2], values[1::2], strict=True))
+def _fill_dict(target: dict, values: list[Any]) -> None:
+  target.clear()
+  _hashed(target.update, zip(values[::2], values[1::2], strict=True))
 
 
-def _fill_set(found: set, values: list[Any]) -> None:
-  found.clear()
-  _hashed(found.update, values)
+def _fill_set(target: set, values: list[Any]) -> None:
+  target.clear()
+  _hashed(target.update, values)
 
 
 def exact(kind: type) -> type:
@@ -228,7 +230,10 @@ def exact(kind: type) -> type:
 
 
 def derived(kind: type) -> type:
-  """The literal that a class derives from: a Counter crosses as a dict, an IntEnum as an int. What programs answer."""
+  """The literal that a class derives from: a Counter crosses as a dict, an IntEnum as an int.
+
+  What programs answer.
+  """
   for base in kind.__mro__:
     if base in _LETTERS or base in _PLAIN:
       return base
@@ -238,13 +243,15 @@ def derived(kind: type) -> type:
 def _has_own(value: Any, kind: type, base: type) -> bool:
   """Whether an object has attributes beyond those of the literal type that it derives from."""
   above = kind.__mro__[: kind.__mro__.index(base)]
-  return bool(getattr(value, "__dict__", None)) or any(
-    not name.startswith("__") for each in above for name in vars(each)
+  return (
+    hasattr(value, "__dict__")
+    and bool(value.__dict__)
+    or any(not name.startswith("__") for each in above for name in vars(each))
   )
 
 
 def _items(value: dict) -> Iterable[tuple[Any, Any]]:
-  """Of a dict, or of what derives from it; an OrderedDict keeps an order of its own, which `dict.items` ignores."""
+  """Items of a dict or a class derived from it; an OrderedDict's order is not that of `dict.items`."""
   ordered = collections.OrderedDict in type(value).__mro__
   return (collections.OrderedDict if ordered else dict).items(value)
 

@@ -1,4 +1,4 @@
-"""What tests of functions name and leave to the program: read off their text, before anything runs."""
+"""Names and modules that tests of functions expect of the program, read off their text first."""
 
 import ast
 import builtins
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 def left_to_the_program(source: str, known: bool) -> tuple[list[str], list[str]]:
   """(names that the program is to define, modules of the standard library that it is counted on to import).
 
-  `known` says whether the function under test is known by name. Raises SyntaxError and ValueError, as `compile` does.
+  `known` says whether the function under test is known by name. Raises SyntaxError and ValueError, as
+  `compile` does.
   """
   free = free_names(source)
   modules = _unimported_modules(source, free)
@@ -34,7 +35,7 @@ def free_names(source: str) -> set[str]:
 
 
 def _unimported_modules(source: str, names: set[str]) -> set[str]:
-  """Those of `names` that tests use as a module of the standard library, counting on the program to import it."""
+  """Those of `names` that tests use as modules of the standard library without importing them."""
   tree = ast.parse(source)
   bases = [node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
   dotted = {base for base in bases if isinstance(base, ast.Name)}
@@ -49,7 +50,7 @@ def _tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
 
 
 def _builtin_targets(source: str) -> set[str]:
-  """The builtin's name under which tests that name nothing else test a function, as in `assert sum(10, 15) == 6`.
+  """The builtin's name by which tests that name nothing else call a function: `assert sum(10, 15) == 6`.
 
   It is what every assertion calls first; no name where they differ.
   """

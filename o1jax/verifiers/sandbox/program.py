@@ -1,4 +1,4 @@
-"""A candidate's program as the tester sees it: a process at the other end of pipes, which answers calls or prints.
+"""The tester's side of a candidate's process, which answers calls over pipes or prints.
 
 How a program that cannot go on is judged:
 
@@ -7,7 +7,7 @@ How a program that cannot go on is judged:
     no program: it does not compile             unparsable
     dead, out of memory, does not load, prints or answers too much, speaks no valid message    crashed
 
-    asked what cannot be told of an object that stays with it (`remote`), or answers what nests too deep    policy
+    called for what `remote` cannot know of an object that stays with it, or answers too deeply    policy
 
 Nothing that the program says is believed beyond the value or the exception that it stands for.
 """
@@ -20,7 +20,7 @@ import socket
 from typing import Any
 
 from o1jax.verifiers.sandbox import frames
-from o1jax.verifiers.sandbox.literals import Decoder, Encoder, Uncrossable, exact
+from o1jax.verifiers.sandbox.literals import HeapDecoder, HeapEncoder, Uncrossable, exact
 from o1jax.verifiers.sandbox.remote import Remote, address_of, awaited, carried
 from o1jax.verifiers.sandbox.shapes import COROUTINE
 
@@ -30,22 +30,22 @@ _EXCEPTIONS: dict[str, type[Exception]] = {
   for name, kind in vars(builtins).items()
   if isinstance(kind, type) and issubclass(kind, Exception) and kind not in (AssertionError, ExceptionGroup)
 }
-# A program cannot kill itself with SIGKILL: that is the kernel's limit of CPU time, which counts in ticks and not as
-# exactly as the time that is told afterwards; or, far from the limit, a machine without memory.
+# A program cannot kill itself with SIGKILL: that is the kernel's limit of CPU time, which counts in ticks and
+# not as exactly as the time that is reported afterwards; or, far from the limit, a machine without memory.
 NEARLY = 0.5
 _MAX_SETUP = 10_000  # bytes of the message before the program has run
 
 
 class Ended(BaseException):
-  """The program cannot go on: `Program.error` says why. No `except Exception` of a test stops it."""
+  """The program cannot go on: `CandidateProcess.error` says why. No `except Exception` of a test stops it."""
 
 
 class BrokenSandbox(BaseException):
   """The sandbox itself failed, and has to be started anew."""
 
 
-class _Told:
-  """An exception that a program told of, which is no value of its."""
+class _ReportedError:
+  """An exception that a program reported, as against a value."""
 
   def __init__(self, error: Exception):
     self.error = error
@@ -58,11 +58,12 @@ def _address(value: Any) -> list[Any]:
   return address
 
 
-class Program:
-  """One process with a program. `error`, once set, stays, so that a test that swallows `Ended` changes nothing.
+class CandidateProcess:
+  """One process with a program. `error`, once set, stays: a test that swallows `Ended` changes nothing.
 
-  `calls` counts those that the tests have made, `objects` holds what stands for objects that stay with the program, and
-  `raised` is the last exception that it told of. `taken` is the candidate that it loaded.
+  `calls` counts those that the tests have made, `objects` holds what stands for objects that stay with the
+  program, and `raised` is the last exception that it reported. `chosen` is the place of the candidate that it
+  loaded.
 
   `limits` are those of `service.Limits` as a dict, with what is left of CPU and elapsed time.
   """
@@ -72,7 +73,7 @@ class Program:
     self.objects: dict[Any, Remote] = {}
     self.ahead: dict[Any, tuple[list[Any], int]] = {}
     self.raised: Exception | None = None
-    self.taken = 0
+    self.chosen = 0
     self._limits = limits
     self.calls = 0
     self._status: dict[str, Any] | None = None
@@ -80,38 +81,38 @@ class Program:
     self._replies, replies = os.pipe()
     control, hold = os.pipe()  # the program lives no longer than `hold` is open
     self._open = [hold, self._requests, self._replies]
-    told, status = os.pipe()
-    self._told: int | None = told
-    given = [requests, replies, stdin, stdout, control, status]
+    statuses, status = os.pipe()
+    self._status_end: int | None = statuses
+    passed = [requests, replies, stdin, stdout, control, status]
     try:
-      socket.send_fds(zygote, [json.dumps(limits).encode()], given)
+      socket.send_fds(zygote, [json.dumps(limits).encode()], passed)
     except OSError as error:
       raise BrokenSandbox(f"the zygote ended: {error}") from error
-    for descriptor in given:
+    for descriptor in passed:
       os.close(descriptor)
 
   def load(self, order: dict[str, Any], script: bool) -> None:
     """Sends the program, and waits until it is loaded, or compiled where it is a script. Raises Ended."""
-    self._send({**{key: order[key] for key in ("candidates", "wanted", "solution")}, "script": script})
+    self._send({**{key: order[key] for key in ("candidates", "targets", "solution")}, "script": script})
     reply = self._receive(_MAX_SETUP)
     if reply.get("state") == "setup":
       raise BrokenSandbox(reply["why"])
     if reply.get("state") != "ready":
       raise self.end("unparsable")
-    self.taken = reply["taken"]  # nothing of the program has run yet
+    self.chosen = reply["chosen"]  # nothing of the program has run yet
     if not script and self._receive(_MAX_SETUP).get("state") != "loaded":
       raise self.end("crashed")
 
   def ask(self, op: str, on: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-    """What an operation on an object of the program's gives, or raises.
+    """The result of an operation on an object of the program's, or its exception.
 
-    `on` is its number, the name of a global, or None for the last function. Lists, dicts and sets of the arguments are
-    updated.
+    `on` is its number, the name of a global, or None for the last function. Lists, dicts and sets of the
+    arguments are updated.
     """
     if self.error is not None:
       raise Ended
     self.calls += 1
-    encoder = Encoder(exact, far=_address)
+    encoder = HeapEncoder(exact, far=_address)
     try:
       cells = [encoder.cell(value) for value in args]
       named = {key: encoder.cell(value) for key, value in (kwargs or {}).items()}
@@ -124,18 +125,21 @@ class Program:
     try:
       if reply.get("id") != number:
         raise ValueError("an answer to another call")
-      answer = self._answer(reply, Decoder(reply.get("heap"), encoder.objects, far=self._far))
+      answer = self._answer(reply, HeapDecoder(reply.get("heap"), encoder.objects, far=self._far))
     except ValueError:
       raise self.end("crashed") from None
-    if type(answer) is _Told:
+    if type(answer) is _ReportedError:
       self.raised = answer.error
       raise answer.error
     return answer
 
-  def _answer(self, reply: dict[str, Any], decoder: Decoder) -> Any:
-    """The value of an answer, or the exception that it tells of. Raises ValueError where it is not well formed."""
+  def _answer(self, reply: dict[str, Any], decoder: HeapDecoder) -> Any:
+    """The value of an answer, or the exception that it reports.
+
+    Raises ValueError where it is not well formed.
+    """
     if "raise" in reply:
-      return _Told(self._exception(reply["raise"], reply.get("text")))
+      return _ReportedError(self._exception(reply["raise"], reply.get("text")))
     if "uncrossable" in reply:
       raise self.end("policy")
     if "value" not in reply:
@@ -143,7 +147,10 @@ class Program:
     return decoder.value(reply["value"])
 
   def _far(self, address: Any, kind: Any = "", *value: Any) -> Any:
-    """What stands for an object that stays with the program. Raises ValueError where it is not told of as one."""
+    """What stands for an object that stays with the program.
+
+    Raises ValueError where it is no address of one.
+    """
     if type(address) is not int or type(kind) is not str:
       raise ValueError("no object")
     far = self.objects.setdefault(address, Remote(self, address, kind))
@@ -186,7 +193,7 @@ class Program:
     return Ended()
 
   def _fate(self) -> str:
-    """Why a program that no longer answers does not; one that only closed its pipes is ended."""
+    """The error of a program that no longer answers; one that only closed its pipes is ended."""
     status = self.finish()
     if status["signal"] == signal.SIGSYS:
       return "policy"
@@ -205,10 +212,10 @@ class Program:
     return self._read_status()
 
   def _read_status(self) -> dict[str, Any]:
-    if self._status is None and self._told is not None:
-      self._status = frames.read(self._told)
-      os.close(self._told)
-      self._told = None
+    if self._status is None and self._status_end is not None:
+      self._status = frames.read(self._status_end)
+      os.close(self._status_end)
+      self._status_end = None
     if self._status is None:
       raise BrokenSandbox("the zygote ended")
     return self._status

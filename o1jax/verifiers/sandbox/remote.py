@@ -1,9 +1,9 @@
-"""An object that stays with the program, as the tests have it: what they ask of it is put to the program's process.
+"""The tests' stand-in for an object that stays with the program, in whose process its operations run.
 
-Truth, length, iteration, items, attributes, calls, text and arithmetic are asked for, and what comes back is as any
-answer: a value, or another such object. Equality is decided here, by what the object is made of, as the program tells
-(`served`): an object that would equal everything gains nothing. Where its class compares by a method of its own, for
-order, and for all else that cannot be told from here, the item ends with `policy`.
+Truth, length, iteration, items, attributes, calls, text and arithmetic are put to it, and what comes back is
+as any answer: a value, or another such object. Equality is decided here, by what the object is made of, as
+the program says (`served`): an object that would equal everything gains nothing. Where its class compares by
+a method of its own, for order, and for all else that cannot be known here, the item ends with `policy`.
 """
 
 from collections.abc import Iterator
@@ -15,15 +15,14 @@ _ALONE = 4  # values of an iterator that are fetched one by one, since the tests
 _AT_MOST = 64  # values that are fetched at once
 
 
-class Asked(Protocol):
+class Answering(Protocol):
   """The program, as far as its objects need it."""
 
-  ahead: dict[
-    Any, tuple[list[Any], int]
-  ]  # by an iterator's address, values to come in reverse and fetches so far
+  # By an iterator's address: values to come in reverse, and fetches so far.
+  ahead: dict[Any, tuple[list[Any], int]]
 
   def ask(self, op: str, on: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-    """What the program answers. Raises what the program raises."""
+    """The program's answer. Raises what the program raises."""
     ...
 
   def end(self, error: str) -> BaseException:
@@ -32,11 +31,14 @@ class Asked(Protocol):
 
 
 class Remote:
-  """One such object. `_far` is (program, address, kind): its number there or a global's name, and its class's name."""
+  """One such object.
+
+  `_far` is (program, address, kind): its number there or a global's name, and its class's name.
+  """
 
   __slots__ = ("_far",)
 
-  def __init__(self, program: Asked, address: Any, kind: str = ""):
+  def __init__(self, program: Answering, address: Any, kind: str = ""):
     object.__setattr__(self, "_far", (program, address, kind))
 
   def _ask(self, op: str, *args: Any) -> Any:
@@ -122,10 +124,10 @@ class Remote:
     values, fetches = program.ahead.get(address, ([], 0))
     if not values:
       count = min(_AT_MOST, 1 << max(0, fetches - _ALONE))
-      got, ended = self._fetched(count)
-      if not got and ended:
+      fetched, ended = self._fetched(count)
+      if not fetched and ended:
         raise StopIteration
-      values[:] = got[::-1]
+      values[:] = fetched[::-1]
       program.ahead[address] = (values, fetches + 1)
     return values.pop()
 

@@ -1,11 +1,13 @@
 """The system calls that a candidate's program may make, as a seccomp filter for x86_64 and aarch64.
 
-Three answers. What Python needs for computing, files, threads and signals is allowed. What has no place in a graded
-program (processes, sockets, mounts, namespaces, tracing, keys, shared memory that no limit counts, ...) kills the
-process with SIGSYS, which the sandbox reads as `policy`. Whatever else there is or will be does not exist (ENOSYS).
+Three answers. What Python needs for computing, files, threads and signals is allowed. What has no place in a
+graded program (processes, sockets, mounts, namespaces, tracing, keys, shared memory that no limit counts,
+...) kills the process with SIGSYS, which the sandbox reads as `policy`. Whatever else there is or will be
+does not exist (ENOSYS).
 
-Threads are the one kind of concurrency: `clone` must ask for one, and `clone3`, whose arguments a filter cannot read,
-does not exist, so that the C library falls back to `clone`. The only sockets are pairs of the process's own.
+Threads are the one kind of concurrency: `clone` must ask for one, and `clone3`, whose arguments a filter
+cannot read, does not exist, so that the C library falls back to `clone`. The only sockets are pairs of the
+process's own.
 """
 
 import ctypes
@@ -75,24 +77,15 @@ BY_ARGUMENT = "clone:56:220 prctl:157:167 ioctl:16:29 socketpair:53:199"
 _CLONE_THREAD = 0x00010000
 _CLONE_NEW = 0x7E020080  # all namespaces: user, pid, net, ipc, uts, cgroup, mount, time
 _PRCTL_HARMLESS = (15, 16, 0x53564D41)  # a thread's name, set and get; a mapping's name
-_IOCTL_HARMLESS = (
-  0x5401,
-  0x5413,
-  0x5421,
-  0x541B,
-  0x5450,
-  0x5451,
-)  # TCGETS TIOCGWINSZ FIONBIO FIONREAD FIONCLEX FIOCLEX
+# TCGETS TIOCGWINSZ FIONBIO FIONREAD FIONCLEX FIOCLEX
+_IOCTL_HARMLESS = (0x5401, 0x5413, 0x5421, 0x541B, 0x5450, 0x5451)
 _AF_UNIX = 1
 
 # Classic BPF (linux/bpf_common.h) and what a filter returns (linux/seccomp.h).
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
-_NUMBER, _ARCH, _FIRST_ARGUMENT = (
-  0,
-  4,
-  16,
-)  # offsets in struct seccomp_data; the argument's low word (little endian)
+# Offsets in struct seccomp_data; of the argument its low word (little endian).
+_NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, operand

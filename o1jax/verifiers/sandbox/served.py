@@ -1,8 +1,9 @@
-"""A loaded program in its process: calls answered, and objects kept for the tester, which holds them by number.
+"""A loaded program in its process: answers calls, and keeps objects that the tester has by number.
 
     {"id", "op", "on", "args", "kwargs", "heap"} -> {"id", "heap", "value" | "raise" | "uncrossable"}
 
-`on` is the number of a kept object, a global's name (or `Class.method`), or null for the program's last function.
+`on` is the number of a kept object, a global's name (or `Class.method`), or null for the program's last
+function.
 """
 
 import builtins
@@ -12,15 +13,12 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from o1jax.verifiers.sandbox.literals import COPIES, Decoder, Encoder, Uncrossable, derived, unchanged
+from o1jax.verifiers.sandbox.literals import COPIES, HeapDecoder, HeapEncoder, Uncrossable, derived, unchanged
 from o1jax.verifiers.sandbox.shapes import BINARY, UNARY, kind_name
 
 MODULE = "solution"  # the program's __name__, where it is no script
-_NOT_TOLD = (
-  "AssertionError",
-  "BaseExceptionGroup",
-  "ExceptionGroup",
-)  # an exception by its next base instead
+# Exceptions that are reported by their next base.
+_BY_BASE = ("AssertionError", "BaseExceptionGroup", "ExceptionGroup")
 _MAX_TEXT = 300  # characters of an exception's text
 
 
@@ -32,25 +30,23 @@ class Served:
     self._solution = solution
     self._kept: list[Any] = []
     self._places: dict[int, int] = {}
-    self._ahead: dict[
-      int, Exception
-    ] = {}  # by an iterator's id, what it raised behind values that were asked for
+    self._ahead: dict[int, Exception] = {}  # by an iterator's id, what it raised behind fetched values
 
   def answer(self, call: dict[str, Any]) -> dict[str, Any]:
     """The reply to one call: what came of it, and the call's containers as they are now."""
-    decoder = Decoder(call["heap"], far=self._found)
+    decoder = HeapDecoder(call["heap"], far=self._resolve)
     arguments = decoder.values(call["args"])
     named = dict(zip(call["kwargs"], decoder.values(call["kwargs"].values())))
-    do = self._taken if call["op"] == "next" else _DO[call["op"]]
+    do = self._fetch if call["op"] == "next" else _DO[call["op"]]
     try:
-      value = do(self._found(call["on"]), *arguments, **named)
+      value = do(self._resolve(call["on"]), *arguments, **named)
     except Exception as error:
-      outcome = told(error)
+      outcome = describe_error(error)
       value = None
     else:
       outcome = {}
     try:
-      encoder = Encoder(derived, decoder.objects, call["heap"], far=self._kept_cell)
+      encoder = HeapEncoder(derived, decoder.objects, call["heap"], far=self._kept_cell)
       if not outcome:
         outcome = {"value": encoder.cell(value)}
       return {"id": call["id"], "heap": encoder.heap, **outcome}
@@ -64,15 +60,15 @@ class Served:
       self._kept.append(value)
     return [place, kind_name(value)]
 
-  def _found(self, address: Any) -> Any:
-    """What the tester means: an object that it holds, a global, or the last function that the program defines."""
+  def _resolve(self, address: Any) -> Any:
+    """The object at an address: a kept one, a global, or the last function that the program defines."""
     if type(address) is int:
       return self._kept[address]
     if address is None:
       return _last_function(self._namespace)
     return _looked_up(self._namespace, address, self._solution)
 
-  def _taken(self, iterator: Any, count: int) -> list[Any]:
+  def _fetch(self, iterator: Any, count: int) -> list[Any]:
     """The next values of an iterator, `count` at most, and whether it has ended."""
     values: list[Any] = []
     if (raised := self._ahead.pop(id(iterator), None)) is not None:
@@ -90,13 +86,13 @@ class Served:
 
 
 def _looked_up(namespace: dict[str, Any], name: str, solution: str | None) -> Any:
-  """A global, or a method of a new object of a class; also of the class `solution`, where there is no such global."""
+  """A global, or a method of a new object; of the class `solution`, where there is no such global."""
   owner, dot, method = name.rpartition(".")
   if dot:
-    found = namespace.get(owner.removesuffix("()"))
-    if not isinstance(found, type):
+    kind = namespace.get(owner.removesuffix("()"))
+    if not isinstance(kind, type):
       raise NameError(f"class {owner!r} is not defined")
-    return getattr(found(), method)
+    return getattr(kind(), method)
   if name in namespace:
     return namespace[name]
   if solution is not None and hasattr(namespace.get(solution), name):
@@ -105,19 +101,17 @@ def _looked_up(namespace: dict[str, Any], name: str, solution: str | None) -> An
 
 
 def _last_function(namespace: dict[str, Any]) -> Any:
-  own = [
-    kept for kept in namespace.values() if isinstance(kept, types.FunctionType) and kept.__module__ == MODULE
-  ]
-  if not own:
-    raise NameError("no function is defined")
-  return own[-1]
+  for value in reversed(namespace.values()):
+    if isinstance(value, types.FunctionType) and value.__module__ == MODULE:
+      return value
+  raise NameError("no function is defined")
 
 
 def _plain(value: Any) -> list[Any]:
-  """What equality with a value goes by: [how, what].
+  """How a value is compared: [how, with what].
 
-  same: by identity; value: as the literal that it derives from; record: as a dataclass, by its class and fields;
-  own: by a method of its own, which is not asked.
+  same: by identity; value: as the literal that it derives from; record: as a dataclass, by its class and
+  fields; own: by a method of its own, which is not called.
   """
   kind = type(value)
   try:
@@ -128,15 +122,15 @@ def _plain(value: Any) -> list[Any]:
     return ["value", COPIES[base](value)]
   if kind.__eq__ is object.__eq__:
     return ["same", None]
-  code = getattr(kind.__eq__, "__code__", None)
-  if (
-    dataclasses.is_dataclass(kind) and code is not None and code.co_filename == "<string>"
-  ):  # made by dataclass
-    return [
-      "record",
-      [kind, [getattr(value, field.name) for field in dataclasses.fields(kind) if field.compare]],
-    ]
+  if dataclasses.is_dataclass(kind) and _is_generated(kind.__eq__):
+    fields = [getattr(value, field.name) for field in dataclasses.fields(kind) if field.compare]
+    return ["record", [kind, fields]]
   return ["own", None]
+
+
+def _is_generated(method: Any) -> bool:
+  """Whether `dataclass` has written a method."""
+  return hasattr(method, "__code__") and method.__code__.co_filename == "<string>"
 
 
 def _is_instance(kind: Any, value: Any) -> bool:
@@ -169,10 +163,10 @@ _DO: dict[str, Callable[..., Any]] = {
 }
 
 
-def told(error: Exception) -> dict[str, Any]:
-  """An exception as the tester hears of it: its nearest builtin class, and its text."""
+def describe_error(error: Exception) -> dict[str, Any]:
+  """An exception as it is reported to the tester: its nearest builtin class, and its text."""
   names = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
-  name = next(name for name in names if name not in _NOT_TOLD and hasattr(builtins, name))
+  name = next(name for name in names if name not in _BY_BASE and hasattr(builtins, name))
   try:
     text = str(error)[:_MAX_TEXT]
   except Exception:

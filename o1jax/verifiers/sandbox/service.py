@@ -1,7 +1,7 @@
-"""The way in: `judge(order, limits, allow_unsandboxed_code)` runs one program against its tests, sandboxed.
+"""The sandbox's entry: `judge(order, limits, allow_unsandboxed_code)` runs one program against its tests.
 
-The first call of a process starts its bench, which ends with the process. A bench that fails is started anew, and the
-item tried again once.
+The first call of a process starts its bench, which ends with the process. A bench that fails is started anew,
+and the item tried again once.
 """
 
 import atexit
@@ -23,7 +23,8 @@ _PACKAGE = str(pathlib.Path(__file__).parents[3])
 _BENCH = "o1jax.verifiers.sandbox.bench"
 ESSENTIAL = ("namespaces", "seccomp")  # layers without which no program is run
 
-# What a sandbox is checked with as it starts: an extension module, a module that is not loaded in advance, a thread.
+# What a sandbox is checked with as it starts: an extension module, a module that is not loaded in advance, a
+# thread.
 _HONEST = """
 import array, colorsys, threading
 def f(x):
@@ -32,7 +33,7 @@ def f(x):
 """
 _FORBIDDEN = "import os\nos.fork()\n"
 _CHECKED = {
-  **{"entry_point": "f", "wanted": ["f"], "solution": None, "helpers": [], "scripts": None},
+  **{"entry_point": "f", "targets": ["f"], "solution": None, "helpers": [], "scripts": None},
   **{"tests": "assert f(1) == 2", "check": False, "names": ["f"], "modules": []},
 }
 
@@ -43,11 +44,12 @@ class SandboxError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """What the programs of one item may use. All are kept by the kernel, but `output_bytes` and `message_bytes`."""
+  """Limits of the programs of one item.
 
-  cpu_seconds: int = (
-    5  # CPU time of all tests of an item, whole seconds; the tests themselves may use as much again
-  )
+  All are kept by the kernel, but `output_bytes` and `message_bytes`.
+  """
+
+  cpu_seconds: int = 5  # CPU time of all tests of an item; the tests themselves may use as much again
   wall_seconds: float = 50.0  # elapsed time of the same; only to end programs that sleep, hence far above
   memory_bytes: int = 512 << 20  # address space of a program
   stack_bytes: int = 64 << 20  # of its main thread
@@ -89,16 +91,16 @@ class Bench:
       raise SandboxError(f"the code sandbox failed twice: {answer['broken_sandbox']}")
 
   def layers(self) -> dict[str, Any]:
-    """What the zygote says of its layers; starts it if need be. Raises SandboxError."""
+    """The zygote's report of its layers; starts it if need be. Raises SandboxError."""
     with self._closed_if_cut_off():
       self._open()
       return self.report
 
   @contextlib.contextmanager
   def _closed_if_cut_off(self) -> Iterator[None]:
-    """The bench for one thread at a time; it ends where an exception, such as KeyboardInterrupt, cuts an exchange off.
+    """The bench for one thread at a time; closed where an exception, as KeyboardInterrupt, ends an exchange.
 
-    What it would have said would else be taken for the answer to the next order.
+    Its answer would else be read as that to the next order.
     """
     with self._lock:
       try:
@@ -121,7 +123,7 @@ class Bench:
     return {"broken_sandbox": "the bench ended"} if answer is None else answer
 
   def _exchange(self, message: dict[str, Any]) -> dict[str, Any] | None:
-    """What the bench says to a message; None where it has ended."""
+    """The bench's answer to a message; None where it has ended."""
     assert self._socket is not None
     try:
       frames.write(self._socket.fileno(), message)
@@ -155,7 +157,7 @@ class Bench:
     for program, error in [(_HONEST, None), (_FORBIDDEN, "policy")][: 2 if filtered else 1]:
       candidate = {"alternatives": [[program]], "sealed": False}
       answer = self._exchange({**_CHECKED, "candidates": [candidate], "limits": dataclasses.asdict(Limits())})
-      if answer != {"error": error, "taken": 0}:
+      if answer != {"error": error, "chosen": 0}:
         self._close()
         raise SandboxError(
           f"the code sandbox does not work here: {answer} of a program that should give {error}"
@@ -176,17 +178,21 @@ class Bench:
     self.__init__(self._allowed)  # type: ignore[misc]
 
 
-_BENCHES = {allowed: Bench(allowed) for allowed in (False, True)}
+_BENCHES = (Bench(allow_unsandboxed_code=False), Bench(allow_unsandboxed_code=True))
+
+
+def _bench(allow_unsandboxed_code: bool) -> Bench:
+  return _BENCHES[int(allow_unsandboxed_code)]
 
 
 @atexit.register
 def _end() -> None:
-  for bench in _BENCHES.values():
+  for bench in _BENCHES:
     bench.end()
 
 
 def _forget() -> None:
-  for bench in _BENCHES.values():
+  for bench in _BENCHES:
     bench.forget()
 
 
@@ -194,16 +200,21 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def judge(order: dict[str, Any], limits: Limits, allow_unsandboxed_code: bool) -> dict[str, Any]:
-  """{"error": ..., "taken": ...} or {"broken_tests": why} of one order (see `bench`). Raises SandboxError."""
+  """{"error": ..., "chosen": ...} or {"broken_tests": why} of one order (see `bench`).
+
+  Raises SandboxError.
+  """
   if sys.platform != "linux":
     raise SandboxError("the code sandbox needs Linux")
-  asked = {**order, "limits": dataclasses.asdict(limits)}
-  return _BENCHES[allow_unsandboxed_code].ask(asked)
+  return _bench(allow_unsandboxed_code).ask({**order, "limits": dataclasses.asdict(limits)})
 
 
 def describe(allow_unsandboxed_code: bool = False) -> str:
-  """One line: which layers stand between a program and this machine. Starts the sandbox. Raises SandboxError."""
-  report = _BENCHES[allow_unsandboxed_code].layers()
+  """One line: which layers stand between a program and this machine. Starts the sandbox.
+
+  Raises SandboxError.
+  """
+  report = _bench(allow_unsandboxed_code).layers()
   missing = report["missing"]
   present = {
     "namespaces": "user, mount, pid, net, ipc and uts namespaces, a read-only root of its own",

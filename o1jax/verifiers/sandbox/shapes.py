@@ -1,7 +1,7 @@
-"""Values of the standard library that cross by what they are made of, and what of others is asked at the other end.
+"""How values of the standard library cross, and names of operations at the other end.
 
-A shape is a type, the parts that make one of it, and how: a Fraction crosses as its two integers. Values are taken by
-exact type; what derives from one may hold more, and stays where it is (`remote`).
+A shape is a type, the parts that make one of it, and how: a Fraction crosses as its two integers. Values
+cross by exact type; what derives from one may hold more, and stays where it is (`remote`).
 """
 
 import array
@@ -53,25 +53,9 @@ def _factory(value: collections.defaultdict) -> list[Any]:
   return [None] if made is None else _class_name(made)
 
 
-CLASSES: dict[str, type] = {
-  kind.__name__: kind
-  for kind in (
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    bytearray,
-    list,
-    tuple,
-    dict,
-    set,
-    frozenset,
-    range,
-    object,
-  )
-}
+_SCALARS = (bool, int, float, complex, str, bytes, bytearray, range, object)
+_CONTAINERS = (list, tuple, dict, set, frozenset)
+CLASSES: dict[str, type] = {kind.__name__: kind for kind in (*_SCALARS, *_CONTAINERS)}
 CLASSES["NoneType"] = type(None)
 _SINGLE: dict[str, Any] = {"Ellipsis": ..., "NotImplemented": NotImplemented}
 
@@ -120,22 +104,10 @@ MADE: dict[str, Callable[[list[Any]], Any]] = {shape.letter: shape.made for shap
 _KINDS: dict[str, type] = {
   f"{kind.__module__}.{kind.__name__}": kind
   for kind in (
-    *(
-      types.GeneratorType,
-      types.FunctionType,
-      types.MethodType,
-      types.BuiltinFunctionType,
-      types.CoroutineType,
-    ),
+    *(types.GeneratorType, types.CoroutineType),
+    *(types.FunctionType, types.MethodType, types.BuiltinFunctionType),
     *(map, filter, zip, enumerate, reversed, re.Match, re.Pattern),
-    *(
-      type(iter([])),
-      type(iter(())),
-      type(iter("")),
-      type(iter(range(0))),
-      type(iter({})),
-      type(iter(set())),
-    ),
+    *map(type, map(iter, ([], (), "", range(0), {}, set()))),
     *(kind for kind in vars(itertools).values() if isinstance(kind, type)),
     *(list, dict, set),
   )
@@ -156,22 +128,6 @@ def kind_of(name: str) -> type | None:
 
 _KNOWN = frozenset(_KINDS.values())
 
-# Operators that are asked for at the other end, by their names in `operator`.
+# Operators that are applied at the other end, by their names in `operator`.
 UNARY = ("abs", "inv", "neg", "pos")
-BINARY = (
-  *(
-    "add",
-    "and_",
-    "floordiv",
-    "lshift",
-    "matmul",
-    "mod",
-    "mul",
-    "or_",
-    "pow",
-    "rshift",
-    "sub",
-    "truediv",
-    "xor",
-  ),
-)
+BINARY = tuple("add and_ floordiv lshift matmul mod mul or_ pow rshift sub truediv xor".split())

@@ -1,11 +1,12 @@
 """The judgement of one item, in the tester: its tests against a program.
 
-    functions: the tests run here, with the helpers that the prompt defines; what they name and nobody here defines
-               are proxies, whose calls the program answers
+    functions: the tests run here, with the helpers that the prompt defines; what they name and nobody here
+               defines are proxies, whose calls the program answers
     scripts:   for each test a fresh process; its standard output is compared line by line, or by tokens
 
-A test that fails is `wrong`; one that fails since an object stays with the program, which the test's own code cannot
-look into, is `policy`: it cannot be put to a process, whoever wrote the program. For the rest see `program`.
+A test that fails is `wrong`; one that fails since an object stays with the program, which the test's own code
+cannot look into, is `policy`: it cannot be put to a process, whoever wrote the program. For the rest see
+`program`.
 """
 
 import ast
@@ -22,7 +23,7 @@ import warnings
 from decimal import Decimal
 from typing import Any
 
-from o1jax.verifiers.sandbox.program import Ended, Program
+from o1jax.verifiers.sandbox.program import CandidateProcess, Ended
 from o1jax.verifiers.sandbox.remote import Remote
 
 _SEALED = 0x0F  # a memfd that neither grows, shrinks, nor takes writes or further seals
@@ -37,31 +38,31 @@ class BrokenTests(Exception):
 
 
 def judge(order: dict[str, Any], zygote: socket.socket) -> dict[str, Any]:
-  """{"error", "taken"}: the verdict's error, None where every test passes, and which candidate it is about.
+  """{"error", "chosen"}: the verdict's error, None where every test passes, and which candidate it is about.
 
   Raises BrokenTests and BrokenSandbox.
   """
   random.seed(0)  # tests that draw without a seed draw the same each time
   warnings.filterwarnings("ignore", "coroutine", RuntimeWarning)  # that a test does not await one is no news
-  judged = _judge_scripts if order["scripts"] is not None else _judge_functions
-  error, taken = judged(order, zygote)
-  return {"error": error, "taken": taken}
+  judge_tests = _judge_functions if order["scripts"] is None else _judge_scripts
+  error, chosen = judge_tests(order, zygote)
+  return {"error": error, "chosen": chosen}
 
 
 def _judge_functions(order: dict[str, Any], zygote: socket.socket) -> tuple[str | None, int]:
   null = os.open(os.devnull, os.O_RDWR)
-  program = Program(zygote, order["limits"], null, os.dup(null))
+  program = CandidateProcess(zygote, order["limits"], null, os.dup(null))
   try:
     error = _tried(order, program)
   finally:
     program.finish()
   if error is None and program.calls == 0:  # as where they only define functions: anything would pass
     raise BrokenTests("they call nothing of the program")
-  return error, program.taken
+  return error, program.chosen
 
 
-def _tried(order: dict[str, Any], program: Program) -> str | None:
-  """What is wrong with a program by tests that run here. Raises BrokenTests."""
+def _tried(order: dict[str, Any], program: CandidateProcess) -> str | None:
+  """The error of a program by tests that run here, or None. Raises BrokenTests."""
   try:
     code, namespace = _prepared(order, program)
     program.load(order, script=False)
@@ -83,11 +84,9 @@ def _tried(order: dict[str, Any], program: Program) -> str | None:
   return program.error
 
 
-def _is_ours(error: BaseException, program: Program) -> bool:
-  """Whether an exception may come of what stands for an object, which the program's own would not have raised."""
-  if isinstance(error, TypeError) and "catching classes" in str(
-    error
-  ):  # an exception's class of the program's
+def _is_ours(error: BaseException, program: CandidateProcess) -> bool:
+  """Whether an exception may come of a stand-in, where the program's own object would not have raised it."""
+  if isinstance(error, TypeError) and "catching classes" in str(error):  # an exception class of the program's
     return True
   return bool(program.objects) and error is not program.raised
 
@@ -98,7 +97,7 @@ def _names(code: types.CodeType) -> set[str]:
   return set(code.co_names).union(*map(_names, inner))
 
 
-def _prepared(order: dict[str, Any], program: Program) -> tuple[types.CodeType, dict[str, Any]]:
+def _prepared(order: dict[str, Any], program: CandidateProcess) -> tuple[types.CodeType, dict[str, Any]]:
   """The tests, and all that they name. Raises BrokenTests where they are no tests."""
   namespace: dict[str, Any] = {"__name__": "tests"}
   try:
@@ -117,34 +116,28 @@ def _prepared(order: dict[str, Any], program: Program) -> tuple[types.CodeType, 
 
 def _definitions(source: str) -> Any:
   """What a prompt defines: its imports, functions, classes and constants."""
-  kept = (
-    ast.Import,
-    ast.ImportFrom,
-    ast.FunctionDef,
-    ast.AsyncFunctionDef,
-    ast.ClassDef,
-    ast.Assign,
-    ast.AnnAssign,
-  )
-  body: list[ast.stmt] = [node for node in ast.parse(source).body if isinstance(node, kept)]
+  functions = ast.FunctionDef | ast.AsyncFunctionDef
+  kinds = ast.Import | ast.ImportFrom | functions | ast.ClassDef | ast.Assign | ast.AnnAssign
+  body: list[ast.stmt] = [node for node in ast.parse(source).body if isinstance(node, kinds)]
   return compile(ast.Module(body, []), "<prompt>", "exec")
 
 
 def _judge_scripts(order: dict[str, Any], zygote: socket.socket) -> tuple[str | None, int]:
   """Each test is {"input", "output"}. The limits of CPU and elapsed time are those of all tests together."""
   limits = order["limits"]
-  cpu, began, taken = 0.0, time.monotonic(), 0
+  cpu, began, chosen = 0.0, time.monotonic(), 0
   for test in order["scripts"]:
     left = limits["wall_seconds"] - (time.monotonic() - began)
     if cpu >= limits["cpu_seconds"] or left <= 0:
-      return "timeout", taken
-    # The kernel counts whole seconds; what a program takes beyond the rest of its budget is seen at the next test.
+      return "timeout", chosen
+    # The kernel counts whole seconds; what a program takes beyond the rest of its budget counts at the next
+    # test.
     budget = {"cpu_seconds": math.ceil(limits["cpu_seconds"] - cpu), "wall_seconds": left}
-    error, used, taken = _run_script(order, test, {**limits, **budget}, zygote)
+    error, used, chosen = _run_script(order, test, {**limits, **budget}, zygote)
     cpu += used
     if error is not None:
-      return error, taken
-  return "timeout" if cpu > limits["cpu_seconds"] else None, taken
+      return error, chosen
+  return "timeout" if cpu > limits["cpu_seconds"] else None, chosen
 
 
 def _run_script(
@@ -152,20 +145,21 @@ def _run_script(
 ) -> tuple[str | None, float, int]:
   """(what is wrong with the program on one test, seconds of CPU time, the candidate that it is)."""
   read, write = os.pipe()
-  program = Program(zygote, limits, _sealed(test["input"]), write)
+  program = CandidateProcess(zygote, limits, _sealed(test["input"]), write)
   try:
     program.load(order, script=True)
-    wanted = test["output"].encode("utf-8", "surrogateescape")
+    expected = test["output"].encode("utf-8", "surrogateescape")
+    same = same_tokens if order["tokens"] else same_lines
     printed = _read_to_end(read, limits["output_bytes"])
     error = "crashed" if printed is None else program.exit_error()
-    if error is None and not (same_tokens if order["tokens"] else same_lines)(printed or b"", wanted):
+    if error is None and not same(printed or b"", expected):
       error = "wrong"
   except Ended:
     error = program.error
   finally:
     os.close(read)
     used = program.finish()["cpu"]
-  return error, used, program.taken
+  return error, used, program.chosen
 
 
 def _sealed(text: str) -> int:
@@ -189,31 +183,31 @@ def _read_to_end(descriptor: int, limit: int) -> bytes | None:
   return b"".join(parts)
 
 
-def same_lines(printed: bytes, wanted: bytes) -> bool:
+def same_lines(printed: bytes, expected: bytes) -> bool:
   """Whether lines are the same without the whitespace at their ends, and without empty lines at the end."""
-  return _lines(printed) == _lines(wanted)
+  return _lines(printed) == _lines(expected)
 
 
-def same_tokens(printed: bytes, wanted: bytes) -> bool:
+def same_tokens(printed: bytes, expected: bytes) -> bool:
   """Whether what stands between whitespace is the same, as contest judges compare.
 
-  Where a number with a point or an exponent is wanted, any number within 1e-6 of it is, relative or absolute; where an
-  integer is, one with a point that is within 1e-6 of it.
+  Where a number with a point or an exponent is expected, any number within 1e-6 of it is, relative or
+  absolute; where an integer is, one with a point that is within 1e-6 of it.
   """
-  got, gold = printed.split(), wanted.split()
-  return len(got) == len(gold) and all(map(_same_token, got, gold))
+  tokens, gold = printed.split(), expected.split()
+  return len(tokens) == len(gold) and all(map(_same_token, tokens, gold))
 
 
-def _same_token(got: bytes, gold: bytes) -> bool:
-  if got == gold:
+def _same_token(token: bytes, gold: bytes) -> bool:
+  if token == gold:
     return True
-  if not _NUMBER.fullmatch(got) or not _NUMBER.fullmatch(gold):
+  if not _NUMBER.fullmatch(token) or not _NUMBER.fullmatch(gold):
     return False
-  if got.lstrip(b"+-").isdigit() and gold.lstrip(b"+-").isdigit():  # leading zeros may be digits of a text
+  is_integer = gold.lstrip(b"+-").isdigit()
+  if is_integer and token.lstrip(b"+-").isdigit():  # leading zeros may be digits of a text
     return False
-  value, wanted = Decimal(got.decode()), Decimal(gold.decode())
-  near = _NEAR if gold.lstrip(b"+-").isdigit() else _NEAR * max(Decimal(1), abs(wanted))
-  return abs(value - wanted) <= near
+  value, target = Decimal(token.decode()), Decimal(gold.decode())
+  return abs(value - target) <= (_NEAR if is_integer else _NEAR * max(Decimal(1), abs(target)))
 
 
 def _lines(text: bytes) -> list[bytes]:

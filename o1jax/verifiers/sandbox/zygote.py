@@ -1,18 +1,18 @@
 """The process that candidates' programs are forked from: isolated once, and copied for each program.
 
-A fresh interpreter, started by the tester's bench before it has seen any test, moves into namespaces of its own and
-becomes process 1 of one, under a root of its own that holds Python's standard library and the machine's time zones
-read-only and nothing else.
-Then, for each program:
+A fresh interpreter, started by the tester's bench before any test is there, moves into namespaces of its own
+and becomes process 1 of one, under a root of its own that holds Python's standard library and the machine's
+time zones read-only and nothing else. Then, for each program:
 
     order + descriptors -> fork -> lock down -> the program -> {"signal", "code", "cpu", "late"}
 
-The fork is process 1 of a further namespace: with it ends all that it has started. Locked down, it has a fresh /tmp
-of limited size, resource limits, no capability, a user of its own (where root starts it: no limit of processes binds
-root), Landlock where the kernel has it, and a seccomp filter. Only then does it read the program.
+The fork is process 1 of a further namespace: with it ends all that it has started. Locked down, it has a
+fresh /tmp of limited size, resource limits, no capability, a user of its own (where root starts it: no limit
+of processes binds root), Landlock where the kernel has it, and a seccomp filter. Only then does it read the
+program.
 
-Descriptors of an order: requests, replies, standard input, standard output, control, status. The end of `control`
-ends the program.
+Descriptors of an order: requests, replies, standard input, standard output, control, status. The end of
+`control` ends the program.
 """
 
 import contextlib
@@ -38,32 +38,16 @@ from typing import Any, NamedTuple, NoReturn
 
 from o1jax.verifiers.sandbox import candidate, frames, kernel, seccomp
 
-NAMESPACES = (
-  kernel.CLONE_NEWUSER
-  | kernel.CLONE_NEWPID
-  | kernel.CLONE_NEWNS
-  | kernel.CLONE_NEWNET
-  | kernel.CLONE_NEWIPC
-  | kernel.CLONE_NEWUTS
-)
+NAMESPACES = kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID | kernel.CLONE_NEWNS
+NAMESPACES |= kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 PROGRAM_USER = 65534  # whom programs run as where root starts them; within the namespace and outside of it
 MAX_ORDER = 1 << 16  # bytes
-PRELOADED = (  # what programs import most, loaded once for all of them
-  *("bisect", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools"),
-  *(
-    "hashlib",
-    "heapq",
-    "inspect",
-    "itertools",
-    "math",
-    "operator",
-    "re",
-    "statistics",
-    "string",
-    "textwrap",
-    "typing",
-  ),
-)
+# What programs import most, loaded once for all of them.
+PRELOADED = (
+  "bisect collections copy dataclasses datetime decimal enum fractions functools hashlib heapq inspect "
+  "itertools "
+  "math operator re statistics string textwrap typing"
+).split()
 _HOME = "/tmp"  # of programs: a file system of their own is there
 _OLD_ROOT = "/.old"
 _NOT_FOR_PROGRAMS = ("site-packages", "dist-packages")
@@ -74,7 +58,7 @@ _FIRST_FREE = 5  # descriptors from here on, while 0 to 4 are put in place
 
 
 class Isolation(NamedTuple):
-  """Which layers stand."""
+  """The layers of isolation that are in place."""
 
   home: int | None  # pidfd of this process, which is in the namespaces; None where there are none
   user: int | None  # whom programs become
@@ -99,14 +83,14 @@ def main(descriptor: int) -> NoReturn:
       os.setgroups([])
   try:
     kernel.unshare(NAMESPACES)
-    _tell(link, {"map": os.getpid()})
-    missing = _hear(link)["missing"]
+    _send(link, {"map": os.getpid()})
+    missing = _receive(link)["missing"]
   except OSError as error:
     missing = {"namespaces": str(error.strerror)}
   if "namespaces" not in missing:
     _become_first(link)
   isolation = _isolate(separate, missing)
-  _tell(link, {"missing": missing, "landlock": isolation.landlock, "user": isolation.user is not None})
+  _send(link, {"missing": missing, "landlock": isolation.landlock, "user": isolation.user is not None})
   os.environ.clear()
   os.environ.update(HOME=_HOME, TMPDIR=_HOME)
   for name in [name for name in sys.modules if name.partition(".")[0] == "o1jax"]:
@@ -125,11 +109,11 @@ def main(descriptor: int) -> NoReturn:
     os.close(descriptors[-1])
 
 
-def _tell(link: socket.socket, message: dict[str, Any]) -> None:
+def _send(link: socket.socket, message: dict[str, Any]) -> None:
   link.send(json.dumps(message).encode())
 
 
-def _hear(link: socket.socket) -> dict[str, Any]:
+def _receive(link: socket.socket) -> dict[str, Any]:
   message = link.recv(MAX_ORDER)
   if not message:
     os._exit(0)
@@ -144,7 +128,7 @@ def _order(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def _load_libraries() -> None:
-  """Loads the shared libraries that Python's extension modules need: under the new root they are not to be found."""
+  """Loads the shared libraries that Python's extension modules need: the new root does not have them."""
   read, write = os.pipe()
   child = os.fork()
   if child == 0:
@@ -156,8 +140,8 @@ def _load_libraries() -> None:
     os.write(write, json.dumps(sorted(_mapped_libraries() - before - set(extensions))).encode())
     os._exit(0)
   os.close(write)
-  with open(read, "rb") as found:
-    for path in json.loads(found.read()):
+  with open(read, "rb") as libraries:
+    for path in json.loads(libraries.read()):
       _load(path)
   os.waitpid(child, 0)
 
@@ -214,7 +198,7 @@ def _isolate(separate: bool, missing: dict[str, str]) -> Isolation:
 
 
 def _build_root(folders: list[str]) -> list[str]:
-  """Puts this process under a root of its own that holds `folders`, all read-only; returns those that it mounted."""
+  """Puts this process under a root of its own that holds `folders` read-only; those that it mounted."""
   kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
   kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
   os.mkdir(f"/tmp{_OLD_ROOT}")
@@ -222,7 +206,7 @@ def _build_root(folders: list[str]) -> list[str]:
   os.chdir("/")
   mounted: list[str] = []
   for folder in sorted(folders):
-    if not any(folder.startswith(f"{there}/") for there in mounted):
+    if not any(folder.startswith(f"{other}/") for other in mounted):
       os.makedirs(folder)
       kernel.bind_read_only(_OLD_ROOT + folder, folder)
       mounted.append(folder)
@@ -233,12 +217,8 @@ def _build_root(folders: list[str]) -> list[str]:
   kernel.detach(_OLD_ROOT)
   os.rmdir(_OLD_ROOT)
   os.makedirs("/tmp", exist_ok=True)
-  kernel.mount(
-    "none",
-    "/",
-    None,
-    kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV,
-  )
+  flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+  kernel.mount("none", "/", None, flags)
   return mounted
 
 
@@ -304,7 +284,10 @@ def _watch(child: int, control: int, wall_seconds: float) -> dict[str, Any]:
 def _become_program(
   order: dict[str, Any], descriptors: list[int], folder: str, isolation: Isolation
 ) -> NoReturn:
-  """Locks the calling process down, and runs the program that it is then sent. Never returns, nor lets anything out."""
+  """Locks the calling process down, and runs the program that it is then sent.
+
+  Never returns, nor lets anything out.
+  """
   leave = os._exit  # which the program may replace
   try:
     try:
@@ -319,7 +302,7 @@ def _become_program(
 
 
 def _place(descriptors: list[int]) -> None:
-  """Requests, replies, input and output where the program expects them, standard error to nowhere; no others."""
+  """Puts requests, replies, input and output where the program expects them; standard error is /dev/null."""
   os.dup2(0, 2)  # this process has /dev/null there
   aside = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, _FIRST_FREE) for descriptor in descriptors]
   for descriptor, place in zip(aside, (candidate.REQUESTS, candidate.REPLIES, 0, 1)):
@@ -347,9 +330,7 @@ def _lock_down(order: dict[str, Any], folder: str, isolation: Isolation) -> None
     resource.RLIMIT_MEMLOCK: 0,
     resource.RLIMIT_MSGQUEUE: 0,
   }
-  if (
-    isolation.home is not None and _KERNEL >= _COUNTS_BY_NAMESPACE
-  ):  # else it counts all the user's processes
+  if isolation.home is not None and _KERNEL >= _COUNTS_BY_NAMESPACE:  # else all the user's processes count
     limits[resource.RLIMIT_NPROC] = order["threads"] + 1
   for which, value in limits.items():
     kernel.limit(which, value)
