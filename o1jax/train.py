@@ -1,8 +1,8 @@
 """The whole run, top to bottom: cold start, reinforcement learning, evaluation, controls, summary and report.
 
-Every step is a function of the state and the step's number: problems, demonstrations and noise are drawn from the
-seed and a cursor, so that a run that was stopped goes on bitwise. Steps count over both stages. `fit` is the loop of
-every stage; `rl_step` and `sft_step` are what it repeats.
+Every step is a function of the state and the step's number: problems, demonstrations and noise are drawn
+from the seed and a cursor, so that a run that was stopped goes on bitwise. Steps count over both stages.
+`fit` is the loop of every stage; `rl_step` and `sft_step` are what it repeats.
 """
 
 import contextlib
@@ -133,7 +133,9 @@ class Run:
     checkpoints: Checkpoints | None = None,
     label: str = "",
   ):
-    """Without `log` nothing is evaluated or logged, without `checkpoints` nothing is saved; `label` names it in messages."""
+    """Without `log` nothing is evaluated or logged, without `checkpoints` nothing is saved; `label` names it
+    in messages.
+    """
     self.runtime, self.preemption, self.progress = runtime, preemption, progress
     self.log, self.checkpoints, self.label = log, checkpoints, label
     self.state: Any = None  # the newest; nobody else keeps one, so that memory holds one alone
@@ -178,9 +180,11 @@ class Run:
 def fit(
   run: Run, stage: Stage, state: TrainState, steps: int, step_fn: StepFn, *, every: int = 10
 ) -> TrainState:
-  """Repeats `step_fn` to the end of `stage`; saves, evaluates and logs on the way. Raises Stopped on a signal or a NaN.
+  """Repeats `step_fn` to the end of `stage`; saves, evaluates and logs on the way. Raises Stopped on a
+  signal or a NaN.
 
-  Where the curriculum has dropped every problem the stage ends early, saved. every: steps between lines of progress.
+  Where the curriculum has dropped every problem the stage ends early, saved. every: steps between lines of
+  progress.
   """
   config, last, run.state = run.runtime.config, stage.first + steps, state
   _log_unlogged(run, stage, state)
@@ -214,7 +218,9 @@ def fit(
 
 
 def _finish_step(run: Run, stage: Stage, result: StepResult, seconds: float) -> tuple[dict[str, float], bool]:
-  """(all metrics of a step, whether its loss or gradient is not finite); evaluates and logs them where the run has a log."""
+  """(all metrics of a step, whether its loss or gradient is not finite); evaluates and logs them where the
+  run has a log.
+  """
   config, step = run.runtime.config, run.progress.step
   costs = run.runtime.task.spent()
   run.progress, run.counted = run.progress.with_costs(costs, run.counted), costs
@@ -248,7 +254,9 @@ def _log_unlogged(run: Run, stage: Stage, state: TrainState) -> None:
 
 
 def train(config: TrainConfig, *, resume: bool) -> int:
-  """Runs `config` into `config.out/config.name`; returns the exit code. Raises ConfigError where it cannot start."""
+  """Runs `config` into `config.out/config.name`; returns the exit code. Raises ConfigError where it cannot
+  start.
+  """
   began = time.perf_counter()
   folder = pathlib.Path(config.out).expanduser() / config.name
   runtime = setup.prepare(located(config, folder) if resume else config)
@@ -278,7 +286,9 @@ def train(config: TrainConfig, *, resume: bool) -> int:
 
 
 def cold_start(run: Run, folder: pathlib.Path, latest: int) -> Progress:
-  """Supervised steps from checkpoint `latest` (0: from the start) to the end of the stage; returns the progress there."""
+  """Supervised steps from checkpoint `latest` (0: from the start) to the end of the stage; returns the
+  progress there.
+  """
   runtime, steps = run.runtime, run.runtime.config.sft.steps
   if latest > steps:
     return Progress.from_json(read_cursor(folder / COLD_START, steps)) if steps else run.progress
@@ -308,7 +318,9 @@ def reinforce(run: Run, folder: pathlib.Path, latest: int) -> None:
 
 
 def _rl_inputs(runtime: Runtime, stage: Stage, folder: pathlib.Path, params: Callable[[], Any]) -> RLInputs:
-  """What RL steps read beside their state; `params` gives the parameters that RL begins with, where they are needed."""
+  """What RL steps read beside their state; `params` gives the parameters that RL begins with, where they are
+  needed.
+  """
   learned = runtime.config.rl.proxy.kind != "none"
   reward = reward_model_params(runtime, params(), folder / "reward_model") if learned else None
   return RLInputs(params() if setup.needs_first_params(runtime, stage) else None, reward)
@@ -326,10 +338,11 @@ def rl_begins_with(runtime: Runtime, folder: pathlib.Path) -> Any:
 
 
 def summarise(run: Run, folder: pathlib.Path, cold: Progress, began: float) -> dict[str, Any]:
-  """The final evaluations and controls, as summary.json has them; `cold`: progress at the end of the cold start.
+  """The final evaluations and controls, as summary.json has them; `cold`: progress at the end of the cold
+  start.
 
-  Written without the controls before they begin, which train once more. Seconds of a stage count all processes of a
-  resumed run, `total` the last one alone.
+  Written without the controls before they begin, which train once more. Seconds of a stage count all
+  processes of a resumed run, `total` the last one alone.
   """
   runtime, cfg, step = run.runtime, run.runtime.config.eval, run.progress.step
   seconds = {
@@ -382,9 +395,11 @@ def _costs(progress: Progress) -> dict[str, float]:
 
 
 def more_sft(run: Run, params: Any, total: float, cold: float) -> tuple[Any, int]:
-  """(parameters, steps) of more cold start, on demonstrations not yet imitated, for RL's `total` - `cold` useful FLOPs.
+  """(parameters, steps) of more cold start, on demonstrations not yet imitated, for RL's `total` - `cold`
+  useful FLOPs.
 
-  `params` are donated. The learning rate begins anew: warm-up, then its decay over these steps. Nothing is logged or saved.
+  `params` are donated. The learning rate begins anew: warm-up, then its decay over these steps. Nothing is
+  logged or saved.
   """
   runtime, cfg = run.runtime, run.runtime.config.sft
   steps = max(1, round((total - cold) / cold * cfg.steps))

@@ -77,7 +77,7 @@ class Reward:
 
 @flax.struct.dataclass
 class Experience:
-  """A batch to learn from. Packing is the general case: a row holds several completions, told by `segment`."""
+  """A batch to learn from. Packing is the general case: a row holds several completions, by `segment`."""
 
   tokens: jax.Array  # i32[B, L]
   segment: jax.Array  # i32[B, L], 0 = padding, else the index (from 1) of the completion within its row
@@ -95,7 +95,7 @@ class Experience:
 
 @flax.struct.dataclass
 class TokenScores:
-  """What a forward pass says about the tokens of an Experience; each f32[B, L], None where no term needs it."""
+  """Scores of the tokens of an Experience by a forward pass; each f32[B, L], None where no term needs it."""
 
   logp: jax.Array
   entropy: jax.Array | None = None  # of the full next-token distribution, nats
@@ -147,8 +147,8 @@ class Norms:
   budget: jax.Array  # f32[], completions * R_max
 
 
-# Reductions. A metric names its own: nothing infers it from the metric's name. `value` is NaN where `measured` is false:
-# a mean over nothing is no figure, and is left out of what is logged.
+# Reductions. A metric names its own: nothing infers it from the metric's name. `value` is NaN where
+# `measured` is false: a mean over nothing is no figure, and is left out of what is logged.
 
 
 @flax.struct.dataclass
@@ -221,22 +221,23 @@ class Moments:
 
 @flax.struct.dataclass
 class Explained:
-  """1 - Var(rest) / Var(whole): the share of a quantity's variance that a prediction leaves no rest of.
+  """1 - Var(rest) / Var(target): the explained variance of a prediction; rest = target - prediction.
 
-  Not measured where the quantity does not vary beyond the rounding of its squares: there is nothing to explain.
+  Not measured where the quantity does not vary beyond the rounding of its squares: there is nothing to
+  explain.
   """
 
-  whole: Moments
+  target: Moments
   rest: Moments
 
   def merge(self, other: "Explained") -> "Explained":
-    return Explained(self.whole.merge(other.whole), self.rest.merge(other.rest))
+    return Explained(self.target.merge(other.target), self.rest.merge(other.rest))
 
   def value(self) -> jax.Array:
-    return jnp.where(self.measured(), 1.0 - self.rest.variance() / self.whole.variance(), jnp.nan)
+    return jnp.where(self.measured(), 1.0 - self.rest.variance() / self.target.variance(), jnp.nan)
 
   def measured(self) -> jax.Array:
-    return self.whole.variance() > 1e-6 * self.whole.mean_sq()
+    return self.target.variance() > 1e-6 * self.target.mean_sq()
 
 
 Stat = Mean | Max | Min | Explained
@@ -267,7 +268,7 @@ def merge_stats(a: dict[str, Stat], b: dict[str, Stat]) -> dict[str, Stat]:
 
 
 def blank_stats(stats: dict[str, Stat]) -> dict[str, Stat]:
-  """What merges with `stats` (arrays or shapes) without changing them: the start of a scan that accumulates."""
+  """The neutral element of merging with `stats` (arrays or shapes): the start of an accumulating scan."""
   none = Moments(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
   blanks: dict[type, Callable[[], Stat]] = {
     Mean: lambda: Mean(jnp.zeros(()), jnp.zeros(())),
@@ -284,7 +285,9 @@ def resolve_stats(stats: dict[str, Stat]) -> dict[str, float]:
 
 
 def divided(stats: dict[str, Stat]) -> dict[str, np.ma.MaskedArray]:
-  """Host side: f32 of the statistics' own leading shape under the metrics' names, masked where nothing was measured."""
+  """Host side: f32 of the statistics' own leading shape under the metrics' names, masked where nothing was
+  measured.
+  """
   stats = jax.device_get(stats)
   with np.errstate(invalid="ignore", divide="ignore"):
     return {

@@ -1,8 +1,9 @@
-"""Evaluation: parameters and held-out problems in, accuracies with intervals and test-time-compute curves out.
+"""Evaluation: parameters and held-out problems in, accuracies with intervals and test-time-compute curves
+out.
 
-Flow: K samples a problem -> verdicts -> pass@k, maj@k and their intervals; lengths and verdicts together give the
-curves. A forced budget replaces every early stop by the task's retry token, in one run to the largest budget, whose
-prefixes are scored as the smaller ones.
+Flow: K samples a problem -> verdicts -> pass@k, maj@k and their intervals; lengths and verdicts together
+give the curves. A forced budget replaces every early stop by the task's retry token, in one run to the
+largest budget, whose prefixes are scored as the smaller ones.
 """
 
 import dataclasses
@@ -42,7 +43,9 @@ def sample_and_grade(
 def forced_budget(
   runtime: Runtime, params: Any, problems: Sequence[Problem], cfg: EvalConfig, step: int
 ) -> dict[int, Graded]:
-  """budget -> graded prefixes of one run to the largest budget, in which every early stop becomes the retry token."""
+  """budget -> graded prefixes of one run to the largest budget, in which every early stop becomes the retry
+  token.
+  """
   task = runtime.task
   early = [t for t in (*task.stop_tokens, task.give_up_token) if t is not None]
   swaps: Mapping[int, Any] = dict.fromkeys(early, task.retry_token)
@@ -131,7 +134,9 @@ def quick_evaluation(runtime: Runtime, params: Any, step: int) -> dict[str, floa
 
 
 def evaluate_run(run: str, *, overrides: EvalConfig) -> int:
-  """`o1jax eval RUN`: evaluates the newest checkpoint, prints the figures and writes RUN/eval.json. Returns 0."""
+  """`o1jax eval RUN`: evaluates the newest checkpoint, prints the figures and writes RUN/eval.json. Returns
+  0.
+  """
   runtime, params, step = load_run(run, overrides)
   problems = held_out(runtime, overrides.final_problems, "eval.final_problems")
   with in_mesh(runtime):

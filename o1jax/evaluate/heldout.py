@@ -1,4 +1,6 @@
-"""Evaluation on the held-out problems and on each kind out of distribution, and diagnostics of a training step."""
+"""Evaluation on the held-out problems and on each kind out of distribution, and diagnostics of a training
+step.
+"""
 
 import dataclasses
 from typing import Any, Mapping, NamedTuple, Sequence
@@ -82,8 +84,8 @@ def diagnose(
 ) -> tuple[dict[str, float], compute.Ledger]:
   """(figures of the state that a step begins with, their FLOPs); nothing where no diagnosis is due.
 
-  first: the parameters that the stage began with, None where the state holds them; learned: sizes of the groups that
-  the step learns from, `inputs`.
+  first: the parameters that the stage began with, None where the state holds them; learned: sizes of the
+  groups that the step learns from, `inputs`.
   """
   config, every = runtime.config, runtime.config.diagnostics.every
   if not every or (step - 1 - stage.first) % every:

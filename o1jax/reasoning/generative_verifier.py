@@ -1,11 +1,13 @@
 """A judge of our own on the device: P("Yes") of many prompts in one forward pass, and sampled rationales.
 
-    the judge's prompts -> tokens, sorted by width, in chunks of fixed shapes -> one compiled call a chunk -> opinions, in order
+    the judge's prompts -> tokens, sorted by width, in chunks of fixed shapes -> one compiled call a chunk ->
+      opinions, in order
 
-Zhang et al. 2024, "Generative Verifiers", sections 3.1 and 3.3; what is asked and how votes are counted is verifiers/judge/judge.py's.
-A prompt's shape depends on its own length alone and its noise on its own text, so that what a judge says of it does not depend
-on what else is asked: up to rounding, and bit for bit where XLA computes each row alone. Left out: training the judge (it is SFT on
-`question -> Yes`), its FLOPs in the ledger, prefilling what prompts share.
+Zhang et al. 2024, "Generative Verifiers", sections 3.1 and 3.3; what is asked and how votes are counted is
+verifiers/judge/judge.py's. A prompt's shape depends on its own length alone and its noise on its own text,
+so that what a judge says of it does not depend on what else is asked: up to rounding, and bit for bit where
+XLA computes each row alone. Left out: training the judge (it is SFT on `question -> Yes`), its FLOPs in the
+ledger, prefilling what prompts share.
 """
 
 import dataclasses
@@ -45,7 +47,9 @@ class OnDevice:
   )
 
   def validate(self) -> None:
-    """Raises ConfigError where the sizes do not fit each other, or the tokenizer has no token that reads Yes."""
+    """Raises ConfigError where the sizes do not fit each other, or the tokenizer has no token that reads
+    Yes.
+    """
     require(self.max_prompt > 0 and self.rows > 0, "judge.rows", "rows and max_prompt must be positive")
     shards = 1 if self.mesh is None else batch_rows(self.mesh)
     require(
@@ -65,7 +69,9 @@ def yes_tokens(judge: OnDevice) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames=("model",))
 def p_yes(params: Any, batch: PromptBatch, yes: jax.Array, *, model: Decoder) -> jax.Array:
-  """f32[P]: the probability, at temperature 1, that the token behind each prompt is one of `yes` bool[V] (eq. 4)."""
+  """f32[P]: the probability, at temperature 1, that the token behind each prompt is one of `yes` bool[V]
+  (eq. 4).
+  """
   params = {"params": cast_params(params, model.cfg)}
   segment = batch.mask.astype(jnp.int32)
   position = jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0)
@@ -76,7 +82,9 @@ def p_yes(params: Any, batch: PromptBatch, yes: jax.Array, *, model: Decoder) ->
 
 
 def widths(max_prompt: int) -> list[int]:
-  """Ascending widths of chunks, up to `max_prompt`: each one a program to compile, and at most half of it padding."""
+  """Ascending widths of chunks, up to `max_prompt`: each one a program to compile, and at most half of it
+  padding.
+  """
   sizes = [NARROWEST]
   while sizes[-1] < max_prompt:
     sizes.append(2 * sizes[-1])
@@ -86,7 +94,8 @@ def widths(max_prompt: int) -> list[int]:
 def prompt_key(prompt: str) -> int:
   """u32 of a prompt's text, in the place of a problem's in its noise.
 
-  Among n prompts of a call about n ** 2 / 2 ** 33 pairs share one; the later then has the noise of a second asking.
+  Among n prompts of a call about n ** 2 / 2 ** 33 pairs share one; the later then has the noise of a second
+  asking.
   """
   return int.from_bytes(hashlib.blake2b(prompt.encode(), digest_size=4).digest(), "little")
 
@@ -122,7 +131,9 @@ def each_once(answer: Callable[[Sequence[str]], list[Any]]) -> Callable[[Sequenc
 
 
 def make_score(params: Any, judge: OnDevice) -> Score:
-  """P("Yes") by the model. Raises ConfigError as `OnDevice.validate` does. `params` are read at each call, never changed."""
+  """P("Yes") by the model. Raises ConfigError as `OnDevice.validate` does. `params` are read at each call,
+  never changed.
+  """
   judge.validate()
   policy, yes = policy_params(params), jnp.asarray(yes_tokens(judge))
 
@@ -152,8 +163,9 @@ def make_sample(
 ) -> Sample:
   """`votes` rationales a prompt at `temperature`; 0 is greedy, and good for one.
 
-  `key` is `stream_key(seed, "judge", step)`; it is folded by prompt, sample and position, and may serve many calls: one
-  prompt has one set of rationales. A prompt that is in no chunk has none. Raises ConfigError as `OnDevice.validate` does.
+  `key` is `stream_key(seed, "judge", step)`; it is folded by prompt, sample and position, and may serve many
+  calls: one prompt has one set of rationales. A prompt that is in no chunk has none. Raises ConfigError as
+  `OnDevice.validate` does.
   """
   judge.validate()
   require(votes > 0, "judge.votes", "must be positive")

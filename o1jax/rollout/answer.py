@@ -1,6 +1,7 @@
 """Answerers: problems in, responses and the FLOPs of drawing them out, within a budget of samples and tokens.
 
-    plain: K samples a problem | best_of: the best of n samples of another answerer, by a score of its responses
+    plain: K samples a problem | best_of: the best of n samples of another answerer, by a score of its
+      responses
 
 Search and revisions are answerers of their own: evaluation takes one as an argument and draws nothing itself.
 """
@@ -59,7 +60,8 @@ def token_map(runtime: Runtime, swaps: Mapping[int, int]) -> jax.Array:
 def plain(runtime: Runtime, cfg: EvalConfig, swaps: Mapping[int, int] | None = None) -> Answerer:
   """Independent samples, `cfg.batch` problems at a time; the last batch is filled up with the first problems.
 
-  `swaps` as in `token_map`; they are traced, so that one compiled program draws freely and with stopping forbidden.
+  `swaps` as in `token_map`; they are traced, so that one compiled program draws freely and with stopping
+  forbidden.
   """
   mapped = token_map(runtime, swaps or {})
 
@@ -96,7 +98,8 @@ def _sampling_flops(runtime: Runtime, mask: Any, lengths: np.ndarray, tokens: in
 def best_of(
   answerer: Answerer, n: int, score: Callable[[Sequence[Problem], Responses], np.ndarray]
 ) -> Answerer:
-  """The best of `n` responses of another answerer, K times over; score: (problems, n * K responses) -> f[n * K].
+  """The best of `n` responses of another answerer, K times over; score: (problems, n * K responses) -> f[n *
+  K].
 
   The first of equals is taken.
   """

@@ -1,9 +1,11 @@
 """The verified groups that a training step learns from: sampled on the device, graded by the host.
 
-    problems -> chunks: sample one on the device while the host verifies those before it -> forward passes that need no
+    problems -> chunks: sample one on the device while the host verifies those before it -> forward passes
+      that need no
     reward, while it verifies the last -> verdicts -> rounds of dynamic sampling
 
-Nothing on the device depends on when a verdict comes, so that every number is the same where the device waits instead.
+Nothing on the device depends on when a verdict comes, so that every number is the same where the device
+waits instead.
 """
 
 import concurrent.futures
@@ -74,7 +76,9 @@ class StepRollout(NamedTuple):
 def collect(
   runtime: Runtime, params: Any, step: int, progress: Progress, strengths: Strengths, overlapped: Overlapped
 ) -> StepRollout:
-  """The groups of step `step`, whose problems stand from `progress.cursor` of the data stream on; `params` are only read."""
+  """The groups of step `step`, whose problems stand from `progress.cursor` of the data stream on; `params`
+  are only read.
+  """
   cfg, task, seed = runtime.config.rl, runtime.task, runtime.config.seed
   sampling, seconds = SampleConfig(cfg.max_tokens, task.stop_tokens), PhaseSeconds()
   policy, stream = policy_params(params), task.stream(seed, cfg.problems)
@@ -89,11 +93,11 @@ def collect(
   def draw_groups(key: jax.Array, overlapped: Overlapped | None = None) -> tuple[RolloutBatch, Any]:
     nonlocal cursor
     problems, cursor = draw(stream, cursor, cfg.prompts, cfg.curriculum, progress.seen)
-    drawn = sample(problems, key, samples=cfg.samples, cfg=sampling, overlapped=overlapped)
+    one = sample(problems, key, samples=cfg.samples, cfg=sampling, overlapped=overlapped)
     place = len(draws) * cfg.prompts + np.arange(cfg.prompts, dtype=np.int32)
-    draws.append(drawn.graded)
-    prompts.append(np.asarray(drawn.batch.prompts.mask).sum(1))
-    return dataclasses.replace(drawn.batch, place=put_rows(place, runtime.mesh)), drawn.output
+    draws.append(one.graded)
+    prompts.append(np.asarray(one.batch.prompts.mask).sum(1))
+    return dataclasses.replace(one.batch, place=put_rows(place, runtime.mesh)), one.output
 
   def draw_round(made: jax.Array) -> RolloutBatch:
     return draw_groups(jax.random.fold_in(refill_key, made))[0]
@@ -165,7 +169,9 @@ def _sample_and_grade(
 def _grader(
   runtime: Runtime,
 ) -> Iterator[Callable[[Sequence[Problem], Rollout], Callable[[], Graded]]]:
-  """(problems, their rollout) -> a function that gives the verdicts: at once, or from a thread that has begun with them."""
+  """(problems, their rollout) -> a function that gives the verdicts: at once, or from a thread that has
+  begun with them.
+  """
 
   def read(rollout: Rollout) -> tuple[list[list[int]], np.ndarray]:
     return response_tokens(runtime, rollout), np.asarray(rollout.is_action).sum(1)
@@ -193,7 +199,9 @@ def _joined(chunks: Sequence[Any]) -> Any:
 def learner_inputs(
   runtime: Runtime, stage: Stage, step: int, collected: StepRollout, params: Any
 ) -> LearnerInputs:
-  """What the step learns from: the rollout as wide as its longest response, and what the Rewarder pays for it."""
+  """What the step learns from: the rollout as wide as its longest response, and what the Rewarder pays for
+  it.
+  """
   config = runtime.config
   pay = functools.partial(reward_of, params, rewarder=stage.rewarder, model=runtime.model)
 
@@ -206,7 +214,8 @@ def learner_inputs(
   return LearnerInputs(batch.rollout, pay(batch), greedy, key, strengths_at(config, stage, step))
 
 
-# Graded completions -> (prompt tokens, response tokens) to imitate, which `pack` lays into rows of the SFT update.
+# Graded completions -> (prompt tokens, response tokens) to imitate, which `pack` lays into rows of the SFT
+# update.
 Relabel = Callable[[Runtime, Graded], list[tuple[list[int], list[int]]]]
 
 

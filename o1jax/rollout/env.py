@@ -2,8 +2,8 @@
 
     start(problem) -> prompt -> response -> step -> Turn(text, done, verdict)
 
-An environment is pure given its inputs, so that a resumed run meets the same replies. `SingleTurn` is the default: the
-task's question, one response, its verdict.
+An environment is pure given its inputs, so that a resumed run meets the same replies. `SingleTurn` is the
+default: the task's question, one response, its verdict.
 """
 
 import dataclasses

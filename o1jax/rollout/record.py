@@ -1,4 +1,6 @@
-"""The record of a training step: metrics, FLOPs, tokens, position in the data; the stepwise loop and the fused program end in it."""
+"""The record of a training step: metrics, FLOPs, tokens, position in the data; the stepwise loop and the
+fused program end in it.
+"""
 
 import dataclasses
 from typing import Any, Mapping, NamedTuple, Sequence
@@ -110,8 +112,9 @@ def text_metrics(texts: Sequence[str]) -> dict[str, float]:
 
 
 def rewards_by_source(task: Task, graded: Graded, mean: float | None) -> dict[str, float]:
-  """`rewards/<source>/mean`: of all completions their `mean` (None: none was judged); of a mixture each source's, and
-  `prompts/<source>`."""
+  """`rewards/<source>/mean`: of all completions their `mean` (None: none was judged); of a mixture each
+  source's, and `prompts/<source>`.
+  """
   if not task.shares:
     return {} if mean is None else {f"rewards/{task.name}/mean": mean}
   sources = np.asarray([problem.source for problem in graded.problems])

@@ -1,6 +1,8 @@
-"""The reward model of a run or a sweep: trained once on verified completions of the policy that RL begins with, and saved.
+"""The reward model of a run or a sweep: trained once on verified completions of the policy that RL begins
+with, and saved.
 
-    policy -> completions of training problems -> verdicts, of the device or the host -> Examples -> fit -> parameters
+    policy -> completions of training problems -> verdicts, of the device or the host -> Examples -> fit ->
+      parameters
 
 Noise comes from the run's seed and the stream "proxy": step 0 for the examples, 1 for their fit.
 """
@@ -27,7 +29,9 @@ COLLECTED = 256  # completions that are drawn at a time
 
 
 def reward_model_params(runtime: Runtime, cold: Any, folder: pathlib.Path) -> Any:
-  """Parameters on the host: read from `folder` where they were saved, else trained from the policy `cold` and saved."""
+  """Parameters on the host: read from `folder` where they were saved, else trained from the policy `cold`
+  and saved.
+  """
   cfg, seed = runtime.config.rl.proxy, runtime.config.seed
   like = TrainState(jnp.int32(cfg.steps), init(cold), ())
   with Checkpoints(folder, keep=1) as saved:
@@ -35,21 +39,23 @@ def reward_model_params(runtime: Runtime, cold: Any, folder: pathlib.Path) -> An
       return jax.device_get(saved.restore(cfg.steps, jax.tree.map(jnp.asarray, like))[0].params)
     examples = training_examples(runtime, cold)
     params, losses = fit(
-      cold, examples, stream_key(seed, "proxy", 1), model=runtime.model, prompt=runtime.config.rl.max_prompt, cfg=cfg
+      cold, examples, stream_key(seed, "proxy", 1), model=runtime.model,
+      prompt=runtime.config.rl.max_prompt, cfg=cfg,
     )  # fmt: skip
     fitted = {
       "correct": float(examples.label.mean()),
       "loss": float(losses[-max(cfg.steps // 10, 1) :].mean()),
     }
-    rich.print(
-      f"proxy {folder.name}: {cfg.examples} examples, {fitted['correct']:.2f} correct, loss {fitted['loss']:.3f}"
-    )
+    correct, loss = fitted["correct"], fitted["loss"]
+    rich.print(f"proxy {folder.name}: {cfg.examples} examples, {correct:.2f} correct, loss {loss:.3f}")
     saved.save(cfg.steps, dataclasses.replace(like, params=params), fitted)
   return jax.device_get(params)
 
 
 def training_examples(runtime: Runtime, cold: Any) -> Examples:
-  """One verified completion of each of `rl.proxy.examples` training problems, in the order of the run's own stream."""
+  """One verified completion of each of `rl.proxy.examples` training problems, in the order of the run's own
+  stream.
+  """
   task, rl, seed = runtime.task, runtime.config.rl, runtime.config.seed
   order = draw_order(len(task.train[: rl.problems]), seed, 0, rl.proxy.examples)
   batch = min(COLLECTED, rl.proxy.examples)
@@ -66,8 +72,14 @@ def training_examples(runtime: Runtime, cold: Any) -> Examples:
 
 
 def _verified_by_host(
-  runtime: Runtime, cold: Any, rows: PromptBatch, order: np.ndarray, key: jax.Array, sampling: SampleConfig, batch: int
-) -> Examples:  # fmt: skip
+  runtime: Runtime,
+  cold: Any,
+  rows: PromptBatch,
+  order: np.ndarray,
+  key: jax.Array,
+  sampling: SampleConfig,
+  batch: int,
+) -> Examples:
   """As `rl.reward_model.collect`, with the host's verdicts for labels."""
   task, count = runtime.task, rows.tokens.shape[0]
   problems = [task.train[order[i % len(order)]] for i in range(count)]

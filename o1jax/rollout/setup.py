@@ -1,4 +1,4 @@
-"""The runtime of a run (checked configuration, task, model, mesh), its first states, and a saved run read back."""
+"""The runtime of a run (checked configuration, task, model, mesh), first states, a saved run read back."""
 
 import collections
 import contextlib
@@ -62,7 +62,7 @@ class Runtime:
 
 
 def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Runtime:
-  """Builds task, model and mesh (of `devices`, None: all). Raises ConfigError where they do not fit each other."""
+  """Builds task, model and mesh (of `devices`, None: all). Raises ConfigError where they do not fit."""
   config.validate()
   start_backend()
   config, mesh = expanded(config), mesh_of(config, devices)
@@ -91,7 +91,7 @@ def mesh_of(config: TrainConfig, devices: Sequence[jax.Device] | None = None) ->
 
 
 def _batch_rows(config: TrainConfig) -> dict[str, int]:
-  """Field -> rows (of an RL step: prompts) that the shards of the batch must divide, of the stages that run."""
+  """Field -> rows (of an RL step: prompts) that the batch's shards must divide, of the stages that run."""
   rows = {}
   if config.rl.steps:
     chunks = config.rl.chunks
@@ -102,10 +102,11 @@ def _batch_rows(config: TrainConfig) -> dict[str, int]:
 
 
 def prepare_evaluation(config: TrainConfig) -> Runtime:
-  """The runtime of a saved run as evaluation needs it: what trained it, its mesh too, need not fit what is here.
+  """The runtime of a saved run as evaluation needs it: what trained it, its mesh too, need not fit what is
+  here.
 
-  Only types and `eval` have been checked: the rest was, by the version that made the run. All devices are used
-  that `eval.batch` divides over, parameters being split over them where the run split them.
+  Only types and `eval` have been checked: the rest was, by the version that made the run. All devices are
+  used that `eval.batch` divides over, parameters being split over them where the run split them.
   """
   start_backend()
   width, rows = config.model.width, config.eval.batch
@@ -153,11 +154,11 @@ def check_problems(runtime: Runtime) -> None:
   if any(config.eval.every):
     held_out(runtime, config.eval.problems, "eval.problems")
   final = held_out(runtime, config.eval.final_problems, "eval.final_problems")
-  few, have = config.rl.problems, len(task.train)
+  count, have = config.rl.problems, len(task.train)
   require(
-    few is None or not task.shares, "rl.problems", "cannot act in a mixture, whose sources come by weight"
+    count is None or not task.shares, "rl.problems", "cannot act in a mixture, whose sources come by weight"
   )
-  require(few is None or few <= have, "rl.problems", f"{few} of only {have} training problems")
+  require(count is None or count <= have, "rl.problems", f"{count} of only {have} training problems")
   learns = have > 0 or not config.rl.steps
   require(
     learns, "task.held_out", f"all problems of {task.name} are held out, and rl.steps={config.rl.steps}"
@@ -173,7 +174,8 @@ def check_problems(runtime: Runtime) -> None:
 
 
 def same_data(runtime: Runtime, folder: pathlib.Path) -> None:
-  """Raises ConfigError where the run in `folder` learned from other problems or token ids than the task has now.
+  """Raises ConfigError where the run in `folder` learned from other problems or token ids than the task has
+  now.
 
   A run that did not keep the hash of its problems is taken as it is, and that is told.
   """
@@ -188,7 +190,7 @@ def same_data(runtime: Runtime, folder: pathlib.Path) -> None:
 
 
 def params_like(runtime: Runtime, step: int) -> Any:
-  """Shapes and shardings of the parameters after `step`, to restore onto: from the RL stage on, with the critic's."""
+  """Shapes and shardings of the parameters after `step`, with the critic's from the RL stage on."""
   add_critic = ADD_CRITIC[runtime.config.rl.critic.kind if step > runtime.config.sft.steps else "none"]
   boxed = jax.eval_shape(lambda k: add_critic(init_params(runtime.model, k)), jax.random.key(0))
   return _placed(jax.eval_shape(nn.meta.unbox, boxed), param_shardings(boxed, runtime.mesh))
@@ -258,7 +260,8 @@ def batch_of(
 ) -> PromptBatch:
   """A PromptBatch of `problems`, sharded by row.
 
-  `before`: problems of the chunks drawn before it with the same key; None where a rollout has one chunk alone.
+  `before`: problems of the chunks drawn before it with the same key; None where a rollout has one chunk
+  alone.
   """
   batch = prompt_rows(runtime, problems)
   if before is not None:
@@ -285,7 +288,8 @@ def in_mesh(runtime: Runtime) -> Any:
 
 
 def load_run(run: str, overrides: EvalConfig | None = None) -> tuple[Runtime, Any, int]:
-  """(runtime, the policy's parameters, step) of a run's newest checkpoint. Raises ConfigError naming the folder without one.
+  """(runtime, the policy's parameters, step) of a run's newest checkpoint. Raises ConfigError naming the
+  folder without one.
 
   On any devices, and from any working directory.
   """

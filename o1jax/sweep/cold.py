@@ -1,4 +1,6 @@
-"""Cold starts of a sweep: each made once for all members that agree in model, task, `sft` and seed, as `o1jax train` makes it."""
+"""Cold starts of a sweep: each made once for all members that agree in model, task, `sft` and seed, as
+`o1jax train` makes it.
+"""
 
 import dataclasses
 import functools
@@ -27,7 +29,8 @@ class SftCheckpoint(NamedTuple):
 
 
 def cold_starts(group: MemberGroup, folder: pathlib.Path, preemption: Preemption) -> dict[str, SftCheckpoint]:
-  """The cold starts of a group's members by `cold_start_key`, read from the sweep's folder or trained and saved there.
+  """The cold starts of a group's members by `cold_start_key`, read from the sweep's folder or trained and
+  saved there.
 
   Raises Stopped on a signal, with everything saved, and where a loss or gradient is not finite.
   """

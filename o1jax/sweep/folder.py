@@ -1,4 +1,5 @@
-"""A sweep's folder: what names it, the layouts it has chosen, the members that are done; what a resumed sweep reads back.
+"""A sweep's folder: what names it, the layouts it has chosen, the members that are done; what a resumed
+sweep reads back.
 
 sweep.json    at the start: arms, seeds, base and all else that a resumed sweep must not change
 layouts.json  how the members of each group lie; a resumed sweep keeps to it, as another one rounds otherwise
@@ -68,7 +69,7 @@ def check_resumed(config: SweepConfig, folder: pathlib.Path) -> None:
 
 
 def read_layouts(folder: pathlib.Path) -> dict[int, Placement]:
-  """Group -> the layout that was chosen for it; {} before any was. Raises ConfigError naming a damaged file."""
+  """Group -> its placement; {} before any was chosen. Raises ConfigError naming a damaged file."""
   path = folder / LAYOUTS
   if not path.is_file():
     return {}

@@ -1,4 +1,4 @@
-"""The loop over a group's chunks of fused steps: diagnostics, steps, logs, saves; then the final evaluation."""
+"""The loop over a group's chunks of fused steps, with logs and checkpoints; then the final evaluation."""
 
 import contextlib
 import dataclasses
@@ -94,7 +94,9 @@ def run_group(
 
 
 def _log(group: MemberGroup, member: Member, folder: pathlib.Path, latest: int | None) -> RunLog:
-  """A member's log, gone on with or begun anew: what a killed sweep logged behind no checkpoint is made again."""
+  """A member's log, gone on with or begun anew: what a killed sweep logged behind no checkpoint is made
+  again.
+  """
   own = folder / member.name
   begin_member(member_runtime(group, member), own)
   return RunLog(own, resume_step=0 if latest is None else latest)
@@ -222,14 +224,17 @@ def rl_lines(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def first_values(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  """`first/<metric>`: its value at the first step that has it; a diagnosis is there of the policy RL began with."""
+  """`first/<metric>`: its value at the first step that has it; a diagnosis is there of the policy RL began
+  with.
+  """
   return {f"first/{n}": float(value) for line in reversed(lines) for n, value in line.items()}
 
 
 def tail_means(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
   """`last/<metric>`: means over the last quarter of a member's RL steps, of those that have the metric.
 
-  A mean over some completions alone (the wrong ones, those of a source) weighs each step by how many those were.
+  A mean over some completions alone (the wrong ones, those of a source) weighs each step by how many those
+  were.
   """
   tail = lines[-max(int(len(lines) * TAIL), 1) :]
   names = dict.fromkeys(name for line in tail for name in line)
@@ -246,7 +251,9 @@ def _pooled(name: str, lines: Sequence[Mapping[str, float]]) -> float | None:
 
 
 def _share(name: str, line: Mapping[str, float]) -> float:
-  """What a step's mean counts for beside those of other steps: proportional to the completions that it is of."""
+  """What a step's mean counts for beside those of other steps: proportional to the completions that it is
+  of.
+  """
   if name == "correct/mean_length":
     return line["accuracy"]
   if name == "incorrect/mean_length":

@@ -45,7 +45,9 @@ def run_members(
   folder: pathlib.Path,
   preemption: Preemption,
 ) -> list[dict[str, Any]]:
-  """Runs the group's members one after the other; returns their rows of results.json. Raises as `run_member` does."""
+  """Runs the group's members one after the other; returns their rows of results.json. Raises as `run_member`
+  does.
+  """
   count = len(group.members)
   rich.print(f"chosen: {count} members one after the other, verified by the host: one in memory")
   step = _print_seconds(rl_step, group.steps * count)
@@ -80,7 +82,8 @@ def begin(
 ) -> MemberStart:
   """A member before its first step.
 
-  The group's stage lends its terms and optimiser, so that the compiled step is one; rates and coefficients are its own.
+  The group's stage lends its terms and optimiser, so that the compiled step is one; rates and coefficients
+  are its own.
   """
   runtime, own = member_runtime(group, member), rl_stage(member.config)
   stage = dataclasses.replace(group.stage, rate=own.rate, optim=own.optim)
@@ -104,8 +107,8 @@ def run_member(
 ) -> dict[str, Any]:
   """Runs one member to its end, from its newest checkpoint where it has one; returns its row of results.json.
 
-  `step`: `rl_step`, or a wrapper of it. A member whose loss or gradient is not finite ends there. Raises Stopped on a
-  signal, with everything saved.
+  `step`: `rl_step`, or a wrapper of it. A member whose loss or gradient is not finite ends there. Raises
+  Stopped on a signal, with everything saved.
   """
   runtime, stage, begun, state = begin(group, member, colds, reward_params)
   own, cold = folder / member.name, colds[cold_start_key(member.config)]
@@ -150,9 +153,11 @@ def _final_figures(
 
 
 def _diagnosed(run: Run, stage: Stage, state: TrainState, begun: RLInputs) -> dict[str, float]:
-  """Metrics of the step that would come next of a state, which is donated to it; {} where diagnostics are off.
+  """Metrics of the step that would come next of a state, which is donated to it; {} where diagnostics are
+  off.
 
-  Its rollout is verified for these figures alone: a member that is diagnosed costs a step more than it learns from.
+  Its rollout is verified for these figures alone: a member that is diagnosed costs a step more than it
+  learns from.
   """
   config = run.runtime.config
   if not config.diagnostics.every:

@@ -10,7 +10,8 @@ from o1jax.config import Arm, ConfigError, SweepConfig, TrainConfig, require
 from o1jax.io.run_config import config_to_dict, with_overrides
 from o1jax.rl.stages import without_strengths
 
-# Groups of options that an arm may change. The others say how all members are made and measured, or name them.
+# Groups of options that an arm may change. The others say how all members are made and measured, or name
+# them.
 OF_AN_ARM = ("model", "task", "sft", "rl")
 
 
@@ -33,7 +34,7 @@ def value_of(config: TrainConfig, field: str) -> Any:
 
 
 def members_of(sweep: SweepConfig) -> list[Member]:
-  """All members, arm by arm, each configuration validated. Raises ConfigError naming the arm and the field."""
+  """All members, arm by arm, validated. Raises ConfigError naming the arm and the field."""
   return [_member(sweep, arm, seed) for arm in sweep.arms for seed in sweep.seeds]
 
 
@@ -41,8 +42,8 @@ def _member(sweep: SweepConfig, arm: Arm, seed: int) -> Member:
   try:
     config = with_overrides(sweep.base, arm.overrides)
     for field in arm.overrides:
-      told = f"is one for all members: an arm may change {', '.join(OF_AN_ARM)}"
-      require(field.partition(".")[0] in OF_AN_ARM, field, told)
+      why = f"is one for all members: an arm may change {', '.join(OF_AN_ARM)}"
+      require(field.partition(".")[0] in OF_AN_ARM, field, why)
     config = dataclasses.replace(config, seed=seed, name=f"{arm.name}-seed{seed}")
     config.validate()
     require(config.rl.steps > 0, "rl.steps", "must be positive in a sweep")
@@ -52,7 +53,7 @@ def _member(sweep: SweepConfig, arm: Arm, seed: int) -> Member:
 
 
 def static_part(config: TrainConfig) -> TrainConfig:
-  """The configuration without what is traced or the host's: members with the same one share a compiled step."""
+  """The configuration without traced and host fields: members with the same one share a compiled step."""
   return dataclasses.replace(config, name="", seed=0, rl=without_strengths(config.rl))
 
 
@@ -65,7 +66,9 @@ def groups_of(members: Sequence[Member]) -> list[list[Member]]:
 
 
 def kept_terms(members: Sequence[Member]) -> frozenset[str]:
-  """Terms that any of the members has, so that the program of them all has them: a coefficient of 0 is a strength."""
+  """Terms that any of the members has, so that the program of them all has them: a coefficient of 0 is a
+  strength.
+  """
   fields = {"kl": "rl.kl.coef", "entropy": "rl.entropy", "l2_init": "rl.l2_init", "cov": "rl.cov.coef"}
   has = lambda field: any(value_of(member.config, field) for member in members)
   return frozenset(term for term, field in fields.items() if has(field))

@@ -1,9 +1,12 @@
-"""How the members of a group lie: over devices, in vmaps or one after the other; tried, measured and told before a sweep starts.
+"""How the members of a group lie: over devices, in vmaps or one after the other; tried, measured and told
+before a sweep starts.
 
-candidates -> each compiled, cut down to what fits into memory, timed over one chunk -> the fastest -> its divergence
+candidates -> each compiled, cut down to what fits into memory, timed over one chunk -> the fastest -> its
+divergence
 
-The chunk that was timed counts: the chosen population goes on behind it. What other candidates took is lost, so that a sweep of few
-chunks tries one layout alone: on a CPU members one after the other, on an accelerator, which a tiny model leaves idle, a vmap.
+The chunk that was timed counts: the chosen population goes on behind it. What other candidates took is lost,
+so that a sweep of few chunks tries one layout alone: on a CPU members one after the other, on an
+accelerator, which a tiny model leaves idle, a vmap.
 """
 
 import dataclasses
@@ -53,7 +56,8 @@ def candidates(config: SweepConfig, count: int, before: Sequence[Placement]) -> 
   """
   devices = min(config.devices or jax.device_count(), count)
   each = -(-count // devices)
-  require(not config.vmapped or each % config.vmapped == 0, "vmapped", f"{config.vmapped} does not divide the {each} members of a device")  # fmt: skip
+  divides = not config.vmapped or each % config.vmapped == 0
+  require(divides, "vmapped", f"{config.vmapped} does not divide the {each} members of a device")
   mapped, vmapped = Placement(devices, 1, count), Placement(devices, each, count)
   if config.vmapped:
     return [Placement(devices, config.vmapped, count)]
@@ -120,7 +124,8 @@ def _trial(
   if fits < layout.size:
     devices = min(layout.devices, fits)
     room = fits // devices
-    require(not exact or layout.vmapped <= room, "vmapped", f"{layout.vmapped}: only {room} members fit into a device's memory")  # fmt: skip
+    why = f"{layout.vmapped}: only {room} members fit into a device's memory"
+    require(not exact or layout.vmapped <= room, "vmapped", why)
     vmapped = min(layout.vmapped, room)
     layout = Placement(devices, vmapped, devices * (room // vmapped * vmapped))
     part = dataclasses.replace(group, members=group.members[: layout.size])

@@ -45,7 +45,9 @@ from o1jax.types import PromptBatch, TrainState, divided
 
 @dataclasses.dataclass(frozen=True)
 class MemberGroup:
-  """Members that one program runs side by side. `runtime` and `stage` are the program's; strengths are each member's."""
+  """Members that one program runs side by side. `runtime` and `stage` are the program's; strengths are each
+  member's.
+  """
 
   runtime: Runtime
   stage: Stage
@@ -62,7 +64,9 @@ class MemberGroup:
 
 
 class Placement(NamedTuple):
-  """How members lie: `size` at a time, spread over `devices`, on each in vmaps of `vmapped` one after the other."""
+  """How members lie: `size` at a time, spread over `devices`, on each in vmaps of `vmapped` one after the
+  other.
+  """
 
   devices: int
   vmapped: int
@@ -187,7 +191,9 @@ class MeasuredChunk(NamedTuple):
 
 
 class Population:
-  """A group compiled for one placement. Members are filled up with the last one again, to as many as a program has rows."""
+  """A group compiled for one placement. Members are filled up with the last one again, to as many as a
+  program has rows.
+  """
 
   def __init__(
     self,
@@ -197,7 +203,9 @@ class Population:
     like: TrainState,
     reward_params: Mapping[str, Any],
   ):
-    """`like`: shapes of one member's state; `chunk`: steps in a call; `reward_params`: by member's name. Compiles the steps."""
+    """`like`: shapes of one member's state; `chunk`: steps in a call; `reward_params`: by member's name.
+    Compiles the steps.
+    """
     task, config = group.runtime.task, group.runtime.config
     assert task.device is not None
     self.layout, self.chunk, self.reward_params = layout, chunk, reward_params
@@ -245,7 +253,9 @@ class Population:
     return jax.device_put(tree, jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec()))
 
   def spread(self, trees: Sequence[Any]) -> Any:
-    """One tree a member -> one with a leading axis of members, each on its device. Fewer trees are filled up."""
+    """One tree a member -> one with a leading axis of members, each on its device. Fewer trees are filled
+    up.
+    """
     trees = [*trees, *[trees[-1]] * (len(self.rows) - len(trees))]
     stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
     return jax.device_put(stacked, self.along)
@@ -275,8 +285,8 @@ class Population:
   ) -> StepInputs:
     """The inputs of `count` steps behind the first `done` ones of the stage, with a leading axis of members.
 
-    By member of the group: `cursors`, its position in its stream; `bad`, the step at which it was frozen, () where none
-    was.
+    By member of the group: `cursors`, its position in its stream; `bad`, the step at which it was frozen, ()
+    where none was.
     """
     cfg, first = self.group.runtime.config.rl, self.group.first
     steps = np.arange(done, done + count) + first + 1
@@ -304,7 +314,7 @@ class Population:
     return over_members(member_fn, vmapped=self.layout.vmapped, mesh=self.mesh)
 
   def first_params(self, colds: Mapping[str, Any]) -> Any:
-    """Parameters with which the members begin, with a leading axis of members; `colds` by `cold_start_key`."""
+    """Parameters that the members begin with, on a leading axis; `colds` by `cold_start_key`."""
     return self.spread([colds[cold_start_key(member.config)].params for member in self.rows])
 
   def begin(self, first_params: Any) -> TrainState:
@@ -332,7 +342,9 @@ class Population:
     return states, ChunkOutputs(divided(stats), counts, first_bad, time.perf_counter() - began)
 
   def member_bytes(self) -> float:
-    """Bytes that a member more on a device takes: its state and inputs, and of a vmap its share of the workspace."""
+    """Bytes that a member more on a device takes: its state and inputs, and of a vmap its share of the
+    workspace.
+    """
     used: Any = self._run.memory_analysis()
     each = self.layout.each
     arguments = used.argument_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes

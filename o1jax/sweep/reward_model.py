@@ -1,9 +1,12 @@
-"""The reward models of a sweep: each fitted once for all members that agree in what decides it, and scored as best-of-n.
+"""The reward models of a sweep: each fitted once for all members that agree in what decides it, and scored
+as best-of-n.
 
     cold start -> completions of training problems, verified -> reward model, saved -> RL
-    cold start -> completions of held-out problems, verified -> best-of-n by the reward model, judged by the verifier
+    cold start -> completions of held-out problems, verified -> best-of-n by the reward model, judged by the
+      verifier
 
-Noise comes from the member's seed and the stream "proxy": step 2 is best-of-n's (`rollout.reward_model` has the others).
+Noise comes from the member's seed and the stream "proxy": step 2 is best-of-n's (`rollout.reward_model` has
+the others).
 """
 
 import functools
@@ -105,11 +108,12 @@ def _completions(runtime: Runtime, cold: Any) -> HeldoutCompletions:
 
 
 def best_of_figures(scores: np.ndarray, correct: np.ndarray) -> HeldoutResult:
-  """bon/<n>, bon_proxy/<n> for n = 1, 2, 4, ... and how well the model judges; logits f[n, K], correct bool[n, K].
+  """bon/<n>, bon_proxy/<n> for n = 1, 2, 4, ... and how well the model judges; logits f[n, K], correct
+  bool[n, K].
 
-  Also bon/<n> by problem, f[n]. bon/<n>: share of problems whose best of n by the model is correct. bon_proxy/<n>:
-  P(correct) that the model gives it. proxy/accuracy: share of completions that it judges right. proxy/auc: of ranking
-  correct before wrong ones.
+  Also bon/<n> by problem, f[n]. bon/<n>: share of problems whose best of n by the model is correct.
+  bon_proxy/<n>: P(correct) that the model gives it. proxy/accuracy: share of completions that it judges
+  right. proxy/auc: of ranking correct before wrong ones.
   """
   chance = 1.0 / (1.0 + np.exp(-scores.astype(np.float64)))
   figures = {
@@ -128,7 +132,9 @@ def best_of_figures(scores: np.ndarray, correct: np.ndarray) -> HeldoutResult:
 def best_of_rows(
   group: MemberGroup, colds: Mapping[str, Any], reward_params: Mapping[str, Any]
 ) -> list[HeldoutResult]:
-  """`best_of_figures` of each member, empty of one without a reward model; completions are drawn once a cold start."""
+  """`best_of_figures` of each member, empty of one without a reward model; completions are drawn once a cold
+  start.
+  """
   if group.runtime.config.rl.proxy.kind == "none":
     return [HeldoutResult({}, {}) for _ in group.members]
   completions: dict[tuple[str, int], HeldoutCompletions] = {}
@@ -146,15 +152,15 @@ def best_of_rows(
   return rows
 
 
-def _best_of(runtime: Runtime, params: Any, drawn: HeldoutCompletions) -> HeldoutResult:
+def _best_of(runtime: Runtime, params: Any, completions: HeldoutCompletions) -> HeldoutResult:
   scores = _scores(
     params,
-    drawn.rollout,
+    completions.rollout,
     model=runtime.model,
-    prompt=drawn.rollout.prompt_width,
-    samples=drawn.samples,
-    batch=drawn.batch,
+    prompt=completions.rollout.prompt_width,
+    samples=completions.samples,
+    batch=completions.batch,
   )
   count = len(runtime.task.held_out[: runtime.config.eval.final_problems])
-  judged = (np.asarray(a).reshape(-1, drawn.samples)[:count] for a in (scores, drawn.correct))
+  judged = (np.asarray(a).reshape(-1, completions.samples)[:count] for a in (scores, completions.correct))
   return best_of_figures(*judged)

@@ -1,11 +1,13 @@
 """A sweep: arms x seeds of one run, as one compiled program where the task has a device verifier.
 
-    experiment -> members -> groups of one compiled step -> cold starts -> layout -> chunks of fused steps, diagnostics between
+    experiment -> members -> groups of one compiled step -> cold starts -> layout -> chunks of fused steps,
+      diagnostics between
                -> final tests -> results.json -> findings, report, a row of RESULTS.md beside the experiment
 
-Members whose configurations differ in traced strengths alone are one group. A group is as many of them as fit into
-memory; its states are saved together behind a chunk, so that a sweep that was stopped goes on bitwise. Members of a task
-that only the host can verify run one after the other, through the loop of `train.py` and one compiled step.
+Members whose configurations differ in traced strengths alone are one group. A group is as many of them as
+fit into memory; its states are saved together behind a chunk, so that a sweep that was stopped goes on
+bitwise. Members of a task that only the host can verify run one after the other, through the loop of
+`train.py` and one compiled step.
 """
 
 import contextlib
@@ -45,9 +47,11 @@ CHUNK = 10  # steps in a call at most, where the sweep does not say
 def sweep(
   config: SweepConfig, *, experiment: str, command: str, record: bool, full: bool, resume: bool
 ) -> int:
-  """Runs a sweep into `base.out/base.name` and returns the exit code. Raises ConfigError where it cannot start.
+  """Runs a sweep into `base.out/base.name` and returns the exit code. Raises ConfigError where it cannot
+  start.
 
-  `record`: whether the findings are written into RESULTS.md beside the experiment, as those of its longer form if `full`.
+  `record`: whether the findings are written into RESULTS.md beside the experiment, as those of its longer
+  form if `full`.
   """
   began = time.perf_counter()
   config.validate()
@@ -76,16 +80,16 @@ def sweep(
   order = [(member.arm.name, member.seed) for member in members]
   rows.sort(key=lambda row: order.index((row["arm"], row["seed"])))
   seconds = {"total": time.perf_counter() - began}
-  found = _conclude(folder, {**head, "layout": _describe(layouts), "seconds": seconds, "members": rows})
+  verdicts = _conclude(folder, {**head, "layout": _describe(layouts), "seconds": seconds, "members": rows})
   if record:
     path = pathlib.Path(experiment).parent / "RESULTS.md"
     name = f"{pathlib.Path(experiment).stem}{' --full' if full else ''}"
-    write_rows(path, name, rows_of(head, found))
+    write_rows(path, name, rows_of(head, verdicts))
     print(f"recorded in {path}")
   return 0
 
 
-def _spread_cpus(wanted: int, before: Iterable[Placement]) -> None:
+def _spread_cpus(devices: int, before: Iterable[Placement]) -> None:
   """One CPU device a core, before the backend starts: members of a tiny model cannot fill more than a core.
 
   before: the layouts of a sweep that goes on, which keeps to as many devices as it had.
@@ -93,10 +97,10 @@ def _spread_cpus(wanted: int, before: Iterable[Placement]) -> None:
   had = max((layout.devices for layout in before), default=0)
   cores = len(os.sched_getaffinity(0)) if "sched_getaffinity" in vars(os) else os.cpu_count() or 1
   with contextlib.suppress(RuntimeError):  # the backend runs already, as it does under a test
-    jax.config.update("jax_num_cpu_devices", max(wanted, had) or cores)
+    jax.config.update("jax_num_cpu_devices", max(devices, had) or cores)
   start_backend()
   count = jax.device_count()
-  require(wanted <= count, "devices", f"{wanted} of only {count}")
+  require(devices <= count, "devices", f"{devices} of only {count}")
   require(had <= count, "devices", f"the sweep was begun on {had}, and here are only {count}")
 
 
@@ -132,7 +136,7 @@ def _check_fused(config: SweepConfig, group: MemberGroup) -> None:
 
 
 def _check_acts(config: SweepConfig, by_host: set[bool]) -> None:
-  """Raises ConfigError naming an option that acts in no group; by_host: the ways in which they are verified."""
+  """Raises ConfigError naming an option that acts in no group; by_host: how they are verified."""
   if True not in by_host:
     for name in ("rollouts", "rollouts_every"):
       plain = vars(config.base.log)[name] == vars(LogConfig)[name]
@@ -140,10 +144,8 @@ def _check_acts(config: SweepConfig, by_host: set[bool]) -> None:
   if False not in by_host:
     for name in ("vmapped", "devices", "chunk"):
       one = vars(config)[name] in (0, 1)
-      told = (
-        "cannot act where the host verifies: members run one after the other, step by step, on one device"
-      )
-      require(one, name, f"{told}; 0 is the default")
+      why = "cannot act where the host verifies: members run one after the other, step by step, on one device"
+      require(one, name, f"{why}; 0 is the default")
 
 
 def _by_host(config: SweepConfig, group: MemberGroup) -> bool:
@@ -152,7 +154,9 @@ def _by_host(config: SweepConfig, group: MemberGroup) -> bool:
 
 
 def default_chunk(steps: int, every: int) -> int:
-  """Steps in one executable call: few enough that measuring a layout stays short, and that diagnoses fall between two."""
+  """Steps in one executable call: few enough that measuring a layout stays short, and that diagnoses fall
+  between two.
+  """
   unbroken = math.gcd(steps, every)
   return max(n for n in range(1, CHUNK + 1) if unbroken % n == 0)
 
@@ -162,9 +166,16 @@ def _chunk(config: SweepConfig, group: MemberGroup) -> int:
 
 
 def _run(
-  config: SweepConfig, number: int, group: MemberGroup, folder: pathlib.Path, layouts: dict[int, Placement], preemption: Preemption
-) -> list[dict[str, Any]]:  # fmt: skip
-  """Runs the members of a group; returns their rows of results.json. Keeps the placement it takes in `layouts`."""
+  config: SweepConfig,
+  number: int,
+  group: MemberGroup,
+  folder: pathlib.Path,
+  layouts: dict[int, Placement],
+  preemption: Preemption,
+) -> list[dict[str, Any]]:
+  """Runs the members of a group; returns their rows of results.json. Keeps the placement it takes in
+  `layouts`.
+  """
   done = files.finished_rows(folder, group.members)
   if done is not None:
     return done
@@ -212,12 +223,12 @@ def _describe(layouts: Mapping[int, Placement]) -> str:
 
 
 def _conclude(folder: pathlib.Path, results: Mapping[str, Any]) -> list[Finding]:
-  """Writes results.json and the report; prints and returns what was found."""
+  """Writes results.json and the report; prints and returns the findings."""
   write_json(folder / files.RESULTS, results)
-  found = findings(folder)
-  held = [dataclasses.asdict(finding) for finding in found]
-  write_json(folder / files.RESULTS, {**results, "findings": held})
-  for finding in found:
+  verdicts = findings(folder)
+  rows = [dataclasses.asdict(finding) for finding in verdicts]
+  write_json(folder / files.RESULTS, {**results, "findings": rows})
+  for finding in verdicts:
     rich.print(f"{finding.check}: [bold]{finding.holds}[/]. {finding.measured}. {finding.reading}")
   print(f"report: {write_sweep_report(str(folder))}")
-  return found
+  return verdicts

@@ -98,9 +98,11 @@ def _are_parts(gold: Answer, answers: Sequence[Answer], text: str, declared: Seq
   Those with more between them than `and` may be kept apart by words: they stand in the order of the gold
   answer.
   """
-  is_words = isinstance(gold.form, Words) and len(gold.form.items) > 1
-  is_set = isinstance(gold.form, Formula) and isinstance(gold.form.value, sympy.FiniteSet)
-  gold_entries = entries(gold.form.value) if is_set else ()
+  form = gold.form
+  gold_entries: Sequence[sympy.Basic] = ()
+  is_words = isinstance(form, Words) and len(form.items) > 1
+  if isinstance(form, Formula) and isinstance(form.value, sympy.FiniteSet):
+    gold_entries = entries(form.value)
   if not is_words and len(gold_entries) < 2 or any(same(gold, answer) for answer in answers):
     return False
   if is_words or len(joined(text, declared)) == 1 < len(declared):
