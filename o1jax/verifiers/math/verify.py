@@ -99,8 +99,8 @@ def _are_parts(gold: Answer, answers: Sequence[Answer], text: str, declared: Seq
   answer.
   """
   is_words = isinstance(gold.form, Words) and len(gold.form.items) > 1
-  is_set = isinstance(gold.form, Formula) and isinstance(gold.form.value, sympy.FiniteSet)
-  gold_entries = entries(gold.form.value) if is_set else ()
+  value = gold.form.value if isinstance(gold.form, Formula) else None
+  gold_entries = entries(value) if isinstance(value, sympy.FiniteSet) else ()
   if not is_words and len(gold_entries) < 2 or any(same(gold, answer) for answer in answers):
     return False
   if is_words or len(joined(text, declared)) == 1 < len(declared):
