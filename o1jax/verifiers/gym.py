@@ -248,10 +248,7 @@ def has_shape(name: str, text: str) -> bool:
 
 
 def _is_small(formula: str) -> bool:
-  """Whether no number that a formula spells is longer than MAX_BITS.
-
-  One that does not parse is: nobody computes it.
-  """
+  """Whether a formula parses to numbers of at most MAX_BITS, or does not parse: then nobody computes it."""
   if _LARGE_FACTORIAL.search(formula):
     return False
   try:
@@ -277,10 +274,7 @@ def _bits(node: ast.expr) -> float:
 
 
 def _score(problem: str, name: str, answer: str, entry: dict[str, Any]) -> float | None:
-  """The score; None where the scorer cannot read the answer.
-
-  Raises ValueError where it cannot read its own either.
-  """
+  """The score; None where the scorer cannot read the answer. Raises ValueError where not even its own."""
   if not has_shape(name, answer):
     return None
   score = _scorer(name)

@@ -64,11 +64,6 @@ def make_verify(extractors: Sequence[str] = DEFAULT_ORDER, policy: Policy = "str
 verify = make_verify()
 
 
-def count_answers(text: str) -> int:
-  """Final answers that a response states, counting each time that one is stated."""
-  return len(stated(final_part(text), DEFAULT_ORDER)[0])
-
-
 def _verdict(problem: Problem, text: str, order: Sequence[str], policy: Policy) -> Verdict:
   gold = _gold(problem)
   declared, behind = stated(text, order)

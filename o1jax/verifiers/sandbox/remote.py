@@ -31,10 +31,7 @@ class Answering(Protocol):
 
 
 class Remote:
-  """One such object.
-
-  `_far` is (program, address, kind): its number there or a global's name, and its class's name.
-  """
+  """One such object. `_far` is (program, its number there or a global's name, its class's name)."""
 
   __slots__ = ("_far",)
 
