@@ -192,10 +192,7 @@ def _is_call(test: Any) -> bool:
 
 
 def _calls(name: str, tests: Sequence[dict[str, Any]], tolerance: float) -> str:
-  """Tests of arguments and results as the source that runs them.
-
-  Raises ValueError where a text is no JSON.
-  """
+  """Tests of arguments and results as source that runs them. Raises ValueError where a text is no JSON."""
   rows = []
   for number, test in enumerate(tests, start=1):
     arguments, expected = test["input"], test["output"]

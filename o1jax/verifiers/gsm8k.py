@@ -244,10 +244,7 @@ def _values(marked: Sequence[_Marked]) -> tuple[Fraction, ...] | None:
 
 
 def _marked(text: str, most: int | None = None) -> list[_Marked]:
-  """The answers behind `####` and in boxes, or where there is none in lines `A:`; no placeholders.
-
-  At most the first `most` marks are looked at; None: all.
-  """
+  """The first `most` answers behind `####` and in boxes, or else in lines `A:`; no placeholders."""
   for mark in (_MARK, _LINE):
     behind = itertools.islice(_behind(mark, text), most)
     if answers := [each for each in behind if not _is_placeholder(each.answer)]:

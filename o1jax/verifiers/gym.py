@@ -134,10 +134,6 @@ def make_verify(policy: Policy = "strict") -> Verify:
 verify = make_verify()
 
 
-def _same_text(answer: str, entry: dict[str, Any]) -> float:
-  return float(answer.casefold() == str(entry["answer"]).strip().casefold())
-
-
 def _same_probability(answer: str, entry: dict[str, Any]) -> float:
   value, gold = (float(Fraction(text.replace(",", ""))) for text in (answer, entry["answer"]))
   near = math.isclose(value, gold, rel_tol=_COIN_TOLERANCE)
@@ -154,14 +150,6 @@ def _makes(answer: str, numbers: Sequence[int], target: int) -> bool:
     return False
 
 
-def _makes_24(answer: str, entry: dict[str, Any]) -> float:
-  return float(_makes(answer, entry["metadata"]["numbers"], 24))
-
-
-def _makes_target(answer: str, entry: dict[str, Any]) -> bool:
-  return _makes(answer, entry["metadata"]["numbers"], entry["metadata"]["target"])
-
-
 def _is_walk(answer: str, entry: dict[str, Any]) -> bool:
   rows = [list(line) for line in entry["metadata"]["gamestr"].replace(" ", "").strip().split("\n")]
   game = Game(height=len(rows), width=len(rows[0]))
@@ -169,21 +157,23 @@ def _is_walk(answer: str, entry: dict[str, Any]) -> bool:
   return all(game.player.update(key=step) for step in answer)
 
 
-def _is_interval(answer: str, entry: dict[str, Any]) -> bool:
-  return entry["metadata"]["task_type"] != "date" or _DAYS.fullmatch(answer) is not None
-
-
 _DAYS = re.compile(r"[-+]?\d+(?:\s*days?)?")
 _OWN: dict[str, Score] = {
   "coin_flip": _same_probability,
-  "game_of_life_halting": _same_text,
-  "puzzle24": _makes_24,
+  "game_of_life_halting": lambda answer, entry: float(
+    answer.casefold() == str(entry["answer"]).strip().casefold()
+  ),
+  "puzzle24": lambda answer, entry: float(_makes(answer, entry["metadata"]["numbers"], 24)),
 }
 # What the library's full marks require besides.
 _REQUIRED_TOO: dict[str, Callable[[str, dict[str, Any]], bool]] = {
-  "countdown": _makes_target,
+  "countdown": lambda answer, entry: _makes(
+    answer, entry["metadata"]["numbers"], entry["metadata"]["target"]
+  ),
   "sokoban": _is_walk,
-  "time_intervals": _is_interval,
+  "time_intervals": lambda answer, entry: (
+    entry["metadata"]["task_type"] != "date" or _DAYS.fullmatch(answer) is not None
+  ),
 }
 
 
@@ -248,10 +238,7 @@ def has_shape(name: str, text: str) -> bool:
 
 
 def _is_small(formula: str) -> bool:
-  """Whether no number that a formula spells is longer than MAX_BITS.
-
-  One that does not parse is: nobody computes it.
-  """
+  """Whether a formula parses to numbers of at most MAX_BITS, or does not parse: then nobody computes it."""
   if _LARGE_FACTORIAL.search(formula):
     return False
   try:
@@ -277,10 +264,7 @@ def _bits(node: ast.expr) -> float:
 
 
 def _score(problem: str, name: str, answer: str, entry: dict[str, Any]) -> float | None:
-  """The score; None where the scorer cannot read the answer.
-
-  Raises ValueError where it cannot read its own either.
-  """
+  """The score; None where the scorer cannot read the answer. Raises ValueError where not even its own."""
   if not has_shape(name, answer):
     return None
   score = _scorer(name)

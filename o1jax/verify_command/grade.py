@@ -36,10 +36,7 @@ class GradingStopped(Exception):
 
 
 class Signals:
-  """SIGINT and SIGTERM end what waits at once, and what writes after its line.
-
-  A second one acts by default.
-  """
+  """SIGINT and SIGTERM end waits at once, and writes after their line. A second one acts by default."""
 
   def __init__(self) -> None:
     self.number: int | None = None
@@ -90,10 +87,7 @@ class Writer:
       self.flush()
 
   def flush(self) -> None:
-    """Writes the buffer.
-
-    Raises BrokenPipeError where nobody reads any more, ConfigError where writing fails.
-    """
+    """Writes the buffer. Raises BrokenPipeError where nobody reads any more, ConfigError where it fails."""
     left = memoryview(b"".join(self._buffer))
     self._buffer, self._size = [], 0
     while left:

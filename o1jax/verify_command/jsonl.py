@@ -126,10 +126,7 @@ def _kind(value: Any) -> str:
 
 
 class Window:
-  """How much may be read before it is written: at most `lines` and `size` bytes, or one line alone.
-
-  Two threads use it: the reader takes, the writer releases.
-  """
+  """What may be read before it is written: `lines` lines of `size` bytes, or one line. For two threads."""
 
   def __init__(self, lines: int, size: int):
     self._max_lines, self._max_size = lines, size

@@ -26,11 +26,6 @@ from o1jax.verifiers.ifeval.instructions import INSTRUCTIONS, read_arguments
 MAX_LENGTH = 200_000  # characters of a response that is looked at; a longer one is unparsable
 
 
-def as_written(response: str) -> tuple[str, ...]:
-  """The response alone."""
-  return (response,)
-
-
 def loosened(response: str) -> tuple[str, ...]:
   """The response, itself without first line, last line and both, and the same four without asterisks."""
   lines = response.split("\n")
@@ -41,7 +36,10 @@ def loosened(response: str) -> tuple[str, ...]:
 
 Check = Callable[[str], bool]  # of one variant of a response
 
-READINGS: dict[str, Callable[[str], tuple[str, ...]]] = {"strict": as_written, "loose": loosened}
+READINGS: dict[str, Callable[[str], tuple[str, ...]]] = {
+  "strict": lambda response: (response,),
+  "loose": loosened,
+}
 
 
 def _verify(

@@ -151,10 +151,7 @@ def number_sentences(text: str, prompt: str, *, num_sentences: Count, relation: 
 
 
 def number_paragraphs(text: str, prompt: str, *, num_paragraphs: Count) -> bool:
-  """Exactly that many paragraphs, divided by `***`.
-
-  A blank one at an end does not count, between it fails.
-  """
+  """Exactly that many paragraphs, divided by `***`. Blank ones at an end do not count, between they fail."""
   first, *others = re.split(r"\s?\*\*\*\s?", text)
   inner, last = others[:-1], others[-1:]
   blank_ends = sum(not part.strip() for part in (first, *last))
@@ -270,10 +267,7 @@ def _titled(line: str) -> bool:
 
 
 def two_responses(text: str, prompt: str) -> bool:
-  """Exactly two different texts divided by `******`.
-
-  A blank one at an end does not count, between it fails.
-  """
+  """Exactly two different texts divided by `******`. Blank ones at an end do not count, between they fail."""
   parts = [part.strip() for part in text.split("******")]
   filled = [part for part in parts if part]
   return all(parts[1:-1]) and len(filled) == 2 and filled[0] != filled[1]

@@ -170,10 +170,7 @@ class Endpoint:
     self._loop.close()
 
   def check(self) -> None:
-    """Sends one request, retried as any.
-
-    Raises ConfigError where it fails, or has no log-probs and they are needed.
-    """
+    """Sends one request. Raises ConfigError where it fails, or has no log-probs and they are needed."""
     reply, why = self._run(self._ask("Is 2 + 2 = 4? Reply with one word, Yes or No.", 0))
     require(reply.error is None, "judge", f"{self.cfg.base_url}: {why}")
     needed = self.cfg.votes == 0 and not reply.tops

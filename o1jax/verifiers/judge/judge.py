@@ -155,10 +155,7 @@ def read_vote(rationale: Rationale) -> bool | None:
 
 
 def count_votes(rationales: Sequence[Rationale]) -> Opinion:
-  """The share of Yes among the votes.
-
-  Where there is none: "unparsable" if any rationale came, else how they failed.
-  """
+  """The share of Yes among the votes; without votes "unparsable" if any rationale came, else their error."""
   votes = [vote for vote in map(read_vote, rationales) if vote is not None]
   if votes:
     return Opinion(sum(votes) / len(votes), None, f"{sum(votes)} of {len(votes)} Yes")
@@ -171,10 +168,7 @@ def _why_none(rationales: Sequence[Rationale]) -> str:
 
 
 def by_votes(sample: Sample) -> Score:
-  """The mean verdict of K rationales.
-
-  A rationale without a verdict is no vote, and neither for nor against.
-  """
+  """The mean verdict of K rationales; one without a verdict is no vote, and neither for nor against."""
   return lambda prompts: [count_votes(rationales) for rationales in sample(prompts)]
 
 

@@ -135,10 +135,7 @@ def _unnamed(listed: Sequence[Any]) -> Sequence[Any]:
 
 
 def _ordered(value: Any) -> Sequence[Any]:
-  """The items of a tuple.
-
-  The parser makes an open interval of every `(a, b)` with a < b; none for all else.
-  """
+  """The items of a tuple, or of an open interval, as the parser reads `(a, b)` with a < b; else none."""
   if isinstance(value, sympy.Interval) and value.left_open and value.right_open:
     ends = (value.start, value.end)
     return () if any(end.is_infinite is True for end in ends) else ends

@@ -264,10 +264,7 @@ DECLARED = {"boxed", "hashes", "phrase"}
 
 
 def stated(text: str, order: Sequence[str]) -> tuple[list[Stated], list[Stated]]:
-  """(answers of the first extractor that has any, those that others declare behind or `or` joins).
-
-  None where there are more than MAX_STATED.
-  """
+  """(answers of the first extractor with any, what others declare behind or `or` joins), none if too many."""
   for place, name in enumerate(order):
     if answers := EXTRACTORS[name](text):
       others = [EXTRACTORS[other](text) for other in order[place + 1 :] if {name, other} <= DECLARED]

@@ -301,10 +301,7 @@ def parsed(prepared: str) -> sympy.Basic | sympy.MatrixBase | None:
 
 
 def log10_bound(value: sympy.Basic | sympy.MatrixBase) -> float:
-  """A rough bound of log10 |value|, without computing it; symbols count as 10.
-
-  Raises TooLargeError above MAX_DIGITS, for any part of the formula.
-  """
+  """A rough bound of log10 |value|, symbols as 10. Raises TooLargeError above MAX_DIGITS, for any part."""
   if isinstance(value, sympy.Rational):
     bound = math.log10(max(abs(value.p), value.q))
   elif sizes := list(map(log10_bound, value.flat() if isinstance(value, sympy.MatrixBase) else value.args)):

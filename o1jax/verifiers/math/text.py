@@ -1,9 +1,8 @@
 r"""An answer's text without its dress, and as LaTeX that math-verify's parser reads as people mean it.
 
-The parser reads what it can; here stands what it must not be given as written. Some is spelt otherwise
-(`2(3)` would be the mixed number 2 + 3; decimals become fractions, so that every comparison is exact), some
-is vetoed, since nothing sure can be read off it: numbers side by side, `\frac142`, `[0, \infty]`, text, what
-would be computed at once at any size.
+The parser must not be given everything as written. Some is spelt otherwise (`2(3)` would be the mixed
+number 2 + 3; decimals become fractions, so that every comparison is exact), some is vetoed, since nothing
+sure can be read off it: numbers side by side, `\frac142`, `[0, \infty]`, text, huge computations.
 """
 
 import functools
@@ -34,7 +33,7 @@ _ROOT = re.compile("\u221a\\s?([0-9]+)")  # the sign takes all digits behind it,
 
 
 def _rules(*pairs: tuple[str, Any]) -> Callable[[str], str]:
-  """What puts, in this order, the second of each pair for what matches the first."""
+  """A function that replaces the first of each pair, a pattern, by the second, in this order."""
   rules = [(re.compile(pattern), plain) for pattern, plain in pairs]
   return lambda text: functools.reduce(lambda rewritten, rule: rule[0].sub(rule[1], rewritten), rules, text)
 
@@ -131,8 +130,7 @@ _ESCAPED_TWICE = re.compile(r"\\\\(?=(?:[dt]?frac|sqrt|text|pi|left|right|infty|
 def clean(text: str) -> str:
   r"""The text without delimiters, spacing, sizes, colours, an outer box, and with all fonts as `\text`.
 
-  Raises UnreadableError where it is empty, too long, nested too deeply, unbalanced, or holds control
-  characters.
+  Raises UnreadableError where it is empty, too long, nested too deeply, unbalanced, or not printable.
   """
   if len(text) > MAX_LENGTH:
     raise UnreadableError(f"is longer than {MAX_LENGTH} characters")
@@ -161,17 +159,14 @@ def clean(text: str) -> str:
 
 
 def _outer(text: str) -> str | None:
-  """What an outer box, outer quotes or outer braces hold; None where there are none."""
+  """The inside of an outer box, outer quotes or outer braces; None where there are none."""
   if (match := _BOX.fullmatch(text) or _QUOTED.fullmatch(text)) is not None:
     return match["inside"]
   return text[1:-1] if text[:1] == "{" and balanced(text[1:]) == text[1:-1] else None
 
 
 def balanced(text: str) -> str | None:
-  r"""`text` up to the brace that closes what stands before it; None where none does.
-
-  `\{` and `\}` count for nothing.
-  """
+  r"""`text` up to the brace, `\}` apart, that closes what stands before it; None where none does."""
   depth, escaped = 1, False
   for index, letter in enumerate(text):
     if not escaped:

@@ -64,11 +64,6 @@ def make_verify(extractors: Sequence[str] = DEFAULT_ORDER, policy: Policy = "str
 verify = make_verify()
 
 
-def count_answers(text: str) -> int:
-  """Final answers that a response states, counting each time that one is stated."""
-  return len(stated(final_part(text), DEFAULT_ORDER)[0])
-
-
 def _verdict(problem: Problem, text: str, order: Sequence[str], policy: Policy) -> Verdict:
   gold = _gold(problem)
   declared, behind = stated(text, order)
@@ -98,11 +93,9 @@ def _are_parts(gold: Answer, answers: Sequence[Answer], text: str, declared: Seq
   Those with more between them than `and` may be kept apart by words: they stand in the order of the gold
   answer.
   """
-  form = gold.form
-  gold_entries: Sequence[sympy.Basic] = ()
-  is_words = isinstance(form, Words) and len(form.items) > 1
-  if isinstance(form, Formula) and isinstance(form.value, sympy.FiniteSet):
-    gold_entries = entries(form.value)
+  is_words = isinstance(gold.form, Words) and len(gold.form.items) > 1
+  value = gold.form.value if isinstance(gold.form, Formula) else None
+  gold_entries = entries(value) if isinstance(value, sympy.FiniteSet) else ()
   if not is_words and len(gold_entries) < 2 or any(same(gold, answer) for answer in answers):
     return False
   if is_words or len(joined(text, declared)) == 1 < len(declared):

@@ -113,7 +113,7 @@ class Dispatcher:
     self._woken, self._wake = socket.socketpair()
     for sock in (self._woken, self._wake):
       sock.setblocking(False)
-    self._selector.register(self._woken, selectors.EVENT_READ, self._on_wake)
+    self._selector.register(self._woken, selectors.EVENT_READ, lambda: self._woken.recv(4096))
     self._server = self._start_server()
     self._thread = threading.Thread(target=self._run, name="o1jax-verifiers", daemon=True)
     self._thread.start()
@@ -166,9 +166,6 @@ class Dispatcher:
     self._selector.close()
     self._woken.close()
     self._wake.close()
-
-  def _on_wake(self) -> None:
-    self._woken.recv(4096)
 
   # The fork server.
 

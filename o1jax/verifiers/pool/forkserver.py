@@ -70,10 +70,7 @@ class ForkServer:
     socket.send_fds(self.channel.sock, [ORDER.pack(FORK, number)], [sock.fileno()])
 
   def kill(self, number: int) -> None:
-    """Orders the end of a worker; nothing happens where it has ended.
-
-    Raises OSError where the server is gone.
-    """
+    """Ends a worker; nothing happens where it has ended. Raises OSError where the server is gone."""
     self.channel.sock.sendall(ORDER.pack(KILL, number))
 
   def close(self) -> None:

@@ -120,10 +120,7 @@ class Pool:
     own: PoolLimits = PoolLimits(),
     catalog: Mapping[str, Entry] = CATALOG,
   ):
-    """`limits` replaces a verifier's own by its name.
-
-    Raises ValueError for a name that is not in `catalog`.
-    """
+    """`limits` replaces a verifier's own by its name. Raises ValueError for a name that `catalog` lacks."""
     if unknown := sorted({*names, *limits} - set(catalog)):
       raise ValueError(f"{unknown[0]}: no such verifier; there are {', '.join(catalog)}")
     if workers < 1:

@@ -31,10 +31,7 @@ MAX_MESSAGE = 500  # characters of an exception's text
 
 
 def run(sock: socket.socket, memory_bytes: int) -> None:
-  """Grades what arrives until the stream ends.
-
-  `memory_bytes` bounds the address space, beside the caller's own limit.
-  """
+  """Grades what arrives until the stream ends, in `memory_bytes` of address space or the caller's limit."""
   signal.signal(signal.SIGPROF, signal.SIG_DFL)
   kernel.limit(resource.RLIMIT_CORE, 0)
   kernel.limit(resource.RLIMIT_AS, memory_bytes)

@@ -24,10 +24,7 @@ def write(descriptor: int, message: dict[str, Any], limit: int = UNLIMITED) -> N
 
 
 def read(descriptor: int, limit: int = UNLIMITED) -> dict[str, Any] | None:
-  """The next message; None where the stream ends first.
-
-  Raises ValueError where it is no message, or too long.
-  """
+  """The next message; None where the stream ends. Raises ValueError where it is no message, or too long."""
   head = _read_exactly(descriptor, _HEAD.size)
   if head is None:
     return None

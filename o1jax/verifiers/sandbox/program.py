@@ -134,10 +134,7 @@ class CandidateProcess:
     return answer
 
   def _answer(self, reply: dict[str, Any], decoder: HeapDecoder) -> Any:
-    """The value of an answer, or the exception that it reports.
-
-    Raises ValueError where it is not well formed.
-    """
+    """The value of an answer, or the exception that it reports. Raises ValueError where it is malformed."""
     if "raise" in reply:
       return _ReportedError(self._exception(reply["raise"], reply.get("text")))
     if "uncrossable" in reply:
@@ -147,10 +144,7 @@ class CandidateProcess:
     return decoder.value(reply["value"])
 
   def _far(self, address: Any, kind: Any = "", *value: Any) -> Any:
-    """What stands for an object that stays with the program.
-
-    Raises ValueError where it is no address of one.
-    """
+    """The stand-in for an object that stays with the program. Raises ValueError for no such address."""
     if type(address) is not int or type(kind) is not str:
       raise ValueError("no object")
     far = self.objects.setdefault(address, Remote(self, address, kind))

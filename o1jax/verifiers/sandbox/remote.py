@@ -6,6 +6,7 @@ the program says (`served`): an object that would equal everything gains nothing
 a method of its own, for order, and for all else that cannot be known here, the item ends with `policy`.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -31,10 +32,7 @@ class Answering(Protocol):
 
 
 class Remote:
-  """One such object.
-
-  `_far` is (program, address, kind): its number there or a global's name, and its class's name.
-  """
+  """One such object. `_far` is (program, its number there or a global's name, its class's name)."""
 
   __slots__ = ("_far",)
 
@@ -173,23 +171,9 @@ def _plain(value: Remote) -> tuple[str, Any]:
   return how, what
 
 
-def _unary(op: str) -> Any:
-  return lambda self: self._ask(op)
-
-
-def _binary(op: str) -> Any:
-  return lambda self, other: self._ask(op, other)
-
-
-def _reflected(op: str) -> Any:
-  return lambda self, other: self._ask(f"r{op}", other)
-
-
-for _name in UNARY:
-  setattr(Remote, "__invert__" if _name == "inv" else f"__{_name}__", _unary(_name))
-for _name in BINARY:
-  setattr(Remote, f"__{_name.rstrip('_')}__", _binary(_name))
-  setattr(Remote, f"__r{_name.rstrip('_')}__", _reflected(_name))
+for _name in (*UNARY, *BINARY, *(f"r{_name}" for _name in BINARY)):
+  _method = "__invert__" if _name == "inv" else f"__{_name.rstrip('_')}__"
+  setattr(Remote, _method, functools.partialmethod(Remote._ask, _name))
 
 
 class _Carried:

@@ -133,10 +133,6 @@ def _is_generated(method: Any) -> bool:
   return hasattr(method, "__code__") and method.__code__.co_filename == "<string>"
 
 
-def _is_instance(kind: Any, value: Any) -> bool:
-  return isinstance(value, kind)
-
-
 def _reflected(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
   return lambda right, left: operation(left, right)
 
@@ -157,7 +153,7 @@ _DO: dict[str, Callable[..., Any]] = {
   **{name: getattr(operator, name) for name in ("delitem", "getitem", "index", "setitem", *UNARY, *BINARY)},
   **{f"r{name}": _reflected(getattr(operator, name)) for name in BINARY},
   "call": lambda function, *args, **kwargs: function(*args, **kwargs),
-  "isinstance": _is_instance,
+  "isinstance": lambda kind, value: isinstance(value, kind),
   "plain": _plain,
   "await": _run_coroutine,
 }

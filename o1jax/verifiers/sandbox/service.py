@@ -44,10 +44,7 @@ class SandboxError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """Limits of the programs of one item.
-
-  All are kept by the kernel, but `output_bytes` and `message_bytes`.
-  """
+  """Limits of one item's programs, kept by the kernel but for `output_bytes` and `message_bytes`."""
 
   cpu_seconds: int = 5  # CPU time of all tests of an item; the tests themselves may use as much again
   wall_seconds: float = 50.0  # elapsed time of the same; only to end programs that sleep, hence far above
@@ -200,20 +197,14 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def judge(order: dict[str, Any], limits: Limits, allow_unsandboxed_code: bool) -> dict[str, Any]:
-  """{"error": ..., "chosen": ...} or {"broken_tests": why} of one order (see `bench`).
-
-  Raises SandboxError.
-  """
+  """{"error", "chosen"} or {"broken_tests"} of one order (see `bench`). Raises SandboxError."""
   if sys.platform != "linux":
     raise SandboxError("the code sandbox needs Linux")
   return _bench(allow_unsandboxed_code).ask({**order, "limits": dataclasses.asdict(limits)})
 
 
 def describe(allow_unsandboxed_code: bool = False) -> str:
-  """One line: which layers stand between a program and this machine. Starts the sandbox.
-
-  Raises SandboxError.
-  """
+  """The layers between a program and this machine, in a line. Starts the sandbox. Raises SandboxError."""
   report = _bench(allow_unsandboxed_code).layers()
   missing = report["missing"]
   present = {

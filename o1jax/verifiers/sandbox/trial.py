@@ -38,10 +38,7 @@ class BrokenTests(Exception):
 
 
 def judge(order: dict[str, Any], zygote: socket.socket) -> dict[str, Any]:
-  """{"error", "chosen"}: the verdict's error, None where every test passes, and which candidate it is about.
-
-  Raises BrokenTests and BrokenSandbox.
-  """
+  """{"error", "chosen"}: None or the error, and of which candidate. Raises BrokenTests and BrokenSandbox."""
   random.seed(0)  # tests that draw without a seed draw the same each time
   warnings.filterwarnings("ignore", "coroutine", RuntimeWarning)  # that a test does not await one is no news
   judge_tests = _judge_functions if order["scripts"] is None else _judge_scripts

@@ -284,10 +284,7 @@ def _watch(child: int, control: int, wall_seconds: float) -> dict[str, Any]:
 def _become_program(
   order: dict[str, Any], descriptors: list[int], folder: str, isolation: Isolation
 ) -> NoReturn:
-  """Locks the calling process down, and runs the program that it is then sent.
-
-  Never returns, nor lets anything out.
-  """
+  """Locks the calling process down, and runs the program that it is then sent; never returns or raises."""
   leave = os._exit  # which the program may replace
   try:
     try:

@@ -7,9 +7,9 @@ import pytest
 import sympy
 
 from o1jax.verifiers.base import Problem
-from o1jax.verifiers.math.extract import MAX_LENGTH, MAX_STATED
+from o1jax.verifiers.math.extract import DEFAULT_ORDER, MAX_LENGTH, MAX_STATED, final_part, stated
 from o1jax.verifiers.math.read import MAX_DIGITS, TooLargeError, log10_bound
-from o1jax.verifiers.math.verify import count_answers, make_verify, verify
+from o1jax.verifiers.math.verify import make_verify, verify
 
 OK, WRONG, UNPARSABLE = None, "wrong", "unparsable"
 
@@ -239,6 +239,10 @@ def test_extractors_are_asked_in_their_order():
 def test_extractors_without_a_function_are_an_error(names):
   with pytest.raises(ValueError, match="extractors"):
     make_verify(names)
+
+
+def count_answers(text):
+  return len(stated(final_part(text), DEFAULT_ORDER)[0])
 
 
 def test_counts_each_time_that_an_answer_is_stated():
