@@ -21,12 +21,10 @@ from o1jax.config import TrainConfig, require
 from o1jax.parallel.hosts import Preemption
 from o1jax.parallel.sharding import put_rows
 from o1jax.io.checkpoint import Checkpoints, check_params, latest_step, read_cursor, restore_params
-from o1jax.io.data import write_atomically
 from o1jax.io.log import RunLog, environment, progress, write_json
 from o1jax.io.report import results_table, write_report
 from o1jax.io.run_config import check_same, config_to_dict, located, read_run_config, resolved_paths
 from o1jax.io.run_folder import locked, new_run
-from o1jax.io.tokenizer import EOS
 from o1jax.loop import Run, Stopped
 from o1jax.rl.batch import pack, response_width, trim
 from o1jax.rl.refill import refill_stats
@@ -64,7 +62,8 @@ def demonstrations(setup: ev.Setup, cursor: int) -> tuple[Experience, int, list[
     if room <= 0:  # enough to fill the rows; what finds no room is the next step's
       break
     response = task.demonstrate(problem, generator(setup.config.seed, Use.DEMONSTRATION, at))
-    texts.append((task.tokenizer.encode(task.ask(problem)), [*task.tokenizer.encode(response), EOS]))
+    prompt = task.tokenizer.encode(task.question(problem))
+    texts.append((prompt, [*task.tokenizer.encode(response), task.tokenizer.eos]))
     room -= sum(map(len, texts[-1]))
   experience, packed = pack(texts, cfg.rows, cfg.length)
   return experience, cursor + packed, [len(p) + len(r) for p, r in texts[:packed]]
@@ -182,7 +181,7 @@ def check_reward(setup: ev.Setup) -> None:
 
 def write_head(setup: ev.Setup, folder: pathlib.Path) -> None:
   """Writes what tells a run from any other folder, before there is anything else in it."""
-  write_atomically(folder / "tokenizer.model", setup.task.tokenizer.proto)
+  setup.task.tokenizer.save(folder / "tokenizer.model")
   meta = {**environment(), "data_hash": setup.task.data_hash, "paths": resolved_paths(setup.config)}
   write_json(folder / "config.json", {**config_to_dict(setup.config), "meta": meta})
 

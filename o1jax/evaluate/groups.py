@@ -24,7 +24,7 @@ from o1jax.rl.refill import fill, level, places
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
 from o1jax.rl.value import policy_params
 from o1jax.scaling.compute import Sizes
-from o1jax.tasks.stream import Seen, draw
+from o1jax.tasks.stream import PassRates, draw
 from o1jax.types import Rollout, Strengths
 from o1jax.verifiers.base import Problem
 
@@ -66,18 +66,26 @@ class StepGroups(NamedTuple):
 
 def sizes_of(setup: Setup, groups: Groups) -> Sizes:
   graded = groups.graded
-  return Sizes([len(setup.task.tokenizer.encode(setup.task.ask(p))) for p in graded.problems], graded.length)
+  return Sizes(
+    [len(setup.task.tokenizer.encode(setup.task.question(p))) for p in graded.problems], graded.length
+  )
 
 
 def step_groups(
-  setup: Setup, params: Any, step: int, cursor: int, seen: Seen, strengths: Strengths, meanwhile: Meanwhile
+  setup: Setup,
+  params: Any,
+  step: int,
+  cursor: int,
+  seen: PassRates,
+  strengths: Strengths,
+  meanwhile: Meanwhile,
 ) -> StepGroups:
   """The groups of step `step`, whose problems stand from `cursor` of the data stream on; `params` are only read.
 
   `seen` is what the curriculum remembers.
   """
   cfg, task = setup.config.rl, setup.task
-  sampling, clock = SampleConfig(cfg.max_tokens, task.stop_tokens), Clock()
+  sampling, clock = SampleConfig(cfg.max_tokens, task.stop_tokens, pad=task.tokenizer.pad), Clock()
   sampled = functools.partial(
     _sampled, setup, policy_params(params), strengths=strengths, samples=cfg.samples, cfg=sampling, clock=clock,
   )  # fmt: skip

@@ -41,7 +41,7 @@ def responses(setup: Setup, rollout: Rollout) -> list[list[int]]:
 
 def sample_config(setup: Setup, cfg: EvalConfig, max_tokens: int) -> SampleConfig:
   return SampleConfig(
-    max_tokens, setup.task.stop_tokens,
+    max_tokens, setup.task.stop_tokens, pad=setup.task.tokenizer.pad,
     draw=inverse_cdf if cfg.temperature > 0 else greedy, top_k=cfg.top_k, top_p=cfg.top_p,
   )  # fmt: skip
 
@@ -116,7 +116,7 @@ def rollout_rows(task: Task, graded: Graded) -> list[dict[str, Any]]:
   """All responses as lines of rollouts.jsonl: the first sample of each problem, then the second of each, ..."""
   return [
     {
-      "problem_id": p.id, "prompt": task.ask(p), "completion": texts[g],
+      "problem_id": p.id, "prompt": task.question(p), "completion": texts[g],
       "reward": None if np.isnan(v[g].reward) else v[g].reward, "correct": v[g].correct, "error": v[g].error,
     }
     for g in range(graded.reward.shape[1])

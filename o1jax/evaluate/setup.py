@@ -20,6 +20,7 @@ from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, batch_rows, param_shardings, put_rows, state_shardings
 from o1jax.io.checkpoint import latest_step, restore_params
 from o1jax.io.run_config import META, expanded, located, read_json, read_run_config
+from o1jax.io.tokenizer import saved_fingerprint
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import check_prompt, prompt_batch
 from o1jax.rl.sample import stream_key
@@ -148,9 +149,9 @@ def check_problems(setup: Setup) -> None:
   most = config.rl.prompts * (1 + config.rl.refill)
   fresh = config.rl.refill == 0 or most <= have
   require(fresh, "rl.refill", f"a step may come to {most} problems, there are only {have}")
-  shifted = (problem for problems in task.shifted.values() for problem in problems)
-  for problem in (*(task.train if config.rl.steps else ()), *tested, *shifted):
-    check_prompt(task.tokenizer.encode(task.ask(problem)), problem.id, config.rl.max_prompt)
+  ood = (problem for problems in task.ood.values() for problem in problems)
+  for problem in (*(task.train if config.rl.steps else ()), *tested, *ood):
+    check_prompt(task.tokenizer.encode(task.question(problem)), problem.id, config.rl.max_prompt)
   if config.sft.steps:
     check_demonstrations(task, config.sft.length)
 
@@ -166,8 +167,8 @@ def same_data(setup: Setup, folder: pathlib.Path) -> None:
     _LOG.warning("%s: meta.data_hash is missing: whether the problems are the run's cannot be told", config)
   other = f"has the data_hash of other problems than task {setup.task.name} has now"
   require(known in (None, setup.task.data_hash), str(config), other)
-  proto = tokenizer.read_bytes() if tokenizer.is_file() else b""
-  require(proto == setup.task.tokenizer.proto, str(tokenizer), "is not the tokenizer that the task has now")
+  same = saved_fingerprint(tokenizer) == setup.task.tokenizer.fingerprint
+  require(same, str(tokenizer), "is not the tokenizer that the task has now")
 
 
 def params_like(setup: Setup, step: int) -> Any:
@@ -219,7 +220,7 @@ def batch_of(setup: Setup, problems: Sequence[Problem], before: Sequence[Problem
   `before`: problems of the chunks drawn before it with the same key; None where a rollout has one chunk alone.
   """
   encode = setup.task.tokenizer.encode
-  prompts = [encode(setup.task.ask(p)) for p in problems]
+  prompts = [encode(setup.task.question(p)) for p in problems]
   keys, names = [setup.task.hash_of(p) for p in problems], [p.id for p in problems]
   batch = prompt_batch(prompts, keys, names, setup.config.rl.max_prompt)
   if before is not None:

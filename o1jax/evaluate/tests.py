@@ -53,7 +53,7 @@ def test_figures(
   texts: n * K, prompt-major, as the arrays [n * K].
   """
   samples = len(texts) // len(problems)
-  coherent = [task.coherent(problems[i // samples], text) for i, text in enumerate(texts)]
+  coherent = [task.well_formed(problems[i // samples], text) for i, text in enumerate(texts)]
   told = {
     "pass@1": float(np.mean(correct)),
     "parsed": float(np.mean(parsed)),
@@ -66,7 +66,7 @@ def test_figures(
 
 def tests_of(task: Task, count: int) -> dict[str, Sequence[Problem]]:
   """The held-out problems and each kind out of distribution, `count` of each at most."""
-  return {"held_out": task.held_out[:count], **{f"ood/{k}": some[:count] for k, some in task.shifted.items()}}
+  return {"held_out": task.held_out[:count], **{f"ood/{k}": some[:count] for k, some in task.ood.items()}}
 
 
 def tested(

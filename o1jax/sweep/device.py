@@ -81,7 +81,7 @@ def problem_rows(setup: ev.Setup, problems: Sequence[Problem]) -> PromptBatch:
   assert task.device is not None
   encode = task.tokenizer.encode
   batch = prompt_batch(
-    [encode(task.ask(p)) for p in problems], [task.hash_of(p) for p in problems], [p.id for p in problems],
+    [encode(task.question(p)) for p in problems], [task.hash_of(p) for p in problems], [p.id for p in problems],
     setup.config.rl.max_prompt,
   )  # fmt: skip
   return dataclasses.replace(batch, task_arrays=task.device.arrays(problems))
@@ -187,9 +187,9 @@ class Fleet:
     self.mesh = jax.sharding.Mesh(np.asarray(jax.devices()[: layout.devices]), ("data",))
     self._take(block)
     axis = None if layout.vmapped == 1 else MEMBER
-    sampling = SampleConfig(config.rl.max_tokens, task.stop_tokens, member_axis=axis)
+    sampling = SampleConfig(config.rl.max_tokens, task.stop_tokens, pad=task.tokenizer.pad, member_axis=axis)
     program = Program(block.setup.model, block.stage, config.rl, sampling, task.device.verify)
-    self.prompt_lengths = np.asarray([len(task.tokenizer.encode(task.ask(p))) for p in task.train])
+    self.prompt_lengths = np.asarray([len(task.tokenizer.encode(task.question(p))) for p in task.train])
     self.pool = self._everywhere(problem_rows(block.setup, task.train))
     states = jax.tree.map(
       lambda a: jax.ShapeDtypeStruct((len(self.rows), *a.shape), a.dtype, sharding=self.along), like

@@ -95,7 +95,8 @@ def _examples(setup: ev.Setup, cold: Any) -> Examples:
   batch = min(COLLECTED, rl.proxy.examples)
   held = collect(
     cold, padded(problem_rows(setup, [task.train[i] for i in order]), batch), stream_key(seed, "proxy", 0),
-    still(rl.temperature), model=setup.model, sampling=SampleConfig(rl.max_tokens, task.stop_tokens),
+    still(rl.temperature), model=setup.model,
+    sampling=SampleConfig(rl.max_tokens, task.stop_tokens, pad=task.tokenizer.pad),
     verify=task.device.verify, batch=batch,
   )  # fmt: skip
   return jax.tree.map(lambda a: a[: rl.proxy.examples], held)
@@ -135,7 +136,7 @@ def _drawn(setup: ev.Setup, cold: Any) -> Drawn:
   rows = padded(problem_rows(setup, task.held_out[: cfg.final_problems]), batch)
   rollout = _draw(
     cold, rows, stream_key(setup.config.seed, "proxy", 2), still(rl.temperature), model=setup.model, samples=samples,
-    sampling=SampleConfig(rl.max_tokens, task.stop_tokens), batch=batch,
+    sampling=SampleConfig(rl.max_tokens, task.stop_tokens, pad=task.tokenizer.pad), batch=batch,
   )  # fmt: skip
   start = rl.max_prompt
   correct = jax.jit(task.device.verify)(

@@ -213,16 +213,6 @@ def make_device_verify(table: Lexemes, xp: Any) -> Callable[[Any, Any, Mapping[s
   return device_verify
 
 
-def make_counter(table: Lexemes, kinds: Sequence[int], xp: Any) -> Callable[[Any, Any], Any]:
-  """`count(tokens i32[B, R], valid bool[B, R]) -> i32[B]`: valid lexemes of one of `kinds`."""
-
-  def count(tokens: Any, valid: Any) -> Any:
-    kind = token_lexemes(table, tokens, valid, xp).kind
-    return sum(xp.sum(kind == wanted, axis=1, dtype=xp.int32) for wanted in kinds)
-
-  return count
-
-
 def canonical_steps(steps: Sequence[tuple[int, str, int, int]]) -> str:
   """Steps as text in which `4 + 3 = 7` reads `3 + 4 = 7`, so that a vote counts them as one answer."""
   ordered = ((*((a, b) if op == "-" else sorted((a, b))), op, c) for a, op, b, c in steps)

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from o1jax.tasks.plain import from_plain, plain
+from o1jax.tasks.dataset import from_plain, plain
 
 VALUES = [
   None, True, 7, 2.5, "a", [1, [2]], (1, (2, "x")), {"a": 1}, {1: "a", (2, 3): [4]}, {1, 2}, frozenset({3}), Fraction(-1, 3), [], (), {},

@@ -8,8 +8,7 @@ import pytest
 
 from o1jax.config import ConfigError, TextConfig
 from o1jax.io.tokenizer import EOS
-from o1jax.tasks.base import Source
-from o1jax.tasks.text import text_task
+from o1jax.tasks.base import ProblemSet, text_task
 from o1jax.verifiers.base import Problem, Verdict
 
 
@@ -18,13 +17,12 @@ def verify(problems, completions) -> list[Verdict]:
   return [Verdict(float(c == p.answer), c == p.answer, c) for p, c in zip(problems, completions, strict=True)]
 
 
-def source(*questions: str) -> Source:
+def source(*questions: str) -> ProblemSet:
   problems = [Problem(str(i), question, str(i), "sums") for i, question in enumerate(questions)]
-  return Source(
-    name="sums", train=problems[:-1], held_out=problems[-1:], demonstrated=problems[:-1], shifted={}, verify=verify,
-    demonstrate=lambda problem, rng: problem.answer, one_demonstration=True,
-    count_tries=lambda problem, text: 1, coherent=lambda problem, text: True, data_hash="", shares={},
-    spent=dict,
+  return ProblemSet(
+    name="sums", train=problems[:-1], held_out=problems[-1:], sft_problems=problems[:-1], verify=verify,
+    demonstrate=lambda problem, rng: problem.answer,
+    count_tries=lambda problem, text: 1, well_formed=lambda problem, text: True, data_hash="",
   )  # fmt: skip
 
 
@@ -33,14 +31,14 @@ PLAIN = source("What is 0 + 0?", "What is 0 + 1?", "What is 1 + 1?")
 
 def test_without_a_template_a_problem_is_asked_as_it_stands(tmp_path) -> None:
   task = text_task(PLAIN, TextConfig(vocab=300), str(tmp_path))
-  assert task.ask(task.train[1]) == "What is 0 + 1?" and task.stop_tokens == (EOS,)
-  assert list(task.demonstrated) == list(task.train)
+  assert task.question(task.train[1]) == "What is 0 + 1?" and task.stop_tokens == (EOS,)
+  assert list(task.sft_problems) == list(task.train)
   assert task.verify(task.train, ["0", "<answer>1</answer>"])[0].correct
 
 
 def test_a_template_frames_the_question_and_marks_the_answer(tmp_path) -> None:
   task = text_task(PLAIN, TextConfig(vocab=400, template="plain", instruction="boxed"), str(tmp_path))
-  asked = task.ask(task.train[1])
+  asked = task.question(task.train[1])
   assert asked.endswith("\n\nUser: What is 0 + 1?\nAssistant: <think>") and "\\boxed{}" in asked
   assert task.tokenizer.decode(task.tokenizer.encode(asked)) == asked
   texts = [
@@ -74,7 +72,7 @@ def test_a_thought_is_not_graded(tmp_path) -> None:
   verdicts = task.verify([problem] * len(texts), texts)
   assert [verdict.error for verdict in verdicts] == [None, None, "unparsable", None, "unparsable"]
   assert [verdict.correct for verdict in verdicts] == [True, True, False, False, False]
-  assert task.demonstrated  # an answer without a thought is one that may be shown
+  assert task.sft_problems  # an answer without a thought is one that may be shown
 
 
 def test_a_problem_that_holds_a_control_token_is_left_out_and_counted(tmp_path, caplog) -> None:
@@ -86,7 +84,7 @@ def test_a_problem_that_holds_a_control_token_is_left_out_and_counted(tmp_path, 
     text_task(source("<think>", "x"), TextConfig(template="plain"), str(tmp_path))
   with pytest.raises(ConfigError, match="the question holds '</think>'"):
     held_out = text_task(source("a", "b</think>"), TextConfig(vocab=400, template="plain"), str(tmp_path))
-    held_out.ask(held_out.held_out[0])
+    held_out.question(held_out.held_out[0])
 
 
 def test_a_chat_format_needs_its_models_tokenizer(tmp_path) -> None:
