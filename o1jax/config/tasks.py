@@ -1,7 +1,6 @@
 """Options of tasks: their problems, how these are split, what grades responses, and how text becomes tokens.
 
-Where a task has them, `path` is a file, a folder or a URL, and `sha256` what a download must be, None:
-unchecked.
+Where a task has them, `path` is a file, a folder or a URL, and `sha256` what a download must be.
 """
 
 import dataclasses
@@ -13,8 +12,6 @@ from o1jax.config.base import require
 from o1jax.config.judge import JudgeConfig
 
 _GOOGLE = "https://raw.githubusercontent.com/google-research/google-research/master"
-_MBPP = f"{_GOOGLE}/mbpp/mbpp.jsonl"
-_MBPP_SHA256 = "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f"
 MAX_DIGITS = 100  # of an operand: its products stay far below the 400 characters of an answer
 # Seeds of reasoning-gym lie below 2 ** 32; these bounds keep those of all splits apart
 # (`tasks.reasoning_gym`).
@@ -102,8 +99,7 @@ class TextTaskConfig:
 class ComparedTaskConfig(TextTaskConfig):
   """What every task has whose problems are kept apart from evaluation sets, its own and others."""
 
-  # More of them, as FILE_OR_URL#FIELD: a training problem that shares a run of words with a text of that
-  # field is left out.
+  # More of them, as FILE_OR_URL#FIELD: a training problem that shares words with one of its texts is left out.
   decontaminate: tuple[str, ...] = ()
 
   def validate(self, field: str) -> None:
@@ -221,25 +217,22 @@ class MathConfig(RowsConfig, PolicyConfig, VerifiedTaskConfig):
 class MbppConfig(RowsConfig, ProgramConfig, VerifiedTaskConfig):
   """Small Python functions with their tests (Austin et al. 2021), in the published split by `task_id`."""
 
-  path: str = _MBPP  # a JSONL file or its URL
-  sha256: str | None = _MBPP_SHA256  # checked on a download; None: unchecked
+  path: str = f"{_GOOGLE}/mbpp/mbpp.jsonl"  # a JSONL file or its URL
+  # checked on a download; None: unchecked
+  sha256: str | None = "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f"
   held_out: int = 256  # the first of the test split
-  # The tests of three published rows need objects, which the sandbox refuses; another Python may differ in
-  # others.
+  # Three published rows' tests need objects, which the sandbox refuses; another Python may differ in others.
   unverified: int = dataclasses.field(default=20, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class BugfixConfig(RowsConfig, ProgramConfig, VerifiedTaskConfig):
+class BugfixConfig(MbppConfig):
   """Programs to repair: references of MBPP-style rows with a bug put in, and the tests that it fails."""
 
-  path: str = _MBPP  # a JSONL file of rows like MBPP's, or its URL
-  sha256: str | None = _MBPP_SHA256  # checked on a download; None: unchecked
   bugs: int = 2  # buggy programs made of one row at most
   held_out: int = 256  # problems held out, made of the first rows of the test split
   split_seed: int = 0  # which bugs are tried
-  # The tests of three published rows need objects, which the sandbox refuses; another Python may differ in
-  # others.
+  # Three published rows' tests need objects, which the sandbox refuses; another Python may differ in others.
   unverified: int = dataclasses.field(default=20, kw_only=True)
 
   def validate(self, field: str) -> None:

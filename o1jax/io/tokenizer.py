@@ -148,8 +148,7 @@ def _has_bytes(processor: sentencepiece.SentencePieceProcessor) -> bool:
 def _places(processor: sentencepiece.SentencePieceProcessor) -> dict[int, int]:
   """Where a model's padding and end of text go, and what stood there: {} of a model that has PAD and EOS.
 
-  A model without padding (Llama's) gives its unknown piece, which nothing is encoded to where there are
-  bytes.
+  A model without padding (Llama's) gives its unknown piece, which nothing with bytes is encoded to.
   """
   pad = processor.pad_id() if processor.pad_id() >= 0 else processor.unk_id()
   if pad == processor.eos_id() or min(pad, processor.eos_id()) < 0:
@@ -164,8 +163,7 @@ def _places(processor: sentencepiece.SentencePieceProcessor) -> dict[int, int]:
 def _with_blanks(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
   """Ids of a text with U+2581 in it.
 
-  A character stands in for it that the vocabulary and the text lack, and its bytes are exchanged for those of
-  U+2581.
+  A character stands in for it that the vocabulary and the text lack; its bytes are exchanged in the result.
   """
   private_use = map(chr, range(0xE000, 0xF900))
   spare = next(c for c in private_use if c not in text and processor.piece_to_id(c) == processor.unk_id())

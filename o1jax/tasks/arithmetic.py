@@ -5,8 +5,7 @@
 
 `a + b` and `b + a` are one problem, and so for `*`: pairs are drawn in canonical form, so that splits are
 disjoint, and a coin then says which operand comes first. All pairs are equally likely: of three digits, nine
-operands in ten have three. Nothing is listed: a pair is worked out from its place, so that operands may be
-long.
+operands in ten have three. Nothing is listed: a pair follows from its place, so that operands may be long.
 """
 
 import dataclasses

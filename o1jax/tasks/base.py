@@ -66,8 +66,7 @@ class ProblemSet:
   count_tries: Callable[[Problem, str], int]  # tries in a response's text
   well_formed: Callable[[Problem, str], bool]  # whether a text is of the task's form, right or wrong
   data_hash: str  # of the problems, for the run's record
-  # Of a mixture: how often each part's problems come in training, by `Problem.source`, adding up to 1. {}:
-  # none.
+  # Of a mixture: the share of each part in training, by `Problem.source`, adding up to 1. {}: no mixture.
   shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
   # What its verifier has cost so far in this process, as metrics; {}: nothing but time.
   spent: Callable[[], Mapping[str, float]] = dict
@@ -200,8 +199,7 @@ def text_task(problems: ProblemSet, cfg: TextConfig, data_dir: str) -> Task:
   """The task of free text that a template and a tokenizer make of `problems`.
 
   Training problems that hold a control token of the template are left out, and their number logged. Raises
-  ConfigError where a held-out one does, and naming the tokenizer's file where it loses a demonstration's
-  answer.
+  ConfigError where a held-out one does, and naming a tokenizer's file that loses a demonstration's answer.
   """
   template = templates.load_template(cfg.template)
   instruction = templates.load_instruction(cfg.instruction)

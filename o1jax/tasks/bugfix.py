@@ -4,8 +4,7 @@
 
 A mutant is kept where at least one of its row's tests fails on it and all others pass. One that runs out of
 time or memory on a test, or that the sandbox refuses, is dropped: whether it does may depend on more than the
-program. Held-out programs come from the rows of the published test split, those to train on from its train
-split.
+program. Held-out programs come from the published test split, those to train on from its train split.
 
 Making them runs many programs, so that it is done once: what was made is kept below the data's folder, under
 the hash of the rows, the options and the code that it hangs on, and is read back as any other data.

@@ -9,8 +9,8 @@ is phrases. A text of fewer than n words is compared as it is.
 
 What is compared is what a problem itself says: words that a task's prompts all have in common would make each
 a copy of the others. For the same reason a generator's problems, alike but for their numbers, are kept apart
-by their canonical form, and compared with other evaluation sets alone. Left out: paraphrases, translations,
-and the answers.
+by their canonical form, and compared with other evaluation sets alone.
+Left out: paraphrases, translations, and the answers.
 """
 
 import dataclasses

@@ -8,7 +8,6 @@ that RL has something to discover: going on pays.
 import functools
 import hashlib
 import itertools
-import re
 from typing import Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
@@ -86,8 +85,7 @@ def _steps(chain: np.ndarray) -> Steps:
 def write_try(steps: Steps, target: int) -> str:
   """A chain and how far it is off, as text: `3 * 9 = 27 , 27 + 7 = 34 off 0`.
 
-  The distance makes the check a piece of arithmetic, which a tiny model learns long before it learns to
-  compare.
+  The distance makes the check arithmetic, which a tiny model learns long before it learns to compare.
   """
   return " , ".join(f"{a} {op} {b} = {c}" for a, op, b, c in steps) + f" {OFF} {abs(steps[-1][3] - target)}"
 
@@ -133,8 +131,7 @@ def draw_problems(cfg: CountdownConfig, count: int, size: int) -> list[Problem]:
   problems: dict[str, Problem] = {}
   misses = 0  # in a row
   while len(problems) < size and misses < MISSES:
-    # Multisets of `count` of m numbers are the sets of `count` of m + count - 1: spread apart, none are
-    # equal.
+    # Multisets of `count` of m numbers are the sets of `count` of m + count - 1, spread apart.
     spread = np.sort(rng.choice(cfg.max_number + count - 1, count, replace=False))
     numbers = tuple((spread - np.arange(count) + 1).tolist())
     target = int(rng.integers(1, largest_target(cfg) + 1))
@@ -214,8 +211,7 @@ def make_tokenizer(cfg: CountdownConfig) -> SentencePieceTokenizer:
   """Each number, operator and word is a symbol of its own, and there is nothing else: a token is a lexeme."""
   words = ["=", ",", "->", CLAIM, DROP, RETRY, GIVE_UP, OFF]
   symbols = [f"▁{word}" for word in (*range(cfg.max_value + 1), *OPERATIONS, *words)]
-  # The text teaches nothing, as it is made of symbols; SentencePiece wants some, and adds its other
-  # characters.
+  # The text teaches nothing, as it is made of symbols; SentencePiece wants one, and adds its characters.
   return train_tokenizer(["0 1"], vocab_size=len(symbols) + 64, symbols=symbols)
 
 
@@ -279,9 +275,3 @@ def build(cfg: CountdownConfig) -> Task:
     retry_token=tokenizer.token(f"▁{RETRY}"),
     device=make_device(tokenizer, cfg, cfg.count + bool(cfg.more_numbers)),
   )
-
-
-def canonical(problem: Problem) -> tuple[int, ...]:
-  """What makes two problems one: the sorted numbers, and the target."""
-  *numbers, target = (int(n) for n in re.findall(r"\d+", problem.prompt))
-  return (*sorted(numbers), target)

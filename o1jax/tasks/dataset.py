@@ -121,8 +121,7 @@ class Dataset:
   well_formed: Callable[[Problem, str], bool] | None = None  # None: a response that states one answer
   demonstrate: Callable[[Problem], str] | None = None  # a response to imitate; None: there is none
   question_key: Callable[[str], str] = letters_and_digits  # equal of questions that ask the same
-  # Whether problems differ in more than their numbers, so that runs of words that they share tell copies
-  # apart.
+  # Whether problems differ in more than numbers, so that a run of words which two share makes them copies.
   distinct_words: bool = True
   unique: str | None = None  # a field of which no two rows have the same
   files: Callable[[Any], dict[str, Source]] = one_file
@@ -185,8 +184,8 @@ def make_problem_set(
   Raises ConfigError where no training problem is left of some.
   """
   name = dataset.name
-  asked = {dataset.question_key(example.question) for example in held_out}
-  unasked = [example for example in train if dataset.question_key(example.question) not in asked]
+  keys = {dataset.question_key(example.question) for example in held_out}
+  unasked = [example for example in train if dataset.question_key(example.question) not in keys]
   if len(unasked) < len(train):
     repeated = len(train) - len(unasked)
     _LOG.warning("%s: %d training rows ask a held-out question and are left out", name, repeated)
@@ -221,8 +220,7 @@ def verified(
   """The examples of the data set `name` whose reference `verify` accepts, or that have none.
 
   Up to `unverified` others are left out and the first of them named in the log; `settings` is the verifier's
-  name with its settings. Raises ConfigError naming the first where there are more, so that 0 makes each of
-  them an error.
+  name with its settings. Raises ConfigError naming the first where there are more: with 0, where there is one.
   """
   referenced = [example for example in examples if example.reference is not None]
   faults = _faults(referenced, name, verify, settings, data_dir)
@@ -300,8 +298,7 @@ def content_hash(content: Any) -> str:
   return hashlib.sha256(json.dumps(plain(content)).encode()).hexdigest()
 
 
-# Python's plain values as JSON, and back: tuples, sets, fractions and dicts of any keys, which JSON does not
-# have.
+# Plain values as JSON, and back: tuples, sets, fractions and dicts of any keys, which JSON does not have
 
 
 def plain(value: Any) -> Any:

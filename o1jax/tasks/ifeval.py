@@ -1,8 +1,7 @@
 """IFEval: prompts whose constraints a program can check (Zhou et al. 2023, arXiv 2311.07911).
 
 An evaluation set: all of it is held out, unless a number to hold out is asked for. The prompt is the
-published one as it stands. There are no reference responses, so that nothing can be imitated: a cold start
-needs another task.
+published one as it stands. There are no reference responses: a cold start needs another task.
 """
 
 import json
@@ -38,8 +37,7 @@ def parse_row(row: dict, where: str, row_id: str) -> Example:
 def _arguments(kwargs: Any, count: int) -> list[dict[str, Any]] | None:
   """One object an instruction, from the forms that exports have; None of another.
 
-  They are a list of objects; an object of lists, as tables keep it; the object of a lone instruction; JSON
-  text of these.
+  They are a list of objects; an object of lists (of tables); the object of a lone instruction; JSON of these.
   """
   if isinstance(kwargs, str):
     try:

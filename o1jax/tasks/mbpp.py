@@ -4,8 +4,8 @@ The published split by `task_id`: 1-10 few-shot prompts, 11-510 test, 511-600 va
 the paper, the prompt tells the sentence and a test, from which the function's name can be read (the paper
 tells all tests). Code and tests have their carriage returns taken out, and code its spaces at the ends of
 lines. The sanitized form is read too, which calls the text `prompt` and has a list `test_imports` in place of
-`test_setup_code`. Left out: few-shot prompts, the validation split, the challenge tests, which only a few
-rows have.
+`test_setup_code`.
+Left out: few-shot prompts, the validation split, the challenge tests, which only a few rows have.
 """
 
 import ast

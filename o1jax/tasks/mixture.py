@@ -54,12 +54,10 @@ def build(cfg: MixtureConfig, build_problems: Callable[[Any], ProblemSet]) -> Pr
 
 
 def verify_by_source(verifiers: Mapping[str, Verify]) -> Verify:
-  """One verifier out of those by `Problem.source`, each in a thread of its own; verdicts keep the order.
-
-  The pool's workers are shared, so that none of them idles while another verifier works.
-  """
+  """One verifier out of those by `Problem.source`; verdicts in the order of the problems."""
 
   def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+    """Each source's by a thread of its own: the pool's workers are shared, and none of them idles meanwhile."""
     rows: dict[str, list[int]] = {}
     for row, problem in enumerate(problems):
       rows.setdefault(problem.source, []).append(row)

@@ -159,7 +159,7 @@ def _statements(node: ast.AST) -> Edits:
 
 
 def _leave_out(name: str, place: int, node: ast.AST) -> None:
-  del vars(node)[name][place]
+  vars(node)[name].pop(place)
 
 
 def _is_text(statement: ast.stmt) -> bool:
@@ -189,7 +189,7 @@ def _returns(node: ast.FunctionDef) -> Edits:
     if not isinstance(inner, ast.Return) or inner.value is None:
       continue
     for name in sorted(names):
-      yield "return", functools.partial(_return, place, functools.partial(_named, name))
+      yield "return", functools.partial(_return, place, functools.partial(_variable, name))
     if isinstance(inner.value, (ast.Compare, ast.BoolOp)) or _is_truth(inner.value):
       yield "return", functools.partial(_return, place, _negated)
 
@@ -198,8 +198,7 @@ def _is_truth(value: ast.expr) -> bool:
   return isinstance(value, ast.Constant) and isinstance(value.value, bool)
 
 
-def _named(name: str, value: ast.expr) -> ast.expr:
-  del value
+def _variable(name: str, _: ast.expr) -> ast.expr:
   return ast.Name(name, ast.Load())
 
 

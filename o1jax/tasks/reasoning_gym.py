@@ -5,8 +5,8 @@
 Entries are made in a process of their own, since some generators walk through sets of text, whose order is
 fixed by PYTHONHASHSEED alone. Held-out and training entries come from seeds far apart, and no question comes
 twice. The scorers run in the pool: some evaluate text. Some datasets have no reference answers, and theirs
-are not verified. Left out: demonstrations (there are answers, but no ways to them), `composite`, which mixes
-other datasets.
+are not verified.
+Left out: demonstrations (there are answers, but no ways to them), `composite`, which mixes other datasets.
 """
 
 import functools
@@ -28,8 +28,7 @@ from o1jax.tasks.base import Example, ProblemSet
 from o1jax.tasks.dataset import Dataset, content_hash, from_plain, plain, without_spacing
 from o1jax.verifiers.base import Problem
 
-# Modules are looked for where this process does: `-m` would begin with the working directory, and take a
-# json.py there.
+# Modules are looked for where this process does: `-m` would take a json.py of the working directory first.
 _PROGRAM = """\
 import sys
 sys.path[:] = {path!r}

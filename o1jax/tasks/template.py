@@ -41,8 +41,7 @@ class Template:
 def load_template(name: str) -> Template:
   """A shipped template by its name, one of a file's as `FILE.toml:NAME`, or the only one of `FILE.toml`.
 
-  Raises ConfigError naming the file, the template and the field that is wrong, or the templates that there
-  are.
+  Raises ConfigError naming the file, the template and the field that is wrong, or the templates there are.
   """
   path, inner = _place(name)
   source, tables = _read(path)

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from o1jax.config import ConfigError, CountdownConfig
 from o1jax.io.tokenizer import train_tokenizer
 from o1jax.tasks import base, countdown
 from o1jax.tasks.base import Task
-from o1jax.tasks.countdown import build, canonical, chains, reachable
+from o1jax.tasks.countdown import build, chains, reachable
+from o1jax.verifiers.base import Problem
 from o1jax.verifiers.countdown import GIVE_UP, OPERATIONS, OTHER, SKIP, count_tries, lexemes
 
 CFG = CountdownConfig(count=3, max_number=6, held_out=100, max_tries=5)
@@ -20,6 +22,12 @@ CFG = CountdownConfig(count=3, max_number=6, held_out=100, max_tries=5)
 @pytest.fixture(scope="module")
 def task() -> Task:
   return build(CFG)
+
+
+def canonical(problem: Problem) -> tuple[int, ...]:
+  """What makes two problems one: the sorted numbers, and the target."""
+  *numbers, target = (int(n) for n in re.findall(r"\d+", problem.prompt))
+  return (*sorted(numbers), target)
 
 
 def test_chains_by_hand() -> None:
