@@ -99,7 +99,7 @@ class TextTaskConfig:
 class ComparedTaskConfig(TextTaskConfig):
   """What every task has whose problems are kept apart from evaluation sets, its own and others."""
 
-  # More of them, as FILE_OR_URL#FIELD: a training problem that shares words with one of its texts is left out.
+  # More of them, as FILE_OR_URL#FIELD: a training problem that shares words with a text there is left out.
   decontaminate: tuple[str, ...] = ()
 
   def validate(self, field: str) -> None:

@@ -160,7 +160,8 @@ def make_sample(
     temperature > 0 or votes == 1, "judge.temperature", f"is 0, greedy, so that {votes} votes are all one"
   )
   policy = policy_params(params)
-  cfg = SampleConfig(max_tokens, stop_tokens, draw=inverse_cdf if temperature > 0 else greedy)
+  draw = inverse_cdf if temperature > 0 else greedy
+  cfg = SampleConfig(max_tokens, stop_tokens, draw, pad=judge.tokenizer.pad)
   drawn_from = functools.partial(generate, policy, model=judge.model, samples=votes, cfg=cfg)
 
   def sample(prompts: Sequence[str]) -> list[list[Rationale]]:

@@ -220,7 +220,7 @@ def verified(
   """The examples of the data set `name` whose reference `verify` accepts, or that have none.
 
   Up to `unverified` others are left out and the first of them named in the log; `settings` is the verifier's
-  name with its settings. Raises ConfigError naming the first where there are more: with 0, where there is one.
+  name with its settings. Raises ConfigError naming the first where there are more.
   """
   referenced = [example for example in examples if example.reference is not None]
   faults = _faults(referenced, name, verify, settings, data_dir)

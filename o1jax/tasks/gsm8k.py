@@ -1,9 +1,8 @@
 """GSM8K: grade-school word problems whose worked solution ends in `#### N` (Cobbe et al. 2021, section 2).
 
 The calculator annotations of the published solutions (`48/2 = <<48/2=24>>24`) are taken out: no calculator
-answers them while sampling, and each repeats what the text around it says at the price of a quarter more
-tokens. Left out: few-shot prompts, the calculator, a token to retry with (forced budgets need a task that
-knows one).
+answers them while sampling, and each repeats the text around it at the price of a quarter more tokens.
+Left out: few-shot prompts, the calculator, a token to retry with (forced budgets need one).
 """
 
 import re

@@ -4,8 +4,8 @@
 
 A judge's reward is an estimate that a policy learns to please: verifiers/judge.py says what is done against
 that and what is not. Its verdicts are another model's, so that a run repeats itself only as far as the
-endpoint does. Left out: references that are verified first, as those of the other tasks are: the judge would
-be asked, and paid, to grade them.
+endpoint does.
+Left out: verifying references first, as other tasks do: the judge would be asked, and paid, to grade them.
 """
 
 import atexit

@@ -57,7 +57,7 @@ def verify_by_source(verifiers: Mapping[str, Verify]) -> Verify:
   """One verifier out of those by `Problem.source`; verdicts in the order of the problems."""
 
   def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-    """Each source's by a thread of its own: the pool's workers are shared, and none of them idles meanwhile."""
+    """Each source's in a thread of its own: the pool's workers are shared, and none of them idles."""
     rows: dict[str, list[int]] = {}
     for row, problem in enumerate(problems):
       rows.setdefault(problem.source, []).append(row)

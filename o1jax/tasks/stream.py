@@ -6,7 +6,8 @@
 A stream has no state of its own: its seed and a position fix what stands there, and a step takes problems
 from its position on. Each use of the seed has random numbers of its own (`generator`). What a curriculum
 passes over moves the position on like what is taken. The curriculum remembers the pass rate of each problem;
-a run keeps that beside its position. Left out: shares that change during a run.
+a run keeps that beside its position.
+Left out: shares that change during a run.
 """
 
 import dataclasses

@@ -5,7 +5,8 @@
 A question is data. One that holds a control token of the format (`<|im_end|>` in Qwen's) could end its own
 turn and speak as another, since tokenizers read such text as the token; it is refused rather than changed, so
 that no problem is asked otherwise than it was written. `control_in` tells such questions beforehand: a task
-that leaves them out counts them. Left out: several turns, tools, images.
+that leaves them out counts them.
+Left out: several turns, tools, images.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Riddles with a number as their answer: a data set of one's own is this file, and one line in tasks/catalog.py.
+"""Riddles with a number as their answer: a data set of one's own, which is this file and a line of the catalog.
 
     "riddles": riddles.DATASET
 

@@ -19,8 +19,8 @@ from o1jax.config import (
   RLConfig,
   TrainConfig,
 )  # fmt: skip
-from o1jax.parallel.hosts import EXIT_PREEMPTED
 from o1jax.io.log import read_metrics
+from o1jax.parallel.hosts import EXIT_PREEMPTED
 from o1jax.tasks import judged, mixture
 
 ROWS = [
