@@ -15,6 +15,7 @@ from o1jax.config import (
   Gsm8kConfig,
   HumanevalConfig,
   IfevalConfig,
+  JsonlTaskConfig,
   JudgeConfig,
   JudgedConfig,
   MathConfig,
@@ -22,16 +23,21 @@ from o1jax.config import (
   ReasoningGymConfig,
   SourceConfig,
   TextConfig,
-  text_tasks,
 )
-from o1jax.tasks.catalog import SOURCES
+from o1jax.config import tasks as module
+from o1jax.tasks.catalog import BUILDERS, DATASETS
 
 KINDS = [kind for kind in typing.get_args(SourceConfig) if kind is not CountdownConfig]
-NEEDED: dict[type, dict[str, Any]] = {JudgedConfig: {"path": "rows.jsonl", "judge": JudgeConfig("model")}}
+NEEDED: dict[type, dict[str, Any]] = {
+  JudgedConfig: {"path": "rows.jsonl", "judge": JudgeConfig("model")},
+  JsonlTaskConfig: {"path": "rows.jsonl", "dataset": "some"},
+}
 # A hash that is not the published one.
 OWN_HASH: dict[type, Any] = {
   **dict.fromkeys((Gsm8kConfig, MathConfig), ("0" * 64, "1" * 64)),
-  **dict.fromkeys((MbppConfig, HumanevalConfig, BugfixConfig, IfevalConfig, JudgedConfig), "0" * 64),
+  **dict.fromkeys(
+    (MbppConfig, HumanevalConfig, BugfixConfig, IfevalConfig, JudgedConfig, JsonlTaskConfig), "0" * 64
+  ),
 }
 FAULTS: list[tuple[type, dict[str, Any], str]] = [
   *((kind, {"text": TextConfig(vocab=299)}, "task.text.vocab: must be at least 300") for kind in KINDS),
@@ -124,14 +130,17 @@ def test_what_cannot_work_names_its_field(kind, fields, start) -> None:
 
 
 def test_every_check_has_a_case_above() -> None:
-  tree = ast.parse(pathlib.Path(text_tasks.__file__).read_text())
-  calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+  """Those of countdown and of mixtures have theirs in test_config."""
+  tree = ast.parse(pathlib.Path(module.__file__).read_text())
+  others = ("CountdownConfig", "MixtureConfig")
+  nodes = [node for part in tree.body if vars(part).get("name") not in others for node in ast.walk(part)]
+  calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
   reached = set()
   for kind, fields, _ in FAULTS:
     trace = refusal(kind, fields).__traceback__
     while trace.tb_next.tb_frame.f_code.co_name != "require":
       trace = trace.tb_next
-    if trace.tb_frame.f_code.co_filename == text_tasks.__file__:
+    if trace.tb_frame.f_code.co_filename == module.__file__:
       reached.add(trace.tb_lineno)
   assert reached == {node.lineno for node in calls if node.func.id == "require"} and len(reached) > 15
 
@@ -139,7 +148,7 @@ def test_every_check_has_a_case_above() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_defaults_are_valid_and_build_a_task(kind) -> None:
   assert kind(**NEEDED.get(kind, {})).validate("task") is None
-  assert kind in SOURCES
+  assert kind in (*BUILDERS, *(dataset.config for dataset in DATASETS.values()), JsonlTaskConfig)
   full = dict(NEEDED.get(kind, {}))
   full |= {"options": (("a", "[1, null]"), ("b", '"x"'))} if kind is ReasoningGymConfig else {}
   assert kind(**full).validate("task") is None and hash(kind(**full)) == hash(kind(**full))

@@ -7,7 +7,6 @@ from o1jax.config.base import ConfigError, replaced, require, require_temperatur
 from o1jax.config.curriculum import CurriculumConfig
 from o1jax.config.judge import JudgeConfig
 from o1jax.config.learning import AdvantageConfig, LossConfig, OptimConfig, RLConfig, SftConfig
-from o1jax.config.mixture import MixtureConfig, Part
 from o1jax.config.model import ModelConfig, RopeScaling
 from o1jax.config.presets import xs
 from o1jax.config.proxy import ProxyConfig
@@ -18,23 +17,29 @@ from o1jax.config.run import (
   EvalConfig,
   LogConfig,
   MeshConfig,
-  TaskConfig,
   TrainConfig,
 )
 from o1jax.config.sweep import Arm, Check, Claim, SweepConfig
-from o1jax.config.tasks import CountdownConfig, SourceConfig
-from o1jax.config.text_tasks import (
+from o1jax.config.tasks import (
   ArithmeticConfig,
   BugfixConfig,
+  CountdownConfig,
   Gsm8kConfig,
   HumanevalConfig,
   IfevalConfig,
+  JsonlTaskConfig,
   JudgedConfig,
   MathConfig,
   MbppConfig,
+  MixtureConfig,
+  Part,
   PolicyConfig,
   ReasoningGymConfig,
+  RowsConfig,
+  SourceConfig,
+  TaskConfig,
   TextConfig,
+  VerifiedTaskConfig,
 )
 
 __all__ = [
@@ -56,6 +61,7 @@ __all__ = [
   "HumanevalConfig",
   "IfevalConfig",
   "ImportanceConfig",
+  "JsonlTaskConfig",
   "JudgeConfig",
   "JudgedConfig",
   "KLConfig",
@@ -74,12 +80,14 @@ __all__ = [
   "RLConfig",
   "ReasoningGymConfig",
   "RopeScaling",
+  "RowsConfig",
   "SftConfig",
   "SourceConfig",
   "SweepConfig",
   "TaskConfig",
   "TextConfig",
   "TrainConfig",
+  "VerifiedTaskConfig",
   "replaced",
   "require",
   "require_temperature",

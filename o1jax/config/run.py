@@ -4,12 +4,8 @@ import dataclasses
 
 from o1jax.config.base import is_name, require, require_temperature, validate_finite
 from o1jax.config.learning import RLConfig, SftConfig
-from o1jax.config.mixture import MixtureConfig
 from o1jax.config.model import ModelConfig
-from o1jax.config.tasks import SourceConfig
-from o1jax.config.text_tasks import JudgedConfig
-
-TaskConfig = SourceConfig | MixtureConfig
+from o1jax.config.tasks import JudgedConfig, MixtureConfig, TaskConfig
 
 
 @dataclasses.dataclass(frozen=True)

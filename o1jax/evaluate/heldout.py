@@ -36,7 +36,7 @@ def heldout_figures(
   texts: n * K, prompt-major, as the arrays [n * K].
   """
   samples = len(texts) // len(problems)
-  coherent = [task.coherent(problems[i // samples], text) for i, text in enumerate(texts)]
+  coherent = [task.well_formed(problems[i // samples], text) for i, text in enumerate(texts)]
   figures = {
     "pass@1": float(np.mean(correct)),
     "parsed": float(np.mean(parsed)),
@@ -49,7 +49,7 @@ def heldout_figures(
 
 def heldout_problems(task: Task, count: int) -> dict[str, Sequence[Problem]]:
   """The held-out problems and each kind out of distribution, `count` of each at most."""
-  ood = {f"ood/{kind}": problems[:count] for kind, problems in task.shifted.items()}
+  ood = {f"ood/{kind}": problems[:count] for kind, problems in task.ood.items()}
   return {"held_out": task.held_out[:count], **ood}
 
 

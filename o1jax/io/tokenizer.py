@@ -1,27 +1,68 @@
-"""SentencePiece tokenizers: trained from a task's own text, or loaded from a file."""
+"""Tokenizers: what the package asks of one, and SentencePiece models, trained or loaded from a file."""
 
 import dataclasses
 import hashlib
 import io
+import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import sentencepiece
 
 from o1jax.config import ConfigError, require
+from o1jax.io.data import write_atomically
 
-PAD, BOS, EOS, UNK = 0, 1, 2, 3
+PAD, BOS, EOS, UNK = 0, 1, 2, 3  # of the models that are trained here
+
+
+class Tokenizer(Protocol):
+  """Text as token ids, and back."""
+
+  @property
+  def vocab_size(self) -> int:
+    """Ids are 0 .. vocab_size - 1."""
+
+  @property
+  def pad(self) -> int:
+    """The id that stands where a row has no token."""
+
+  @property
+  def eos(self) -> int:
+    """The id that ends a text."""
+
+  @property
+  def fingerprint(self) -> str:
+    """Hex SHA-256 of what `save` writes."""
+
+  def encode(self, text: str) -> list[int]:
+    """Token ids of `text`, without any that begins or ends it."""
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """Text of `ids`; padding and control tokens have none, an id beyond the vocabulary reads as unknown."""
+
+  def require_known(self, text: str, field: str) -> None:
+    """Raises ConfigError naming `field` where `text` has no token, or cannot be spelt."""
+
+  def save(self, path: pathlib.Path) -> None:
+    """Writes the file that the tokenizer is loaded from."""
+
+
+def saved_fingerprint(path: pathlib.Path) -> str | None:
+  """The fingerprint of the tokenizer saved in a file; None where there is no file."""
+  return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 @dataclasses.dataclass(frozen=True)
-class Tokenizer:
+class SentencePieceTokenizer:
   """A SentencePiece model as data: `proto` is the serialised model, saved beside each run.
 
-  Ids are the model's own, but for those of padding and end of text where it has them elsewhere than PAD and EOS: they
-  change places with what stands there.
+  Ids are the model's own, but for those of padding and end of text where it has them elsewhere than PAD and
+  EOS: they change places with what stands there.
   """
 
   proto: bytes
+  pad: int = dataclasses.field(default=PAD, init=False)
+  eos: int = dataclasses.field(default=EOS, init=False)
 
   @property
   def _model(self) -> "_Model":
@@ -31,8 +72,15 @@ class Tokenizer:
   def vocab_size(self) -> int:
     return self._model.processor.vocab_size()
 
+  @property
+  def fingerprint(self) -> str:
+    return hashlib.sha256(self.proto).hexdigest()
+
+  def save(self, path: pathlib.Path) -> None:
+    write_atomically(path, self.proto)
+
   def encode(self, text: str) -> list[int]:
-    """Token ids of `text`, without BOS or EOS. A model that spells what it lacks in bytes spells U+2581 so, too."""
+    """Token ids of `text`, without BOS or EOS. A model that has bytes spells U+2581 in them."""
     model = self._model
     if BLANK in text and model.has_bytes:
       ids = _with_blanks(model.processor, text)
@@ -47,17 +95,17 @@ class Tokenizer:
     """
     processor, theirs = self._model.processor, self._model.theirs
     pieces, unknown = range(processor.vocab_size()), processor.unk_id()
-    known = [theirs.get(int(i), int(i)) if i in pieces else unknown for i in ids if i != PAD]
+    known = [theirs.get(int(i), int(i)) if i in pieces else unknown for i in ids if i != self.pad]
     return processor.decode(known)
 
   def require_known(self, text: str, field: str) -> None:
-    """Raises ConfigError where `text` has no token, or naming its first word that the vocabulary cannot spell."""
+    """Raises ConfigError where `text` has no token, or naming its first word that cannot be spelt."""
     require(bool(self.encode(text)), field, "has no tokens")
     model = self._model
     unknown = model.ours.get(model.processor.unk_id(), model.processor.unk_id())
-    spelt = lambda word: unknown not in self.encode(word) and (model.has_bytes or BLANK not in word)
-    lacking = [word for word in (*text.split(), text) if not spelt(word)]
-    require(not lacking, field, f"the vocabulary cannot spell {''.join(lacking[:1])!r}")
+    for word in (*text.split(), text):
+      spelt = unknown not in self.encode(word) and (model.has_bytes or BLANK not in word)
+      require(spelt, field, f"the vocabulary cannot spell {word!r}")
 
   def token(self, piece: str) -> int:
     """Id of one piece. Raises ConfigError where the vocabulary lacks it."""
@@ -98,30 +146,28 @@ def _has_bytes(processor: sentencepiece.SentencePieceProcessor) -> bool:
 
 
 def _places(processor: sentencepiece.SentencePieceProcessor) -> dict[int, int]:
-  """Where a model's padding and end of text go, and what stood there: {} of a model that has PAD and EOS itself.
+  """Where a model's padding and end of text go, and what stood there: {} of a model that has PAD and EOS.
 
-  A model without padding (Llama's) gives its unknown piece, which nothing is encoded to where there are bytes.
+  A model without padding (Llama's) gives its unknown piece, which nothing with bytes is encoded to.
   """
   pad = processor.pad_id() if processor.pad_id() >= 0 else processor.unk_id()
   if pad == processor.eos_id() or min(pad, processor.eos_id()) < 0:
     return {}  # which `load_tokenizer` refuses
-  wanted = {pad: PAD, processor.eos_id(): EOS}
-  others = sorted({PAD, EOS} - wanted.keys())
-  left = sorted(wanted.keys() - {PAD, EOS})
-  places = {**wanted, **dict(zip(others, left, strict=True))}
+  moved = {pad: PAD, processor.eos_id(): EOS}
+  others = sorted({PAD, EOS} - moved.keys())
+  left = sorted(moved.keys() - {PAD, EOS})
+  places = {**moved, **dict(zip(others, left, strict=True))}
   return {index: place for index, place in places.items() if index != place}
 
 
 def _with_blanks(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
-  """Ids of a text with U+2581 in it: a character stands in that the vocabulary and the text lack, and its bytes are
-  exchanged for those of U+2581."""
-  spare = next(
-    c
-    for c in map(chr, range(0xE000, 0xF900))
-    if c not in text and processor.piece_to_id(c) == processor.unk_id()
-  )
-  in_bytes = lambda c: [processor.piece_to_id(f"<0x{byte:02X}>") for byte in c.encode()]
-  spelt, blank = in_bytes(spare), in_bytes(BLANK)
+  """Ids of a text with U+2581 in it.
+
+  A character stands in for it that the vocabulary and the text lack; its bytes are exchanged in the result.
+  """
+  private_use = map(chr, range(0xE000, 0xF900))
+  spare = next(c for c in private_use if c not in text and processor.piece_to_id(c) == processor.unk_id())
+  spelt, blank = ([processor.piece_to_id(f"<0x{b:02X}>") for b in c.encode()] for c in (spare, BLANK))
   ids = processor.encode(text.replace(BLANK, spare))
   for place in range(len(ids) - len(spelt) + 1):
     if ids[place : place + len(spelt)] == spelt:
@@ -129,18 +175,20 @@ def _with_blanks(processor: sentencepiece.SentencePieceProcessor, text: str) -> 
   return ids
 
 
-def train_tokenizer(text: Iterable[str], *, vocab_size: int, symbols: Sequence[str] = ()) -> Tokenizer:
+def train_tokenizer(
+  text: Iterable[str], *, vocab_size: int, symbols: Sequence[str] = ()
+) -> SentencePieceTokenizer:
   """Trains a BPE model on `text` (one sentence an item), for tasks whose words are known.
 
-  `vocab_size` is an upper bound, control tokens included: little text has few pieces. `symbols` are pieces that
-  are never split ("▁" stands for the space before a word). Whitespace is normalised: runs of it are one space.
-  Same text, same model. Raises ConfigError where SentencePiece refuses.
+  `vocab_size` is an upper bound, control tokens included: little text has few pieces. `symbols` are pieces
+  that are never split ("▁" stands for the space before a word). Whitespace is normalised: runs of it are one
+  space. Same text, same model. Raises ConfigError where SentencePiece refuses.
   """
   return _train(text, vocab_size=vocab_size, user_defined_symbols=list(symbols))
 
 
-# Nothing is normalised, so that text comes back as it was: whitespace is kept, a newline and each digit are pieces of
-# their own, and what the vocabulary lacks is spelt in bytes.
+# Nothing is normalised, so that text comes back as it was: whitespace is kept, a newline and each digit are
+# pieces of their own, and what the vocabulary lacks is spelt in bytes.
 _TEXT_OPTIONS = {
   "user_defined_symbols": ["\n"], "byte_fallback": True, "split_digits": True, "character_coverage": 1.0,
   "normalization_rule_name": "identity", "remove_extra_whitespaces": False, "add_dummy_prefix": False,
@@ -148,7 +196,7 @@ _TEXT_OPTIONS = {
 }  # fmt: skip
 
 
-def train_text_tokenizer(text: Iterable[str], *, vocab_size: int) -> Tokenizer:
+def train_text_tokenizer(text: Iterable[str], *, vocab_size: int) -> SentencePieceTokenizer:
   """Trains a BPE model on `text` (one document an item) that gives any text back exactly, newlines included.
 
   `vocab_size` is an upper bound, control tokens and the 256 bytes included. Same text, same model.
@@ -158,33 +206,34 @@ def train_text_tokenizer(text: Iterable[str], *, vocab_size: int) -> Tokenizer:
 
 
 def text_tokenizer_key(text: Iterable[str], *, vocab_size: int) -> str:
-  """Hex name of the model that `train_text_tokenizer` makes of these arguments, for a cache of trained models."""
+  """Hex name of the model that `train_text_tokenizer` makes of these arguments, for a cache."""
   digest = hashlib.sha256(repr((sentencepiece.__version__, vocab_size, _TEXT_OPTIONS)).encode())
   for document in text:
     digest.update(f"{len(document)} {document}".encode())
   return digest.hexdigest()[:16]
 
 
-def _train(text: Iterable[str], *, vocab_size: int, **options: Any) -> Tokenizer:
+def _train(text: Iterable[str], *, vocab_size: int, **options: Any) -> SentencePieceTokenizer:
   model = io.BytesIO()
   try:
     sentencepiece.SentencePieceTrainer.train(
       sentence_iterator=iter(text), model_writer=model, model_type="bpe", vocab_size=vocab_size,
-      hard_vocab_limit=False, num_threads=1, pad_id=PAD, bos_id=BOS, eos_id=EOS, unk_id=UNK, minloglevel=2, **options,
+      hard_vocab_limit=False, num_threads=1, pad_id=PAD, bos_id=BOS, eos_id=EOS, unk_id=UNK, minloglevel=2,
+      **options,
     )  # fmt: skip
   except RuntimeError as error:
     raise ConfigError(f"tokenizer: training failed: {' '.join(str(error).split())}") from error
-  return Tokenizer(model.getvalue())
+  return SentencePieceTokenizer(model.getvalue())
 
 
-def load_tokenizer(path: str) -> Tokenizer:
+def load_tokenizer(path: str) -> SentencePieceTokenizer:
   """Reads a SentencePiece model file, with any ids of its control pieces.
 
   Raises ConfigError naming the file where it is none, or where it lacks an end of text or a padding.
   """
   try:
     with open(path, "rb") as file:
-      tokenizer = Tokenizer(file.read())
+      tokenizer = SentencePieceTokenizer(file.read())
     model = tokenizer._model.processor
     require(model.eos_id() >= 0, path, "has no piece for the end of a text (eos_id)")
     padded = model.pad_id() >= 0 or tokenizer._model.has_bytes

@@ -173,7 +173,8 @@ def make_sample(
     temperature > 0 or votes == 1, "judge.temperature", f"is 0, greedy, so that {votes} votes are all one"
   )
   policy = policy_params(params)
-  cfg = SampleConfig(max_tokens, stop_tokens, draw=inverse_cdf if temperature > 0 else greedy)
+  draw = inverse_cdf if temperature > 0 else greedy
+  cfg = SampleConfig(max_tokens, stop_tokens, draw, pad=judge.tokenizer.pad)
   generated = functools.partial(
     generate, policy, temperature=jnp.float32(temperature or 1.0), model=judge.model, samples=votes, cfg=cfg
   )

@@ -45,7 +45,7 @@ Answerer = Callable[[Any, Sequence[Problem], Budget, jax.Array], tuple[Responses
 def sample_config(runtime: Runtime, cfg: EvalConfig, max_tokens: int) -> SampleConfig:
   """The static sampling options of an evaluation."""
   return SampleConfig(
-    max_tokens, runtime.task.stop_tokens,
+    max_tokens, runtime.task.stop_tokens, pad=runtime.task.tokenizer.pad,
     draw=inverse_cdf if cfg.temperature > 0 else greedy, top_k=cfg.top_k, top_p=cfg.top_p,
   )  # fmt: skip
 

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o1jax.io.tokenizer import EOS
 from o1jax.parallel.sharding import put_rows
 from o1jax.rl.batch import pack, trimmed
 from o1jax.rl.draw import greedy, stream_key
@@ -80,7 +79,7 @@ def collect(
   are only read.
   """
   cfg, task, seed = runtime.config.rl, runtime.task, runtime.config.seed
-  sampling, seconds = SampleConfig(cfg.max_tokens, task.stop_tokens), PhaseSeconds()
+  sampling, seconds = SampleConfig(cfg.max_tokens, task.stop_tokens, pad=task.tokenizer.pad), PhaseSeconds()
   policy, stream = policy_params(params), task.stream(seed, cfg.problems)
   key, refill_key = (stream_key(seed, name, step) for name in ("train", "refill"))
   draws: list[Graded] = []
@@ -228,7 +227,8 @@ def demonstrations(runtime: Runtime, cursor: int) -> tuple[Experience, int, list
     if room <= 0:  # enough to fill the rows; what finds no room is the next step's
       break
     response = task.demonstrate(problem, generator(seed, Use.DEMONSTRATION, at))
-    texts.append((task.tokenizer.encode(task.ask(problem)), [*task.tokenizer.encode(response), EOS]))
+    prompt = task.tokenizer.encode(task.question(problem))
+    texts.append((prompt, [*task.tokenizer.encode(response), task.tokenizer.eos]))
     room -= sum(map(len, texts[-1]))
   experience, packed = pack(texts, cfg.rows, cfg.length)
   return experience, cursor + packed, [len(p) + len(r) for p, r in texts[:packed]]

@@ -38,7 +38,7 @@ class SingleTurn:
   task: Task
 
   def start(self, problem: Problem) -> str:
-    return self.task.ask(problem)
+    return self.task.question(problem)
 
   def step(self, problems: Sequence[Problem], responses: Sequence[Sequence[str]]) -> list[Turn]:
     verdicts = self.task.verify(problems, [turns[-1] for turns in responses])

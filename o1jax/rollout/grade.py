@@ -87,7 +87,7 @@ def rollout_rows(task: Task, graded: Graded) -> list[dict[str, Any]]:
   """Responses as lines of rollouts.jsonl: the first sample of each problem, then the second of each, ..."""
   return [
     {
-      "problem_id": p.id, "prompt": task.ask(p), "completion": texts[g],
+      "problem_id": p.id, "prompt": task.question(p), "completion": texts[g],
       "reward": None if np.isnan(v[g].reward) else v[g].reward, "correct": v[g].correct, "error": v[g].error,
     }
     for g in range(graded.reward.shape[1])

@@ -60,7 +60,10 @@ def training_examples(runtime: Runtime, cold: Any) -> Examples:
   order = draw_order(len(task.train[: rl.problems]), seed, 0, rl.proxy.examples)
   batch = min(COLLECTED, rl.proxy.examples)
   rows = padded(verifiable_rows(runtime, [task.train[i] for i in order]), batch)
-  key, sampling = stream_key(seed, "proxy", 0), SampleConfig(rl.max_tokens, task.stop_tokens)
+  key, sampling = (
+    stream_key(seed, "proxy", 0),
+    SampleConfig(rl.max_tokens, task.stop_tokens, pad=task.tokenizer.pad),
+  )
   if task.device is None:
     examples = _verified_by_host(runtime, cold, rows, order, key, sampling, batch)
   else:

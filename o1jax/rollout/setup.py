@@ -16,7 +16,6 @@ import rich
 
 from o1jax.config import EvalConfig, MeshConfig, TrainConfig, require
 from o1jax.io.checkpoint import check_params, latest_step, restore_params
-from o1jax.io.data import write_atomically
 from o1jax.io.log import environment, write_json
 from o1jax.io.run_config import (
   META,
@@ -28,6 +27,7 @@ from o1jax.io.run_config import (
   read_run_config,
   resolved_paths,
 )
+from o1jax.io.tokenizer import saved_fingerprint
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.hosts import start_backend
 from o1jax.parallel.mesh import make_mesh
@@ -166,8 +166,8 @@ def check_problems(runtime: Runtime) -> None:
   most = config.rl.prompts * (1 + config.rl.refill)
   fresh = config.rl.refill == 0 or most <= have
   require(fresh, "rl.refill", f"a step may come to {most} problems, there are only {have}")
-  shifted = (problem for problems in task.shifted.values() for problem in problems)
-  for problem in (*(task.train if config.rl.steps else ()), *final, *shifted):
+  ood = (problem for problems in task.ood.values() for problem in problems)
+  for problem in (*(task.train if config.rl.steps else ()), *final, *ood):
     check_prompt(task.tokenizer.encode(runtime.env.start(problem)), problem.id, config.rl.max_prompt)
   if config.sft.steps:
     check_demonstrations(task, config.sft.length)
@@ -185,8 +185,8 @@ def same_data(runtime: Runtime, folder: pathlib.Path) -> None:
     _LOG.warning("%s: meta.data_hash is missing: whether the problems are the run's cannot be told", config)
   other = f"has the data_hash of other problems than task {runtime.task.name} has now"
   require(known in (None, runtime.task.data_hash), str(config), other)
-  proto = tokenizer.read_bytes() if tokenizer.is_file() else b""
-  require(proto == runtime.task.tokenizer.proto, str(tokenizer), "is not the tokenizer that the task has now")
+  same = saved_fingerprint(tokenizer) == runtime.task.tokenizer.fingerprint
+  require(same, str(tokenizer), "is not the tokenizer that the task has now")
 
 
 def params_like(runtime: Runtime, step: int) -> Any:
@@ -305,7 +305,7 @@ def load_run(run: str, overrides: EvalConfig | None = None) -> tuple[Runtime, An
 
 def write_head(runtime: Runtime, folder: pathlib.Path) -> None:
   """Writes what tells a run from any other folder, before there is anything else in it."""
-  write_atomically(folder / "tokenizer.model", runtime.task.tokenizer.proto)
+  runtime.task.tokenizer.save(folder / "tokenizer.model")
   meta = {**environment(), "data_hash": runtime.task.data_hash, "paths": resolved_paths(runtime.config)}
   write_json(folder / "config.json", {**config_to_dict(runtime.config), "meta": meta})
 

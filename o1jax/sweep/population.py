@@ -213,9 +213,9 @@ class Population:
     self.mesh = jax.sharding.Mesh(np.asarray(jax.devices()[: layout.devices]), ("data",))
     self._take(group)
     axis = None if layout.vmapped == 1 else MEMBER
-    sampling = SampleConfig(config.rl.max_tokens, task.stop_tokens, member_axis=axis)
+    sampling = SampleConfig(config.rl.max_tokens, task.stop_tokens, pad=task.tokenizer.pad, member_axis=axis)
     program = FusedProgram(group.runtime.model, group.stage, config.rl, sampling, task.device.verify)
-    self.prompt_lengths = np.asarray([len(task.tokenizer.encode(task.ask(p))) for p in task.train])
+    self.prompt_lengths = np.asarray([len(task.tokenizer.encode(task.question(p))) for p in task.train])
     self.pool = self._everywhere(verifiable_rows(group.runtime, task.train))
     states = jax.tree.map(
       lambda a: jax.ShapeDtypeStruct((len(self.rows), *a.shape), a.dtype, sharding=self.along), like

@@ -1,10 +1,11 @@
 """Exact integer arithmetic: `a + b`, `a - b` and `a * b`, worked out digit by digit, answered by `#### N`.
 
-    operation, seed -> places in the list of all pairs, drawn without repetition -> pairs -> held out, train -> Source
+    operation, seed -> places in the list of all pairs, drawn without repetition -> pairs -> held out, train
+                    -> ProblemSet
 
-`a + b` and `b + a` are one problem, and so for `*`: pairs are drawn in canonical form, so that splits are disjoint, and
-a coin then says which operand comes first. All pairs are equally likely: of three digits, nine operands in ten have
-three. Nothing is listed: a pair is worked out from its place, so that operands may be long.
+`a + b` and `b + a` are one problem, and so for `*`: pairs are drawn in canonical form, so that splits are
+disjoint, and a coin then says which operand comes first. All pairs are equally likely: of three digits, nine
+operands in ten have three. Nothing is listed: a pair follows from its place, so that operands may be long.
 """
 
 import dataclasses
@@ -12,14 +13,11 @@ import math
 import random
 from collections.abc import Callable, Iterator
 
-import numpy as np
-
 from o1jax.config import ArithmeticConfig, require
-from o1jax.tasks.base import Source
-from o1jax.tasks.pooled import called
-from o1jax.tasks.rows import Kind, Row, is_correct, make_source, problems_hash, without_spacing
+from o1jax.tasks.base import Example, ProblemSet
+from o1jax.tasks.dataset import Dataset, make_problem_set, problems_hash, without_spacing
 from o1jax.verifiers.base import Problem
-from o1jax.verifiers.gsm8k import count_answers, make_verify
+from o1jax.verifiers.gsm8k import count_answers
 
 NAME = "arithmetic"
 APPLY: dict[str, Callable[[int, int], int]] = {
@@ -30,36 +28,43 @@ APPLY: dict[str, Callable[[int, int], int]] = {
 Pair = tuple[int, int]
 
 
-def source(cfg: ArithmeticConfig) -> Source:
-  """The problems. Raises ConfigError naming the field where there are too few of some operation."""
-  held_out: list[Row] = []
-  train: list[Row] = []
-  longer: list[Row] = []
+def build(cfg: ArithmeticConfig) -> ProblemSet:
+  """The problems. Raises ConfigError naming the field where an operation has too few."""
+  held_out: list[Example] = []
+  train: list[Example] = []
+  longer: list[Example] = []
   for place, op in enumerate(cfg.operations):
-    share = lambda count, place=place: _share(count, len(cfg.operations), place)
-    kept, trained = share(cfg.held_out), share(cfg.size)
+    size, kept, more = (
+      _share(count, len(cfg.operations), place) for count in (cfg.size, cfg.held_out, cfg.more_digits)
+    )
     rng = random.Random(f"{cfg.split_seed} {op}")
-    rows = [_row(op, pair, rng) for pair in draw_pairs(op, 0, 10**cfg.digits, kept + trained, rng, "size")]
-    held_out, train = held_out + rows[:kept], train + rows[kept:]
-    bounds = 10**cfg.digits, 10 ** (cfg.digits + 1)
+    pairs = draw_pairs(op, 0, 10**cfg.digits, kept + size, rng, "size")
+    examples = [_example(op, pair, rng) for pair in pairs]
+    held_out, train = held_out + examples[:kept], train + examples[kept:]
     rng = random.Random(f"{cfg.split_seed} {op} longer")
-    longer += [_row(op, p, rng) for p in draw_pairs(op, *bounds, share(cfg.more_digits), rng, "more_digits")]
-  for rows in (held_out, train, longer):
-    random.Random(cfg.split_seed).shuffle(rows)  # as they come, they are sorted by operation
-  kind = Kind(
-    NAME, make_verify(cfg.policy), called("gsm8k", cfg), is_correct, demonstrate, count_answers,
-    coherent=lambda problem, text: count_answers(text) == 1, key=without_spacing,
-  )  # fmt: skip
-  made = make_source(kind, train, held_out, (), (), cfg.data_dir)
+    pairs = draw_pairs(op, 10**cfg.digits, 10 ** (cfg.digits + 1), more, rng, "more_digits")
+    longer += [_example(op, pair, rng) for pair in pairs]
+  for examples in (held_out, train, longer):
+    random.Random(cfg.split_seed).shuffle(examples)  # as they come, they are sorted by operation
+  dataset = Dataset(
+    name=NAME,
+    verifier="gsm8k",
+    in_process=True,
+    count_tries=count_answers,
+    demonstrate=demonstrate,
+    question_key=without_spacing,
+    distinct_words=False,
+  )
+  problems = make_problem_set(dataset, dataset.verify(cfg), train, held_out, (), cfg.data_dir)
   if not longer:
-    return made
-  problems = [row.problem for row in longer]
-  splits = {"train": made.train, "held_out": made.held_out, "more_digits": problems}
-  return dataclasses.replace(made, shifted={"more_digits": problems}, data_hash=problems_hash(splits, {}))
+    return problems
+  ood = {"more_digits": [example.problem for example in longer]}
+  splits = {"train": problems.train, "held_out": problems.held_out, **ood}
+  return dataclasses.replace(problems, ood=ood, data_hash=problems_hash(splits, {}))
 
 
 def _share(count: int, parts: int, place: int) -> int:
-  """How many of `count` go to one of `parts`: as many to each, and the first ones get what is left over."""
+  """Items of `count` that go to one of `parts`: as many to each, and the first ones get what is left over."""
   return count // parts + (place < count % parts)
 
 
@@ -67,21 +72,21 @@ def _share(count: int, parts: int, place: int) -> int:
 
 
 def draw_pairs(op: str, least: int, below: int, count: int, rng: random.Random, field: str) -> list[Pair]:
-  """`count` distinct pairs of 0 .. below - 1, the larger at least `least`, in canonical form. Draws from `rng`.
+  """`count` distinct pairs of 0 .. below - 1, the larger at least `least`, in canonical form, from `rng`.
 
   Raises ConfigError naming `task.<field>` where there are fewer.
   """
   pair, before = PAIRS[op]
   there = before(below) - before(least)
-  told = f"only {there} problems `a {op} b` have such operands, {count} are wanted"
-  require(count <= there, f"task.{field}", told)
+  too_few = f"only {there} problems `a {op} b` have such operands, {count} are wanted"
+  require(count <= there, f"task.{field}", too_few)
   places = range(before(least), before(below))
   if 2 * count > there:
     return [pair(place) for place in rng.sample(places, count)]
-  drawn: dict[int, None] = {}  # by rejection, since `sample` knows no range beyond 64 bits
-  while len(drawn) < count:
-    drawn[rng.randrange(places.start, places.stop)] = None
-  return [pair(place) for place in drawn]
+  chosen: dict[int, None] = {}  # by rejection, since `sample` knows no range beyond 64 bits
+  while len(chosen) < count:
+    chosen[rng.randrange(places.start, places.stop)] = None
+  return [pair(place) for place in chosen]
 
 
 def unordered_pair(place: int) -> Pair:
@@ -105,23 +110,22 @@ PAIRS: dict[str, tuple[Callable[[int], Pair], Callable[[int], int]]] = {
 }
 
 
-def _row(op: str, pair: Pair, rng: random.Random) -> Row:
-  """A problem; its operands change places half of the time where that makes no other problem. Draws from `rng`."""
+def _example(op: str, pair: Pair, rng: random.Random) -> Example:
+  """A problem; its operands change places half of the time (of `rng`) where that makes no other."""
   a, b = pair
   question = f"{a} {op} {b}"
   if op != "-" and rng.random() < 0.5:
     a, b = b, a
   meta = {"a": a, "op": op, "b": b}
   problem = Problem(question, f"{a} {op} {b}\nAnswer:\n", str(APPLY[op](a, b)), NAME, meta)
-  return Row(f"{NAME}: {question}", question, problem, None)
+  return Example(f"{NAME}: {question}", question, problem, None)
 
 
 # Demonstrations
 
 
-def demonstrate(problem: Problem, rng: np.random.Generator) -> str:
-  """The answer worked out, `#### N` at its end. Draws nothing: `rng` is left as it was."""
-  del rng
+def demonstrate(problem: Problem) -> str:
+  """The answer worked out, `#### N` at its end."""
   a, op, b = (problem.meta[name] for name in ("a", "op", "b"))
   return "\n".join([*WORK[op](a, b), f"#### {problem.answer}"])
 
@@ -168,6 +172,6 @@ WORK: dict[str, Callable[[int, int], Iterator[str]]] = {"+": add, "-": subtract,
 
 
 def _columns(a: int, b: int) -> Iterator[Pair]:
-  """Digits of two numbers that stand above each other, from the right; the shorter one is filled up with 0."""
+  """Digits of two numbers that stand above each other, from the right; the shorter is filled up with 0."""
   width = max(len(str(a)), len(str(b)))
   return ((int(x), int(y)) for x, y in zip(reversed(str(a).zfill(width)), reversed(str(b).zfill(width))))

@@ -1,81 +1,104 @@
-"""What a task is: its problems, its prompt format, its verifier and the tokens that steer it, as plain functions."""
+"""What a task is: problems, their prompts, a verifier, and the tokens that all of it is written in.
+
+ProblemSet -> prompts by a template -> a tokenizer trained on what is learned from, or a given one -> Task
+"""
 
 import dataclasses
 import functools
 import hashlib
 import itertools
-from typing import Any, Callable, Mapping, Sequence
+import logging
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from o1jax.config import require
-from o1jax.io.tokenizer import EOS, Tokenizer
+from o1jax.config import ConfigError, TextConfig, require
+from o1jax.io.tokenizer import Tokenizer, load_tokenizer, text_tokenizer_key, train_text_tokenizer
+from o1jax.tasks import template as templates
 from o1jax.tasks.stream import Stream, name_of
-from o1jax.verifiers.base import Problem, Verify
+from o1jax.tasks.template import Template
+from o1jax.verifiers.base import Problem, Verdict, Verify
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """A problem of a data set, with its place and its reference."""
+
+  where: str  # its file and row, or what else it was made from
+  question: str  # what it says itself, without the words that all prompts of its task have in common
+  problem: Problem
+  # A response that its verifier must accept; "": one that it need only be able to grade; None: there is none.
+  reference: str | None
 
 
 @dataclasses.dataclass(frozen=True)
 class DeviceTask:
-  """What a task can say of response tokens on the device, as pure functions of arrays that jit and vmap.
+  """A task's verifier on the device, as pure functions of arrays that jit and vmap.
 
-  Symbols: P problems, B = P * G rows (prompt-major: row = p * G + g), R response length. `valid` is true on response
-  tokens. Verdicts and counts are those that the task's host functions give on the decoded tokens.
+  Symbols: P problems, B = P * G rows (prompt-major: row = p * G + g), R response length. `valid` is true on
+  response tokens. Verdicts are those that the task's verifier gives on the decoded tokens.
   """
 
-  arrays: Callable[
-    [Sequence[Problem]], dict[str, np.ndarray]
-  ]  # what `verify` has to know of P problems, leading P
+  arrays: Callable[[Sequence[Problem]], dict[str, np.ndarray]]  # what `verify` reads of P problems, leading P
   # (tokens i32[B, R], valid bool[B, R], arrays) -> (reward f32[B], correct bool[B], parsed bool[B])
   verify: Callable[[Any, Any, Any], tuple[Any, Any, Any]]
-  count_tries: Callable[[Any, Any], Any]  # (tokens i32[B, R], valid bool[B, R]) -> i32[B], tries
-  count_retries: Callable[[Any, Any], Any]  # likewise, retry tokens
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """Problems, their prompts and their verifier: what there is of a task before it has a tokenizer."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProblemSet:
+  """Problems, their splits and their verifier: a task before it has a tokenizer."""
 
   name: str
   train: Sequence[Problem]  # never shares a canonical problem with `held_out`
   held_out: Sequence[Problem]
   # What the cold start imitates: `train`, and where the task widens it, more; none is tested.
-  demonstrated: Sequence[Problem]
-  shifted: Mapping[
-    str, Sequence[Problem]
-  ]  # what is out of distribution in one respect, by its name; {}: none
+  sft_problems: Sequence[Problem]
+  # Out-of-distribution problems by the respect in which they are; {}: none.
+  ood: Mapping[str, Sequence[Problem]] = dataclasses.field(default_factory=dict)
   verify: Verify
-  demonstrate: (
-    Callable[[Problem, np.random.Generator], str] | None
-  )  # a cold-start response, None: there is none
-  one_demonstration: bool  # whether `demonstrate` draws nothing, so that a problem always has the same one
+  # A cold-start response, None: there is none.
+  demonstrate: Callable[[Problem, np.random.Generator], str] | None
+  one_demonstration: bool = True  # whether `demonstrate` draws nothing: a problem always has the same one
   count_tries: Callable[[Problem, str], int]  # tries in a response's text
-  coherent: Callable[[Problem, str], bool]  # whether a text is still of the task's form, right or wrong
+  well_formed: Callable[[Problem, str], bool]  # whether a text is of the task's form, right or wrong
   data_hash: str  # of the problems, for the run's record
-  # Of a mixture: how often each source of problems comes in training, by `Problem.source`, adding up to 1. {}: none.
-  shares: Mapping[str, float]
-  # What its verifier has cost so far in this process, as metrics; {}: it costs nothing but time.
-  spent: Callable[[], Mapping[str, float]]
+  # Of a mixture: the share of each part in training, by `Problem.source`, adding up to 1. {}: no mixture.
+  shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  # What its verifier has cost so far in this process, as metrics; {}: nothing but time.
+  spent: Callable[[], Mapping[str, float]] = dict
 
   def stream(self, seed: int, problems: int | None) -> Stream:
     """The order in which RL meets the training problems, or the first `problems` of them."""
-    return self._mixed[0](seed) if self.shares else Stream((self.train[:problems],), (1.0,), seed)
+    if self.shares:
+      return dataclasses.replace(self._train_mixture, seed=seed)
+    return Stream((self.train[:problems],), (1.0,), seed)
 
   def demonstrations(self, seed: int) -> Stream:
     """The order in which the cold start meets what it imitates. Raises ConfigError where there is nothing."""
-    require(bool(self.demonstrated), "sft.steps", f"task {self.name} has no demonstrations to imitate")
-    return self._mixed[1](seed) if self.shares else Stream((self.demonstrated,), (1.0,), seed)
+    require(bool(self.sft_problems), "sft.steps", f"task {self.name} has no demonstrations to imitate")
+    if self.shares:
+      return dataclasses.replace(self._sft_mixture, seed=seed)
+    return Stream((self.sft_problems,), (1.0,), seed)
+
+  # The parts of a mixture are looked for once.
+  @functools.cached_property
+  def _train_mixture(self) -> Stream:
+    return _mixture(self.train, self.shares)
 
   @functools.cached_property
-  def _mixed(self) -> tuple[Callable[[int], Stream], Callable[[int], Stream]]:
-    """Streams of `train` and of `demonstrated` by seed: the parts of a mixture are looked for once."""
-    return _mixed(self.train, self.shares), _mixed(self.demonstrated, self.shares)
+  def _sft_mixture(self) -> Stream:
+    return _mixture(self.sft_problems, self.shares)
 
 
-@dataclasses.dataclass(frozen=True)
-class Task(Source):
-  """A source with the tokens its responses are made of."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task(ProblemSet):
+  """A problem set with the tokens that prompts and responses are made of."""
 
-  ask: Callable[[Problem], str]  # the text that the model reads of a problem
+  question: Callable[[Problem], str]  # the prompt: all that the model reads of a problem
   tokenizer: Tokenizer
   stop_tokens: tuple[int, ...]  # drawing one ends a response (it stays in it, and is trained on)
   give_up_token: int | None  # the token by which a response gives up, None where the task knows none
@@ -89,36 +112,41 @@ class Task(Source):
 
 
 def with_tokens(
-  source: Source,
+  problems: ProblemSet,
   tokenizer: Tokenizer,
   *,
-  ask: Callable[[Problem], str] = lambda problem: problem.prompt,
-  stop_tokens: tuple[int, ...] = (EOS,),
+  question: Callable[[Problem], str],
+  stop_tokens: tuple[int, ...],
   give_up_token: int | None = None,
   retry_token: int | None = None,
   device: DeviceTask | None = None,
 ) -> Task:
-  """The task of a source. Raises ValueError where two of its problems have one id."""
-  problems = [*source.train, *source.held_out]
-  known = set(map(id, problems))  # the sets below hold some of these once more
-  for problem in itertools.chain(source.demonstrated, *source.shifted.values()):
-    problems += [problem] if id(problem) not in known else []
+  """The task of a problem set. Raises ValueError where two of its problems have one id."""
+  everything = [*problems.train, *problems.held_out]
+  known = set(map(id, everything))  # the sets below have these objects once more
+  for problem in itertools.chain(problems.sft_problems, *problems.ood.values()):
+    everything += [problem] if id(problem) not in known else []
     known.add(id(problem))
   return Task(
-    **{field.name: vars(source)[field.name] for field in dataclasses.fields(source)},
-    ask=ask, tokenizer=tokenizer, stop_tokens=stop_tokens, give_up_token=give_up_token, retry_token=retry_token, device=device,
-    rehashed=rehash(problems),
-  )  # fmt: skip
+    **{field.name: vars(problems)[field.name] for field in dataclasses.fields(problems)},
+    question=question,
+    tokenizer=tokenizer,
+    stop_tokens=stop_tokens,
+    give_up_token=give_up_token,
+    retry_token=retry_token,
+    device=device,
+    rehashed=rehash(everything),
+  )
 
 
-def _mixed(problems: Sequence[Problem], shares: Mapping[str, float]) -> Callable[[int], Stream]:
-  """seed -> the stream of `problems` by `shares`, in which sources without a problem have none."""
+def _mixture(problems: Sequence[Problem], shares: Mapping[str, float]) -> Stream:
+  """The stream of `problems` by `shares` at seed 0, in which a source without a problem has no part."""
   parts: dict[str, list[Problem]] = {name: [] for name in shares}
   for problem in problems:
     parts[problem.source].append(problem)
   there = {name: part for name, part in parts.items() if part}
-  whole = sum(shares[name] for name in there)
-  return lambda seed: Stream(tuple(there.values()), tuple(shares[name] / whole for name in there), seed)
+  total = sum(shares[name] for name in there)
+  return Stream(tuple(there.values()), tuple(shares[name] / total for name in there), seed=0)
 
 
 def problem_hash(problem: Problem, salt: int = 0) -> int:
@@ -128,10 +156,10 @@ def problem_hash(problem: Problem, salt: int = 0) -> int:
 
 
 def rehash(problems: Sequence[Problem]) -> dict[str, int]:
-  """`name_of` -> u32, of the problems whose own hash one before them has: their first salted hash that is free.
+  """`name_of` -> u32, of the problems whose hash one before them has: their first salted hash that is free.
 
-  Among n problems about n ** 2 / 2 ** 33 share a hash; the same problems in the same order give the same answer.
-  Raises ValueError where two problems have one id.
+  Among n problems about n ** 2 / 2 ** 33 share a hash; the same problems in the same order give the same
+  answer. Raises ValueError where two problems have one id.
   """
   taken: set[int] = set()
   names: set[str] = set()
@@ -150,15 +178,122 @@ def rehash(problems: Sequence[Problem]) -> dict[str, int]:
 
 
 def check_demonstrations(task: Task, length: int) -> None:
-  """Raises ConfigError naming the first training problem whose demonstration does not fit a row of `length` tokens.
+  """Raises ConfigError naming the first training problem whose demonstration does not fit `length` tokens.
 
-  Prompt, response and end-of-sequence token count. A task that draws its demonstrations is passed over: what it
-  will draw is not known before.
+  Prompt, response and end-of-sequence token count. A task that draws its demonstrations is passed over: what
+  it will draw is not known before.
   """
   if task.demonstrate is None or not task.one_demonstration:
     return
   encode, rng = task.tokenizer.encode, np.random.default_rng(0)
-  for problem in task.demonstrated:
-    size = len(encode(task.ask(problem))) + len(encode(task.demonstrate(problem, rng))) + 1
-    told = f"problem {problem.id!r} and its demonstration have {size} tokens, a row {length}"
-    require(size <= length, "sft.length", told)
+  for problem in task.sft_problems:
+    size = len(encode(task.question(problem))) + len(encode(task.demonstrate(problem, rng))) + 1
+    error = f"problem {problem.id!r} and its demonstration have {size} tokens, a row {length}"
+    require(size <= length, "sft.length", error)
+
+
+# Free text
+
+
+def text_task(problems: ProblemSet, cfg: TextConfig, data_dir: str) -> Task:
+  """The task of free text that a template and a tokenizer make of `problems`.
+
+  Training problems that hold a control token of the template are left out, and their number logged. Raises
+  ConfigError where a held-out one does, and naming a tokenizer's file that loses a demonstration's answer.
+  """
+  template = templates.load_template(cfg.template)
+  instruction = templates.load_instruction(cfg.instruction)
+  problems = _without_control_tokens(problems, template)
+
+  def question(problem: Problem) -> str:
+    return templates.render(template, problem.prompt, instruction)
+
+  if template.answer or template.thought:
+    problems = dataclasses.replace(problems, verify=_of_answers(problems.verify, template))
+  if template.answer:
+    # A demonstration has no marks around its answer, nor the thought that such a template opens with.
+    problems = dataclasses.replace(problems, sft_problems=())
+  tokenizer = text_tokenizer(problems, question, cfg, data_dir)
+  stops = templates.stop_tokens(template, tokenizer)
+  return with_tokens(problems, tokenizer, question=question, stop_tokens=stops)
+
+
+def _without_control_tokens(problems: ProblemSet, template: Template) -> ProblemSet:
+  """`problems` without training problems that hold a control token, which would be read as the template's."""
+  train, sft_problems = (
+    [problem for problem in split if templates.control_in(template, problem.prompt) is None]
+    for split in (problems.train, problems.sft_problems)
+  )
+  if len(train) == len(problems.train):
+    return problems
+  _LOG.warning(
+    "%s: %d training problems hold a control token of template %s and are left out",
+    problems.name,
+    len(problems.train) - len(train),
+    template.name,
+  )
+  nothing_left = f"every training problem of {problems.name} holds a control token"
+  require(bool(train), "task.text.template", nothing_left)
+  return dataclasses.replace(problems, train=train, sft_problems=sft_problems)
+
+
+def _of_answers(verify: Verify, template: Template) -> Verify:
+  """Grades what the template says is the answer (`answer_of`); a response without one is unparsable."""
+
+  def verify_answers(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+    answers = [templates.answer_of(template, completion) for completion in completions]
+    stated = [(p, answer) for p, answer in zip(problems, answers, strict=True) if answer is not None]
+    verdicts = iter(verify([p for p, _ in stated], [answer for _, answer in stated]))
+    unparsable = Verdict(0.0, False, None, "unparsable")
+    return [unparsable if answer is None else next(verdicts) for answer in answers]
+
+  return verify_answers
+
+
+def text_tokenizer(
+  problems: ProblemSet, question: Callable[[Problem], str], cfg: TextConfig, data_dir: str
+) -> Tokenizer:
+  """The configured tokenizer, or one trained on what is learned from alone and kept below `data_dir`."""
+  if cfg.tokenizer is not None:
+    tokenizer = load_tokenizer(cfg.tokenizer)
+    _check_keeps_answers(cfg.tokenizer, tokenizer, problems)
+    return tokenizer
+  text = list(_learned_text(problems, question))
+  no_text = f"task {problems.name} has no training problems, whose text one could be trained on"
+  require(bool(text), "task.text.tokenizer", f"{no_text}: name a model file")
+  key = text_tokenizer_key(text, vocab_size=cfg.vocab)
+  path = pathlib.Path(data_dir) / "tokenizers" / f"{key}.model"
+  if not path.is_file():
+    try:
+      trained = train_text_tokenizer(text, vocab_size=cfg.vocab)
+    except ConfigError as error:  # the text has more characters than the vocabulary has room for
+      raise ConfigError(f"task.text.vocab: {error}") from error
+    trained.save(path)
+  return load_tokenizer(str(path))
+
+
+def _learned_text(problems: ProblemSet, question: Callable[[Problem], str]) -> Iterator[str]:
+  """Prompts of the training problems, each with a demonstration where there is one."""
+  rng, shown = np.random.default_rng(0), {id(problem) for problem in problems.sft_problems}
+  for problem in problems.train:
+    response = ""
+    if problems.demonstrate is not None and id(problem) in shown:
+      response = problems.demonstrate(problem, rng)
+    yield question(problem) + response
+
+
+def _check_keeps_answers(path: str, tokenizer: Tokenizer, problems: ProblemSet) -> None:
+  """Raises ConfigError where a demonstration no longer verifies after a round trip through the tokenizer."""
+  if problems.demonstrate is None or not problems.one_demonstration or not problems.sft_problems:
+    return
+  rng = np.random.default_rng(0)
+  changed: list[Problem] = []
+  texts: list[str] = []
+  for problem in problems.train:
+    text = problems.demonstrate(problem, rng)
+    decoded = tokenizer.decode(tokenizer.encode(text))
+    if decoded != text:
+      changed.append(problem)
+      texts.append(decoded)
+  for problem, verdict in zip(changed, problems.verify(changed, texts), strict=True):
+    require(verdict.correct, path, f"loses the answer of {problem.id} between encoding and decoding")

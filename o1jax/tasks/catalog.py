@@ -1,4 +1,4 @@
-"""Which configuration builds which task."""
+"""Which configuration builds which task. A JSONL data set is one file and one line of `DATASETS`."""
 
 from typing import Any, Callable
 
@@ -6,16 +6,13 @@ from o1jax.config import (
   ArithmeticConfig,
   BugfixConfig,
   CountdownConfig,
-  Gsm8kConfig,
-  HumanevalConfig,
-  IfevalConfig,
+  JsonlTaskConfig,
   JudgedConfig,
-  MathConfig,
-  MbppConfig,
   MixtureConfig,
   ReasoningGymConfig,
   SourceConfig,
   TaskConfig,
+  require,
 )
 from o1jax.tasks import (
   arithmetic,
@@ -30,45 +27,47 @@ from o1jax.tasks import (
   mixture,
   reasoning_gym,
 )
-from o1jax.tasks.base import Source, Task
-from o1jax.tasks.text import text_task
+from o1jax.tasks import dataset as datasets
+from o1jax.tasks.base import ProblemSet, Task, text_task
 
-SOURCES: dict[type, Callable[[Any], Source]] = {
-  CountdownConfig: countdown.source,
-  Gsm8kConfig: gsm8k.source,
-  MathConfig: math.source,
-  MbppConfig: mbpp.source,
-  HumanevalConfig: humaneval.source,
-  BugfixConfig: bugfix.source,
-  IfevalConfig: ifeval.source,
-  JudgedConfig: judged.source,
-  ArithmeticConfig: arithmetic.source,
-  ReasoningGymConfig: reasoning_gym.source,
+DATASETS: dict[str, datasets.Dataset] = {
+  "gsm8k": gsm8k.DATASET,
+  "humaneval": humaneval.DATASET,
+  "ifeval": ifeval.DATASET,
+  "math": math.DATASET,
+  "mbpp": mbpp.DATASET,
+}
+
+# What is made, or asked of an endpoint, and not only read.
+BUILDERS: dict[type, Callable[[Any], ProblemSet]] = {
+  ArithmeticConfig: arithmetic.build,
+  BugfixConfig: bugfix.build,
+  CountdownConfig: countdown.build_problems,
+  JudgedConfig: judged.build,
+  ReasoningGymConfig: reasoning_gym.build,
 }
 
 
-def build_source(cfg: SourceConfig) -> Source:
-  """The problems that a configuration describes. Raises ConfigError naming the option or file that is wrong."""
-  return SOURCES[type(cfg)](cfg)
+def dataset_of(cfg: SourceConfig) -> datasets.Dataset:
+  """The JSONL data set that a configuration selects. Raises ConfigError naming `task.dataset` of none."""
+  if not isinstance(cfg, JsonlTaskConfig):
+    return next(dataset for dataset in DATASETS.values() if dataset.config is type(cfg))
+  known = [name for name, dataset in DATASETS.items() if dataset.config is JsonlTaskConfig]
+  there = f"there are {', '.join(known)}" if known else "there is none without a configuration of its own"
+  require(cfg.dataset in known, "task.dataset", f"is {cfg.dataset!r}; {there}")
+  return DATASETS[cfg.dataset]
 
 
-def build_text(cfg: Any) -> Task:
-  """A task of free text, with a tokenizer of its own or a given one."""
-  return text_task(build_source(cfg), cfg.text, cfg.data_dir)
-
-
-def build_mixture(cfg: MixtureConfig) -> Task:
-  """A mixture, whose parts share a tokenizer."""
-  return text_task(mixture.source(cfg, build_source), cfg.text, cfg.data_dir)
-
-
-TASKS: dict[type, Callable[[Any], Task]] = {
-  **dict.fromkeys(SOURCES, build_text),
-  CountdownConfig: countdown.build,
-  MixtureConfig: build_mixture,
-}
+def build_problems(cfg: SourceConfig) -> ProblemSet:
+  """The problems of a configuration. Raises ConfigError naming the option or file that is wrong."""
+  if type(cfg) in BUILDERS:
+    return BUILDERS[type(cfg)](cfg)
+  return datasets.build(dataset_of(cfg), cfg)
 
 
 def build_task(cfg: TaskConfig) -> Task:
-  """The task that a configuration describes. Raises ConfigError naming the option or file that is wrong."""
-  return TASKS[type(cfg)](cfg)
+  """The task of a configuration. Raises ConfigError naming the option or file that is wrong."""
+  if isinstance(cfg, CountdownConfig):
+    return countdown.build(cfg)
+  problems = mixture.build(cfg, build_problems) if isinstance(cfg, MixtureConfig) else build_problems(cfg)
+  return text_task(problems, cfg.text, cfg.data_dir)

@@ -1,38 +1,33 @@
-"""The countdown task: every solvable problem of a size, split by canonical form, and a cold start that searches in text.
+"""Countdown: every solvable problem of a size, split by canonical form; a cold start that searches in text.
 
-A demonstration is a "stream of search" (Gandhi et al. 2024): tries that are checked, dropped and followed by `wait`,
-until one is claimed with `yes` or the trace gives up with `quit`. Giving up comes early and often, so that RL has
-something to discover: going on pays.
+A demonstration is a "stream of search" (Gandhi et al. 2024): tries that are checked, dropped and followed by
+`wait`, until one is claimed with `yes` or the trace gives up with `quit`. Giving up comes early and often, so
+that RL has something to discover: going on pays.
 """
 
 import functools
 import hashlib
 import itertools
-import re
 from typing import Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import CountdownConfig, require
-from o1jax.io.tokenizer import Tokenizer, train_tokenizer
-from o1jax.tasks.base import DeviceTask, Source, Task, with_tokens
+from o1jax.io.tokenizer import SentencePieceTokenizer, train_tokenizer
+from o1jax.tasks.base import DeviceTask, ProblemSet, Task, with_tokens
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.countdown import (
   CLAIM,
   DROP,
   GIVE_UP,
-  NO,
   OFF,
   OPERATIONS,
   RETRY,
-  WAIT,
-  YES,
   Lexemes,
   coherent,
   count_tries,
   lexemes,
-  make_counter,
   make_device_verify,
   problem_arrays,
   verify,
@@ -44,7 +39,7 @@ MISSES = 20_000  # draws without a new problem, after which there is none left t
 
 
 def chains(numbers: tuple[int, ...], max_value: int) -> Iterator[tuple[Steps, int]]:
-  """Every chain of steps that uses all of `numbers` and keeps results within [0, max_value], with its last result."""
+  """Every chain of steps that uses all of `numbers`, with its last result; results lie in [0, max_value]."""
   if len(numbers) == 1:
     yield (), numbers[0]
     return
@@ -59,23 +54,23 @@ def chains(numbers: tuple[int, ...], max_value: int) -> Iterator[tuple[Steps, in
 
 
 def reachable(numbers: tuple[int, ...], max_value: int, known: dict[tuple[int, ...], set[int]]) -> set[int]:
-  """Last results of all `chains` of `numbers` (ascending). `known` keeps what fewer numbers reach: they recur."""
+  """Last results of all `chains` of `numbers` (ascending). `known` keeps those of fewer numbers."""
   if len(numbers) == 1:
     return set(numbers)
   if numbers not in known:
-    known[numbers] = found = set()
+    known[numbers] = ends = set()
     for (i, a), (j, b) in itertools.permutations(enumerate(numbers), 2):
       rest = [n for k, n in enumerate(numbers) if k not in (i, j)]
       results = {apply(a, b) for apply in OPERATIONS.values()}
       for result in (r for r in results if 0 <= r <= max_value):
-        found |= reachable(tuple(sorted((result, *rest))), max_value, known)
+        ends |= reachable(tuple(sorted((result, *rest))), max_value, known)
   return known[numbers]
 
 
 # Kept, since a problem is demonstrated many times; as one array, since four numbers have up to 3,888 chains.
 @functools.lru_cache(maxsize=1024)
 def _distinct_chains(numbers: tuple[int, ...], max_value: int) -> np.ndarray:
-  """i32[n, steps, 4] all chains without twins, which equal numbers make; a step is a, its operation's place, b, c."""
+  """i32[n, steps, 4] all chains, each once; a step is a, its operation's place, b, c."""
   place = {op: i for i, op in enumerate(OPERATIONS)}
   distinct = dict.fromkeys(steps for steps, _ in chains(numbers, max_value))
   return np.asarray([[(a, place[op], b, c) for a, op, b, c in steps] for steps in distinct], np.int32)
@@ -90,19 +85,19 @@ def _steps(chain: np.ndarray) -> Steps:
 def write_try(steps: Steps, target: int) -> str:
   """A chain and how far it is off, as text: `3 * 9 = 27 , 27 + 7 = 34 off 0`.
 
-  The distance makes the check a piece of arithmetic, which a tiny model learns long before it learns to compare.
+  The distance makes the check arithmetic, which a tiny model learns long before it learns to compare.
   """
   return " , ".join(f"{a} {op} {b} = {c}" for a, op, b, c in steps) + f" {OFF} {abs(steps[-1][3] - target)}"
 
 
 def all_problems(cfg: CountdownConfig) -> list[Problem]:
-  """One problem a target, 0 left out, of each multiset of numbers that reach it. Raises ConfigError of too many."""
+  """One problem a target but 0, of each multiset of numbers that reach it. Raises ConfigError of too many."""
   known: dict[tuple[int, ...], set[int]] = {}
   problems: list[Problem] = []
   for numbers in itertools.combinations_with_replacement(range(1, cfg.max_number + 1), cfg.count):
     problems += problems_of(numbers, sorted(reachable(numbers, cfg.max_value, known) - {0}))
-    told = f"{cfg.max_number} makes more than {MAX_PROBLEMS:,} problems of {cfg.count} numbers"
-    require(len(problems) <= MAX_PROBLEMS, "task.max_number", told)
+    too_many = f"{cfg.max_number} makes more than {MAX_PROBLEMS:,} problems of {cfg.count} numbers"
+    require(len(problems) <= MAX_PROBLEMS, "task.max_number", too_many)
   return problems
 
 
@@ -128,29 +123,29 @@ def largest_target(cfg: CountdownConfig) -> int:
 def draw_problems(cfg: CountdownConfig, count: int, size: int) -> list[Problem]:
   """`size` distinct problems of `count` numbers, each as likely as any other; for what is too much to list.
 
-  The numbers are any multiset, the target any, and what cannot be reached is drawn again. `cfg.split_seed` fixes them.
-  Raises ConfigError where MISSES draws in a row give nothing new.
+  The numbers are any multiset, the target any, and what cannot be reached is drawn again. `cfg.split_seed`
+  fixes them. Raises ConfigError where MISSES draws in a row give nothing new.
   """
   rng = np.random.default_rng([cfg.split_seed, count])
   known: dict[tuple[int, ...], set[int]] = {}
-  found: dict[str, Problem] = {}
+  problems: dict[str, Problem] = {}
   misses = 0  # in a row
-  while len(found) < size and misses < MISSES:
-    # Multisets of `count` of m numbers are the sets of `count` of m + count - 1: spread apart, none are equal.
+  while len(problems) < size and misses < MISSES:
+    # Multisets of `count` of m numbers are the sets of `count` of m + count - 1, spread apart.
     spread = np.sort(rng.choice(cfg.max_number + count - 1, count, replace=False))
     numbers = tuple((spread - np.arange(count) + 1).tolist())
     target = int(rng.integers(1, largest_target(cfg) + 1))
-    drawn = problems_of(numbers, [target] if target in reachable(numbers, cfg.max_value, known) else [])
-    new = {problem.id: problem for problem in drawn if problem.id not in found}
-    found |= new
+    targets = [target] if target in reachable(numbers, cfg.max_value, known) else []
+    new = {problem.id: problem for problem in problems_of(numbers, targets) if problem.id not in problems}
+    problems |= new
     misses = 0 if new else misses + 1
-  told = f"only {len(found)} problems of {count} numbers were found, {size} are wanted"
-  require(len(found) == size, "task.more_numbers", told)
-  return list(found.values())
+  too_few = f"only {len(problems)} problems of {count} numbers were found, {size} are wanted"
+  require(len(problems) == size, "task.more_numbers", too_few)
+  return list(problems.values())
 
 
 def larger_targets(cfg: CountdownConfig, problems: Sequence[Problem]) -> tuple[list[Problem], list[Problem]]:
-  """(`cfg.held_out` of `problems` that lie beyond `cfg.max_target`, or all where there are fewer; the rest), shuffled.
+  """(`cfg.held_out` of the problems beyond `cfg.max_target`, or all if there are fewer; the rest), shuffled.
 
   Raises ConfigError where there is none.
   """
@@ -161,8 +156,8 @@ def larger_targets(cfg: CountdownConfig, problems: Sequence[Problem]) -> tuple[l
   return shuffled[: cfg.held_out], shuffled[cfg.held_out :]
 
 
-def shifted(cfg: CountdownConfig, problems: Sequence[Problem]) -> dict[str, list[Problem]]:
-  """Problems that differ from those trained on in one respect, by its name; `problems` as `all_problems` lists them."""
+def out_of_distribution(cfg: CountdownConfig, problems: Sequence[Problem]) -> dict[str, list[Problem]]:
+  """Problems that differ from those trained on in one respect, by its name; `problems` are all there are."""
   out = {}
   if cfg.max_target is not None:
     out["larger_targets"], _ = larger_targets(cfg, problems)
@@ -194,7 +189,7 @@ def data_hash(
 
 
 def demonstrate(problem: Problem, rng: np.random.Generator, cfg: CountdownConfig) -> str:
-  """A cold-start response: tries drawn without repetition, a solution with `hint_rate` each, giving up early."""
+  """A cold-start response: tries drawn without repetition, solutions with `hint_rate`, giving up early."""
   target = problem.meta["target"]
   everything = _distinct_chains(tuple(problem.meta["numbers"]), cfg.max_value)
   order = rng.permutation(len(everything))
@@ -212,19 +207,20 @@ def demonstrate(problem: Problem, rng: np.random.Generator, cfg: CountdownConfig
   return " ".join([*text[:-1], GIVE_UP])
 
 
-def make_tokenizer(cfg: CountdownConfig) -> Tokenizer:
+def make_tokenizer(cfg: CountdownConfig) -> SentencePieceTokenizer:
   """Each number, operator and word is a symbol of its own, and there is nothing else: a token is a lexeme."""
   words = ["=", ",", "->", CLAIM, DROP, RETRY, GIVE_UP, OFF]
   symbols = [f"▁{word}" for word in (*range(cfg.max_value + 1), *OPERATIONS, *words)]
-  # The text teaches nothing, as it is made of symbols; SentencePiece wants some, and adds its other characters.
+  # The text teaches nothing, as it is made of symbols; SentencePiece wants one, and adds its characters.
   return train_tokenizer(["0 1"], vocab_size=len(symbols) + 64, symbols=symbols)
 
 
-def lexeme_table(tokenizer: Tokenizer) -> Lexemes:
-  """The lexeme of each token id, and in a last row that of every id the tokenizer lacks; read off the decoder itself.
+def lexeme_table(tokenizer: SentencePieceTokenizer) -> Lexemes:
+  """The lexeme of each token id, and in a last row that of all others; read off the decoder itself.
 
-  Raises ValueError naming a token that is more than one lexeme, or that does not stand apart from the one before it.
-  Decoding joins the texts of tokens, so that tokens which each begin with a space read side by side as they do alone.
+  Raises ValueError naming a token that is more than one lexeme, or that does not stand apart from the one
+  before it. Decoding joins the texts of tokens, so that tokens which each begin with a space read side by
+  side as they do alone.
   """
   ids = range(tokenizer.vocab_size + 1)
   table = lexemes([tokenizer.decode([token]) for token in ids])
@@ -236,42 +232,34 @@ def lexeme_table(tokenizer: Tokenizer) -> Lexemes:
   return Lexemes(table.kind[:, 0], table.value[:, 0].astype(np.int32))
 
 
-def make_device(tokenizer: Tokenizer, cfg: CountdownConfig, width: int) -> DeviceTask | None:
-  """The verifier on the device, for problems of up to `width` numbers; None where products may exceed 32 bits."""
+def make_device(tokenizer: SentencePieceTokenizer, cfg: CountdownConfig, width: int) -> DeviceTask | None:
+  """The verifier on the device, of problems of up to `width` numbers; None if products may exceed 32 bits."""
   if cfg.max_value**2 > np.iinfo(np.int32).max:
     return None
-  table = lexeme_table(tokenizer)
 
   def arrays(problems: Sequence[Problem]) -> dict[str, np.ndarray]:
     return {name: array.astype(np.int32) for name, array in problem_arrays(problems, width).items()}
 
-  return DeviceTask(
-    arrays,
-    make_device_verify(table, jnp),
-    count_tries=make_counter(table, (YES, NO), jnp),
-    count_retries=make_counter(table, (WAIT,), jnp),
-  )
+  return DeviceTask(arrays, make_device_verify(lexeme_table(tokenizer), jnp))
 
 
-def source(cfg: CountdownConfig) -> Source:
+def build_problems(cfg: CountdownConfig) -> ProblemSet:
   """The problems and what they are graded by. The split depends on `cfg.split_seed` alone."""
   problems = all_problems(cfg)
   train, held_out = split(cfg, problems)
-  others = shifted(cfg, problems)
-  return Source(
+  ood = out_of_distribution(cfg, problems)
+  return ProblemSet(
     name="countdown",
     train=train,
-    demonstrated=[*train, *(larger_targets(cfg, problems)[1] if cfg.wide_cold_start else ())],
+    sft_problems=[*train, *(larger_targets(cfg, problems)[1] if cfg.wide_cold_start else ())],
     held_out=held_out,
-    shifted=others,
+    ood=ood,
     verify=verify,
     demonstrate=lambda problem, rng: demonstrate(problem, rng, cfg),
     one_demonstration=False,
     count_tries=lambda problem, text: count_tries(text),
-    coherent=lambda problem, text: coherent(text),
-    data_hash=data_hash(held_out, train, others),
-    shares={},
-    spent=dict,
+    well_formed=lambda problem, text: coherent(text),
+    data_hash=data_hash(held_out, train, ood),
   )
 
 
@@ -279,15 +267,11 @@ def build(cfg: CountdownConfig) -> Task:
   """The task, with tokens that a device verifier can read and budgets can be forced by."""
   tokenizer = make_tokenizer(cfg)
   return with_tokens(
-    source(cfg),
+    build_problems(cfg),
     tokenizer,
+    question=lambda problem: problem.prompt,
+    stop_tokens=(tokenizer.eos,),
     give_up_token=tokenizer.token(f"▁{GIVE_UP}"),
     retry_token=tokenizer.token(f"▁{RETRY}"),
     device=make_device(tokenizer, cfg, cfg.count + bool(cfg.more_numbers)),
   )
-
-
-def canonical(problem: Problem) -> tuple[int, ...]:
-  """What makes two problems one: the sorted numbers, and the target."""
-  *numbers, target = (int(n) for n in re.findall(r"\d+", problem.prompt))
-  return (*sorted(numbers), target)

@@ -1,9 +1,9 @@
-"""Many tasks as one: their problems come by weight, each is graded by its own verifier, and one tokenizer serves all.
+"""Many tasks as one: problems come by weight, each is graded by its own verifier, one tokenizer serves all.
 
-    configurations -> sources -> problems side by side, shares of each -> Source
+    configurations -> problem sets -> problems side by side, shares of each -> ProblemSet
 
-Which source a problem is of stands in `Problem.source`; what is asked of a response goes to that source. Held-out
-problems are taken in turn from the sources, so that the first n of them hold as many of each as can be.
+Which part a problem is of stands in `Problem.source`; what is asked of a response goes to that part. Held-out
+problems are taken in turn from the parts, so that the first n of them hold as many of each as can be.
 Left out: shares that change during a run (a curriculum by problem does that, `rl.curriculum`).
 """
 
@@ -11,63 +11,75 @@ import collections
 import concurrent.futures
 import hashlib
 import itertools
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from o1jax.config import MixtureConfig, require
-from o1jax.tasks.base import Source
+from o1jax.tasks.base import ProblemSet
 from o1jax.verifiers.base import Problem, Verdict, Verify
 
 
-def source(cfg: MixtureConfig, build: Callable[[Any], Source]) -> Source:
-  """The sources that `build` makes of the parts' configurations, as one. Raises ConfigError where two have one name."""
-  sources: dict[str, Source] = {}
+def build(cfg: MixtureConfig, build_problems: Callable[[Any], ProblemSet]) -> ProblemSet:
+  """The problem sets of the parts' configurations as one. Raises ConfigError where two have one name."""
+  parts: dict[str, ProblemSet] = {}
   for i, part in enumerate(cfg.parts):
-    one = build(part.task)
-    require(one.name not in sources, f"task.parts[{i}].task", f"is a second {one.name}")
-    require(bool(one.train), f"task.parts[{i}].task", f"{one.name} has no training problems")
-    sources[one.name] = one
-  whole = sum(part.weight for part in cfg.parts)
-  shares = {name: part.weight / whole for name, part in zip(sources, cfg.parts, strict=True)}
-  of = lambda problem: sources[problem.source]
-  return Source(
+    problems = build_problems(part.task)
+    require(problems.name not in parts, f"task.parts[{i}].task", f"is a second {problems.name}")
+    require(bool(problems.train), f"task.parts[{i}].task", f"{problems.name} has no training problems")
+    parts[problems.name] = problems
+  total = sum(part.weight for part in cfg.parts)
+
+  def demonstrate(problem: Problem, rng: np.random.Generator) -> str:
+    own = parts[problem.source].demonstrate
+    assert own is not None  # of the parts with `sft_problems`
+    return own(problem, rng)
+
+  return ProblemSet(
     name="mixture",
-    train=[problem for one in sources.values() for problem in one.train],
-    held_out=_in_turn([one.held_out for one in sources.values()]),
-    demonstrated=[problem for one in sources.values() for problem in one.demonstrated],
-    shifted={f"{name}/{kind}": some for name, one in sources.items() for kind, some in one.shifted.items()},
-    verify=verify_by_source({name: one.verify for name, one in sources.items()}),
-    demonstrate=lambda problem, rng: _demonstrated(of(problem), problem, rng),
-    one_demonstration=all(one.one_demonstration for one in sources.values()),
-    count_tries=lambda problem, text: of(problem).count_tries(problem, text),
-    coherent=lambda problem, text: of(problem).coherent(problem, text),
-    data_hash=_data_hash({name: one.data_hash for name, one in sources.items()}),
-    shares=shares,
-    spent=lambda: _spent(sources.values()),
+    train=[problem for part in parts.values() for problem in part.train],
+    held_out=_in_turn([part.held_out for part in parts.values()]),
+    sft_problems=[problem for part in parts.values() for problem in part.sft_problems],
+    ood={f"{name}/{kind}": ood for name, part in parts.items() for kind, ood in part.ood.items()},
+    verify=verify_by_source({name: part.verify for name, part in parts.items()}),
+    demonstrate=demonstrate,
+    one_demonstration=all(part.one_demonstration for part in parts.values()),
+    count_tries=lambda problem, text: parts[problem.source].count_tries(problem, text),
+    well_formed=lambda problem, text: parts[problem.source].well_formed(problem, text),
+    data_hash=_data_hash({name: part.data_hash for name, part in parts.items()}),
+    shares={name: part.weight / total for name, part in zip(parts, cfg.parts, strict=True)},
+    spent=lambda: total_spent(parts.values()),
   )
 
 
 def verify_by_source(verifiers: Mapping[str, Verify]) -> Verify:
-  """One verifier out of those by `Problem.source`, which work side by side; verdicts in the order of the problems."""
+  """One verifier out of those by `Problem.source`; verdicts in the order of the problems."""
 
   def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-    """Each source's problems by a thread of its own: the pool's workers are shared, and none of them idles meanwhile."""
+    """Each source's in a thread of its own: the pool's workers are shared, and none of them idles."""
     rows: dict[str, list[int]] = {}
     for row, problem in enumerate(problems):
       rows.setdefault(problem.source, []).append(row)
-    pick = lambda items, some: [items[row] for row in some]
-    verdicts: dict[int, Verdict] = {}
     with concurrent.futures.ThreadPoolExecutor(max(len(rows), 1), "verify") as threads:
-      told = {
-        name: threads.submit(verifiers[name], pick(problems, some), pick(completions, some))
-        for name, some in rows.items()
-      }
-    for name, some in rows.items():
-      verdicts |= zip(some, told[name].result(), strict=True)
+      graded = {}
+      for name, own in rows.items():
+        mine = [problems[row] for row in own], [completions[row] for row in own]
+        graded[name] = threads.submit(verifiers[name], *mine)
+    verdicts: dict[int, Verdict] = {}
+    for name, own in rows.items():
+      verdicts |= zip(own, graded[name].result(), strict=True)
     return [verdicts[row] for row in range(len(problems))]
 
   return verify
+
+
+def total_spent(parts: Iterable[ProblemSet]) -> dict[str, float]:
+  """What the verifiers of all parts have cost."""
+  total: collections.Counter[str] = collections.Counter()
+  for part in parts:
+    total.update(part.spent())
+  return dict(total)
 
 
 def _in_turn(lists: Sequence[Sequence[Problem]]) -> list[Problem]:
@@ -76,20 +88,7 @@ def _in_turn(lists: Sequence[Sequence[Problem]]) -> list[Problem]:
   return [problem for turn in turns for problem in turn if problem is not None]
 
 
-def _demonstrated(one: Source, problem: Problem, rng: np.random.Generator) -> str:
-  assert one.demonstrate is not None  # only what is demonstrated is asked for
-  return one.demonstrate(problem, rng)
-
-
-def _spent(sources: Iterable[Source]) -> dict[str, float]:
-  """What all sources have cost."""
-  total: collections.Counter[str] = collections.Counter()
-  for one in sources:
-    total.update(one.spent())
-  return dict(total)
-
-
 def _data_hash(hashes: Mapping[str, str]) -> str:
-  """SHA-256 over the sources' names and data hashes, in their order."""
+  """SHA-256 over the parts' names and data hashes, in their order."""
   lines = [f"{name} {value}" for name, value in hashes.items()]
   return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,11 +1,11 @@
 """Programs with one bug: every single change of a few kinds that a program's syntax tree allows.
 
-    program -> its tree -> at each node, the edits of that kind of node -> a fresh tree with one edit -> program
+    program -> its tree -> each node's edits -> a fresh tree with one of them -> program
 
-Kinds (after the operators of mutation testing; DeMillo, Lipton & Sayward 1978): another comparison, arithmetic or
-boolean operator, a number off by one, two arguments that change places, a statement left out, a condition negated,
-something else returned. Programs are written anew from their trees, without comments, the correct one too, so that it
-and a mutant differ in the bug alone.
+Kinds (after the operators of mutation testing; DeMillo, Lipton & Sayward 1978): another comparison,
+arithmetic or boolean operator, a number off by one, two arguments that change places, a statement left out, a
+condition negated, something else returned. Programs are written anew from their trees, without comments, the
+correct one too, so that it and a mutant differ in the bug alone.
 """
 
 import ast
@@ -64,8 +64,8 @@ def normal(code: str) -> str:
 def mutants(code: str, rng: random.Random) -> list[Mutant]:
   """All different programs that one edit makes of `code`, which differ from it and compile.
 
-  The order is drawn from `rng`, in turn from each kind, so that frequent kinds do not crowd out the others. Raises
-  SyntaxError where `code` is no program.
+  The order is drawn from `rng`, in turn from each kind, so that frequent kinds do not crowd out the others.
+  Raises SyntaxError where `code` is no program.
   """
   tree = ast.parse(code)
   by_kind: dict[str, list[str]] = {}
@@ -76,13 +76,13 @@ def mutants(code: str, rng: random.Random) -> list[Mutant]:
       if made is not None and made not in known:
         known.add(made)
         by_kind.setdefault(kind, []).append(made)
-  for some in by_kind.values():
-    rng.shuffle(some)
+  for programs in by_kind.values():
+    rng.shuffle(programs)
   kinds = sorted(by_kind)
   rng.shuffle(kinds)
   turns = max(map(len, by_kind.values()), default=0)
-  taken = ((kind, by_kind[kind][turn : turn + 1]) for turn in range(turns) for kind in kinds)
-  return [Mutant(kind, code) for kind, some in taken for code in some]
+  in_turn = ((kind, turn) for turn in range(turns) for kind in kinds)
+  return [Mutant(kind, by_kind[kind][turn]) for kind, turn in in_turn if turn < len(by_kind[kind])]
 
 
 def _edited(code: str, place: int, edit: Edit) -> str | None:
@@ -159,7 +159,7 @@ def _statements(node: ast.AST) -> Edits:
 
 
 def _leave_out(name: str, place: int, node: ast.AST) -> None:
-  del vars(node)[name][place]
+  vars(node)[name].pop(place)
 
 
 def _is_text(statement: ast.stmt) -> bool:
@@ -189,7 +189,7 @@ def _returns(node: ast.FunctionDef) -> Edits:
     if not isinstance(inner, ast.Return) or inner.value is None:
       continue
     for name in sorted(names):
-      yield "return", functools.partial(_return, place, functools.partial(_named, name))
+      yield "return", functools.partial(_return, place, functools.partial(_variable, name))
     if isinstance(inner.value, (ast.Compare, ast.BoolOp)) or _is_truth(inner.value):
       yield "return", functools.partial(_return, place, _negated)
 
@@ -198,8 +198,7 @@ def _is_truth(value: ast.expr) -> bool:
   return isinstance(value, ast.Constant) and isinstance(value.value, bool)
 
 
-def _named(name: str, value: ast.expr) -> ast.expr:
-  del value
+def _variable(name: str, _: ast.expr) -> ast.expr:
   return ast.Name(name, ast.Load())
 
 

@@ -1,21 +1,56 @@
-"""Verifiers that run in worker processes: one pool for all that this process asks for, made when it first asks.
+"""Verifiers under a task's settings, in this process or in the workers of one pool that serves all tasks.
 
-A verifier belongs there where an answer can make it slow, or is run as a program: maths, code, constraints, gym.
+A verifier belongs in the pool where an answer can make it slow, or is run as a program: maths, code,
+constraints, gym. The pool is made when something is first verified in it.
 """
 
 import atexit
 import functools
+import importlib
 import logging
 import threading
 from collections.abc import Hashable, Sequence
+from typing import Any
 
-from o1jax.config import ConfigError, PolicyConfig
+from o1jax.config import ConfigError
 from o1jax.verifiers.base import Problem, Verdict, Verify
 from o1jax.verifiers.catalog import CATALOG
 from o1jax.verifiers.pool import Pool, cores
 from o1jax.verifiers.sandbox import service
 
+DEFAULTS = {"policy": "strict", "block": "last"}  # of the settings that a task's configuration has
 _LOG = logging.getLogger(__name__)
+
+
+def chosen(cfg: Any) -> dict[str, str]:
+  """The settings of a task's verifier, without those that are as by default."""
+  settings = {name: vars(cfg).get(name, default) for name, default in DEFAULTS.items()}
+  return {name: value for name, value in settings.items() if value != DEFAULTS[name]}
+
+
+def called(name: str, cfg: Any) -> str:
+  """A verifier's name with its settings, by which what it said before is known again."""
+  return " ".join((name, *chosen(cfg).values()))
+
+
+def in_process(name: str, **settings: Hashable) -> Verify:
+  """The verifier `name` of the verifiers' catalog under `settings`, in this process."""
+  return importlib.import_module(CATALOG[name].module).make_verify(**settings)
+
+
+def pooled(name: str, **settings: Hashable) -> Verify:
+  """The verifier `name` of the verifiers' catalog under `settings`, in the pool's workers.
+
+  No process is started before something is verified.
+  """
+  if CATALOG[name].runs_programs:
+    _LOG.warning("%s", _layers())
+  _SHARED.serve(name)
+
+  def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+    return _SHARED.pool().verify(name, problems, completions, settings)
+
+  return verify
 
 
 @functools.cache
@@ -36,7 +71,7 @@ class _Shared:
     self._pool: Pool | None = None
 
   def serve(self, name: str) -> None:
-    """Has the pool serve `name` too; one that was made without it is given up for a new one when it is next asked."""
+    """Has the pool serve `name` too; one that was made without it ends, and the next use makes another."""
     with self._lock:
       if name not in self._names:
         self._names.append(name)
@@ -63,32 +98,3 @@ class _Shared:
 _SHARED = _Shared()
 atexit.register(_SHARED.close)
 close = _SHARED.close  # ends the worker processes now rather than with this process
-
-
-DEFAULTS = {"policy": "strict", "block": "last"}  # of the settings that a task's configuration has
-
-
-def chosen(cfg: PolicyConfig) -> dict[str, str]:
-  """The settings of a task's verifier, without those that are as by default."""
-  given = {name: vars(cfg).get(name, default) for name, default in DEFAULTS.items()}
-  return {name: value for name, value in given.items() if value != DEFAULTS[name]}
-
-
-def called(name: str, cfg: PolicyConfig) -> str:
-  """A verifier's name with its settings, by which what it said before is known again."""
-  return " ".join((name, *chosen(cfg).values()))
-
-
-def pooled(name: str, **settings: Hashable) -> Verify:
-  """The verifier `name` of the pool's catalog under `settings`, which its `make_verify` takes.
-
-  No process is started before something is verified.
-  """
-  if CATALOG[name].runs_programs:
-    _LOG.warning("%s", _layers())
-  _SHARED.serve(name)
-
-  def verify(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
-    return _SHARED.pool().verify(name, problems, completions, settings)
-
-  return verify

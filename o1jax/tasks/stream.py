@@ -1,10 +1,12 @@
-"""The order in which a run meets its training problems: shares of a mixture, epochs, a curriculum by pass rate.
+"""The order of a run's training problems: shares of a mixture, epochs, a curriculum by pass rate.
 
-    position -> part of the mixture, by its share -> the part's next problem, a permutation an epoch -> taken or passed over
+    position -> part of the mixture, by its share -> the part's next problem, a permutation an epoch
+             -> taken or passed over
 
-A stream has no state of its own: its seed and a position fix what stands there, and a step takes problems from its
-position on. Each use of the seed has random numbers of its own (`generator`). What a curriculum passes over moves the position on like what is taken. The curriculum remembers what the
-groups of each problem came to; a run keeps that beside its position.
+A stream has no state of its own: its seed and a position fix what stands there, and a step takes problems
+from its position on. Each use of the seed has random numbers of its own (`generator`). What a curriculum
+passes over moves the position on like what is taken. The curriculum remembers the pass rate of each problem;
+a run keeps that beside its position.
 Left out: shares that change during a run.
 """
 
@@ -19,23 +21,24 @@ import numpy as np
 from o1jax.config import ConfigError, CurriculumConfig
 from o1jax.verifiers.base import Problem
 
-BLOCK = 256  # positions over which a mixture's parts come in proportion, unless a part is so rare that it takes more
+# Positions over which a mixture's parts come in proportion, unless a part is so rare that it takes more.
+BLOCK = 256
 
 
 class Record(NamedTuple):
-  """What the groups of a problem came to."""
+  """The pass rate of a problem over its groups."""
 
   groups: int
   streak: int  # groups in a row of which all completions were correct; negative: of which none was
   rate: float  # running mean of the share that was correct
 
 
-Seen = Mapping[str, Sequence]  # by `name_of`; the fields of a Record, in a list as JSON has it
+PassRates = Mapping[str, Sequence]  # by `name_of`; the fields of a Record, in a list as JSON has it
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-  """The parts of a task's training problems, their shares (positive, summing to 1) and the seed of their order."""
+  """Parts of the training problems, their shares (positive, summing to 1) and the seed of their order."""
 
   parts: tuple[Sequence[Problem], ...]
   shares: tuple[float, ...]
@@ -48,15 +51,15 @@ class Use(enum.IntEnum):
   EPOCH = 0  # (epoch): the order of a lone part
   PART_EPOCH = 1  # (part, epoch): the order of a part of a mixture
   BLOCK = 2  # (size, block): the parts of a block's positions
-  CURRICULUM = 3  # (position): whether a problem that was seen is taken
+  CURRICULUM = 3  # (position): whether a problem with a pass rate is taken
   DEMONSTRATION = 4  # (number): what a demonstration draws
 
 
 def generator(seed: int, use: Use, *numbers: int) -> np.random.Generator:
   """Random numbers of one use of a seed at `numbers`, apart from those of all other uses and numbers.
 
-  The use goes into SeedSequence's spawn key, which numpy keeps apart from the seed: a list as a seed is padded with
-  zeros, so that [seed, 3] and [seed, 3, 0] are one.
+  The use goes into SeedSequence's spawn key, which numpy keeps apart from the seed: a list as a seed is
+  padded with zeros, so that [seed, 3] and [seed, 3, 0] are one.
   """
   return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(use, *numbers)))
 
@@ -80,7 +83,7 @@ def draw_order(size: int, seed: int, start: int, count: int) -> np.ndarray:
 
 
 def problems_from(stream: Stream, start: int) -> Iterator[Problem]:
-  """The problems at `start`, `start` + 1, ... of the stream, without end: each of a part once in an epoch of the part."""
+  """The problems at `start` and on, without end: each once in an epoch of its part."""
   if len(stream.parts) == 1:
     (part,) = stream.parts
     yield from (
@@ -106,7 +109,7 @@ def _places(stream: Stream, start: int) -> Iterator[tuple[int, int]]:
 def _composed(stream: Stream, size: int, block: int) -> tuple[np.ndarray, np.ndarray]:
   """(part at each of `size` positions of a block, problems of each part before the block), i64.
 
-  It is the cumulative shares that are rounded: at a block's end no part is a whole problem off its share.
+  It is the cumulative shares that are rounded: at a block's end no part is a problem or more off its share.
   """
   bounds = np.concatenate([[0.0], np.cumsum(stream.shares)])
   bounds[-1] = 1.0
@@ -122,24 +125,24 @@ class Exhausted(ConfigError):
   """No problem is left to train on."""
 
 
-def evenly(record: Record, cfg: CurriculumConfig) -> float:
-  """Every problem is taken."""
-  del record, cfg
-  return 1.0
-
-
 def by_pass_rate(record: Record, cfg: CurriculumConfig) -> float:
-  """4 p (1 - p) at running pass rate p, at least `cfg.floor`: proportional to the variance of a binary reward, and so to
-  what a group baseline leaves to learn from."""
+  """Probability 4 p (1 - p) at running pass rate p, at least `cfg.floor`.
+
+  It is proportional to the variance of a binary reward, and so to what a group baseline leaves to learn from.
+  """
   assert cfg.floor is not None  # validated with the kind
   return max(cfg.floor, 4 * record.rate * (1 - record.rate))
 
 
-TAKEN: dict[str, Callable[[Record, CurriculumConfig], float]] = {"none": evenly, "pass_rate": by_pass_rate}
+# The probability that a problem with a pass rate is taken; None: it is certain.
+TAKEN: dict[str, Callable[[Record, CurriculumConfig], float] | None] = {
+  "none": None,
+  "pass_rate": by_pass_rate,
+}
 
 
 def remembers(cfg: CurriculumConfig) -> bool:
-  """Whether what was seen of a problem has a say in whether it is taken."""
+  """Whether the pass rate of a problem has a say in whether it is taken."""
   return cfg.kind != "none" or bool(cfg.drop_solved or cfg.drop_unsolved)
 
 
@@ -154,12 +157,12 @@ def is_unsolved(record: Record, cfg: CurriculumConfig) -> bool:
 
 
 def draw(
-  stream: Stream, start: int, count: int, cfg: CurriculumConfig, seen: Seen
+  stream: Stream, start: int, count: int, cfg: CurriculumConfig, pass_rates: PassRates
 ) -> tuple[list[Problem], int]:
-  """(the next `count` problems that are taken from position `start` on, the position behind the last of them).
+  """(the next `count` problems that are taken from position `start` on, the position behind the last).
 
-  A problem that was never seen is taken; one that was, with the probability that the curriculum gives it, by a number
-  that the seed and the position fix. Raises Exhausted where every problem is dropped.
+  A problem without a pass rate is taken; one with it, with the probability that the curriculum gives it, by a
+  number that the seed and the position fix. Raises Exhausted where every problem is dropped.
   """
   taken: list[Problem] = []
   position, missed = start, 0
@@ -167,24 +170,24 @@ def draw(
   for problem in problems_from(stream, start):
     if len(taken) == count:
       break
-    known = seen.get(name_of(problem))
+    known = pass_rates.get(name_of(problem))
     accept = known is None or _is_taken(Record(*known), stream.seed, position, cfg)
     taken += [problem] if accept else []
     position, missed = position + 1, 0 if accept else missed + 1
     if missed and missed % most == 0:
-      _check_left(stream, cfg, seen)
+      _check_left(stream, cfg, pass_rates)
   return taken, position
 
 
 def _is_taken(record: Record, seed: int, position: int, cfg: CurriculumConfig) -> bool:
   if is_solved(record, cfg) or is_unsolved(record, cfg):
     return False
-  chance = TAKEN[cfg.kind](record, cfg)
-  return chance >= 1 or generator(seed, Use.CURRICULUM, position).random() < chance
+  probability = TAKEN[cfg.kind]
+  return probability is None or generator(seed, Use.CURRICULUM, position).random() < probability(record, cfg)
 
 
-def _check_left(stream: Stream, cfg: CurriculumConfig, seen: Seen) -> None:
-  records = (seen.get(name_of(problem)) for part in stream.parts for problem in part)
+def _check_left(stream: Stream, cfg: CurriculumConfig, pass_rates: PassRates) -> None:
+  records = (pass_rates.get(name_of(problem)) for part in stream.parts for problem in part)
   dropped = lambda record: is_solved(record, cfg) or is_unsolved(record, cfg)
   if all(known is not None and dropped(Record(*known)) for known in records):
     cure = "raise drop_solved or drop_unsolved, or train on more problems"
@@ -192,12 +195,12 @@ def _check_left(stream: Stream, cfg: CurriculumConfig, seen: Seen) -> None:
 
 
 def remembered(
-  seen: Seen, problems: Sequence[Problem], correct: np.ndarray, cfg: CurriculumConfig
+  pass_rates: PassRates, problems: Sequence[Problem], correct: np.ndarray, cfg: CurriculumConfig
 ) -> dict[str, Sequence]:
-  """`seen` after one more group of each problem, correct bool[n, K]; {} where nothing has to be remembered."""
+  """`pass_rates` after one more group of each problem, correct bool[n, K]; {} where no rate has a say."""
   if not remembers(cfg):
     return {}
-  after: dict[str, Sequence] = dict(seen)
+  after: dict[str, Sequence] = dict(pass_rates)
   for problem, row in zip(problems, correct, strict=True):
     name, share = name_of(problem), float(np.mean(row))
     old = Record(*after.get(name, (0, 0, share)))
@@ -209,19 +212,19 @@ def remembered(
 
 
 def curriculum_metrics(
-  seen: Seen, passed_over: int, stream: Stream, cfg: CurriculumConfig
+  pass_rates: PassRates, passed_over: int, stream: Stream, cfg: CurriculumConfig
 ) -> dict[str, float]:
-  """`curriculum/<name>`: positions a step passed over, problems seen so far and dropped so far; {} without a memory.
+  """`curriculum/<name>`: positions a step passed over, problems met and dropped so far; {} without a memory.
 
-  Of a mixture also `left/<source>`: problems of a part that are not dropped. At 0 the part comes no more, and the others
-  share its place.
+  Of a mixture also `left/<source>`: problems of a part that are not dropped. At 0 the part comes no more, and
+  the others share its place.
   """
   if not remembers(cfg):
     return {}
-  records = {name: Record(*known) for name, known in seen.items()}
+  records = {name: Record(*known) for name, known in pass_rates.items()}
   solved = {name for name, record in records.items() if is_solved(record, cfg)}
   unsolved = {name for name, record in records.items() if is_unsolved(record, cfg)}
-  told = {
+  metrics = {
     "passed_over": passed_over,
     "seen": len(records),
     "dropped_solved": len(solved),
@@ -230,5 +233,5 @@ def curriculum_metrics(
   if len(stream.parts) > 1:
     dropped = solved | unsolved
     for part in stream.parts:
-      told[f"left/{part[0].source}"] = sum(name_of(problem) not in dropped for problem in part)
-  return {f"curriculum/{name}": float(value) for name, value in told.items()}
+      metrics[f"left/{part[0].source}"] = sum(name_of(problem) not in dropped for problem in part)
+  return {f"curriculum/{name}": float(value) for name, value in metrics.items()}

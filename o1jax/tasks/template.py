@@ -1,10 +1,11 @@
 """Prompt templates as data: what a file says of a chat format, and questions put into it.
 
-    templates.toml, or a file of one's own -> Template -> render(template, question) -> prompt -> response -> answer_of
+    templates.toml, or a file of one's own -> Template -> render -> prompt -> response -> answer_of
 
-A question is data. One that holds a control token of the format (`<|im_end|>` in Qwen's) could end its own turn and speak as
-another, since tokenizers read such text as the token; it is refused rather than changed, so that no problem is asked
-otherwise than it was written. `control_in` tells such questions beforehand: a task that leaves them out counts them.
+A question is data. One that holds a control token of the format (`<|im_end|>` in Qwen's) could end its own
+turn and speak as another, since tokenizers read such text as the token; it is refused rather than changed, so
+that no problem is asked otherwise than it was written. `control_in` tells such questions beforehand: a task
+that leaves them out counts them.
 Left out: several turns, tools, images.
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from o1jax.config import ConfigError, require
-from o1jax.io.tokenizer import EOS, Tokenizer
+from o1jax.io.tokenizer import Tokenizer
 
 SHIPPED = "templates.toml"
 
@@ -39,9 +40,9 @@ class Template:
 
 
 def load_template(name: str) -> Template:
-  """A shipped template by its name, one of a file's as `FILE.toml:NAME`, or the only one of a file as `FILE.toml`.
+  """A shipped template by its name, one of a file's as `FILE.toml:NAME`, or the only one of `FILE.toml`.
 
-  Raises ConfigError naming the file, the template and the field that is wrong, or the templates that there are.
+  Raises ConfigError naming the file, the template and the field that is wrong, or the templates there are.
   """
   path, inner = _place(name)
   source, tables = _read(path)
@@ -54,14 +55,13 @@ def load_template(name: str) -> Template:
 
 
 def load_instruction(name: str) -> str:
-  """A shipped instruction by its name, or one of a file's as `FILE.toml:NAME`. Raises ConfigError as `load_template` does."""
+  """A shipped instruction by name, or a file's as `FILE.toml:NAME`. Raises ConfigError as for a template."""
   path, inner = _place(name)
   source, tables = _read(path)
   texts = _table(source, tables, "instruction")
-  require(
-    inner is not None and inner in texts, source, f"has no instruction {inner!r}{_others(inner or '', texts)}"
-  )
-  text = texts[str(inner)]
+  inner = inner or ""
+  require(inner in texts, source, f"has no instruction {inner!r}{_others(inner, texts)}")
+  text = texts[inner]
   require(isinstance(text, str), source, f"instruction {inner!r} is {type(text).__name__}, not a string")
   return text
 
@@ -73,10 +73,9 @@ def render(template: Template, question: str, instruction: str = "") -> str:
   """
   parts = {"question": question, "instruction": instruction}
   for what, text in parts.items():
-    found = control_in(template, text)
-    require(
-      found is None, f"template {template.name!r}", f"the {what} holds {found!r}, which only the frame may"
-    )
+    token = control_in(template, text)
+    refused = f"the {what} holds {token!r}, which only the frame may"
+    require(token is None, f"template {template.name!r}", refused)
   question, instruction = (text.strip() if template.strip else text for text in parts.values())
   if not instruction:
     before, behind = template.bare
@@ -87,8 +86,8 @@ def render(template: Template, question: str, instruction: str = "") -> str:
 
 def control_in(template: Template, text: str) -> str | None:
   """The first control token of the format in a text; None where there is none."""
-  found = re.search(template.control, text) if template.control else None
-  return found[0] if found else None
+  match = re.search(template.control, text) if template.control else None
+  return match[0] if match else None
 
 
 def stop_tokens(template: Template, tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -96,38 +95,38 @@ def stop_tokens(template: Template, tokenizer: Tokenizer) -> tuple[int, ...]:
 
   Raises ConfigError where one is no token of its own in the vocabulary, which then is another model's.
   """
-  stops = [EOS]
+  stops = [tokenizer.eos]
   for stop in template.stop:
     tokens = tokenizer.encode(stop)
     single = len(tokens) == 1 and tokenizer.decode(tokens) in ("", stop)  # a control token has no text
-    require(
-      single, f"template {template.name!r}", f"{stop!r} is no token of the tokenizer: it is another model's"
-    )
+    another = f"{stop!r} is no token of the tokenizer: it is another model's"
+    require(single, f"template {template.name!r}", another)
     stops.append(tokens[0])
   return tuple(dict.fromkeys(stops))
 
 
 def answer_of(template: Template, response: str) -> str | None:
-  """What a response, without what `opens` it, puts between the template's answer marks, else behind its last thought; all
-  of it where the template has neither, or the response no thought.
+  """The answer of a response without what `opens` it; None where there is none.
 
-  None where there is no answer, answers that differ, or a thought without an end. Takes time linear in the text.
+  It stands between the template's answer marks, else behind its last thought; it is all of the response where
+  the template has neither, or the response no thought. Answers that differ are none, nor is what follows a
+  thought without an end. Takes time linear in the text.
   """
-  whole = template.opens + response
+  text = template.opens + response
   if not template.answer:
-    return _behind_thought(template, whole)
+    return _behind_thought(template, text)
   start, end = template.answer
-  blocks = whole.split(end)[:-1]  # each ends in an answer
+  blocks = text.split(end)[:-1]  # each ends in an answer
   answers = {block.rpartition(start)[2].strip() for block in blocks if start in block}
   return answers.pop() if len(answers) == 1 else None
 
 
-def _behind_thought(template: Template, whole: str) -> str | None:
-  """What follows the last thought of an opened response, and the empty lines behind it; None where it goes on to the end."""
+def _behind_thought(template: Template, text: str) -> str | None:
+  """What follows the last thought of an opened response and empty lines; None of a thought without an end."""
   if not template.thought:
-    return whole[len(template.opens) :]
+    return text[len(template.opens) :]
   start, end = template.thought
-  _, ended, rest = whole.rpartition(end)
+  _, ended, rest = text.rpartition(end)
   if start in rest:
     return None
   return rest.lstrip("\n") if ended else rest
@@ -159,9 +158,8 @@ def _read(path: str | None) -> tuple[str, dict[str, Any]]:
 
 def _table(source: str, tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
   unknown = sorted(set(tables) - {"template", "instruction"})
-  require(
-    not unknown, source, f"has a table {''.join(unknown[:1])!r}: tables are [template.NAME] and [instruction]"
-  )
+  other = f"has a table {''.join(unknown[:1])!r}: tables are [template.NAME] and [instruction]"
+  require(not unknown, source, other)
   table = tables.get(name, {})
   require(isinstance(table, dict) and bool(table), source, f"has no table [{name}]")
   return table
@@ -194,14 +192,14 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def parse_template(source: str, name: str, table: Any) -> Template:
-  """The template that a file's table describes. Raises ConfigError naming `source`, the template and the field."""
+  """The template of a file's table. Raises ConfigError naming `source`, the template and the field."""
   where = f"{source}: template {name!r}"
   require(isinstance(table, dict), where, "is no table")
   for field in table:
     require(field in _FIELDS, where, f"field {field!r} is unknown{_others(field, _FIELDS)}")
-  for field, (fits, wanted) in _FIELDS.items():
+  for field, (fits, kind) in _FIELDS.items():
     require(field in table, where, f"field {field!r} is missing")
-    require(fits(table[field]), where, f"field {field!r} must be {wanted}")
+    require(fits(table[field]), where, f"field {field!r} must be {kind}")
   frozen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
   template = Template(name=name, **frozen)
   _check_control(where, template)

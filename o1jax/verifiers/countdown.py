@@ -215,16 +215,6 @@ def make_device_verify(table: Lexemes, xp: Any) -> Callable[[Any, Any, Mapping[s
   return device_verify
 
 
-def make_counter(table: Lexemes, kinds: Sequence[int], xp: Any) -> Callable[[Any, Any], Any]:
-  """`count(tokens i32[B, R], valid bool[B, R]) -> i32[B]`: valid lexemes of one of `kinds`."""
-
-  def count(tokens: Any, valid: Any) -> Any:
-    kind = token_lexemes(table, tokens, valid, xp).kind
-    return sum(xp.sum(kind == each, axis=1, dtype=xp.int32) for each in kinds)
-
-  return count
-
-
 def _answer(values: Sequence[int]) -> str:
   """A claim's steps, of its values by `Reading.inside`, as text in which `4 + 3 = 7` reads `3 + 4 = 7`."""
   steps = []

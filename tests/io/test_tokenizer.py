@@ -9,6 +9,7 @@ from o1jax.io.tokenizer import (
   PAD,
   UNK,
   load_tokenizer,
+  saved_fingerprint,
   text_tokenizer_key,
   train_text_tokenizer,
   train_tokenizer,
@@ -115,8 +116,12 @@ def test_an_unknown_piece_is_an_error_that_names_it():
 def test_a_saved_model_loads(tmp_path):
   tokenizer = train_text_tokenizer(TEXT, vocab_size=400)
   path = tmp_path / "a.model"
-  path.write_bytes(tokenizer.proto)
-  assert load_tokenizer(str(path)) == tokenizer
+  assert saved_fingerprint(path) is None
+  tokenizer.save(path)
+  assert path.read_bytes() == tokenizer.proto
+  assert load_tokenizer(str(path)) == tokenizer and saved_fingerprint(path) == tokenizer.fingerprint
+  assert tokenizer.fingerprint != train_text_tokenizer(TEXT, vocab_size=350).fingerprint
+  assert (tokenizer.pad, tokenizer.eos) == (PAD, EOS)
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\x00" * 1000])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from o1jax.config import ConfigError, MeshConfig, ModelConfig
-from o1jax.io.tokenizer import EOS, Tokenizer, train_text_tokenizer, train_tokenizer
+from o1jax.io.tokenizer import EOS, SentencePieceTokenizer, train_text_tokenizer, train_tokenizer
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.mesh import make_mesh
 from o1jax.reasoning import generative_verifier as device
@@ -175,7 +175,7 @@ def test_rationales_end_where_they_stop(judge, params) -> None:
   assert likeliest == sampler(params, judge, votes=1, temperature=0.0, step=2)(PROMPTS[:1])[0]
 
 
-class Voting(Tokenizer):
+class Voting(SentencePieceTokenizer):
   """Reads a response of several tokens as a verdict: Yes where their sum is odd."""
 
   def decode(self, ids):

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from o1jax.tasks import bugfix, humaneval, ifeval, math, mbpp
+from o1jax.tasks import bugfix, dataset
 from o1jax.verifiers.catalog import CATALOG
 
 
@@ -17,5 +17,5 @@ def verifier(name: str, **settings):
 @pytest.fixture
 def in_process(monkeypatch):
   """Has the tasks verify in this process: the pool is for limits, which a test's few rows do not come to."""
-  for module in (math, mbpp, humaneval, ifeval, bugfix):
+  for module in (dataset, bugfix):
     monkeypatch.setattr(module, "pooled", verifier)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from o1jax.config import BugfixConfig, ConfigError
-from o1jax.tasks import bugfix, mbpp
+from o1jax.tasks import bugfix, dataset, mbpp
+from o1jax.tasks.base import Example
+from o1jax.tasks.mbpp import fenced
 from o1jax.tasks.mutants import Mutant, normal
-from o1jax.tasks.programs import fenced
-from o1jax.tasks.rows import Row
 from o1jax.verifiers.base import Problem, Verdict
 
 ROWS = pathlib.Path(__file__).parents[1] / "data" / "mbpp_rows.jsonl"
@@ -29,7 +29,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def made(prepared, in_process):
-  return bugfix.source(config(prepared))
+  return bugfix.build(config(prepared))
 
 
 def test_buggy_programs_fail_some_tests_and_pass_the_others(made):
@@ -47,7 +47,7 @@ def test_the_reference_repairs_them(made):
   problems = [*made.train, *made.held_out]
   texts = [made.demonstrate(problem, np.random.default_rng(0)) for problem in problems]
   assert [verdict.error for verdict in made.verify(problems, texts)] == [None] * len(problems)
-  assert all(made.count_tries(p, t) == 1 and made.coherent(p, t) for p, t in zip(problems, texts))
+  assert all(made.count_tries(p, t) == 1 and made.well_formed(p, t) for p, t in zip(problems, texts))
 
 
 def test_a_prompt_holds_the_buggy_program_and_the_tests_that_it_fails(made):
@@ -70,14 +70,14 @@ def test_what_was_made_is_read_back_and_no_program_is_run(prepared, made, monkey
   def refuse(problems, texts):
     raise AssertionError("something was verified")
 
-  for module in (mbpp, bugfix):
+  for module in (dataset, bugfix):
     monkeypatch.setattr(module, "pooled", lambda name, **settings: refuse)
-  again = bugfix.source(config(prepared))
+  again = bugfix.build(config(prepared))
   assert (again.train, again.held_out, again.data_hash) == (made.train, made.held_out, made.data_hash)
 
 
 def test_the_same_bugs_are_made_again_and_another_seed_makes_others(prepared, made):
-  rows = mbpp.accepted(config(prepared))["train"][:2]
+  rows = mbpp.in_split(dataset.accepted(mbpp.DATASET, config(prepared)), mbpp.TRAIN)[:2]
   same, other = (bugfix.make(made.verify, rows, 2, 4, seed) for seed in (0, 1))
   told = [problem.meta["buggy"] for problem in made.train if problem.id[:3] in ("601", "602")]
   assert [bug["buggy"] for bug in same] == told and other != same
@@ -87,12 +87,12 @@ def test_too_few_buggy_programs_are_an_error_that_names_the_field(prepared):
   with pytest.raises(
     ConfigError, match=r"^task\.held_out: only [3-6] buggy programs can be made of the test split"
   ):
-    bugfix.source(config(prepared, held_out=7))
+    bugfix.build(config(prepared, held_out=7))
 
 
-def row(*tests: str) -> Row:
+def row(*tests: str) -> Example:
   meta = {"tests": list(tests), "test_setup": "", "entry_point": None, "solution": "def f(x):\n  return x"}
-  return Row("file row 1", "text", Problem("601", "", "", "mbpp", meta), None)
+  return Example("file row 1", "text", Problem("601", "", "", "mbpp", meta), None)
 
 
 def judged(told):

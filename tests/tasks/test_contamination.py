@@ -4,7 +4,7 @@ import string
 
 import pytest
 
-from o1jax.tasks.contamination import LONGEST, SHORTEST, contaminated, make_index, run_size, seen_in, words
+from o1jax.tasks.contamination import LONGEST, SHORTEST, contaminated, make_index, match_in, run_size, words
 
 LETTERS = list(string.ascii_lowercase)
 
@@ -40,27 +40,27 @@ def test_a_run_has_as_many_words_as_the_shortest_texts_between_8_and_13():
 def test_thirteen_words_in_a_row_are_a_repetition_and_twelve_are_none():
   index = make_index([text("a", "z")])
   assert index.size == 13
-  assert seen_in(index, f"So: {text('c', 'o').upper()}?") == 0
-  assert seen_in(index, f"so {text('c', 'n')} but") is None
-  assert seen_in(index, f"{text('c', 'h')} stop {text('i', 'o')}") is None
+  assert match_in(index, f"So: {text('c', 'o').upper()}?") == 0
+  assert match_in(index, f"so {text('c', 'n')} but") is None
+  assert match_in(index, f"{text('c', 'h')} stop {text('i', 'o')}") is None
 
 
 def test_punctuation_and_line_breaks_do_not_hide_a_repetition():
   index = make_index([text("a", "z")])
-  assert seen_in(index, ",\n".join(LETTERS[2:15])) == 0
+  assert match_in(index, ",\n".join(LETTERS[2:15])) == 0
 
 
 def test_a_text_shorter_than_a_run_is_compared_whole():
   index = make_index(["Add two and three.", text("a", "z")])
   assert index.size == SHORTEST
-  assert seen_in(index, "add: two and THREE") == 0
-  assert seen_in(index, "Add two and three apples") is None
-  assert seen_in(index, text("c", "j")) == 1
+  assert match_in(index, "add: two and THREE") == 0
+  assert match_in(index, "Add two and three apples") is None
+  assert match_in(index, text("c", "j")) == 1
 
 
 def test_texts_without_a_word_are_compared_as_they_are():
   index = make_index(["?!"])
-  assert seen_in(index, " ?! ") == 0 and seen_in(index, "!!") is None and seen_in(index, "") is None
+  assert match_in(index, " ?! ") == 0 and match_in(index, "!!") is None and match_in(index, "") is None
 
 
 def test_what_repeats_is_told_by_set_and_place():

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from o1jax.config import ConfigError, CountdownConfig
 from o1jax.io.tokenizer import train_tokenizer
 from o1jax.tasks import base, countdown
 from o1jax.tasks.base import Task
-from o1jax.tasks.countdown import build, canonical, chains, reachable
+from o1jax.tasks.countdown import build, chains, reachable
+from o1jax.verifiers.base import Problem
 from o1jax.verifiers.countdown import GIVE_UP, OPERATIONS, OTHER, SKIP, count_tries, lexemes
 
 CFG = CountdownConfig(count=3, max_number=6, held_out=100, max_tries=5)
@@ -20,6 +22,12 @@ CFG = CountdownConfig(count=3, max_number=6, held_out=100, max_tries=5)
 @pytest.fixture(scope="module")
 def task() -> Task:
   return build(CFG)
+
+
+def canonical(problem: Problem) -> tuple[int, ...]:
+  """What makes two problems one: the sorted numbers, and the target."""
+  *numbers, target = (int(n) for n in re.findall(r"\d+", problem.prompt))
+  return (*sorted(numbers), target)
 
 
 def test_chains_by_hand() -> None:
@@ -132,11 +140,11 @@ def test_larger_targets_are_neither_trained_on_nor_held_out(task: Task) -> None:
   inside = [*cut.train, *cut.held_out]
   assert max(p.meta["target"] for p in inside) == 20
   assert set(ids(inside)) == {p.id for p in countdown.all_problems(CFG) if p.meta["target"] <= 20}
-  (larger,) = cut.shifted.values()
-  assert list(cut.shifted) == ["larger_targets"] and min(p.meta["target"] for p in larger) > 20
+  (larger,) = cut.ood.values()
+  assert list(cut.ood) == ["larger_targets"] and min(p.meta["target"] for p in larger) > 20
   assert len(set(ids(larger))) == len(larger) == cfg.held_out
   assert cut.data_hash != build(dataclasses.replace(cfg, split_seed=1)).data_hash
-  some = build(dataclasses.replace(cfg, max_target=90)).shifted["larger_targets"]
+  some = build(dataclasses.replace(cfg, max_target=90)).ood["larger_targets"]
   assert set(ids(some)) == {p.id for p in countdown.all_problems(CFG) if p.meta["target"] > 90}
   with pytest.raises(ConfigError, match="^task.max_target: no problem has a target above 98$"):
     build(dataclasses.replace(cfg, max_target=98))
@@ -144,17 +152,15 @@ def test_larger_targets_are_neither_trained_on_nor_held_out(task: Task) -> None:
 
 def test_problems_of_one_number_more_are_solvable_and_within_the_targets_of_training(task: Task) -> None:
   cfg = dataclasses.replace(CFG, max_target=20, more_numbers=150)
-  more = build(cfg).shifted["more_numbers"]
-  assert len(set(ids(more))) == 150 and ids(more) == ids(build(cfg).shifted["more_numbers"])
+  more = build(cfg).ood["more_numbers"]
+  assert len(set(ids(more))) == 150 and ids(more) == ids(build(cfg).ood["more_numbers"])
   for problem in more:
     numbers, target = tuple(problem.meta["numbers"]), problem.meta["target"]
     assert len(numbers) == 4 and list(numbers) == sorted(numbers) and 1 <= min(numbers) <= max(numbers) <= 6
     assert target <= 20 and any(end == target for _, end in chains(numbers, CFG.max_value))
   other = build(dataclasses.replace(CFG, more_numbers=150))
-  assert list(other.shifted) == ["more_numbers"] and ids(other.train) == ids(task.train)
-  assert (
-    len({other.hash_of(p) for p in [*other.train, *other.held_out, *other.shifted["more_numbers"]]}) == 706
-  )
+  assert list(other.ood) == ["more_numbers"] and ids(other.train) == ids(task.train)
+  assert len({other.hash_of(p) for p in [*other.train, *other.held_out, *other.ood["more_numbers"]]}) == 706
   assert other.device.arrays(other.train[:1])["numbers"].shape == (1, 4)
 
 
@@ -173,8 +179,8 @@ def test_every_problem_of_one_number_more_is_as_likely() -> None:
     countdown.draw_problems(cfg, 3, len(listed) + 1)
 
 
-def test_a_collision_among_shifted_problems_is_resolved(monkeypatch) -> None:
+def test_a_collision_among_problems_out_of_distribution_is_resolved(monkeypatch) -> None:
   monkeypatch.setattr(base, "problem_hash", lambda problem, salt=0: len(problem.prompt) + 1000 * salt)
   cut = build(dataclasses.replace(CFG, held_out=20, max_target=20, more_numbers=10))
-  everything = [*cut.train, *cut.held_out, *itertools.chain(*cut.shifted.values())]
+  everything = [*cut.train, *cut.held_out, *itertools.chain(*cut.ood.values())]
   assert len({cut.hash_of(problem) for problem in everything}) == len(everything)

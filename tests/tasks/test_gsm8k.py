@@ -13,11 +13,11 @@ from o1jax.config import ConfigError, Gsm8kConfig, TextConfig
 from o1jax.io.data import Source
 from o1jax.io.run_config import config_to_dict, load_experiment, with_overrides
 from o1jax.io.tokenizer import EOS, train_text_tokenizer, train_tokenizer
-from o1jax.tasks import gsm8k
-from o1jax.tasks import text as text_module
+from o1jax.tasks import base
 from o1jax.tasks.base import Task, check_demonstrations
 from o1jax.tasks.catalog import build_task
-from o1jax.tasks.rows import split_files
+from o1jax.tasks.dataset import read_examples, train_and_test_files
+from o1jax.tasks.gsm8k import DATASET
 
 ROWS = pathlib.Path(__file__).parent.parent / "data" / "gsm8k_rows.jsonl"
 EXPERIMENT = pathlib.Path(__file__).parent.parent.parent / "experiments" / "gsm8k_smoke.py"
@@ -32,6 +32,10 @@ def config(path, tmp_path, **fields) -> Gsm8kConfig:
 
 def build(cfg: Gsm8kConfig) -> Task:
   return build_task(cfg)
+
+
+def load(cfg: Gsm8kConfig) -> list:
+  return read_examples(DATASET, train_and_test_files(cfg), cfg.data_dir)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +121,7 @@ def test_a_trained_tokenizer_is_kept_beside_the_data_and_knows_its_text_and_size
   kept = sorted((tmp_path / "prepared" / "tokenizers").glob("*.model"))
   assert [path.read_bytes() for path in kept] == [built.tokenizer.proto]
   with monkeypatch.context() as patch:
-    patch.delattr(text_module, "train_text_tokenizer")
+    patch.delattr(base, "train_text_tokenizer")
     assert build(cfg).tokenizer == built.tokenizer
   assert build(dataclasses.replace(cfg, held_out=3)).tokenizer != built.tokenizer
   assert build(config(ROWS, tmp_path, vocab=330)).tokenizer.vocab_size == 330
@@ -152,25 +156,27 @@ FILES = ["/rows.JSONL", "/rows.json", "/rows.jsonl.gz", "/rows.jsonl?download=tr
 
 @pytest.mark.parametrize("place", FILES)
 def test_a_url_of_one_file_is_one_file(place):
-  assert split_files(f"https://host{place}", None) == {"train": Source(f"https://host{place}")}
+  assert train_and_test_files(Gsm8kConfig(f"https://host{place}", None)) == {
+    "train": Source(f"https://host{place}")
+  }
 
 
 def test_a_query_goes_with_each_file_of_a_folder(tmp_path):
-  files = split_files("https://host/a.jsonl/b/?token=x/y.jsonl", ("0", "1"))
+  files = train_and_test_files(Gsm8kConfig("https://host/a.jsonl/b/?token=x/y.jsonl", ("0", "1")))
   assert {split: source.location for split, source in files.items()} == {
     "train": "https://host/a.jsonl/b/train.jsonl?token=x/y.jsonl",
     "test": "https://host/a.jsonl/b/test.jsonl?token=x/y.jsonl",
   }
   named = tmp_path / "no ending"
   shutil.copy(ROWS, named)
-  assert list(split_files(str(named), None)) == ["train"]
+  assert list(train_and_test_files(Gsm8kConfig(str(named), None))) == ["train"]
 
 
 def test_the_data_hash_follows_the_content(tmp_path):
   copy = shutil.copy(ROWS, tmp_path / "copy.jsonl")
-  assert gsm8k.load(config(copy, tmp_path)).data_hash == gsm8k.load(config(ROWS, tmp_path)).data_hash
-  other = write(tmp_path / "other.jsonl", "#### 1", "#### 2")
-  assert gsm8k.load(config(other, tmp_path)).data_hash != gsm8k.load(config(ROWS, tmp_path)).data_hash
+  assert build(config(copy, tmp_path)).data_hash == build(config(ROWS, tmp_path)).data_hash
+  other = write(tmp_path / "other.jsonl", *[f"#### {number}" for number in range(12)])
+  assert build(config(other, tmp_path)).data_hash != build(config(ROWS, tmp_path)).data_hash
 
 
 def test_a_held_out_question_is_not_trained_on(tmp_path, caplog):
@@ -222,12 +228,12 @@ def test_a_source_that_cannot_be_had_names_the_option(tmp_path):
 def test_hashes_are_checked_on_a_download_alone(tmp_path):
   shutil.copy(ROWS, tmp_path / "train.jsonl")
   (tmp_path / "test.jsonl").write_text(ROWS.read_text().splitlines()[0])
-  assert len(gsm8k.load(config(tmp_path, tmp_path)).splits["train"]) == 12
+  assert len(load(config(tmp_path, tmp_path))) == 12 + 1
   with pytest.raises(ConfigError, match="has SHA-256"):
-    gsm8k.load(config(tmp_path.as_uri(), tmp_path))
+    load(config(tmp_path.as_uri(), tmp_path))
   with pytest.raises(ConfigError, match=r"^--task\.sha256: "):
-    gsm8k.load(config(ROWS.as_uri(), tmp_path))
-  assert len(gsm8k.load(config(ROWS.as_uri(), tmp_path, sha256=None)).splits["train"]) == 12
+    load(config(ROWS.as_uri(), tmp_path))
+  assert len(load(config(ROWS.as_uri(), tmp_path, sha256=None))) == 12
 
 
 def test_a_tokenizer_file_is_used_if_it_keeps_the_answers(tmp_path, task):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from o1jax.config import ConfigError, HumanevalConfig, TextConfig
-from o1jax.tasks import humaneval
-from o1jax.tasks.text import text_task
+from o1jax.tasks.base import text_task
+from o1jax.tasks.catalog import build_problems
 
 ROWS = pathlib.Path(__file__).parents[1] / "data" / "humaneval_rows.jsonl"
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def build(tmp_path, path=ROWS, **fields):
-  return humaneval.source(HumanevalConfig(str(path), data_dir=str(tmp_path / "d"), **fields))
+  return build_problems(HumanevalConfig(str(path), data_dir=str(tmp_path / "d"), **fields))
 
 
 def rows() -> list[dict]:
@@ -32,7 +32,7 @@ def test_all_is_held_out_unless_a_number_is_asked_for(tmp_path):
   part = build(tmp_path, held_out=3)
   assert (len(part.train), len(part.held_out)) == (1, 3)
   assert {problem.id for problem in (*part.train, *part.held_out)} == {f"Own/{n}" for n in range(4)}
-  assert list(part.demonstrated) == list(part.train)
+  assert list(part.sft_problems) == list(part.train)
   assert len({made.data_hash, part.data_hash, build(tmp_path, held_out=2).data_hash}) == 3
   others = [build(tmp_path, held_out=3, split_seed=seed).train[0].id for seed in range(8)]
   assert len(set(others)) > 1 and build(tmp_path, held_out=3).train == part.train
@@ -44,10 +44,10 @@ def test_references_pass_as_whole_functions_and_as_what_goes_on(tmp_path):
   on = [row["canonical_solution"] for row in rows()]
   for texts in (whole, on):
     assert [verdict.error for verdict in made.verify(made.held_out, texts)] == [None] * 4
-    assert all(made.count_tries(p, t) == 1 and made.coherent(p, t) for p, t in zip(made.held_out, texts))
+    assert all(made.count_tries(p, t) == 1 and made.well_formed(p, t) for p, t in zip(made.held_out, texts))
   wrong = ["    return word[by:]", "    return n", "    return [1", "Sorry."]
   assert [verdict.correct for verdict in made.verify(made.held_out, wrong)] == [False] * 4
-  assert [made.coherent(p, t) for p, t in zip(made.held_out, wrong)] == [True, True, False, False]
+  assert [made.well_formed(p, t) for p, t in zip(made.held_out, wrong)] == [True, True, False, False]
 
 
 def test_the_prompt_is_the_published_one(tmp_path):
@@ -61,7 +61,7 @@ def test_a_packed_file_holds_the_same_problems(tmp_path):
 
 
 BAD = {
-  "field 'task_id' is empty, or that of a row before": {"task_id": "Own/0"},
+  "field 'task_id': there is a Own/0 before": {"task_id": "Own/0"},
   "field 'entry_point': 'a b' is no name": {"entry_point": "a b"},
   "field 'canonical_solution' does not complete 'prompt' to a Python program": {
     "canonical_solution": "  return ("

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from o1jax.config import ConfigError, IfevalConfig
-from o1jax.tasks import ifeval
+from o1jax.tasks.catalog import build_problems
 
 ROWS = pathlib.Path(__file__).parents[1] / "data" / "ifeval_rows.jsonl"
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def build(tmp_path, path=ROWS, **fields):
-  return ifeval.source(IfevalConfig(str(path), data_dir=str(tmp_path / "d"), **fields))
+  return build_problems(IfevalConfig(str(path), data_dir=str(tmp_path / "d"), **fields))
 
 
 def test_all_is_held_out_unless_a_number_is_asked_for(tmp_path):
@@ -22,7 +22,7 @@ def test_all_is_held_out_unless_a_number_is_asked_for(tmp_path):
   assert list(made.train) == [] and [problem.id for problem in made.held_out] == ["1", "2", "3", "4"]
   assert made.demonstrate is None
   part = build(tmp_path, held_out=2)
-  assert (len(part.train), len(part.held_out), list(part.demonstrated)) == (2, 2, [])
+  assert (len(part.train), len(part.held_out), list(part.sft_problems)) == (2, 2, [])
   assert not {problem.id for problem in part.train} & {problem.id for problem in part.held_out}
   assert part.data_hash != made.data_hash == build(tmp_path).data_hash
 
@@ -36,7 +36,7 @@ def test_responses_are_judged_by_the_constraints(tmp_path):
   assert [verdict.correct for verdict in verdicts] == [True, False, True]
   assert made.held_out[0].meta["kwargs"] == [{}, {"relation": "at least", "num_words": 20}]
   assert [made.count_tries(problems[0], text) for text in ("", " \n", "a")] == [0, 0, 1]
-  assert [made.coherent(problems[0], text) for text in ("", " \n", "a")] == [False, False, True]
+  assert [made.well_formed(problems[0], text) for text in ("", " \n", "a")] == [False, False, True]
 
 
 BAD = {

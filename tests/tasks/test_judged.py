@@ -48,12 +48,12 @@ def options(tmp_path, server, rows=ROWS, held_out=1, judge=(), **fields) -> Judg
 
 
 def test_rows_are_problems_and_the_endpoint_their_verifier(tmp_path, server) -> None:
-  made = judged.source(options(tmp_path, server))
+  made = judged.build(options(tmp_path, server))
   assert (len(made.train), len(made.held_out), len(server.seen)) == (2, 1, 1)  # one request: does it answer?
   problems = {problem.id: problem for problem in (*made.train, *made.held_out)}
   assert [problems[key].prompt for key in "123"] == [row["prompt"] for row in ROWS]
-  assert {problem.id for problem in made.demonstrated} == {p.id for p in made.train} - {"2"}
-  assert judged.demonstrate(problems["3"], None) == ROWS[2]["response"]
+  assert {problem.id for problem in made.sft_problems} == {p.id for p in made.train} - {"2"}
+  assert made.demonstrate(problems["3"], None) == ROWS[2]["response"]
   server.answer = lambda handler, request: reply(
     handler, completion("", tops={"Yes": 0.9 if "\nBlue\n" in request["messages"][0]["content"] else 0.2})
   )
@@ -95,13 +95,13 @@ def test_what_the_judge_costs_counts_over_resumes_and_by_task(tmp_path, server, 
   assert [row["judge/dollars"] for row in rows] == [21 * count for count in asked]
   summary = json.loads((tmp_path / "run" / "summary.json").read_text())
   assert summary["costs"]["judge/requests"] == len(server.seen)
-  again = judged.source(task)  # the same judge, asked by another task of this process
+  again = judged.build(task)  # the same judge, asked by another task of this process
   again.verify(again.train[:1], ["a"])
   assert again.spent()["judge/requests"] == 1
 
 
 def test_what_the_judge_costs_is_told(tmp_path, server) -> None:
-  made = judged.source(options(tmp_path, server, judge={"prompt_price": 2e6, "completion_price": 1e6}))
+  made = judged.build(options(tmp_path, server, judge={"prompt_price": 2e6, "completion_price": 1e6}))
   assert made.spent()["judge/requests"] == 1
   made.verify(made.train, ["a", "b"])
   assert made.spent() == {
@@ -109,23 +109,23 @@ def test_what_the_judge_costs_is_told(tmp_path, server) -> None:
     "judge/prompt_tokens": 30, "judge/completion_tokens": 3, "judge/dollars": 63,
   }  # fmt: skip
   two = [made, dataclasses.replace(made, name="other")]
-  assert mixture._spent(two)["judge/dollars"] == 126
+  assert mixture.total_spent(two)["judge/dollars"] == 126
 
 
 def test_one_endpoint_serves_all_that_ask_alike(tmp_path, server) -> None:
   cfg = options(tmp_path, server)
-  one, two = judged.source(cfg), judged.source(cfg)
+  one, two = judged.build(cfg), judged.build(cfg)
   assert len(server.seen) == 1 and one.verify is two.verify
 
 
 def test_an_endpoint_that_cannot_judge_is_told_before_anything_is_trained(tmp_path, server) -> None:
   server.script.append(refuse(401))
   with pytest.raises(ConfigError, match="^judge: http://127.0.0.1.*AuthenticationError"):
-    judged.source(options(tmp_path, server))
+    judged.build(options(tmp_path, server))
   server.script.append(say(completion("Yes")))
   with pytest.raises(ConfigError, match="judge.votes: .* gives no log-probs"):
-    judged.source(options(tmp_path, server))
-  assert len(judged.source(options(tmp_path, server)).train) == 2  # what failed is asked again
+    judged.build(options(tmp_path, server))
+  assert len(judged.build(options(tmp_path, server)).train) == 2  # what failed is asked again
 
 
 def test_a_wrong_row_is_named(tmp_path, server) -> None:
@@ -135,9 +135,9 @@ def test_a_wrong_row_is_named(tmp_path, server) -> None:
     ({"prompt": 7}, "row 4: field 'prompt'"),
   ):
     with pytest.raises(ConfigError, match=told):
-      judged.source(options(tmp_path, server, [*ROWS, row]))
+      judged.build(options(tmp_path, server, [*ROWS, row]))
   with pytest.raises(
     ConfigError, match="row 2: has no field 'answer', which task.judge.sees=reference shows"
   ):
-    judged.source(options(tmp_path, server, judge={"sees": "reference"}))
+    judged.build(options(tmp_path, server, judge={"sees": "reference"}))
   assert server.seen == []

@@ -8,6 +8,7 @@ import pytest
 
 from o1jax.config import ConfigError, MathConfig
 from o1jax.tasks import math
+from o1jax.tasks.catalog import build_problems
 
 ROWS = pathlib.Path(__file__).parents[1] / "data" / "math_rows.jsonl"
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def build(tmp_path, path=ROWS, **fields):
-  return math.source(
+  return build_problems(
     MathConfig(str(path), data_dir=str(tmp_path / "d"), **{"held_out": 3, "unverified": 0, **fields})
   )
 
@@ -33,7 +34,7 @@ def test_the_last_rows_are_held_out_and_all_solutions_verify(tmp_path):
   texts = [made.demonstrate(problem, np.random.default_rng(0)) for problem in problems]
   assert [verdict.error for verdict in made.verify(problems, texts)] == [None] * 8
   assert [made.count_tries(*pair) for pair in zip(problems, texts)] == [1] * 8
-  assert all(made.coherent(*pair) for pair in zip(problems, texts))
+  assert all(made.well_formed(*pair) for pair in zip(problems, texts))
 
 
 def test_the_gold_answer_is_the_given_one_or_the_last_box(tmp_path):

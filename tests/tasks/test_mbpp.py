@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from o1jax.config import ConfigError, MbppConfig
-from o1jax.tasks import mbpp
-from o1jax.tasks.programs import count_blocks, fenced, is_program, tidy
+from o1jax.tasks import dataset, mbpp
+from o1jax.tasks.catalog import build_problems
+from o1jax.tasks.mbpp import count_blocks, fenced, is_program, tidy
 
 ROWS = pathlib.Path(__file__).parents[1] / "data" / "mbpp_rows.jsonl"
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def build(tmp_path, path=ROWS, **fields):
-  return mbpp.source(
+  return build_problems(
     MbppConfig(str(path), data_dir=str(tmp_path / "d"), **{"held_out": 2, "unverified": 0, **fields})
   )
 
@@ -38,7 +39,7 @@ def test_the_split_is_the_published_one_and_all_references_pass(tmp_path):
   problems = [*made.train, *made.held_out]
   texts = [made.demonstrate(problem, np.random.default_rng(0)) for problem in problems]
   assert [verdict.error for verdict in made.verify(problems, texts)] == [None] * 6
-  assert all(made.count_tries(p, t) == 1 and made.coherent(p, t) for p, t in zip(problems, texts))
+  assert all(made.count_tries(p, t) == 1 and made.well_formed(p, t) for p, t in zip(problems, texts))
 
 
 def test_the_sanitized_form_is_the_same_problems(tmp_path):
@@ -76,7 +77,7 @@ def test_two_builds_are_one_and_the_second_runs_no_program(tmp_path, monkeypatch
   def refuse(problems, texts):
     raise AssertionError("something was verified")
 
-  monkeypatch.setattr(mbpp, "pooled", lambda name: refuse)
+  monkeypatch.setattr(dataset, "pooled", lambda name: refuse)
   second = build(tmp_path)
   assert (first.train, first.held_out, first.data_hash) == (second.train, second.held_out, second.data_hash)
   assert build(tmp_path, held_out=1).data_hash != first.data_hash

@@ -42,8 +42,8 @@ def test_a_demonstration_is_right_by_its_own_verifier(task: Task) -> None:
   tries = next(text for text in iter(lambda: task.demonstrate(numbers, rng), None) if text.endswith("yes"))
   verdicts = task.verify([numbers, words, words, numbers], [tries, tries, solved, solved])
   assert [verdict.correct for verdict in verdicts] == [True, False, True, False]
-  assert task.count_tries(words, solved) == 1 and task.coherent(numbers, tries)
-  assert not task.coherent(numbers, solved)
+  assert task.count_tries(words, solved) == 1 and task.well_formed(numbers, tries)
+  assert not task.well_formed(numbers, solved)
 
 
 def test_text_of_all_sources_comes_back_and_no_two_problems_share_a_key(task: Task) -> None:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from o1jax.config import ConfigError, ReasoningGymConfig
-from o1jax.tasks import gym_entries, pooled, reasoning_gym
+from o1jax.tasks import pooled, reasoning_gym
 
 
 def config(data_dir, dataset="leg_counting", **fields):
@@ -21,14 +21,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(folder):
-  yield reasoning_gym.source(config(folder))
+  yield reasoning_gym.build(config(folder))
   pooled.close()
 
 
 def test_splits_are_of_the_asked_sizes_and_disjoint(made):
   questions = [problem.prompt for problem in (*made.train, *made.held_out)]
   assert (len(made.train), len(made.held_out), len(set(questions))) == (6, 4, 10)
-  assert made.name == "gym_leg_counting" and made.demonstrate is None and list(made.demonstrated) == []
+  assert made.name == "gym_leg_counting" and made.demonstrate is None and list(made.sft_problems) == []
   assert all(problem.source == made.name for problem in made.train)
 
 
@@ -44,18 +44,18 @@ def test_its_own_answers_score_and_others_do_not(made):
 
 def test_two_builds_are_one_and_the_second_makes_nothing(made, folder, monkeypatch):
   monkeypatch.delattr(subprocess, "run")
-  again = reasoning_gym.source(config(folder))
+  again = reasoning_gym.build(config(folder))
   assert (again.train, again.held_out, again.data_hash) == (made.train, made.held_out, made.data_hash)
 
 
 def test_seeds_options_and_sizes_make_other_problems(made, tmp_path):
   others = [{"split_seed": 1}, {"size": 5, "options": (("max_animals", "3"),)}]
-  hashes = {reasoning_gym.source(config(tmp_path, **fields)).data_hash for fields in others}
+  hashes = {reasoning_gym.build(config(tmp_path, **fields)).data_hash for fields in others}
   assert len(hashes | {made.data_hash}) == 3
 
 
 def run(order: dict, hash_seed: str) -> str:
-  command = [sys.executable, "-m", gym_entries.__name__]
+  command = [sys.executable, "-m", reasoning_gym.__name__]
   done = subprocess.run(
     command, input=json.dumps(order), capture_output=True, text=True, check=True,
     env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)},
@@ -71,7 +71,7 @@ def test_why_entries_are_made_in_a_process_with_a_fixed_hash_seed():
 def test_modules_of_the_working_directory_are_not_taken_for_others(made, tmp_path, monkeypatch):
   (tmp_path / "json.py").write_text("raise SystemExit('not me')")
   monkeypatch.chdir(tmp_path)
-  assert len(reasoning_gym.source(config(tmp_path / "data", size=3)).train) == 3
+  assert len(reasoning_gym.build(config(tmp_path / "data", size=3)).train) == 3
 
 
 REFUSED = {
@@ -92,7 +92,7 @@ REFUSED = {
 @pytest.mark.parametrize("told", REFUSED)
 def test_what_cannot_be_made_is_refused_in_one_line(tmp_path, told):
   with pytest.raises(ConfigError) as error:
-    reasoning_gym.source(config(tmp_path, **REFUSED[told]))
+    reasoning_gym.build(config(tmp_path, **REFUSED[told]))
   assert str(error.value).startswith(told) and "\n" not in str(error.value)
 
 
@@ -103,7 +103,7 @@ def test_every_dataset_becomes_a_task_by_its_name(tmp_path):
   told = {}
   for name in sorted(set(DATASETS) - {"composite"}):
     try:
-      made = reasoning_gym.source(config(tmp_path, name, size=3, held_out=2))
+      made = reasoning_gym.build(config(tmp_path, name, size=3, held_out=2))
       told[name] = len(made.train)
     except ConfigError as error:
       told[name] = str(error)

@@ -5,7 +5,8 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from o1jax.config import PolicyConfig, text_tasks
+from o1jax.config import PolicyConfig
+from o1jax.config.tasks import ProgramConfig
 from o1jax.verifiers.catalog import CATALOG
 from o1jax.verifiers.completion import Policy, in_thoughts, without_end_tokens, without_thoughts
 
@@ -65,4 +66,4 @@ def test_an_unknown_policy_is_an_error(name):
 
 def test_the_configuration_knows_the_same_policies():
   assert get_type_hints(PolicyConfig)["policy"] == Policy
-  assert get_args(get_type_hints(text_tasks.ProgramConfig)["block"]) == ("last", "first")
+  assert get_args(get_type_hints(ProgramConfig)["block"]) == ("last", "first")

@@ -4,21 +4,23 @@ import dataclasses
 import json
 import logging
 import pathlib
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
-from o1jax.config import ConfigError
-from o1jax.tasks import rows as rows_module
-from o1jax.tasks.rows import (
-  Kind,
-  Row,
+from o1jax.config import ConfigError, Gsm8kConfig, HumanevalConfig
+from o1jax.tasks import dataset as dataset_module
+from o1jax.tasks.base import Example
+from o1jax.tasks.dataset import (
+  Dataset,
   content_hash,
+  drawn_by_seed,
+  from_plain,
   grade,
-  is_correct,
   last_or_test,
-  letters_and_digits,
-  make_source,
-  some_held_out,
+  make_problem_set,
+  plain,
   verified,
 )
 from o1jax.verifiers.base import Problem, Verdict
@@ -41,47 +43,46 @@ class Verifier:
     return [Verdict(float(right), right, None, None if right else "wrong") for right in told]
 
 
-def kind(verifier, **fields) -> Kind:
-  of = {"name": "test", "verify": verifier, "verifier": "own", "accepts": is_correct, "demonstrate": None}
-  more = {"count_tries": len, "coherent": lambda problem, text: True, "key": letters_and_digits}
-  return Kind(**{**of, **more, **fields})
+def accepted(examples, verifier, unverified: int, folder, settings: str = "own") -> list[Example]:
+  return verified(examples, "test", verifier, settings, unverified, str(folder))
 
 
 def row(
-  number: int, asks: str, answer: str = "yes", reference: str | None = "yes", split: str = "train"
-) -> Row:
-  return Row(f"file row {number}", asks, Problem(f"{split}/{number}", f"{asks}?", answer, "test"), reference)
+  number: int, question: str, answer: str = "yes", reference: str | None = "yes", split: str = "train"
+) -> Example:
+  problem = Problem(f"{split}/{number}", f"{question}?", answer, "test")
+  return Example(f"file row {number}", question, problem, reference)
 
 
 def test_references_are_verified_once(tmp_path):
   verifier, some = Verifier(), [row(1, "a"), row(2, "b", reference=None)]
-  assert verified(some, kind(verifier), 0, str(tmp_path)) == some
-  assert verified(some, kind(verifier), 0, str(tmp_path)) == some
+  assert accepted(some, verifier, 0, tmp_path) == some
+  assert accepted(some, verifier, 0, tmp_path) == some
   assert verifier.asked == 1
 
 
 CHANGED = {
-  "the answer": lambda some, of: ([row(1, "a", "no", "no")], of),
-  "the prompt": lambda some, of: ([row(1, "b")], of),
-  "the reference": lambda some, of: ([row(1, "a", reference="no")], of),
-  "the verifier": lambda some, of: (some, dataclasses.replace(of, verifier="another")),
+  "the answer": lambda some, settings: ([row(1, "a", "no", "no")], settings),
+  "the prompt": lambda some, settings: ([row(1, "b")], settings),
+  "the reference": lambda some, settings: ([row(1, "a", reference="no")], settings),
+  "the verifier": lambda some, settings: (some, "another"),
 }
 
 
 @pytest.mark.parametrize("what", CHANGED)
 def test_what_changes_is_verified_anew(tmp_path, what):
   verifier = Verifier()
-  some, of = [row(1, "a")], kind(verifier)
-  verified(some, of, 1, str(tmp_path))
-  verified(*CHANGED[what](some, of), 1, str(tmp_path))
+  some, settings = CHANGED[what]([row(1, "a")], "own")
+  accepted([row(1, "a")], verifier, 1, tmp_path)
+  accepted(some, verifier, 1, tmp_path, settings)
   assert verifier.asked == 2
 
 
 def test_other_code_of_the_verifiers_verifies_anew(tmp_path, monkeypatch):
   verifier = Verifier()
-  verified([row(1, "a")], kind(verifier), 0, str(tmp_path))
-  monkeypatch.setattr(rows_module, "verifiers_hash", lambda: "another")
-  verified([row(1, "a")], kind(verifier), 0, str(tmp_path))
+  accepted([row(1, "a")], verifier, 0, tmp_path)
+  monkeypatch.setattr(dataset_module, "verifiers_hash", lambda: "another")
+  accepted([row(1, "a")], verifier, 0, tmp_path)
   assert verifier.asked == 2
 
 
@@ -92,15 +93,15 @@ def test_a_reference_that_does_not_verify_names_its_file_and_row(tmp_path):
       ConfigError,
       match=r"^file row 2: its reference does not verify: wrong \(such rows: 2, task\.unverified=0\)$",
     ):
-      verified(bad, kind(Verifier()), 0, str(tmp_path))
+      accepted(bad, Verifier(), 0, tmp_path)
   with pytest.raises(ConfigError, match=r"^file row 2: .*wrong \(such rows: 2, task\.unverified=1\)$"):
-    verified(bad, kind(Verifier()), 1, str(tmp_path))
+    accepted(bad, Verifier(), 1, tmp_path)
 
 
 def test_rows_that_may_fail_are_left_out_and_named(tmp_path, caplog):
   bad = [row(1, "a"), row(2, "b", reference="no"), row(3, "c", answer="")]
   with caplog.at_level(logging.WARNING):
-    kept = verified(bad, kind(Verifier()), 2, str(tmp_path))
+    kept = accepted(bad, Verifier(), 2, tmp_path)
   assert kept == bad[:1]
   assert "file row 2: its reference does not verify: wrong" in caplog.text
   assert "file row 3: nothing can be graded by it: problem train/3: has no answer" in caplog.text
@@ -118,36 +119,36 @@ def test_one_bad_problem_does_not_take_its_batch_along():
 
 def test_the_last_of_one_file_or_the_first_of_the_test_file_are_held_out():
   train, test = [row(n, "a") for n in range(4)], [row(n, "a", split="test") for n in range(3)]
-  assert last_or_test(train, 1, "path") == (train[:3], train[3:])
-  assert last_or_test([*train, *test], 2, "path") == (train, test[:2])
+  assert last_or_test(train, Gsm8kConfig("path", held_out=1)) == (train[:3], train[3:])
+  assert last_or_test([*train, *test], Gsm8kConfig("path", held_out=2)) == (train, test[:2])
   for rows, count in ((train, 4), ([*train, *test], 4), (test, 1)):
     with pytest.raises(
       ConfigError, match=rf"^task\.held_out: {count} rows cannot be held out of the {len(rows)}"
     ):
-      last_or_test(rows, count, "path")
+      last_or_test(rows, Gsm8kConfig("path", held_out=count))
 
 
 def test_an_evaluation_set_is_held_out_whole_or_in_part():
   rows = [row(n, str(n)) for n in range(10)]
-  assert some_held_out(rows, None, 0, "path") == ([], rows)
-  train, held_out = some_held_out(rows, 4, 0, "path")
+  assert drawn_by_seed(rows, HumanevalConfig("path")) == ([], rows)
+  train, held_out = drawn_by_seed(rows, HumanevalConfig("path", held_out=4))
   assert (len(train), len(held_out)) == (6, 4)
   assert sorted([*train, *held_out], key=rows.index) == rows and held_out == sorted(held_out, key=rows.index)
-  assert some_held_out(rows, 4, 1, "path")[1] != held_out
+  assert drawn_by_seed(rows, HumanevalConfig("path", held_out=4, split_seed=1))[1] != held_out
   with pytest.raises(ConfigError, match=r"^task\.held_out: 10 of the 10 rows in path; None is all"):
-    some_held_out(rows, 10, 0, "path")
+    drawn_by_seed(rows, HumanevalConfig("path", held_out=10))
 
 
-def source(train, held_out, *names: str, own=None, data_dir: pathlib.Path | str = "unused", **fields):
-  of = kind(Verifier(), **fields)
-  return make_source(of, train, held_out, held_out if own is None else own, names, str(data_dir))
+def problem_set(train, held_out, *names: str, data_dir: pathlib.Path | str = "unused", **fields):
+  dataset = Dataset(name="test", verifier="own", count_tries=len, **fields)
+  return make_problem_set(dataset, Verifier(), train, held_out, names, str(data_dir))
 
 
 def test_training_rows_that_ask_or_repeat_what_is_held_out_are_left_out(caplog):
   train = [row(1, "How many?"), row(2, f"Say {LONG} now"), row(3, "What else")]
   held_out = [row(4, "how MANY", split="test"), row(5, f"{LONG} fourteen", split="test")]
   with caplog.at_level(logging.WARNING):
-    made = source(train, held_out)
+    made = problem_set(train, held_out)
   assert [problem.id for problem in made.train] == ["train/3"]
   assert [problem.id for problem in made.held_out] == ["test/4", "test/5"]
   assert "test: 1 training rows ask a held-out question and are left out" in caplog.text
@@ -158,8 +159,11 @@ def test_training_rows_that_ask_or_repeat_what_is_held_out_are_left_out(caplog):
 def test_where_problems_are_alike_their_words_tell_nothing():
   train, held_out = [row(1, f"{LONG} 3 + 4")], [row(2, f"{LONG} 3 - 4", split="test")]
   with pytest.raises(ConfigError, match=r"^task\.path: every training problem of test is held out or tested"):
-    source(train, held_out)
-  assert len(source(train, held_out, own=(), key=rows_module.without_spacing).train) == 1
+    problem_set(train, held_out)
+  assert (
+    len(problem_set(train, held_out, distinct_words=False, question_key=dataset_module.without_spacing).train)
+    == 1
+  )
 
 
 def evaluation(path: pathlib.Path, field: str, *texts: str) -> str:
@@ -173,7 +177,7 @@ def test_other_evaluation_sets_are_compared_too(tmp_path, caplog):
   first = evaluation(tmp_path / "first.jsonl", "question", f"{LONG} and more words of all kinds")
   second = evaluation(tmp_path / "second.jsonl", "text", "A, b!")
   with caplog.at_level(logging.WARNING):
-    made = source(train, held_out, first, second, data_dir=tmp_path)
+    made = problem_set(train, held_out, first, second, data_dir=tmp_path)
   assert [problem.id for problem in made.train] == ["train/3"]
   assert f"share 13 words in a row with {first}" in caplog.text and second in caplog.text
 
@@ -181,26 +185,26 @@ def test_other_evaluation_sets_are_compared_too(tmp_path, caplog):
 def test_an_evaluation_set_that_cannot_be_read_names_the_option_or_the_row(tmp_path):
   some = [row(1, "a")], [row(2, "b", split="test")]
   with pytest.raises(ConfigError, match=r"^--task\.decontaminate: .*absent\.jsonl cannot be read"):
-    source(*some, f"{tmp_path}/absent.jsonl#text", data_dir=tmp_path)
+    problem_set(*some, f"{tmp_path}/absent.jsonl#text", data_dir=tmp_path)
   named = evaluation(tmp_path / "a.jsonl", "text", "words").replace("#text", "#prompt")
   with pytest.raises(ConfigError, match=r"a\.jsonl row 1: has no field 'prompt'"):
-    source(*some, named, data_dir=tmp_path)
+    problem_set(*some, named, data_dir=tmp_path)
 
 
 def test_the_data_hash_follows_problems_and_evaluation_sets(tmp_path):
   train, held_out = [row(1, "a"), row(2, "b")], [row(3, "c", split="test")]
   set_ = evaluation(tmp_path / "a.jsonl", "text", "unrelated words")
-  known = source(train, held_out).data_hash
-  assert source(train, held_out).data_hash == known
+  known = problem_set(train, held_out).data_hash
+  assert problem_set(train, held_out).data_hash == known
   other = row(2, "b")
   other = dataclasses.replace(other, problem=dataclasses.replace(other.problem, meta={"tests": ["x"]}))
   hashes = [
     known,
-    source(train[::-1], held_out).data_hash,
-    source(train[:1], held_out).data_hash,
-    source([*train, row(4, "d")], held_out).data_hash,
-    source([train[0], other], held_out).data_hash,
-    source(train, held_out, set_, data_dir=tmp_path).data_hash,
+    problem_set(train[::-1], held_out).data_hash,
+    problem_set(train[:1], held_out).data_hash,
+    problem_set([*train, row(4, "d")], held_out).data_hash,
+    problem_set([train[0], other], held_out).data_hash,
+    problem_set(train, held_out, set_, data_dir=tmp_path).data_hash,
   ]
   assert len(set(hashes)) == len(hashes)
 
@@ -214,7 +218,31 @@ def test_equal_content_has_one_hash_and_other_values_are_refused():
 
 
 def test_without_training_problems_there_is_nothing_to_imitate():
-  made = source([], [row(1, "a")])
-  assert (list(made.train), list(made.demonstrated), made.demonstrate) == ([], [], None)
+  made = problem_set([], [row(1, "a")])
+  assert (list(made.train), list(made.sft_problems), made.demonstrate) == ([], [], None)
   with pytest.raises(ConfigError, match=r"^sft\.steps: task test has no demonstrations"):
     made.demonstrations(0)
+
+
+VALUES = [
+  None, True, 7, 2.5, "a", [1, [2]], (1, (2, "x")), {"a": 1}, {1: "a", (2, 3): [4]}, {1, 2}, frozenset({3}), Fraction(-1, 3), [], (), {},
+  {"tuple": [1]}, {"x": None, "y": {"set": {5}}}, float("inf"), 10**40, "ﬁ\ud800",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_values_come_back_from_text_as_they_were(value):
+  back = from_plain(json.loads(json.dumps(plain(value))))
+  assert back == value and type(back) is type(value)
+
+
+def test_numpy_scalars_become_pythons_and_other_objects_are_refused():
+  back = plain([np.float64(0.5), np.str_("a"), np.int64(3), np.bool_(True)])
+  assert back == [0.5, "a", 3, True] and list(map(type, back)) == [float, str, int, bool]
+  with pytest.raises(TypeError, match="it holds a object"):
+    plain({"a": [object()]})
+
+
+def test_sets_have_one_order():
+  words = [f"word {n}" for n in range(50)]
+  assert plain(set(words)) == plain(set(words[::-1])) == {"set": sorted(words)}
