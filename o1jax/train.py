@@ -38,7 +38,7 @@ from o1jax.rollout import setup
 from o1jax.rollout.answer import plain
 from o1jax.rollout.collect import collect, demonstrations, learner_inputs
 from o1jax.rollout.grade import Graded, rollout_rows
-from o1jax.rollout.record import Progress, StepRecord, StepUsage, record
+from o1jax.rollout.record import Progress, StepFn, StepRecord, StepResult, StepUsage, record
 from o1jax.rollout.reward_model import reward_model_params
 from o1jax.rollout.setup import Runtime
 from o1jax.scaling import flops as compute
@@ -50,20 +50,6 @@ COLD_START = "cold_start"  # folder of the cold start's last state
 SUMMARY = "summary.json"  # the run's final figures
 
 # One step of each stage
-
-
-class StepResult(NamedTuple):
-  """What one training step gives to the loop."""
-
-  state: TrainState
-  metrics: dict[str, float]
-  usage: StepUsage
-  rows: list[dict[str, Any]] | None = None  # for rollouts.jsonl
-
-
-StepFn = Callable[
-  [TrainState, int, Progress], StepResult
-]  # (state, donated; number of the step; progress before it)
 
 
 def sft_step(runtime: Runtime, stage: Stage, state: TrainState, step: int, progress: Progress) -> StepResult:

@@ -3,7 +3,7 @@ fused program end in it.
 """
 
 import dataclasses
-from typing import Any, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from o1jax.scaling import flops as compute
 from o1jax.scaling.text import reflection_rates, repetition_rate
 from o1jax.tasks.base import Task
 from o1jax.tasks.stream import curriculum_metrics, remembered
+from o1jax.types import TrainState
 
 
 class StepUsage(NamedTuple):
@@ -126,3 +127,16 @@ def rewards_by_source(task: Task, graded: Graded, mean: float | None) -> dict[st
     if judged.size:
       metrics[f"rewards/{name}/mean"] = float(judged.mean())
   return metrics
+
+
+class StepResult(NamedTuple):
+  """What one training step gives to the loop."""
+
+  state: TrainState
+  metrics: dict[str, float]
+  usage: StepUsage
+  rows: list[dict[str, Any]] | None = None  # for rollouts.jsonl
+
+
+# (state, donated; number of the step; progress before it) -> StepResult
+StepFn = Callable[[TrainState, int, Progress], StepResult]

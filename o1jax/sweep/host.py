@@ -17,6 +17,7 @@ from o1jax.parallel.hosts import EXIT_NONFINITE, Preemption
 from o1jax.parallel.sharding import replicated
 from o1jax.rl.regularise import first_coefficients
 from o1jax.rl.stages import Stage, rl_stage
+from o1jax.rollout.record import StepFn, StepResult
 from o1jax.rollout.setup import Runtime, fresh_state, in_mesh, needs_first_params
 from o1jax.sweep.cold import SftCheckpoint
 from o1jax.sweep.folder import begin_member, finished_rows, write_row
@@ -25,7 +26,7 @@ from o1jax.sweep.members import Member, cold_start_key
 from o1jax.sweep.population import MemberGroup, member_runtime
 from o1jax.sweep.reward_model import best_of_rows
 from o1jax.tasks.stream import Exhausted
-from o1jax.train import RLInputs, Run, StepFn, StepResult, Stopped, fit, rl_step
+from o1jax.train import RLInputs, Run, Stopped, fit, rl_step
 from o1jax.types import TrainState
 
 

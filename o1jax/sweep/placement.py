@@ -10,6 +10,8 @@ accelerator, which a tiny model leaves idle, a vmap.
 """
 
 import dataclasses
+import os
+import pathlib
 from typing import Any, Mapping, NamedTuple, Sequence
 
 import jax
@@ -22,17 +24,46 @@ from o1jax.sweep.cold import SftCheckpoint
 from o1jax.sweep.members import cold_start_key
 from o1jax.sweep.population import (
   ChunkOutputs,
+  MeasuredChunk,
   MemberGroup,
   Placement,
   Population,
-  first_chunk,
-  members_that_fit,
 )
 from o1jax.types import TrainState
 
 MEMORY_SHARE = 0.8  # of the free memory that members may fill
 TRIED_SHARE = 0.1  # of all steps that a chunk may be, or another candidate costs more than it can save
 WITHIN = 1e-5  # what a vmapped member may differ from its lone run, absolutely below 1 and relatively above
+
+
+def free_bytes() -> float:
+  """Free memory of a device, of the machine where devices are CPUs."""
+  stats = jax.devices()[0].memory_stats()
+  if stats is not None and "bytes_limit" in stats:
+    return float(stats["bytes_limit"] - stats["bytes_in_use"])
+  known = pathlib.Path("/proc/meminfo")  # where pages that only cache files count as free
+  lines = known.read_text().splitlines() if known.is_file() else []
+  for line in lines:
+    if line.startswith("MemAvailable:"):
+      return float(line.split()[1]) * 1024
+  return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def members_that_fit(population: Population, share: float) -> int:
+  """How many members `share` of the free memory holds, by the compiled program's own analysis."""
+  cpus = jax.devices()[0].platform == "cpu"  # which share one memory
+  room = share * free_bytes() / (population.layout.devices if cpus else 1)
+  return (
+    max(int((room - population.shared_bytes()) / population.member_bytes()), 0) * population.layout.devices
+  )
+
+
+def first_chunk(population: Population, colds: Mapping[str, Any]) -> ChunkOutputs:
+  """The first chunk, run to be measured. Where the population is then run, it goes on behind it."""
+  states = jax.block_until_ready(population.begin(population.first_params(colds)))
+  states, outputs = population.advance(states, 0, population.start)
+  population.measured = MeasuredChunk(population.rows, states, outputs)
+  return outputs
 
 
 class Trial(NamedTuple):

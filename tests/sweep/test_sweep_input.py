@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from o1jax.cli import main
-from o1jax.sweep import placement, population
+from o1jax.sweep import placement
 from o1jax.sweep.run import default_chunk
 
 
@@ -143,4 +143,4 @@ def test_a_vmap_that_does_not_fit_into_memory_is_named(tmp_path, experiment, cap
 
 
 def test_memory_is_what_is_free_for_programs() -> None:
-  assert 2**20 < population.free_bytes() < 2**50
+  assert 2**20 < placement.free_bytes() < 2**50
