@@ -50,7 +50,8 @@ def build(cfg: BugfixConfig) -> ProblemSet:
   Raises ConfigError naming the file and row of a bad row, `--task.path` of a file that cannot be had, and
   `task.held_out` where too few buggy programs can be made.
   """
-  examples = accepted(mbpp.DATASET, cfg)
+  verify = mbpp.DATASET.verify(cfg)
+  examples = accepted(mbpp.DATASET, cfg, verify)
   splits = {"train": mbpp.in_split(examples, mbpp.TRAIN), "test": mbpp.in_split(examples, mbpp.TEST)}
   dataset = Dataset(
     name=NAME,
@@ -62,7 +63,6 @@ def build(cfg: BugfixConfig) -> ProblemSet:
     well_formed=lambda problem, text: is_program(text),
     demonstrate=program_of,
   )
-  verify = dataset.verify(cfg)
   quick = pooled("code", limits=Limits(cpu_seconds=CPU_SECONDS), allow_unsandboxed_code=False)
   files = _made(cfg, quick, splits)
   train, held_out = (read_examples(dataset, {split: file}, cfg.data_dir) for split, file in files.items())

@@ -141,16 +141,17 @@ def build(dataset: Dataset, cfg: Any) -> ProblemSet:
   Raises ConfigError naming the file and row of a bad row, `--task.path` of a source that cannot be had, and
   `task.held_out` where too few rows are left.
   """
-  train, held_out = dataset.split(accepted(dataset, cfg), cfg)
-  return make_problem_set(dataset, dataset.verify(cfg), train, held_out, cfg.decontaminate, cfg.data_dir)
+  verify = dataset.verify(cfg)
+  train, held_out = dataset.split(accepted(dataset, cfg, verify), cfg)
+  return make_problem_set(dataset, verify, train, held_out, cfg.decontaminate, cfg.data_dir)
 
 
-def accepted(dataset: Dataset, cfg: Any) -> list[Example]:
-  """The examples of a data set whose references verify. Raises ConfigError as `build` does."""
+def accepted(dataset: Dataset, cfg: Any, verify: Verify) -> list[Example]:
+  """The examples of a data set whose references `verify` accepts. Raises ConfigError as `build` does."""
   examples = read_examples(dataset, dataset.files(cfg), cfg.data_dir)
   unverified = cfg.unverified if isinstance(cfg, VerifiedTaskConfig) else 0
   settings = called(dataset.verifier, cfg)
-  return verified(examples, dataset.name, dataset.verify(cfg), settings, unverified, cfg.data_dir)
+  return verified(examples, dataset.name, verify, settings, unverified, cfg.data_dir)
 
 
 def read_examples(dataset: Dataset, files: Mapping[str, Source], data_dir: str) -> list[Example]:

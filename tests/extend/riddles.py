@@ -1,4 +1,4 @@
-"""Riddles with a number as their answer: a data set of one's own, which is this file and a line of the catalog.
+"""Riddles whose answer is a number: a data set of one's own is this file, and one line of tasks/catalog.py.
 
     "riddles": riddles.DATASET
 

@@ -1,4 +1,4 @@
-"""Tasks: sampling keys of their own, demonstrations that fit their rows, prompts and verdicts by a template."""
+"""Tasks: sampling keys of their own, demonstrations that fit, prompts and verdicts by a template."""
 
 import dataclasses
 import logging

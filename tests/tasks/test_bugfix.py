@@ -77,7 +77,7 @@ def test_what_was_made_is_read_back_and_no_program_is_run(prepared, made, monkey
 
 
 def test_the_same_bugs_are_made_again_and_another_seed_makes_others(prepared, made):
-  rows = mbpp.in_split(dataset.accepted(mbpp.DATASET, config(prepared)), mbpp.TRAIN)[:2]
+  rows = mbpp.in_split(dataset.accepted(mbpp.DATASET, config(prepared), made.verify), mbpp.TRAIN)[:2]
   same, other = (bugfix.make(made.verify, rows, 2, 4, seed) for seed in (0, 1))
   told = [problem.meta["buggy"] for problem in made.train if problem.id[:3] in ("601", "602")]
   assert [bug["buggy"] for bug in same] == told and other != same
