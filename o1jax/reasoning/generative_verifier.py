@@ -140,10 +140,10 @@ def make_score(params: Any, judge: OnDevice) -> Score:
   def score(prompts: Sequence[str]) -> list[Opinion]:
     """The judge's prompts -> an opinion each."""
     opinions = [Opinion(None, "unparsable")] * len(prompts)
-    drawn = [
+    batches = [
       (places, p_yes(policy, batch, yes, model=judge.model)) for places, batch in chunks(judge, prompts)
     ]
-    for places, chances in drawn:  # the device has all of its work before the host waits for any
+    for places, chances in batches:  # the device has all of its work before the host waits for any
       for place, chance in zip(places, np.asarray(chances)):
         opinions[place] = Opinion(float(chance), None, f"P(Yes) {chance:.4f}")
     return opinions
@@ -182,8 +182,8 @@ def make_sample(
   def sample(prompts: Sequence[str]) -> list[list[Rationale]]:
     """The judge's prompts -> their rationales."""
     rationales: list[list[Rationale]] = [[] for _ in prompts]
-    drawn = [(places, generated(batch, key)) for places, batch in chunks(judge, prompts)]
-    for places, rollout in drawn:
+    batches = [(places, generated(batch, key)) for places, batch in chunks(judge, prompts)]
+    for places, rollout in batches:
       texts = read_rationales(judge, rollout, stop_tokens)
       for row, place in enumerate(places):
         rationales[place] = texts[row * votes : (row + 1) * votes]

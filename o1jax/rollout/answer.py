@@ -68,6 +68,7 @@ def plain(runtime: Runtime, cfg: EvalConfig, swaps: Mapping[int, int] | None = N
   def answer(
     params: Any, problems: Sequence[Problem], budget: Budget, key: jax.Array
   ) -> tuple[Responses, compute.Ledger]:
+    """Draws batch after batch."""
     tokens: list[list[int]] = []
     lengths: list[np.ndarray] = []
     flops, sampling = compute.Ledger(), sample_config(runtime, cfg, budget.tokens)

@@ -64,6 +64,7 @@ def _print_seconds(step: Callable[..., StepResult], steps: int) -> Callable[...,
   calls = 0
 
   def timed(*args: Any, **kwargs: Any) -> StepResult:
+    """One step."""
     nonlocal calls
     calls += 1
     if calls > 2:

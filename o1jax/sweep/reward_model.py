@@ -95,7 +95,8 @@ def _completions(runtime: Runtime, cold: Any) -> HeldoutCompletions:
   rows = padded(verifiable_rows(runtime, problems), batch)
   rollout = _sample(
     cold, rows, stream_key(runtime.config.seed, "proxy", 2), jnp.float32(rl.temperature), model=runtime.model,
-    samples=samples, sampling=SampleConfig(rl.max_tokens, task.stop_tokens, pad=task.tokenizer.pad), batch=batch,
+    samples=samples, batch=batch,
+    sampling=SampleConfig(rl.max_tokens, task.stop_tokens, pad=task.tokenizer.pad),
   )  # fmt: skip
   if task.device is None:
     tokens = response_tokens(runtime, rollout)
