@@ -15,14 +15,14 @@
 `meta["entry_point"]`, where there is one, names the function under test: `f`, or a method as `Solution.f` or
 `Solution().f`, called on a new object each time. `fn_name` may be a function or a method of `Solution`.
 
-What of a completion is its program: end tokens and thoughts are taken off, and one cut off in its thoughts
-has none. Then the last fenced block (or the first, by `block`), python ones first; where that defines nothing
-that is asked for, an earlier one; where it defines it and does not compile, none. A fence that closes what
-the prompt opened, an indented, quoted or unclosed one are read. Programs have Python's standard library, as
-of the Python that runs this and no other package, and nothing of the limits is lifted that Python has, as
-that on the digits of an int. A completion is `unparsable` where it holds no code or none that compiles. What
-the tests ask of an answer that is no literal is put to the program's process: `sandbox.program` says how, and
-which failure is which verdict.
+Of a completion end tokens and thoughts are taken off; one that was cut off in its thoughts has no program.
+Then comes the last fenced block (or the first, by `block`), python ones first; where that defines no target,
+an earlier one; where it does and does not compile, none. A fence that closes what the prompt opened, an
+indented, quoted or unclosed one are read. Programs have Python's standard library, as of the Python that runs
+this and no other package, and nothing of the limits is lifted that Python has, as that on the digits of an
+int. A completion is `unparsable` where it holds no code or none that compiles. What the tests ask of an
+answer that is no literal is put to the program's process: `sandbox.program` says how, and which failure is
+which verdict.
 
 `policy` says what counts where graders differ:
                     strict                                        standard

@@ -2,8 +2,8 @@
 
     completion -> text in its last <answer>...</answer>, else all -> the dataset's score_answer -> reward
 
-The reward is the score, in [0, 1]; an answer is correct where it is 1. Some scorers pay a little for a bad
-answer, and some for a long text that holds the right one: that is the library's choice.
+The reward is the score, in [0, 1]; an answer is correct where it is 1. Scorers may pay a little for a bad
+answer, or for a long text that holds the right one: that is the library's choice.
 
 Where that choice would hand the reward to a trick, it is not followed:
   - scorers hand the answer to `eval`, or to sympy's parser, which evaluates Python. A completion is not to

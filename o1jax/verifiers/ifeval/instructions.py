@@ -182,7 +182,7 @@ def nth_paragraph_first_word(
 
 
 def number_placeholders(text: str, prompt: str, *, num_placeholders: Count) -> bool:
-  r"""At least that many `[...]` within a line, found as `\[.*?\]` finds them: `[[a]` is one, `[]` is one."""
+  r"""At least that many `[...]` within a line, as `\[.*?\]` finds them: `[[a]` is one, `[]` is one."""
   return sum(_brackets(line) for line in text.split("\n")) >= num_placeholders
 
 
@@ -223,7 +223,7 @@ def constrained_response(text: str, prompt: str) -> bool:
 def number_highlighted_sections(text: str, prompt: str, *, num_highlights: Count) -> bool:
   """At least that many `*...*` and `**...**` within a line that are not blank inside; `**a**` counts once.
 
-  Both are looked for in the whole text, so that a star can close one and belong to another.
+  Both are looked for in all of the text, so that a star can close one and belong to another.
   """
   single = re.findall(r"\*[^\n*]*\*", text)
   double = re.findall(r"\*\*[^\n*]*\*\*", text)

@@ -5,7 +5,7 @@
 Library: NLTK, its `PunktSentenceTokenizer` (Kiss & Strunk 2006, "Unsupervised Multilingual Sentence Boundary
 Detection") and its `NLTKWordTokenizer`. What NLTK would download stands in `punkt_english.txt`, as far as a
 rule asks for it: all abbreviations, starters and collocations of its model `punkt_tab` for English, and which
-words it has seen in small letters, apart from those that it has also seen capitalised inside of sentences.
+words occur in small letters, apart from those that also occur capitalised inside of sentences.
 Four words of which it knows that small letters begin a sentence with them (`b-week`) are treated as the
 others.
 

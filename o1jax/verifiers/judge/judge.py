@@ -222,9 +222,9 @@ def spells(token: str) -> str | None:
 def make_verify(score: Score, ask: Ask, threshold: float = 0.5) -> Verify:
   """A verifier whose reward is the judge's estimate; correct where it is above `threshold`.
 
-  A completion that cannot be asked about (no letter or digit, or more than MAX_TEXT characters) is
-  "unparsable" and costs nothing. Each distinct prompt is asked once: the same completion of the same problem
-  has one verdict in a call. Where the judge gave no opinion the reward is 0 and `error` says why; where no
+  A completion that cannot be judged (no letter or digit, or more than MAX_TEXT characters) is
+  "unparsable" and costs nothing. Each distinct prompt is sent once: the same completion of the same problem
+  has one verdict in a call. Without an opinion of the judge the reward is 0 and `error` says why; where no
   reply came (a timeout, a lost connection) it is NaN, so that the completion is left out of its group and of
   the loss.
   """

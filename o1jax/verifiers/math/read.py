@@ -3,7 +3,7 @@ r"""One final answer read: a formula, words, a time of day, a ratio, digits in a
     text -> cleaned -> percent sign and unit off -> the first form that it has
 
 Formulas are read by math-verify's parser (latex2sympy2_extended), which builds sympy objects from a grammar,
-evaluates no Python, and is asked to evaluate nothing; `text.latex` vetoes. What it cannot read before an `=`
+evaluates no Python, and is to evaluate nothing; `text.latex` vetoes. What it cannot read before an `=`
 is a name. Numbers so large that comparing them would take all memory are no formulas; sums, integrals and
 limits are compared as text.
 """

@@ -1,8 +1,8 @@
 r"""An answer's text without its dress, and as LaTeX that math-verify's parser reads as people mean it.
 
-The parser must not be given everything as written. Some is spelt otherwise (`2(3)` would be the mixed
-number 2 + 3; decimals become fractions, so that every comparison is exact), some is vetoed, since nothing
-sure can be read off it: numbers side by side, `\frac142`, `[0, \infty]`, text, huge computations.
+The parser must not be given everything as written. Text is rewritten where it would be misread (`2(3)` would
+be the mixed number 2 + 3) and decimals become fractions, so that comparisons are exact; it is vetoed where
+nothing sure can be read off it: numbers side by side, `\frac142`, `[0, \infty]`, words, huge computations.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Verdicts by the content of what was asked: bounded, the least recently used forgotten first."""
+"""A bounded cache of verdicts by the content of problem and completion, least recently used out first."""
 
 import collections
 import hashlib
@@ -18,7 +18,7 @@ def canonical(value: Any) -> bytes:
   """
   buffer = io.BytesIO()
   pickler = pickle.Pickler(buffer, protocol=5)
-  pickler.fast = True  # without the memo, which would tell one object held twice from two equal ones
+  pickler.fast = True  # without the memo, by which one object in two places would differ from two equal ones
   pickler.dump(value)
   return buffer.getvalue()
 

@@ -217,7 +217,7 @@ class Pool:
       self._counts["crashed"] += crashed
       crashes = self._counts["crashed"]
     if crashed and crashes <= WARNINGS:
-      last = " (no more of them are told)" if crashes == WARNINGS else ""
+      last = " (no more of them are logged)" if crashes == WARNINGS else ""
       _LOG.warning("a verifier crashed: %s%s", graded.message, last)
     for pending, place in item.waiters:
       pending.put(place, graded)

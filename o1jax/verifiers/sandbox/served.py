@@ -138,7 +138,7 @@ def _reflected(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
 
 
 def _run_coroutine(value: Any) -> Any:
-  import asyncio  # takes a while to load, and few programs need it
+  import asyncio  # takes a while to load, and hardly a program needs it
 
   return asyncio.run(value)
 

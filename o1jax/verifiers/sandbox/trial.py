@@ -127,7 +127,7 @@ def _judge_scripts(order: dict[str, Any], zygote: socket.socket) -> tuple[str | 
     left = limits["wall_seconds"] - (time.monotonic() - began)
     if cpu >= limits["cpu_seconds"] or left <= 0:
       return "timeout", chosen
-    # The kernel counts whole seconds; what a program takes beyond the rest of its budget counts at the next
+    # The kernel counts full seconds; what a program takes beyond the rest of its budget counts at the next
     # test.
     budget = {"cpu_seconds": math.ceil(limits["cpu_seconds"] - cpu), "wall_seconds": left}
     error, used, chosen = _run_script(order, test, {**limits, **budget}, zygote)
