@@ -182,7 +182,7 @@ def test_resume_is_passed_on(trained, arguments) -> None:
 def test_an_evaluation_starts_from_the_runs_settings(monkeypatch, run) -> None:
   calls = []
   monkeypatch.setattr(
-    "o1jax.evaluate.evaluate_run", lambda *args, **options: calls.append((args, options)) or 0
+    "o1jax.evaluate.figures.evaluate_run", lambda *args, **options: calls.append((args, options)) or 0
   )
   assert cli.main(["eval", run, "--eval.samples", "16", "--eval.budgets"]) == 0
   expected = dataclasses.replace(load_experiment(QUICKSTART).eval, samples=16, budgets=())
@@ -192,7 +192,7 @@ def test_an_evaluation_starts_from_the_runs_settings(monkeypatch, run) -> None:
 def test_a_sample_passes_its_options_on(monkeypatch) -> None:
   calls = []
   monkeypatch.setattr(
-    "o1jax.evaluate.sample_run", lambda *args, **options: calls.append((args, options)) or 0
+    "o1jax.evaluate.figures.sample_run", lambda *args, **options: calls.append((args, options)) or 0
   )
   assert cli.main(["sample", "some/run", "--prompt", "1 2 :", "--temperature", "0", "--samples", "3"]) == 0
   assert calls == [(("some/run", "1 2 :"), {"samples": 3, "temperature": 0.0, "seed": 0})]
