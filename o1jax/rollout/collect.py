@@ -91,7 +91,7 @@ def collect(
 
   def draw_groups(key: jax.Array, overlapped: Overlapped | None = None) -> tuple[RolloutBatch, Any]:
     nonlocal cursor
-    problems, cursor = draw(stream, cursor, cfg.prompts, cfg.curriculum, progress.seen)
+    problems, cursor = draw(stream, cursor, cfg.prompts, cfg.curriculum, progress.pass_rates)
     one = sample(problems, key, samples=cfg.samples, cfg=sampling, overlapped=overlapped)
     place = len(draws) * cfg.prompts + np.arange(cfg.prompts, dtype=np.int32)
     draws.append(one.graded)

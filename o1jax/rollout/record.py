@@ -33,7 +33,9 @@ class Progress:
 
   step: int = 0  # last finished step of the run
   cursor: int = 0  # position in this stage's stream of problems
-  seen: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the curriculum's memory, by problem
+  pass_rates: Mapping[str, Any] = dataclasses.field(
+    default_factory=dict
+  )  # the curriculum's memory, by problem
   tokens: int = 0  # of prompts and responses that were learned from
   flops: compute.Ledger = compute.Ledger()
   seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # in each stage, over all processes
@@ -42,11 +44,14 @@ class Progress:
   unlogged: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def to_json(self) -> dict[str, Any]:
-    return {**vars(self), "flops": self.flops.to_json()}
+    fields = dict(vars(self))
+    return {**fields, "seen": fields.pop("pass_rates"), "flops": self.flops.to_json()}
 
   @staticmethod
   def from_json(data: Mapping[str, Any]) -> "Progress":
-    return Progress(**{**data, "flops": compute.Ledger.from_json(data["flops"])})
+    fields = dict(data)
+    flops = compute.Ledger.from_json(fields.pop("flops"))
+    return Progress(pass_rates=fields.pop("seen"), flops=flops, **fields)
 
   def with_costs(self, now: Mapping[str, float], counted: Mapping[str, float]) -> "Progress":
     """With what the verifier has cost this process `now`, of which `counted` is in `costs` already."""
@@ -63,7 +68,7 @@ class Progress:
     return Progress(
       step=step,
       cursor=usage.cursor,
-      seen=usage.pass_rates,
+      pass_rates=usage.pass_rates,
       tokens=self.tokens + usage.tokens,
       flops=self.flops + usage.flops,
       seconds={**self.seconds, stage: seconds},
@@ -86,7 +91,7 @@ def record(
 ) -> tuple[dict[str, float], StepUsage]:
   """(metrics, usage) of an RL step that began at `before`."""
   cfg, sizes = config.rl, step.sizes
-  metrics, pass_rates = dict(step.stats), before.seen
+  metrics, pass_rates = dict(step.stats), before.pass_rates
   mean = metrics.pop("rewards/task/mean", None)
   if step.graded:
     first = step.graded[0]

@@ -169,6 +169,6 @@ def _diagnosed(run: Run, stage: Stage, state: TrainState, begun: RLInputs) -> di
   try:
     result = rl_step(runtime, stage, state, next_step, run.progress, begun=begun)
   except Exhausted:  # it is measured on any problems
-    anew = dataclasses.replace(run.progress, seen={})
+    anew = dataclasses.replace(run.progress, pass_rates={})
     result = rl_step(runtime, stage, state, next_step, anew, begun=begun)
   return {name: value for name, value in result.metrics.items() if name not in CLOCK_METRICS}
