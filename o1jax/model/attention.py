@@ -92,7 +92,14 @@ def write_keys(cache: KV, new: KV, index: jax.Array) -> KV:
 
   index: i32[] of all rows, where T is 1, written in place where donated; or i32[N], a row's own.
   """
-  return _write_column(cache, new, index) if index.ndim == 0 else jax.vmap(_write_row)(cache, new, index)
+  if index.ndim == 0:
+    return _write_column(cache, new, index)
+  # As bits: on a CPU XLA scatters bfloat16 by way of float32, and converts all of the cache for it.
+  dtype = cache.v.dtype
+  bits = jnp.dtype(f"uint{8 * dtype.itemsize}")
+  cache, new = (KV(*(jax.lax.bitcast_convert_type(a.astype(dtype), bits) for a in kv)) for kv in (cache, new))
+  written = jax.vmap(_write_row)(cache, new, index)
+  return KV(*(jax.lax.bitcast_convert_type(a, dtype) for a in written))
 
 
 def _write_column(cache: KV, new: KV, index: jax.Array) -> KV:
@@ -106,10 +113,9 @@ def _write_column(cache: KV, new: KV, index: jax.Array) -> KV:
 
 
 def _write_row(cache: KV, new: KV, index: jax.Array) -> KV:
-  k, v = new.k.astype(cache.k.dtype), new.v.astype(cache.v.dtype)
-  at = index + jnp.arange(v.shape[1])
-  v = cache.v.at[:, at].set(v, mode="drop")
+  at = index + jnp.arange(new.v.shape[1])
+  v = cache.v.at[:, at].set(new.v, mode="drop")
   if cache.k.ndim == 3:
-    return KV(cache.k.at[:, :, at].set(k, mode="drop"), v)
+    return KV(cache.k.at[:, :, at].set(new.k, mode="drop"), v)
   size = cache.k.shape[3]
-  return KV(cache.k.at[:, at // size, :, at % size].set(k.transpose(2, 0, 1), mode="drop"), v)
+  return KV(cache.k.at[:, at // size, :, at % size].set(new.k.transpose(2, 0, 1), mode="drop"), v)
