@@ -7,6 +7,7 @@ and logp[:, t] = log pi(tokens[t] | tokens[<t]), 0 where `is_action` is false.
 
 from typing import Any, Callable
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -21,9 +22,8 @@ class PromptBatch:
   mask: jax.Array  # bool[P, Lp], true on prompt tokens
   problem_id: jax.Array  # u32[P], hash of task and problem id
   task_arrays: Any = None  # pytree with leading P for a device verifier, or None
-  earlier: jax.Array | None = (
-    None  # i32[P], how often each stands in chunks drawn before this one; None: there are no others
-  )
+  # i32[P], how often each stands in chunks drawn before this one; None: there are no others.
+  earlier: jax.Array | None = None
 
 
 @flax.struct.dataclass
@@ -48,9 +48,20 @@ class Credit:
   token: jax.Array | None = None  # f32[B, L], per-token reward (a KL penalty, say), added to the outcome
   greedy: jax.Array | None = None  # f32[P], reward of the greedy completion (remax)
   value: jax.Array | None = None  # f32[B, L], the critic's value of the state before each token (gae)
-  verified: jax.Array | None = (
-    None  # f32[P, G], the outcome before its length was paid for; None: the outcome
-  )
+  # f32[P, G], the outcome before its length was paid for; None: the outcome.
+  verified: jax.Array | None = None
+
+
+def check_credit(credit: Credit) -> None:
+  """Raises AssertionError unless ranks and shapes are those of `Credit`; static, nothing at run time."""
+  groups = jax.tree.leaves([credit.outcome, credit.length, credit.include, credit.verified])
+  rows = jax.tree.leaves([credit.is_action, credit.token, credit.value])
+  chex.assert_rank([*groups, *rows], 2)
+  chex.assert_equal_shape(groups)
+  chex.assert_equal_shape(rows)
+  chex.assert_axis_dimension(credit.is_action, 0, credit.outcome.shape[0] * credit.outcome.shape[1])
+  if credit.greedy is not None:
+    chex.assert_shape(credit.greedy, credit.outcome.shape[:1])
 
 
 @flax.struct.dataclass
@@ -75,7 +86,7 @@ class Reward:
 
 @flax.struct.dataclass
 class Experience:
-  """A batch to learn from. Packing is the general case: a row holds several completions, told by `segment`."""
+  """A batch to learn from. Packing is the general case: a row has several completions, by `segment`."""
 
   tokens: jax.Array  # i32[B, L]
   segment: jax.Array  # i32[B, L], 0 = padding, else the index (from 1) of the completion within its row
@@ -88,12 +99,19 @@ class Experience:
   logp_ref: jax.Array | None = None  # f32[B, L], reference log-probs, where a term asks
   returns: jax.Array | None = None  # f32[B, L], what the critic learns to predict
   value_old: jax.Array | None = None  # f32[B, L], the critic's values of the rollout, before any update
-  held_back: jax.Array | None = None  # bool[B, L], tokens that clip_cov or kl_cov picked out
+  cov_mask: jax.Array | None = None  # bool[B, L], tokens that clip_cov or kl_cov picked
+
+
+def check_experience(experience: Experience) -> None:
+  """Raises AssertionError unless all arrays are [B, L], of one shape; static, nothing at run time."""
+  arrays = jax.tree.leaves(experience)
+  chex.assert_rank(arrays, 2)
+  chex.assert_equal_shape(arrays)
 
 
 @flax.struct.dataclass
 class TokenScores:
-  """What a forward pass says about the tokens of an Experience; each f32[B, L], None where no term needs it."""
+  """Scores of the tokens of an Experience by a forward pass; each f32[B, L], None where no term needs it."""
 
   logp: jax.Array
   entropy: jax.Array | None = None  # of the full next-token distribution, nats
@@ -102,22 +120,8 @@ class TokenScores:
   value: jax.Array | None = None  # the critic's, of the state before the token
 
 
-@flax.struct.dataclass
-class Strengths:
-  """How strong each term is. All f32[] and traced: changing one never recompiles."""
-
-  lr: jax.Array  # learning rate of this step
-  decay: jax.Array  # decoupled weight decay
-  temperature: jax.Array  # of sampling, and of the learner's logits
-  kl: jax.Array  # coefficient of the KL term
-  entropy: jax.Array  # coefficient of the entropy bonus
-  clip_low: jax.Array  # the ratio may fall to 1 - clip_low
-  clip_high: jax.Array  # the ratio may rise to 1 + clip_high
-  ema: jax.Array  # share of the policy that enters the EMA reference each step
-  reset_every: jax.Array  # steps between hard resets of the reference
-  l2_init: jax.Array  # coefficient of the distance to the stage's first parameters
-  value: jax.Array  # coefficient of the value loss
-  cov: jax.Array  # coefficient of kl_cov
+# The traced numbers of a step, f32[] by dotted name of the config field that declares each.
+Hyperparams = dict[str, jax.Array]
 
 
 @flax.struct.dataclass
@@ -128,12 +132,9 @@ class TrainState:
   params: Any
   opt_state: Any
   ref_params: Any = None  # a copy, never an alias of params; None where no term needs a reference
-  init_params: Any = (
-    None  # the stage's first parameters, a copy; None where no term needs them, or ref_params is they
-  )
-  controllers: Any = (
-    None  # adaptive coefficients in force, f32[] under the names of Strengths' fields, or None
-  )
+  # The stage's first parameters, a copy; None where no term needs them, or ref_params is they.
+  init_params: Any = None
+  controllers: Hyperparams | None = None  # adaptive coefficients in force; None: there are none
 
 
 @flax.struct.dataclass
@@ -145,8 +146,8 @@ class Norms:
   budget: jax.Array  # f32[], completions * R_max
 
 
-# Reductions. A metric names its own: nothing infers it from the metric's name. `value` is NaN where `measured` is false:
-# a mean over nothing is no figure, and is left out of what is logged.
+# Reductions. A metric names its own: nothing infers it from the metric's name. `value` is NaN where
+# `measured` is false: a mean over nothing is no figure, and is left out of the log.
 
 
 @flax.struct.dataclass
@@ -213,28 +214,29 @@ class Moments:
     return self.total_sq / jnp.maximum(self.count, 1e-9)
 
   def variance(self) -> jax.Array:
-    """Of the whole set (ddof 0), f32[]."""
+    """Of the set (ddof 0), f32[]."""
     return jnp.maximum(self.mean_sq() - (self.total / jnp.maximum(self.count, 1e-9)) ** 2, 0.0)
 
 
 @flax.struct.dataclass
 class Explained:
-  """1 - Var(rest) / Var(whole): the share of a quantity's variance that a prediction leaves no rest of.
+  """1 - Var(rest) / Var(total): the share of a quantity's variance that a prediction leaves no rest of.
 
-  Not measured where the quantity does not vary beyond the rounding of its squares: there is nothing to explain.
+  Not measured where the quantity does not vary beyond the rounding of its squares: there is nothing to
+  explain.
   """
 
-  whole: Moments
+  total: Moments
   rest: Moments
 
   def merge(self, other: "Explained") -> "Explained":
-    return Explained(self.whole.merge(other.whole), self.rest.merge(other.rest))
+    return Explained(self.total.merge(other.total), self.rest.merge(other.rest))
 
   def value(self) -> jax.Array:
-    return jnp.where(self.measured(), 1.0 - self.rest.variance() / self.whole.variance(), jnp.nan)
+    return jnp.where(self.measured(), 1.0 - self.rest.variance() / self.total.variance(), jnp.nan)
 
   def measured(self) -> jax.Array:
-    return self.whole.variance() > 1e-6 * self.whole.mean_sq()
+    return self.total.variance() > 1e-6 * self.total.mean_sq()
 
 
 Stat = Mean | Max | Min | Explained
@@ -265,7 +267,7 @@ def merge_stats(a: dict[str, Stat], b: dict[str, Stat]) -> dict[str, Stat]:
 
 
 def blank_stats(stats: dict[str, Stat]) -> dict[str, Stat]:
-  """What merges with `stats` (arrays or shapes) without changing them: the start of a scan that accumulates."""
+  """The neutral element of merging with `stats` (arrays or shapes): the start of a scan that accumulates."""
   none = Moments(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
   blanks: dict[type, Callable[[], Stat]] = {
     Mean: lambda: Mean(jnp.zeros(()), jnp.zeros(())),
@@ -282,7 +284,7 @@ def resolve_stats(stats: dict[str, Stat]) -> dict[str, float]:
 
 
 def divided(stats: dict[str, Stat]) -> dict[str, np.ma.MaskedArray]:
-  """Host side: f32 of the statistics' own leading shape under the metrics' names, masked where nothing was measured."""
+  """Host side: f32 of the statistics' own leading shape by metric, masked where nothing was measured."""
   stats = jax.device_get(stats)
   with np.errstate(invalid="ignore", divide="ignore"):
     return {

@@ -23,7 +23,7 @@ from o1jax.io.tokenizer import Tokenizer
 from o1jax.model.transformer import Decoder, cast_params
 from o1jax.parallel.sharding import batch_rows, put_rows
 from o1jax.rl.batch import prompt_batch
-from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, still
+from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf
 from o1jax.rl.value import policy_params
 from o1jax.types import PromptBatch
 from o1jax.verifiers.judge import Opinion, Rationale, Sample, Score, spells
@@ -167,7 +167,8 @@ def make_sample(
     """The judge's prompts -> their rationales."""
     rationales: list[list[Rationale]] = [[] for _ in prompts]
     drawn = [
-      (places, drawn_from(batch, key, still(temperature or 1.0))) for places, batch in chunks(judge, prompts)
+      (places, drawn_from(batch, key, jnp.float32(temperature or 1.0)))
+      for places, batch in chunks(judge, prompts)
     ]
     for places, rollout in drawn:
       texts = read_rationales(judge, rollout, rollout.tokens.shape[1] - max_tokens, stop_tokens)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.model.transformer import KV, Context, Decoder, cast_params, gathered
-from o1jax.types import PromptBatch, Rollout, Strengths
+from o1jax.types import PromptBatch, Rollout
 
 # Streams of random numbers, one a use, so that no two uses share a key.
 STREAMS = {
@@ -38,12 +38,6 @@ FREE = -1  # in `forced`: the policy chooses
 def stream_key(seed: int, stream: str, step: jax.Array | int) -> jax.Array:
   """The key of one use at one step: fold_in(run seed, stream, step)."""
   return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), STREAMS[stream]), step)
-
-
-def still(temperature: float) -> Strengths:
-  """Strengths of a program that only samples."""
-  zeros = {field.name: jnp.float32(0) for field in dataclasses.fields(Strengths)}
-  return Strengths(**{**zeros, "temperature": jnp.float32(temperature)})
 
 
 def inverse_cdf(scaled: jax.Array, uniform: jax.Array) -> jax.Array:
@@ -196,7 +190,7 @@ def generate(
   params: Any,
   batch: PromptBatch,
   key: jax.Array,
-  strengths: Strengths,
+  temperature: jax.Array,
   *,
   model: Decoder,
   samples: int,
@@ -204,7 +198,7 @@ def generate(
   replace: jax.Array | None = None,
   forced: jax.Array | None = None,
 ) -> Rollout:
-  """Draws `samples` responses a prompt at `strengths.temperature`. Consumes the key (`stream_key`).
+  """Draws `samples` responses a prompt at `temperature` f32[]. Consumes the key (`stream_key`).
 
   `replace` i32[V] says what stands in the place of each drawn token: its identity, or another that forbids stopping.
   `forced` i32[B, R] holds tokens that stand whatever is drawn, FREE (-1) where the policy chooses. Tokens forced or
@@ -223,7 +217,7 @@ def generate(
   stops = lambda token: functools.reduce(jnp.logical_or, (token == s for s in cfg.stop_tokens))
 
   def record(state, t, logits):
-    token, logp, free = _draw(logits, noise[t], strengths.temperature, replace, forced_at(t), cfg)
+    token, logp, free = _draw(logits, noise[t], temperature, replace, forced_at(t), cfg)
     alive = ~state["done"]
     put = lambda name, value: jax.lax.dynamic_update_index_in_dim(state[name], value, t, axis=0)
     return {

@@ -14,7 +14,7 @@ import numpy as np
 
 from o1jax.config import EvalConfig
 from o1jax.rl.flops import sampling_width
-from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf, still
+from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf
 from o1jax.rl.value import policy_params
 from o1jax.rollout.grade import response_tokens
 from o1jax.rollout.setup import Runtime, batch_of
@@ -73,7 +73,7 @@ def plain(runtime: Runtime, cfg: EvalConfig, swaps: Mapping[int, int] | None = N
       filled = [*block, *(problems[i % len(problems)] for i in range(cfg.batch - len(block)))]
       batch = batch_of(runtime, filled)
       rollout = generate(
-        policy_params(params), batch, key, still(cfg.temperature or 1.0),
+        policy_params(params), batch, key, jnp.float32(cfg.temperature or 1.0),
         model=runtime.model, samples=budget.samples, cfg=sampling, replace=mapped,
       )  # fmt: skip
       keep = len(block) * budget.samples

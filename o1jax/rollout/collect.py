@@ -22,9 +22,9 @@ from o1jax.parallel.sharding import put_rows
 from o1jax.rl.batch import pack, trimmed
 from o1jax.rl.dynamic_sampling import sample_groups
 from o1jax.rl.flops import StepSizes, step_sizes
+from o1jax.rl.learner import Learner, hyperparams
 from o1jax.rl.reward_model import reward_of
 from o1jax.rl.sample import SampleConfig, generate, greedy, stream_key
-from o1jax.rl.stages import Stage, strengths_at
 from o1jax.rl.step import LearnerInputs
 from o1jax.rl.value import policy_params
 from o1jax.rollout.answer import token_map
@@ -32,7 +32,7 @@ from o1jax.rollout.grade import Graded, concatenated, grade, response_tokens, se
 from o1jax.rollout.record import Progress
 from o1jax.rollout.setup import Runtime, batch_of
 from o1jax.tasks.stream import Use, draw, generator, problems_from
-from o1jax.types import Experience, Rollout, RolloutBatch, Stat, Strengths
+from o1jax.types import Experience, Rollout, RolloutBatch, Stat
 from o1jax.verifiers.base import Problem
 
 Overlapped = Callable[
@@ -71,7 +71,7 @@ class StepRollout(NamedTuple):
 
 
 def collect(
-  runtime: Runtime, params: Any, step: int, progress: Progress, strengths: Strengths, overlapped: Overlapped
+  runtime: Runtime, params: Any, step: int, progress: Progress, overlapped: Overlapped
 ) -> StepRollout:
   """The groups of step `step`, whose problems stand from `progress.cursor` of the data stream on; `params` are only read."""
   cfg, task, seed = runtime.config.rl, runtime.task, runtime.config.seed
@@ -81,7 +81,7 @@ def collect(
   draws: list[Graded] = []
   prompts: list[np.ndarray] = []  # prompt tokens of each draw
   cursor = progress.cursor
-  sample = functools.partial(_sample_and_grade, runtime, policy, strengths=strengths, seconds=seconds)
+  sample = functools.partial(_sample_and_grade, runtime, policy, seconds=seconds)
 
   def draw_groups(key: jax.Array, overlapped: Overlapped | None = None) -> tuple[RolloutBatch, Any]:
     nonlocal cursor
@@ -121,7 +121,6 @@ def _sample_and_grade(
   problems: Sequence[Problem],
   key: jax.Array,
   *,
-  strengths: Strengths,
   samples: int,
   cfg: SampleConfig,
   seconds: PhaseSeconds,
@@ -129,7 +128,7 @@ def _sample_and_grade(
 ) -> VerifiedSample:
   """`samples` verified completions of each problem; consumes the key."""
   began = time.perf_counter()
-  chunks = runtime.config.rl.chunks
+  chunks, temperature = runtime.config.rl.chunks, jnp.float32(runtime.config.rl.temperature)
   size = len(problems) // chunks
   batches, rollouts, verdicts = [], [], []
   with _grader(runtime) as grade_later:
@@ -138,7 +137,7 @@ def _sample_and_grade(
       batches.append(batch_of(runtime, problems[start : start + size], before))
       rollouts.append(
         generate(
-          policy, batches[-1], key, strengths, model=runtime.model, samples=samples, cfg=cfg,
+          policy, batches[-1], key, temperature, model=runtime.model, samples=samples, cfg=cfg,
           replace=token_map(runtime, {}),
         )
       )  # fmt: skip
@@ -187,11 +186,11 @@ def _joined(chunks: Sequence[Any]) -> Any:
 
 
 def learner_inputs(
-  runtime: Runtime, stage: Stage, step: int, collected: StepRollout, params: Any
+  runtime: Runtime, learner: Learner, step: int, collected: StepRollout, params: Any
 ) -> LearnerInputs:
   """What the step learns from: the rollout as wide as its longest response, and what the Rewarder pays for it."""
   config = runtime.config
-  pay = functools.partial(reward_of, params, rewarder=stage.rewarder, model=runtime.model)
+  pay = functools.partial(reward_of, params, rewarder=learner.rewarder, model=runtime.model)
 
   def cut(batch: RolloutBatch) -> RolloutBatch:
     return dataclasses.replace(batch, rollout=trimmed(batch.rollout, config.rl))
@@ -199,7 +198,7 @@ def learner_inputs(
   batch = cut(collected.batch)
   greedy = None if collected.greedy is None else pay(cut(collected.greedy)).outcome[:, 0]
   key = stream_key(config.seed, "minibatch", step)
-  return LearnerInputs(batch.rollout, pay(batch), greedy, key, strengths_at(config, stage, step))
+  return LearnerInputs(batch.rollout, pay(batch), greedy, key, hyperparams(config, learner, step))
 
 
 # Graded completions -> (prompt tokens, response tokens) to imitate, which `pack` lays into rows of the SFT update.

@@ -16,7 +16,7 @@ import rich
 
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.rl.reward_model import Examples, collect, fit, init
-from o1jax.rl.sample import SampleConfig, generate, still, stream_key
+from o1jax.rl.sample import SampleConfig, generate, stream_key
 from o1jax.rollout.grade import grade, response_tokens
 from o1jax.rollout.setup import Runtime, padded, verifiable_rows
 from o1jax.tasks.stream import draw_order
@@ -58,7 +58,7 @@ def training_examples(runtime: Runtime, cold: Any) -> Examples:
     examples = _verified_by_host(runtime, cold, rows, order, key, sampling, batch)
   else:
     examples = collect(
-      cold, rows, key, still(rl.temperature), model=runtime.model, sampling=sampling,
+      cold, rows, key, jnp.float32(rl.temperature), model=runtime.model, sampling=sampling,
       verify=task.device.verify, batch=batch,
     )  # fmt: skip
   return jax.tree.map(lambda a: a[: rl.proxy.examples], examples)
@@ -73,9 +73,8 @@ def _verified_by_host(
   blocks = []
   for start, own in zip(range(0, count, batch), jax.random.split(key, count // batch)):
     block = jax.tree.map(lambda a, start=start: a[start : start + batch], rows)
-    rollout = generate(
-      cold, block, own, still(runtime.config.rl.temperature), model=runtime.model, samples=1, cfg=sampling
-    )
+    temperature = jnp.float32(runtime.config.rl.temperature)
+    rollout = generate(cold, block, own, temperature, model=runtime.model, samples=1, cfg=sampling)
     tokens = response_tokens(runtime, rollout)
     graded = grade(runtime, problems[start : start + batch], tokens, np.asarray(list(map(len, tokens))))
     blocks.append(Examples(rollout, jnp.asarray(graded.correct.reshape(-1), jnp.float32)))

@@ -13,6 +13,7 @@ import pathlib
 from typing import Any, Mapping, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from o1jax.evaluate.heldout import HeldoutResult
@@ -20,7 +21,7 @@ from o1jax.io.run_config import config_to_dict
 from o1jax.model.transformer import Decoder
 from o1jax.rl.diagnostics import sample_blocks
 from o1jax.rl.reward_model import logits
-from o1jax.rl.sample import SampleConfig, still, stream_key
+from o1jax.rl.sample import SampleConfig, stream_key
 from o1jax.rl.score import Grouped
 from o1jax.rollout.grade import grade, response_tokens
 from o1jax.rollout.reward_model import reward_model_params
@@ -89,7 +90,7 @@ def _completions(runtime: Runtime, cold: Any) -> HeldoutCompletions:
   batch = max(1, cfg.batch * cfg.samples // samples)  # as many rows at a time as in the final evaluation
   rows = padded(verifiable_rows(runtime, problems), batch)
   rollout = _sample(
-    cold, rows, stream_key(runtime.config.seed, "proxy", 2), still(rl.temperature), model=runtime.model,
+    cold, rows, stream_key(runtime.config.seed, "proxy", 2), jnp.float32(rl.temperature), model=runtime.model,
     samples=samples, sampling=SampleConfig(rl.max_tokens, task.stop_tokens), batch=batch,
   )  # fmt: skip
   if task.device is None:

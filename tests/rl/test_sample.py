@@ -19,7 +19,6 @@ from o1jax.rl.sample import (
   greedy,
   inverse_cdf,
   keep_top,
-  still,
   stream_key,
 )  # fmt: skip
 from o1jax.rl.score import Grouped, Packed, score
@@ -49,7 +48,7 @@ def draw(
   cfg = SampleConfig(**{"max_tokens": R, "stop_tokens": (STOP,), **options})
   key = stream_key(0, "train", 1)
   return generate(
-    params, batch, key, still(temperature), model=model, samples=samples, cfg=cfg, forced=forced, replace=replace
+    params, batch, key, jnp.float32(temperature), model=model, samples=samples, cfg=cfg, forced=forced, replace=replace
   )  # fmt: skip
 
 
@@ -86,7 +85,7 @@ def test_sampler_and_learner_agree_in_bfloat16() -> None:
 def test_the_sampler_widens_no_bfloat16_table() -> None:
   model, params = tiny(dtype="bfloat16")
   cfg = SampleConfig(max_tokens=R, stop_tokens=(STOP,))
-  given = (params, prompts(), stream_key(0, "train", 1), still(1.0))
+  given = (params, prompts(), stream_key(0, "train", 1), jnp.float32(1.0))
   text = generate.lower(*given, model=model, samples=G, cfg=cfg).as_text()
   assert "(tensor<30x32xf32>) -> tensor<30x32xbf16>" in text
   assert "(tensor<30x32xbf16>) -> tensor<30x32xf32>" not in text

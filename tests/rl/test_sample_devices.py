@@ -11,7 +11,7 @@ from o1jax.config import MeshConfig, ModelConfig
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, param_shardings, put_rows
-from o1jax.rl.sample import SampleConfig, generate, still, stream_key
+from o1jax.rl.sample import SampleConfig, generate, stream_key
 from o1jax.types import PromptBatch
 
 P, G, LP, R, STOP = 4, 2, 5, 12, 2
@@ -25,7 +25,7 @@ def test_eight_devices_draw_the_tokens_of_one() -> None:
   mask = np.arange(LP) >= np.arange(P)[:, None]
   batch = PromptBatch(tokens, mask, np.arange(7, 7 + P, dtype=np.uint32))
   draw = functools.partial(
-    generate, key=stream_key(0, "train", 1), strengths=still(1.0), model=model, samples=G,
+    generate, key=stream_key(0, "train", 1), temperature=jnp.float32(1.0), model=model, samples=G,
     cfg=SampleConfig(max_tokens=R, stop_tokens=(STOP,)),
   )  # fmt: skip
   one = draw(params, jax.tree.map(jnp.asarray, batch))
