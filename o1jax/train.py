@@ -31,9 +31,8 @@ from o1jax.parallel.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
 from o1jax.parallel.sharding import put_rows
 from o1jax.rl.batch import trimmed
 from o1jax.rl.draw import stream_key
-from o1jax.rl.stages import Stage, rl_stage, sft_stage, strengths_at, without_strengths
+from o1jax.rl.learner import Learner, hyperparams, rl_learner, run_epochs, sft_learner
 from o1jax.rl.step import RolloutScores, score_rollout, train_step
-from o1jax.rl.update import learn
 from o1jax.rollout import setup
 from o1jax.rollout.answer import plain
 from o1jax.rollout.collect import collect, demonstrations, learner_inputs
@@ -52,17 +51,18 @@ SUMMARY = "summary.json"  # the run's final figures
 # One step of each stage
 
 
-def sft_step(runtime: Runtime, stage: Stage, state: TrainState, step: int, progress: Progress) -> StepResult:
+def sft_step(
+  runtime: Runtime, learner: Learner, state: TrainState, step: int, progress: Progress
+) -> StepResult:
   """Imitates one packed batch of demonstrations."""
   config = runtime.config
   experience, cursor, lengths = demonstrations(runtime, progress.cursor)
   batch, key = put_rows(experience, runtime.mesh), stream_key(config.seed, "sft", step)
-  strengths = strengths_at(config, stage, step)
-  state, learned = learn(state, batch, key, strengths, model=runtime.model, tx=stage.tx, cfg=stage.update)
+  learned = run_epochs(state, batch, key, hyperparams(config, learner, step), learner=learner)
   actions = int(np.asarray(experience.is_action).sum())
   flops = compute.sft_flops(config.model, config.sft.rows, config.sft.length, lengths, actions)
   usage = StepUsage(compute.Ledger(update=flops), sum(lengths), cursor)
-  return StepResult(state, resolve_stats(learned), usage)
+  return StepResult(learned.state, resolve_stats(learned.stats), usage)
 
 
 class RLInputs(NamedTuple):
@@ -73,23 +73,23 @@ class RLInputs(NamedTuple):
 
 
 def rl_step(
-  runtime: Runtime, stage: Stage, state: TrainState, step: int, progress: Progress, *, begun: RLInputs
+  runtime: Runtime, learner: Learner, state: TrainState, step: int, progress: Progress, *, begun: RLInputs
 ) -> StepResult:
   """Rollout -> verify -> reward -> advantages -> Experience -> update."""
-  config, model, cfg = runtime.config, runtime.model, without_strengths(runtime.config.rl)
-  strengths = strengths_at(config, stage, step)
+  config = runtime.config
+  numbers = hyperparams(config, learner, step)
 
   def overlapped(rollout: Rollout) -> RolloutScores:
-    return score_rollout(state, trimmed(rollout, config.rl), strengths, model=model, stage=stage, cfg=cfg)
+    return score_rollout(state, trimmed(rollout, config.rl), numbers, learner=learner)
 
-  collected = collect(runtime, state.params, step, progress, strengths, overlapped)
+  collected = collect(runtime, state.params, step, progress, overlapped)
   began = time.perf_counter()
-  inputs = learner_inputs(runtime, stage, step, collected, begun.reward_params)
-  diagnosis, flops = diagnose(runtime, stage, state, step, begun.params, collected.sizes.learned, inputs)
-  learned = train_step(state, inputs, model=model, stage=stage, cfg=cfg, scores=collected.scores)
+  inputs = learner_inputs(runtime, learner, step, collected, begun.reward_params)
+  diagnosis, flops = diagnose(runtime, learner, state, step, begun.params, collected.sizes.learned, inputs)
+  learned = train_step(state, inputs, learner=learner, scores=collected.scores)
   resolved = resolve_stats({**learned.stats, **collected.stats}) | diagnosis
   done = StepRecord(resolved, collected.sizes, collected.cursor, flops, collected.draws)
-  metrics, usage = record(config, runtime.task, stage, progress, done)
+  metrics, usage = record(config, runtime.task, learner, progress, done)
   metrics |= {"time/generate": collected.seconds.generate, "time/verify": collected.seconds.verify}
   metrics["time/update"] = time.perf_counter() - began
   return StepResult(learned.state, metrics, usage, rollout_rows(runtime.task, collected.graded))
@@ -127,10 +127,10 @@ class Run:
     self.state: Any = None  # the newest; nobody else keeps one, so that memory holds one alone
     self.counted: Mapping[str, float] = {}  # of what the task's verifier has cost, what `progress` holds
 
-  def restore(self, stage: Stage, step: int) -> TrainState:
+  def restore(self, learner: Learner, step: int) -> TrainState:
     """The state of checkpoint `step`; the run goes on from there."""
     assert self.checkpoints is not None
-    state, saved = self.checkpoints.restore(step, setup.state_like(self.runtime, stage), finite=True)
+    state, saved = self.checkpoints.restore(step, setup.state_like(self.runtime, learner), finite=True)
     self.progress = Progress.from_json(saved)
     return state
 
@@ -164,18 +164,17 @@ class Run:
 
 
 def fit(
-  run: Run, stage: Stage, state: TrainState, steps: int, step_fn: StepFn, *, every: int = 10
+  run: Run, learner: Learner, state: TrainState, steps: int, step_fn: StepFn, *, every: int = 10
 ) -> TrainState:
-  """Repeats `step_fn` to the end of `stage`; saves, evaluates and logs on the way. Raises Stopped on a
-  signal or a NaN.
+  """Repeats `step_fn` to the end of the stage; saves, evaluates and logs on the way. Raises Stopped on a signal or a NaN.
 
   Where the curriculum has dropped every problem the stage ends early, saved. every: steps between lines of
   progress.
   """
-  config, last, run.state = run.runtime.config, stage.first + steps, state
-  _log_unlogged(run, stage, state)
-  began = time.perf_counter() - run.progress.seconds.get(stage.name, 0.0)
-  with progress_bar(last, run.label or stage.name, config.log.progress, every=every) as show:
+  config, last, run.state = run.runtime.config, learner.first + steps, state
+  _log_unlogged(run, learner, state)
+  began = time.perf_counter() - run.progress.seconds.get(learner.name, 0.0)
+  with progress_bar(last, run.label or learner.name, config.log.progress, every=every) as show:
     while run.progress.step < last:
       step, started = run.progress.step + 1, time.perf_counter()
       if run.log is not None:
@@ -188,8 +187,8 @@ def fit(
         break
       run.state = state = result.state
       seconds = time.perf_counter() - started
-      run.progress = run.progress.after(step, stage.name, result.usage, time.perf_counter() - began)
-      metrics, bad = _finish_step(run, stage, result, seconds)
+      run.progress = run.progress.after(step, learner.name, result.usage, time.perf_counter() - began)
+      metrics, bad = _finish_step(run, learner, result, seconds)
       show(step, shown(metrics))
       if bad:
         rollouts = "; its rollouts are in rollouts.jsonl" if result.rows and run.log else ""
@@ -203,10 +202,10 @@ def fit(
   return state
 
 
-def _finish_step(run: Run, stage: Stage, result: StepResult, seconds: float) -> tuple[dict[str, float], bool]:
-  """(all metrics of a step, whether its loss or gradient is not finite); evaluates and logs them where the
-  run has a log.
-  """
+def _finish_step(
+  run: Run, learner: Learner, result: StepResult, seconds: float
+) -> tuple[dict[str, float], bool]:
+  """(all metrics of a step, whether its loss or gradient is not finite); evaluates and logs them where the run has a log."""
   config, step = run.runtime.config, run.progress.step
   costs = run.runtime.task.spent()
   run.progress, run.counted = run.progress.with_costs(costs, run.counted), costs
@@ -217,23 +216,23 @@ def _finish_step(run: Run, stage: Stage, result: StepResult, seconds: float) -> 
   if run.log is None:
     return metrics, bad
   if result.rows and (bad or step % config.log.rollouts_every == 0):
-    run.log.rollouts(step, stage.name, result.rows if bad else result.rows[: config.log.rollouts])
-  if stage.eval_every and (step - stage.first) % stage.eval_every == 0 and not bad:
+    run.log.rollouts(step, learner.name, result.rows if bad else result.rows[: config.log.rollouts])
+  if learner.eval_every and (step - learner.first) % learner.eval_every == 0 and not bad:
     # Saved first, for an evaluation may take longer than a scheduler that asked for an end waits.
     known = {name: value for name, value in metrics.items() if name not in CLOCK_METRICS}
     run.save(result.state, run.progress.before_line(known))
     metrics |= quick_evaluation(run.runtime, result.state.params, step)
-  run.log.metrics(step, stage.name, metrics)
+  run.log.metrics(step, learner.name, metrics)
   return metrics, bad
 
 
-def _log_unlogged(run: Run, stage: Stage, state: TrainState) -> None:
+def _log_unlogged(run: Run, learner: Learner, state: TrainState) -> None:
   """Evaluates again where the process before ended between a step's save and its line."""
   line, run.progress = run.progress.unlogged, dataclasses.replace(run.progress, unlogged={})
   if line and run.log is not None and run.log.last_step < run.progress.step:
     metrics = {name: float(value) for name, value in line.items()}
     metrics |= quick_evaluation(run.runtime, state.params, run.progress.step)
-    run.log.metrics(run.progress.step, stage.name, metrics)
+    run.log.metrics(run.progress.step, learner.name, metrics)
 
 
 # The run
@@ -278,9 +277,9 @@ def cold_start(run: Run, folder: pathlib.Path, latest: int) -> Progress:
   runtime, steps = run.runtime, run.runtime.config.sft.steps
   if latest > steps:
     return Progress.from_json(read_cursor(folder / COLD_START, steps)) if steps else run.progress
-  stage = sft_stage(runtime.config, steps)
-  state = run.restore(stage, latest) if latest else setup.fresh_state(runtime, stage, None)
-  fit(run, stage, state, steps, functools.partial(sft_step, runtime, stage))
+  learner = sft_learner(runtime.config, steps)
+  state = run.restore(learner, latest) if latest else setup.fresh_state(runtime, learner, None)
+  fit(run, learner, state, steps, functools.partial(sft_step, runtime, learner))
   if steps:
     with Checkpoints(folder / COLD_START, keep=1) as cold:  # before any RL step, whose resume needs it
       if cold.latest() is None:
@@ -291,25 +290,25 @@ def cold_start(run: Run, folder: pathlib.Path, latest: int) -> Progress:
 def reinforce(run: Run, folder: pathlib.Path, latest: int) -> None:
   """RL steps from checkpoint `latest`, or from the parameters of the cold start, to the end of the stage."""
   runtime, config = run.runtime, run.runtime.config
-  stage = rl_stage(config)
+  learner = rl_learner(config)
   if latest > config.sft.steps:
-    begun = _rl_inputs(runtime, stage, folder, lambda: rl_begins_with(runtime, folder))
-    first = run.restore(stage, latest)
+    begun = _rl_inputs(runtime, learner, folder, lambda: rl_begins_with(runtime, folder))
+    first = run.restore(learner, latest)
   else:
     params = run.release().params
-    begun = _rl_inputs(runtime, stage, folder, lambda: jax.tree.map(jnp.copy, params))
-    first = setup.fresh_state(runtime, stage, params)
+    begun = _rl_inputs(runtime, learner, folder, lambda: jax.tree.map(jnp.copy, params))
+    first = setup.fresh_state(runtime, learner, params)
     run.progress = dataclasses.replace(run.progress, cursor=0)  # the RL stage has a stream of its own
-  fit(run, stage, first, config.rl.steps, functools.partial(rl_step, runtime, stage, begun=begun))
+  fit(run, learner, first, config.rl.steps, functools.partial(rl_step, runtime, learner, begun=begun))
 
 
-def _rl_inputs(runtime: Runtime, stage: Stage, folder: pathlib.Path, params: Callable[[], Any]) -> RLInputs:
-  """What RL steps read beside their state; `params` gives the parameters that RL begins with, where they are
-  needed.
-  """
+def _rl_inputs(
+  runtime: Runtime, learner: Learner, folder: pathlib.Path, params: Callable[[], Any]
+) -> RLInputs:
+  """What RL steps read beside their state; `params` gives the parameters that RL begins with, where they are needed."""
   learned = runtime.config.rl.proxy.kind != "none"
   reward = reward_model_params(runtime, params(), folder / "reward_model") if learned else None
-  return RLInputs(params() if setup.needs_first_params(runtime, stage) else None, reward)
+  return RLInputs(params() if setup.needs_first_params(runtime, learner) else None, reward)
 
 
 def rl_begins_with(runtime: Runtime, folder: pathlib.Path) -> Any:
@@ -389,8 +388,8 @@ def more_sft(run: Run, params: Any, total: float, cold: float) -> tuple[Any, int
   """
   runtime, cfg = run.runtime, run.runtime.config.sft
   steps = max(1, round((total - cold) / cold * cfg.steps))
-  stage = sft_stage(runtime.config, steps)
+  learner = sft_learner(runtime.config, steps)
   behind = Progress(cursor=cfg.steps * cfg.rows * cfg.length)  # the cold start's demonstrations
   control = Run(runtime, run.preemption, behind, label="control: more cold start")
-  first = setup.fresh_state(runtime, stage, params)
-  return fit(control, stage, first, steps, functools.partial(sft_step, runtime, stage)).params, steps
+  first = setup.fresh_state(runtime, learner, params)
+  return fit(control, learner, first, steps, functools.partial(sft_step, runtime, learner)).params, steps

@@ -7,6 +7,7 @@ and logp[:, t] = log pi(tokens[t] | tokens[<t]), 0 where `is_action` is false.
 
 from typing import Any, Callable
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -21,9 +22,8 @@ class PromptBatch:
   mask: jax.Array  # bool[P, Lp], true on prompt tokens
   problem_id: jax.Array  # u32[P], hash of task and problem id
   task_arrays: Any = None  # pytree with leading P for a device verifier, or None
-  earlier: jax.Array | None = (
-    None  # i32[P], how often each stands in chunks drawn before this one; None: there are no others
-  )
+  # i32[P], how often each stands in chunks drawn before this one; None: there are no others.
+  earlier: jax.Array | None = None
 
 
 @flax.struct.dataclass
@@ -50,9 +50,20 @@ class Credit:
   token: jax.Array | None = None  # f32[B, L], per-token reward (a KL penalty, say), added to the outcome
   greedy: jax.Array | None = None  # f32[P], reward of the greedy completion (remax)
   value: jax.Array | None = None  # f32[B, L], the critic's value of the state before each token (gae)
-  verified: jax.Array | None = (
-    None  # f32[P, G], the outcome before its length was paid for; None: the outcome
-  )
+  # f32[P, G], the outcome before its length was paid for; None: the outcome.
+  verified: jax.Array | None = None
+
+
+def check_credit(credit: Credit) -> None:
+  """Raises AssertionError unless ranks and shapes are those of `Credit`; static, nothing at run time."""
+  groups = jax.tree.leaves([credit.outcome, credit.length, credit.include, credit.verified])
+  rows = jax.tree.leaves([credit.is_action, credit.token, credit.value])
+  chex.assert_rank([*groups, *rows], 2)
+  chex.assert_equal_shape(groups)
+  chex.assert_equal_shape(rows)
+  chex.assert_axis_dimension(credit.is_action, 0, credit.outcome.shape[0] * credit.outcome.shape[1])
+  if credit.greedy is not None:
+    chex.assert_shape(credit.greedy, credit.outcome.shape[:1])
 
 
 @flax.struct.dataclass
@@ -90,7 +101,14 @@ class Experience:
   logp_ref: jax.Array | None = None  # f32[B, L], reference log-probs, where a term asks
   returns: jax.Array | None = None  # f32[B, L], what the critic learns to predict
   value_old: jax.Array | None = None  # f32[B, L], the critic's values of the rollout, before any update
-  held_back: jax.Array | None = None  # bool[B, L], tokens that clip_cov or kl_cov picked out
+  cov_mask: jax.Array | None = None  # bool[B, L], tokens that clip_cov or kl_cov picked
+
+
+def check_experience(experience: Experience) -> None:
+  """Raises AssertionError unless all arrays are [B, L], of one shape; static, nothing at run time."""
+  arrays = jax.tree.leaves(experience)
+  chex.assert_rank(arrays, 2)
+  chex.assert_equal_shape(arrays)
 
 
 @flax.struct.dataclass
@@ -104,22 +122,8 @@ class TokenScores:
   value: jax.Array | None = None  # the critic's, of the state before the token
 
 
-@flax.struct.dataclass
-class Strengths:
-  """How strong each term is. All f32[] and traced: changing one never recompiles."""
-
-  lr: jax.Array  # learning rate of this step
-  decay: jax.Array  # decoupled weight decay
-  temperature: jax.Array  # of sampling, and of the learner's logits
-  kl: jax.Array  # coefficient of the KL term
-  entropy: jax.Array  # coefficient of the entropy bonus
-  clip_low: jax.Array  # the ratio may fall to 1 - clip_low
-  clip_high: jax.Array  # the ratio may rise to 1 + clip_high
-  ema: jax.Array  # share of the policy that enters the EMA reference each step
-  reset_every: jax.Array  # steps between hard resets of the reference
-  l2_init: jax.Array  # coefficient of the distance to the stage's first parameters
-  value: jax.Array  # coefficient of the value loss
-  cov: jax.Array  # coefficient of kl_cov
+# The traced numbers of a step, f32[] by dotted name of the config field that declares each.
+Hyperparams = dict[str, jax.Array]
 
 
 @flax.struct.dataclass
@@ -130,12 +134,9 @@ class TrainState:
   params: Any
   opt_state: Any
   ref_params: Any = None  # a copy, never an alias of params; None where no term needs a reference
-  init_params: Any = (
-    None  # the stage's first parameters, a copy; None where no term needs them, or ref_params is they
-  )
-  controllers: Any = (
-    None  # adaptive coefficients in force, f32[] under the names of Strengths' fields, or None
-  )
+  # The stage's first parameters, a copy; None where no term needs them, or ref_params is they.
+  init_params: Any = None
+  controllers: Hyperparams | None = None  # adaptive coefficients in force; None: there are none
 
 
 @flax.struct.dataclass
@@ -215,7 +216,7 @@ class Moments:
     return self.total_sq / jnp.maximum(self.count, 1e-9)
 
   def variance(self) -> jax.Array:
-    """Of the whole set (ddof 0), f32[]."""
+    """Of the set (ddof 0), f32[]."""
     return jnp.maximum(self.mean_sq() - (self.total / jnp.maximum(self.count, 1e-9)) ** 2, 0.0)
 
 

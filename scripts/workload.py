@@ -15,12 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import CountdownConfig, KLConfig, ModelConfig, OptimConfig, RLConfig, TrainConfig
-from o1jax.model.transformer import Decoder, init_params
+from o1jax.model.transformer import init_params
 from o1jax.rl.batch import credit_and_experience, prompt_batch, token_logp
 from o1jax.rl.draw import stream_key
+from o1jax.rl.learner import first_state, hyperparams, rl_learner, run_epochs
 from o1jax.rl.sampler import SampleConfig, generate
-from o1jax.rl.stages import rl_stage, strengths_at
-from o1jax.rl.update import init_state, learn
 from o1jax.types import PromptBatch, Rollout, TrainState
 
 PROMPTS, SAMPLES, PROMPT, RESPONSE = 8, 8, 32, 128
@@ -56,8 +55,8 @@ class Work:
     )
     # The task is never built: prompts are random, and the reward is counted.
     config = TrainConfig("bench", model, CountdownConfig(), rl=self.rl)
-    self.stage, self.model, self.vocab = rl_stage(config), Decoder(model), model.vocab
-    self.strengths = strengths_at(config, self.stage, 1)
+    self.learner, self.vocab = rl_learner(config), model.vocab
+    self.model, self.hyperparams = self.learner.model, hyperparams(config, self.learner, 1)
 
   def params(self) -> Any:
     """Fresh float32 parameters."""
@@ -65,7 +64,7 @@ class Work:
 
   def state(self) -> TrainState:
     """A fresh state, with its frozen reference."""
-    return jax.jit(functools.partial(init_state, tx=self.stage.tx, with_reference=True))(self.params())
+    return jax.jit(functools.partial(first_state, self.learner))(self.params())
 
   def batch(self, prompts: list[list[int]]) -> PromptBatch:
     """The prompts, all of one length."""
@@ -77,9 +76,8 @@ class Work:
     row."""
     cfg = SampleConfig(tokens, stop_tokens=(self.vocab,))
     key = stream_key(seed, "train", 1)
-    return generate(
-      params, batch, key, self.strengths.temperature, model=self.model, samples=samples, cfg=cfg
-    )
+    temperature = self.hyperparams["temperature"]
+    return generate(params, batch, key, temperature, model=self.model, samples=samples, cfg=cfg)
 
   def reward(self, rollout: Rollout) -> np.ndarray:
     """f32[P, G] share of the reward's token, counted on the host, as a verifier's verdicts come."""
@@ -89,16 +87,15 @@ class Work:
   def reference(self, state: TrainState, rollout: Rollout) -> jax.Array:
     """f32[B, L] log-probs of the rollout under the reference."""
     return token_logp(
-      state.ref_params, rollout, self.strengths.temperature, model=self.model,
-      layout=self.stage.update.layout, chunk=self.rl.head_chunk,
+      state.ref_params, rollout, self.hyperparams["temperature"], model=self.model, layout=self.learner.layout,
+      chunk=self.rl.head_chunk,
     )  # fmt: skip
 
   def update(
     self, state: TrainState, rollout: Rollout, reward: np.ndarray, logp_ref: jax.Array
   ) -> TrainState:
     """Advantages and one optimiser step. The state is donated."""
-    given = (rollout, jnp.asarray(reward), None, rollout.logp_sampler, logp_ref, self.strengths.kl)
+    given = (rollout, jnp.asarray(reward), None, rollout.logp_sampler, logp_ref, self.hyperparams["kl.coef"])
     experience, _ = credit_and_experience(*given, cfg=self.rl)
     key = stream_key(0, "minibatch", 1)
-    stage = self.stage
-    return learn(state, experience, key, self.strengths, model=self.model, tx=stage.tx, cfg=stage.update)[0]
+    return run_epochs(state, experience, key, self.hyperparams, learner=self.learner).state

@@ -16,7 +16,7 @@ from o1jax.cli import main
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import read_lines
 from o1jax.io.run_config import read_run_config
-from o1jax.rl.stages import sft_stage
+from o1jax.rl.learner import sft_learner
 from o1jax.rollout import setup as preparation
 
 ROWS = (pathlib.Path(__file__).parent / "data" / "gsm8k_rows.jsonl").read_text()
@@ -296,7 +296,7 @@ def another_model(run: pathlib.Path) -> None:
   step."""
   config = read_run_config(str(run))
   wider = preparation.prepare(dataclasses.replace(config, model=dataclasses.replace(config.model, width=32)))
-  state = preparation.fresh_state(wider, sft_stage(config, 1), None)
+  state = preparation.fresh_state(wider, sft_learner(config, 1), None)
   shutil.rmtree(run / "checkpoints")
   with Checkpoints(run / "checkpoints", keep=1) as checkpoints:
     checkpoints.save(1, state, {})

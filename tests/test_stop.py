@@ -26,7 +26,7 @@ from o1jax.io.log import CLOCK_METRICS, read_lines, read_metrics
 from o1jax.io.run_config import read_run_config
 from o1jax.io.run_folder import locked
 from o1jax.parallel.hosts import EXIT_PREEMPTED
-from o1jax.rl.stages import rl_stage
+from o1jax.rl.learner import rl_learner
 from o1jax.rollout import setup as preparation
 
 EXPERIMENT = """
@@ -118,7 +118,7 @@ def last(run: pathlib.Path, step: int) -> tuple[dict[str, bytes], dict]:
   """(bytes of every array of the state after the last step, the cursor without the clock's figures)."""
   assert latest_step(run / "checkpoints") == step
   setup = preparation.prepare(read_run_config(str(run)))
-  like = preparation.fresh_state(setup, rl_stage(setup.config), None)
+  like = preparation.fresh_state(setup, rl_learner(setup.config), None)
   with Checkpoints(run / "checkpoints", keep=2) as checkpoints:
     state, cursor = checkpoints.restore(step, like)
   arrays = jax.tree_util.tree_leaves_with_path(state)
@@ -159,7 +159,7 @@ def test_a_run_that_was_ended_goes_on_bitwise(whole, tmp_path, fate, code, saved
   # Parameters, two moments, reference, the stage's first parameters; and two coefficients that have moved.
   assert len(new) > 5 * sum(path.startswith(".params") for path in new)
   coefficients = {path: value for path, value in new.items() if path.startswith(".controllers")}
-  assert len(coefficients) == 2 and np.frombuffer(coefficients[".controllers['kl']"], np.float32)[
+  assert len(coefficients) == 2 and np.frombuffer(coefficients[".controllers['kl.coef']"], np.float32)[
     0
   ] != np.float32(0.1)
   assert new == old

@@ -25,7 +25,7 @@ from o1jax.config import (
 )
 from o1jax.io.checkpoint import Checkpoints, latest_step
 from o1jax.io.log import CLOCK_METRICS, read_metrics
-from o1jax.rl.stages import rl_stage, strengths_at
+from o1jax.rl.learner import rl_learner
 from o1jax.rollout import collect as collect_module
 from o1jax.rollout import setup as preparation
 from o1jax.rollout.grade import response_tokens
@@ -91,7 +91,7 @@ def written(folder: pathlib.Path) -> list[dict]:
 def progress(folder: pathlib.Path, setup: preparation.Runtime) -> Progress:
   with preparation.in_mesh(setup), Checkpoints(folder / "checkpoints", keep=2) as saved:
     return Progress.from_json(
-      saved.restore(saved.latest(), preparation.fresh_state(setup, rl_stage(setup.config), None))[1]
+      saved.restore(saved.latest(), preparation.fresh_state(setup, rl_learner(setup.config), None))[1]
     )
 
 
@@ -134,15 +134,14 @@ def test_a_resumed_run_goes_on_bitwise(whole, tmp_path) -> None:
 def test_remax_decodes_the_problems_that_are_kept(seen) -> None:
   run = config("runs", advantage=AdvantageConfig("remax"))
   setup = preparation.prepare(run)
-  stage = rl_stage(setup.config)
+  learner = rl_learner(setup.config)
   with preparation.in_mesh(setup):
-    state = preparation.fresh_state(setup, stage, None)
+    state = preparation.fresh_state(setup, learner, None)
     seen.clear()
-    at_first = strengths_at(setup.config, stage, 1)
     drawn = collect_module.collect(
-      setup, state.params, 1, Progress(), at_first, lambda rollout: pytest.fail("too early")
+      setup, state.params, 1, Progress(), lambda rollout: pytest.fail("too early")
     )
-    greedy_reward = collect_module.learner_inputs(setup, stage, 1, drawn, None).greedy_reward
+    greedy_reward = collect_module.learner_inputs(setup, learner, 1, drawn, None).greedy_reward
   *rollouts, best = [names for names, _ in seen]
   kept = [problem.id for problem in drawn.graded.problems]
   assert best == kept and len(rollouts) == len(drawn.draws) > 1

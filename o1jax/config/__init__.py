@@ -3,7 +3,17 @@
 An experiment is a file with `get_config() -> TrainConfig`. The command line overrides any field by its dotted name.
 """
 
-from o1jax.config.base import ConfigError, replaced, require, require_temperature
+from o1jax.config.base import (
+  ConfigError,
+  active_terms,
+  host,
+  replaced,
+  require,
+  require_temperature,
+  static_config,
+  traced,
+  traced_values,
+)
 from o1jax.config.curriculum import CurriculumConfig
 from o1jax.config.judge import JudgeConfig
 from o1jax.config.learning import AdvantageConfig, LossConfig, OptimConfig, RLConfig, SftConfig
@@ -88,8 +98,13 @@ __all__ = [
   "TextConfig",
   "TrainConfig",
   "VerifiedTaskConfig",
+  "active_terms",
+  "host",
   "replaced",
   "require",
   "require_temperature",
+  "static_config",
+  "traced",
+  "traced_values",
   "xs",
 ]

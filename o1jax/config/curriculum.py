@@ -10,17 +10,16 @@ from o1jax.config.base import require
 class CurriculumConfig:
   """A curriculum by pass rate, and filters of what is always or never solved."""
 
-  # "pass_rate": a problem that was seen before is taken with probability max(floor, 4 p (1 - p)), p its running pass rate
+  # "pass_rate": a problem met before comes with probability max(floor, 4 p (1 - p)), p its running pass rate.
   kind: Literal["none", "pass_rate"] = "none"
-  floor: float | None = (
-    None  # pass_rate: the least probability, in [0.01, 1], so that a step finds its problems soon
-  )
+  # pass_rate: the least probability, in [0.01, 1], so that a step finds its problems soon.
+  floor: float | None = None
   rate: float | None = None  # pass_rate: weight of the newest group in the running pass rate, in [0.01, 1]
   drop_solved: int = 0  # groups in a row, all correct, after which a problem comes no more; 0: never
   drop_unsolved: int = 0  # groups in a row, none correct, after which a problem comes no more; 0: never
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
     for name, least in (("floor", 0.01), ("rate", 0.01)):
       value = vars(self)[name]
       acts = (value is not None) == (self.kind == "pass_rate")

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from o1jax.config.base import require, require_temperature
+from o1jax.config.base import host, require, require_temperature, traced
 from o1jax.config.curriculum import CurriculumConfig
 from o1jax.config.proxy import ProxyConfig
 from o1jax.config.regularise import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
@@ -13,14 +13,14 @@ from o1jax.config.regularise import CovConfig, CriticConfig, ImportanceConfig, K
 class OptimConfig:
   """AdamW with a warm-up and an optional decay, and clipping by global norm."""
 
-  lr: float = 2e-4
-  warmup: int = 0  # training steps of linear warm-up; the first takes a rate of 0
-  schedule: Literal["constant", "linear", "cosine"] = "constant"
-  final_fraction: float = 0.0  # of lr, at the end of a linear or cosine decay
+  lr: float = traced(2e-4)
+  warmup: int = host(0)  # training steps of linear warm-up; the first takes a rate of 0
+  schedule: Literal["constant", "linear", "cosine"] = host("constant")
+  final_fraction: float = host(0.0)  # of lr, at the end of a linear or cosine decay
   b1: float = 0.9
   b2: float = 0.95
   eps: float = 1e-8
-  decay: float = 0.0  # decoupled weight decay, on matrices alone
+  decay: float = traced(0.0)  # decoupled weight decay, on matrices alone
   clip_norm: float = 1.0  # global gradient norm; 0 = off
 
   def validate(self, field: str, steps: int) -> None:
@@ -57,7 +57,7 @@ class SftConfig:
   optim: OptimConfig = OptimConfig(lr=2e-3)
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
     require(self.steps >= 0, f"{field}.steps", "must not be negative")
     require(self.rows > 0 and self.length > 0, f"{field}.rows", "rows and length must be positive")
     split = self.micro_batches > 0 and self.rows % self.micro_batches == 0
@@ -67,7 +67,7 @@ class SftConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AdvantageConfig:
-  """Which estimator, and the conventions in which implementations differ (FORMULAS: advantages)."""
+  """Which estimator, and the conventions in which implementations differ."""
 
   kind: Literal[
     "grpo", "dr_grpo", "rloo", "reinforce", "reinforce++", "remax", "opo", "maxrl", "pass@k", "gae"
@@ -75,12 +75,13 @@ class AdvantageConfig:
   ddof: int = 1  # of grpo's standard deviation: 1 as TRL and verl, 0 as open-instruct
   eps: float = 1e-4  # added to grpo's standard deviation: TRL 1e-4, verl 1e-6, open-instruct 1e-8
   group_baseline: bool = False  # reinforce++ subtracts the group's mean before it whitens
-  # Least deviation that grpo, reinforce++ and a whitened gae divide by, in the reward's unit, and that a group must be
-  # above for refill to keep it. For rewards that are never equal (a judge's): 0.1, say, where a right answer is worth 1.
+  # Least deviation that grpo, reinforce++ and a whitened gae divide by, in the reward's unit, and that a
+  # group must be above for refill to keep it. For rewards that are never equal (a judge's): 0.1, say, where a
+  # right answer is worth 1.
   floor: float = 0.0
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
     require(self.ddof in (0, 1), f"{field}.ddof", f"must be 0 or 1, is {self.ddof}")
     require(self.eps > 0, f"{field}.eps", "must be positive")
     require(0 <= self.floor < float("inf"), f"{field}.floor", f"must not be negative, is {self.floor}")
@@ -93,22 +94,23 @@ class AdvantageConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-  """The policy loss and its aggregation over tokens (FORMULAS: policy losses)."""
+  """The policy loss and its aggregation over tokens."""
 
   kind: Literal["reinforce", "ppo_clip", "dual_clip", "cispo", "gspo", "rloo", "sapo"] = "reinforce"
   aggregation: Literal["seq_mean_token_mean", "token_mean", "dr_grpo"] = "token_mean"
-  clip_low: float | None = None  # ppo_clip, dual_clip, gspo, rloo: the ratio's lower bound is 1 - clip_low
-  clip_high: float | None = None  # ... and its upper bound 1 + clip_high; cispo's cap is 1 + clip_high
+  # ppo_clip, dual_clip, gspo, rloo: the ratio's lower bound is 1 - clip_low
+  clip_low: float | None = traced(None)
+  clip_high: float | None = traced(None)  # ... its upper bound, and cispo's cap, is 1 + clip_high
   dual: float | None = None  # dual_clip's c (Ye et al. 2020: 3)
   logp_old: Literal["sampler", "learner"] = "sampler"  # where the ratio's denominator comes from
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
     clips = {"ppo_clip": (1, 1), "dual_clip": (1, 1), "cispo": (0, 1), "gspo": (1, 1), "rloo": (1, 1)}
-    for name, wanted in zip(("clip_low", "clip_high"), clips.get(self.kind, (0, 0))):
+    for name, needed in zip(("clip_low", "clip_high"), clips.get(self.kind, (0, 0))):
       value = vars(self)[name]
-      problem = "is needed" if wanted else "cannot act"
-      require(bool(wanted) == (value is not None), f"{field}.{name}", f"{problem} with kind={self.kind}")
+      problem = "is needed" if needed else "cannot act"
+      require(bool(needed) == (value is not None), f"{field}.{name}", f"{problem} with kind={self.kind}")
       require(value is None or value > 0, f"{field}.{name}", "must be positive")
     reached = self.clip_low is None or self.clip_low < 1
     require(reached, f"{field}.clip_low", f"must be below 1, is {self.clip_low}: no ratio is below 0")
@@ -116,10 +118,9 @@ class LossConfig:
     require(dual == (self.dual is not None), f"{field}.dual", "goes with kind=dual_clip, and is needed there")
     require(self.dual is None or self.dual > 1, f"{field}.dual", "must be above 1")
     # The sequence's ratio has every token's gradient already: a sum over tokens would count length twice.
-    whole = self.kind != "rloo" or self.aggregation == "seq_mean_token_mean"
-    require(
-      whole, f"{field}.aggregation", "must be seq_mean_token_mean with kind=rloo, one loss a completion"
-    )
+    once = self.kind != "rloo" or self.aggregation == "seq_mean_token_mean"
+    why = "must be seq_mean_token_mean with kind=rloo, one loss a completion"
+    require(once, f"{field}.aggregation", why)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +132,7 @@ class RLConfig:
   samples: int = 8  # G, completions a problem
   max_prompt: int = 16  # Lp; a longer prompt is an error that names the problem
   max_tokens: int = 64  # R, response tokens
-  temperature: float = 1.0
+  temperature: float = traced(1.0)
   epochs: int = 1  # passes over a rollout
   minibatches: int = 1  # optimiser steps a pass, split by prompt group
   micro_batches: int = 1  # accumulated within one optimiser step
@@ -139,27 +140,31 @@ class RLConfig:
   loss: LossConfig = LossConfig()
   advantage: AdvantageConfig = AdvantageConfig()
   kl: KLConfig = KLConfig()
-  entropy: float = 0.0  # coefficient of the entropy bonus; the first one where it is adaptive
+  # Coefficient of the entropy bonus; the first one where it is adaptive.
+  entropy: float = traced(0.0, term="entropy")
   entropy_target: float | None = None  # nats a token that an adaptive bonus keeps the entropy above
   entropy_rate: float | None = None  # change of an adaptive bonus's coefficient a step
   cov: CovConfig = CovConfig()
-  l2_init: float = 0.0  # coefficient of half the squared distance to the stage's first parameters
+  # Coefficient of half the squared distance to the stage's first parameters.
+  l2_init: float = traced(0.0, term="l2_init")
   overlong: OverlongConfig = OverlongConfig()
   importance: ImportanceConfig = ImportanceConfig()
   critic: CriticConfig = CriticConfig()
   proxy: ProxyConfig = ProxyConfig()
-  problems: int | None = None  # distinct training problems, the first of the task's; None: all
-  curriculum: CurriculumConfig = CurriculumConfig()
+  # Distinct training problems, the first of the task's; None: all.
+  problems: int | None = host(None)
+  curriculum: CurriculumConfig = host(CurriculumConfig())
   refill: int = 0  # most rounds a step of P fresh problems for groups of equal rewards (DAPO); 0: none
-  chunks: int = 1  # parts in which a rollout is sampled: while one is, the host verifies those before it
-  overlap: bool = (
-    True  # verifies beside the device's work; False: the device waits, and every number is the same
-  )
-  trim: int = 16  # responses are cut to one of 6 widths, multiples of it, before the update; 0: never, as fused steps must
+  # Parts in which a rollout is sampled: while one is, the host verifies those before it.
+  chunks: int = host(1)
+  # Verifies beside the device's work; False: the device waits, and every number is the same.
+  overlap: bool = host(True)
+  # Responses are cut to one of 6 widths, multiples of it, before the update; 0: never, as fused steps must.
+  trim: int = 16
   optim: OptimConfig = OptimConfig()
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
     counts = ("prompts", "max_prompt", "max_tokens", "epochs", "minibatches", "micro_batches", "head_chunk")
     for name in counts:
       require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
@@ -194,11 +199,12 @@ class RLConfig:
     self._validate_steps(field)
 
   def _validate_refill(self, field: str) -> None:
-    """What rounds of fresh problems need. Any estimator may have them: what goes is what has no contrast to show."""
+    """What rounds of fresh problems need. Any estimator may have them."""
     why = "cannot act with one sample a problem, whose rewards are always all equal"
     require(self.refill == 0 or self.samples > 1, f"{field}.refill", why)
-    seen = self.refill == 0 or self.proxy.kind == "none"
-    require(seen, f"{field}.refill", "chooses by the verifier's rewards, which RL does not see with a proxy")
+    verified = self.refill == 0 or self.proxy.kind == "none"
+    why = "chooses by the verifier's rewards, which RL does not see with a proxy"
+    require(verified, f"{field}.refill", why)
     most = self.prompts * (1 + self.refill)
     fresh = self.refill == 0 or self.problems is None or self.problems >= most
     why = f"must be at least prompts * (1 + refill) = {most}, or a round's problems are not fresh"
@@ -231,10 +237,9 @@ class RLConfig:
     require(not (on_policy and gated), f"{field}.loss.kind", f"{why} sapo's gate cannot act: {cure}")
     flat = on_policy and self.cov.kind == "kl_cov"
     require(not flat, f"{field}.cov.kind", f"{why} kl_cov has no gradient: raise epochs or minibatches")
-    whole = self.cov.kind == "clip_cov" and self.loss.kind in ("gspo", "rloo")
-    require(
-      not whole, f"{field}.cov.kind", f"clip_cov picks tokens, {self.loss.kind} has one ratio a completion"
-    )
+    pooled = self.cov.kind == "clip_cov" and self.loss.kind in ("gspo", "rloo")
+    why = f"clip_cov picks tokens, {self.loss.kind} has one ratio a completion"
+    require(not pooled, f"{field}.cov.kind", why)
 
   def _validate_regularisers(self, field: str) -> None:
     """What a regulariser cannot do in a stage like this one."""
@@ -260,13 +265,13 @@ class RLConfig:
       "entropy_target": adaptive,
       "l2_init": self.l2_init > 0 and self.epochs * self.minibatches == 1,
     }
-    for name, asked in later.items():
-      require(not (asked and self.steps == 1), f"{field}.{name}", "cannot act in a stage of one step")
+    for name, is_set in later.items():
+      require(not (is_set and self.steps == 1), f"{field}.{name}", "cannot act in a stage of one step")
     resets = self.kl.reset_every is None or self.steps == 0 or self.kl.reset_every < self.steps
     require(resets, f"{field}.kl.reset_every", f"must be below steps={self.steps}, or no step sees a reset")
 
   def _validate_steps(self, field: str) -> None:
-    """What cannot act, or is biased, with as many optimiser steps a rollout, as many tokens, or a device that waits."""
+    """What cannot act, or is biased, with so many optimiser steps or tokens, or a device that waits."""
     steps = self.epochs * self.minibatches
     why = f"reinforce has no ratio, and of {steps} optimiser steps a rollout all but the first are off-policy"
     cure = "use ppo_clip, dual_clip, cispo, gspo, rloo or sapo, or epochs=1 and minibatches=1"
@@ -290,5 +295,6 @@ class RLConfig:
     why = f"is {kind}, so that critic.kind={critic.kind} cannot act: gae alone asks it"
     require(critic.kind == "none" or kind == "gae", f"{field}.advantage.kind", why)
     off_policy = self.epochs * self.minibatches > 1
-    why = "cannot act with one optimiser step a rollout, before which no value has moved: raise epochs or minibatches"
+    cure = "raise epochs or minibatches"
+    why = f"cannot act with one optimiser step a rollout, before which no value has moved: {cure}"
     require(critic.clip is None or off_policy, f"{field}.critic.clip", why)

@@ -12,10 +12,8 @@ from o1jax.config.tasks import JudgedConfig, MixtureConfig, TaskConfig
 class EvalConfig:
   """Evaluation on held-out problems."""
 
-  every: tuple[int, int] = (
-    0,
-    0,
-  )  # steps between evaluations in the cold start, and in RL; 0: at the end alone
+  # Steps between evaluations in the cold start, and in RL; 0: at the end alone.
+  every: tuple[int, int] = (0, 0)
   problems: int = 64  # in an evaluation during a stage
   final_problems: int = 512  # in the evaluations that summary.json reports
   samples: int = 8  # K completions a problem
@@ -29,16 +27,9 @@ class EvalConfig:
   bootstrap: int = 2000  # resamples behind the share of them in which a paired gain is not above 0
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
-    for name in (
-      "problems",
-      "final_problems",
-      "samples",
-      "control_samples",
-      "batch",
-      "max_tokens",
-      "bootstrap",
-    ):
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
+    counts = ("problems", "final_problems", "samples", "control_samples", "batch", "max_tokens", "bootstrap")
+    for name in counts:
       require(vars(self)[name] > 0, f"{field}.{name}", "must be positive")
     require(min(self.every) >= 0, f"{field}.every", "must not be negative")
     require(0 < self.top_p <= 1, f"{field}.top_p", "must lie in (0, 1]")
@@ -63,7 +54,7 @@ class CheckpointConfig:
   keep: int = 2  # newest ones kept
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
     require(self.every > 0, f"{field}.every", "must be positive")
     require(self.keep > 0, f"{field}.keep", "must be positive")
 
@@ -77,7 +68,7 @@ class MeshConfig:
   tensor: int = 1
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
     sizes = (self.data, self.fsdp, self.tensor)
     require(all(s == -1 or s > 0 for s in sizes), field, "axes are positive, or -1 for what is left")
     require(sizes.count(-1) <= 1, field, "at most one axis may be -1")
@@ -89,14 +80,13 @@ class LogConfig:
 
   rollouts_every: int = 10  # steps between written rollouts
   rollouts: int = 8  # completions written at a time
-  profile: tuple[
-    int, ...
-  ] = ()  # first and last step (as in metrics.jsonl) of a jax.profiler trace; () = none
+  # First and last step (as in metrics.jsonl) of a jax.profiler trace; () = none.
+  profile: tuple[int, ...] = ()
   progress: bool = True  # a live progress bar on a terminal
   wandb: str | None = None  # project there that gets the metrics too (extra `wandb`); None = none
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
     require(self.rollouts_every > 0, f"{field}.rollouts_every", "must be positive")
     require(self.rollouts >= 0, f"{field}.rollouts", "must not be negative")
     ordered = self.profile == () or (len(self.profile) == 2 and 0 < self.profile[0] <= self.profile[1])
@@ -113,7 +103,7 @@ class DiagnosticsConfig:
   samples: int = 1  # completions a problem
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
     require(self.every >= 0, f"{field}.every", "must not be negative; 0 is none")
     for name in ("problems", "samples"):
       require(vars(self)[name] > 0, f"{field}.{name}", "must be positive")
@@ -162,7 +152,7 @@ class TrainConfig:
     require(not (self.rl.refill and judged and not self.rl.advantage.floor), "rl.refill", why)
 
   def _validate_rounding(self) -> None:
-    """Where the sampler's log-probs, which bfloat16 rounds apart from the learner's, would pass for the old policy's."""
+    """Where the sampler's log-probs, which bfloat16 rounds, would be the old policy's."""
     kl, loss = self.rl.kl, self.rl.loss
     compares = {
       f"loss.kind={loss.kind}": loss.kind != "reinforce",
@@ -171,8 +161,7 @@ class TrainConfig:
       "cov.kind=kl_cov": self.rl.cov.kind == "kl_cov",
     }
     rounded = self.model.dtype == "bfloat16" and loss.logp_old == "sampler"
-    for name, asked in compares.items():
-      why = (
-        f"must be learner with model.dtype=bfloat16 and rl.{name}, which would act on the sampler's rounding"
-      )
-      require(not (rounded and asked), "rl.loss.logp_old", why)
+    for name, compared in compares.items():
+      why = f"must be learner with model.dtype=bfloat16 and rl.{name}"
+      why = f"{why}, which would act on the sampler's rounding"
+      require(not (rounded and compared), "rl.loss.logp_old", why)

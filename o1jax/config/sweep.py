@@ -1,4 +1,4 @@
-"""Options of a sweep: arms x seeds of one base run, the claim they test, and how members share the machine."""
+"""Options of a sweep: arms x seeds of one base run, their claim, and how members share the machine."""
 
 import dataclasses
 from typing import Any, Literal, Mapping
@@ -16,7 +16,7 @@ class Arm:
   strength: float | None = None  # where on the strength axis it lies; None: the arms are kinds, not strengths
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
     plain = is_name(self.name) and not set(self.name) & set("\\ ")
     require(plain, f"{field}.name", f"must be a folder's name without spaces, is {self.name!r}")
 
@@ -28,10 +28,13 @@ TAKES = {"greater": 2, "declines": 1, "lasts": 1}  # arms of a check; the other 
 class Check:
   """One testable part of a claim, over final figures or curves of the members (`scaling/claims.py`).
 
-  greater: the metric of arms[0] above that of arms[1], paired by seed. rising, falling: the metric against the arms'
-  strengths. fit_entropy: R = -a exp(H) + b over the curves of `arms`. declines, lasts: the curve of arms[0] ends below its
-  best, or does not. fit_gao: R = d (a - b log d), d = sqrt KL, over the curves of `arms`. fit_gao_bon: R = d (a - b d) over
-  the final `<metric>/<n>` of best-of-n, n = 1, 2, 4, ..., as `bon` and `bon_proxy` of a learned reward are.
+  greater: the metric of arms[0] above that of arms[1], paired by seed.
+  rising, falling: the metric against the arms' strengths.
+  fit_entropy: R = -a exp(H) + b over the curves of `arms`.
+  declines, lasts: the curve of arms[0] ends below its best, or does not.
+  fit_gao: R = d (a - b log d), d = sqrt KL, over the curves of `arms`.
+  fit_gao_bon: R = d (a - b d) over the final `<metric>/<n>` of best-of-n, n = 1, 2, 4, ..., as `bon` and
+  `bon_proxy` of a reward model are.
   """
 
   kind: Literal["greater", "rising", "falling", "fit_entropy", "declines", "lasts", "fit_gao", "fit_gao_bon"]
@@ -47,8 +50,8 @@ class Check:
     named = self.arms or tuple(strengths)
     takes = TAKES.get(self.kind, len(named))
     require(len(named) == takes, f"{field}.arms", f"{self.kind} takes {takes}, not {len(named)}")
-    held = {strengths[name] for name in named}
-    ordered = self.kind not in ("rising", "falling") or (len(held) > 1 and None not in held)
+    values = {strengths[name] for name in named}
+    ordered = self.kind not in ("rising", "falling") or (len(values) > 1 and None not in values)
     require(ordered, f"{field}.arms", f"{self.kind} takes arms of two strengths or more, each with a number")
 
 

@@ -11,9 +11,8 @@ from o1jax.config import EvalConfig
 from o1jax.evaluate.figures import sample_and_grade
 from o1jax.rl.diagnostics import examine
 from o1jax.rl.flops import diagnosis_flops
-from o1jax.rl.stages import Stage, without_strengths
+from o1jax.rl.learner import Learner, first_params
 from o1jax.rl.step import LearnerInputs
-from o1jax.rl.update import first_params
 from o1jax.rollout.record import text_metrics
 from o1jax.rollout.setup import Runtime
 from o1jax.scaling import flops as compute
@@ -75,7 +74,7 @@ def evaluate_heldout(runtime: Runtime, params: Any, cfg: EvalConfig, count: int,
 
 def diagnose(
   runtime: Runtime,
-  stage: Stage,
+  learner: Learner,
   state: TrainState,
   step: int,
   first: Any,
@@ -88,14 +87,14 @@ def diagnose(
   groups that the step learns from, `inputs`.
   """
   config, every = runtime.config, runtime.config.diagnostics.every
-  if not every or (step - 1 - stage.first) % every:
+  if not every or (step - 1 - learner.first) % every:
     return {}, compute.Ledger()
-  first = first_params(state, stage.update) if first is None else first
-  examined = examine(state, first, inputs, model=runtime.model, stage=stage, cfg=without_strengths(config.rl))
+  first = first_params(state, learner) if first is None else first
+  examined = examine(state, first, inputs, learner=learner)
   cfg = dataclasses.replace(config.eval, samples=config.diagnostics.samples)
   result = evaluate_heldout(runtime, state.params, cfg, config.diagnostics.problems, step - 1)
   width = inputs.rollout.tokens.shape[1] - inputs.rollout.prompt_width
-  flops = diagnosis_flops(config, stage, learned, width)
+  flops = diagnosis_flops(config, learner, learned, width)
   return {**measured(examined), **result.figures}, flops
 
 

@@ -1,13 +1,14 @@
-"""Advantage estimators: (Credit, RLConfig) -> f32[B, L], the completion's advantage on its action tokens and 0 elsewhere.
+"""Advantage estimators: (Credit, RLConfig) -> f32[B, L], 0 where not an action.
 
-Rows are prompt-major (row = p * G + g). A group whose rewards are all equal gets exactly 0 from every estimator
-that compares within the group, whatever rounding would say. A completion with `include` false gets 0 and enters no
-statistic. A per-token reward (`Credit.token`, a KL penalty say) is summed over a completion's actions and added to
-its outcome; reinforce++ and gae let it act up to its token. gae alone tells the tokens of a completion apart by a critic.
+Rows are prompt-major (row = p * G + g). A group whose rewards are all equal gets exactly 0 from every
+estimator that compares within the group, whatever rounding would say. A completion with `include` false
+gets 0 and enters no statistic. A per-token reward (`Credit.token`, a KL penalty say) is summed over a
+completion's actions and added to its outcome; reinforce++ and gae let it act up to its token. gae alone
+tells the tokens of a completion apart by a critic.
 
-What divides, and what makes a group level, is of the outcome alone: else a group of equal outcomes, whose KLs differ a
-little, would have them divided by their own deviation, at full strength whatever the coefficient. Where an estimator
-divides, the per-token rewards come behind it as they are, less their mean.
+What divides, and what makes a group level, is of the outcome alone: else a group of equal outcomes, whose
+KLs differ a little, would have them divided by their own deviation, at full strength whatever the
+coefficient. Where an estimator divides, the per-token rewards come behind it as they are, less their mean.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.config import RLConfig
-from o1jax.rl.value import td_sum
+from o1jax.rl.value import gae_sum
 from o1jax.types import Credit, Mean, Stat
 
 
@@ -28,7 +29,8 @@ def _rewards(credit: Credit) -> jax.Array:
 
 def _token_sum(credit: Credit) -> jax.Array:
   """f32[P, G]: the sum of a completion's per-token rewards, which it must have."""
-  return jnp.where(credit.is_action, credit.token, 0.0).sum(1).reshape(credit.outcome.shape)  # type: ignore[arg-type]
+  assert credit.token is not None
+  return jnp.where(credit.is_action, credit.token, 0.0).sum(1).reshape(credit.outcome.shape)
 
 
 def _group_mean(value: jax.Array, include: jax.Array) -> jax.Array:
@@ -45,19 +47,19 @@ def same_reward(reward: jax.Array, include: jax.Array) -> jax.Array:
 
 
 def _spread(credit: Credit, per_completion: jax.Array, reward: jax.Array) -> jax.Array:
-  """f32[P, G] -> f32[B, L] on actions, exactly 0 where the group's rewards are equal or the completion is left out."""
+  """f32[P, G] -> f32[B, L] on actions; 0 where the group's rewards are equal or the row is left out."""
   kept = credit.include & ~same_reward(reward, credit.include)
   rows = jnp.where(kept, per_completion, 0.0).reshape(-1, 1)
   return jnp.where(credit.is_action, rows, 0.0)
 
 
 def _by_outcome(credit: Credit, per_completion: jax.Array) -> jax.Array:
-  """f32[B, L]: `per_completion` f32[P, G] of the outcomes, and the per-token rewards less their group's mean behind it."""
-  told = _spread(credit, per_completion, credit.outcome)
+  """f32[B, L]: `per_completion` f32[P, G], plus the per-token rewards less their group's mean."""
+  of_outcome = _spread(credit, per_completion, credit.outcome)
   if credit.token is None:
-    return told
-  paid = _token_sum(credit)
-  return told + _spread(credit, paid - _group_mean(paid, credit.include), paid)
+    return of_outcome
+  token_sum = _token_sum(credit)
+  return of_outcome + _spread(credit, token_sum - _group_mean(token_sum, credit.include), token_sum)
 
 
 def deviation(reward: jax.Array, include: jax.Array, ddof: int = 1) -> jax.Array:
@@ -67,7 +69,7 @@ def deviation(reward: jax.Array, include: jax.Array, ddof: int = 1) -> jax.Array
 
 
 def grpo(credit: Credit, cfg: RLConfig) -> jax.Array:
-  """(R - mean) / (std + eps) (Shao et al. 2024, section 4.1.2), std with `advantage.ddof`, at least `advantage.floor`."""
+  """(R - mean) / (std + eps), std with `ddof`, at least `floor` (Shao et al. 2024, section 4.1.2)."""
   reward = credit.outcome
   spread = deviation(reward, credit.include, cfg.advantage.ddof)
   centred = reward - _group_mean(reward, credit.include)
@@ -76,14 +78,12 @@ def grpo(credit: Credit, cfg: RLConfig) -> jax.Array:
 
 def dr_grpo(credit: Credit, cfg: RLConfig) -> jax.Array:
   """R - mean, without the standard deviation (Liu et al. 2025, section 3.2)."""
-  del cfg
   reward = _rewards(credit)
   return _spread(credit, reward - _group_mean(reward, credit.include), reward)
 
 
 def rloo(credit: Credit, cfg: RLConfig) -> jax.Array:
   """R - mean of the others = G / (G - 1) (R - mean) (Kool et al. 2019; Ahmadian et al. 2024, eq. 8)."""
-  del cfg
   reward = _rewards(credit)
   count = credit.include.sum(1, keepdims=True)
   centred = reward - _group_mean(reward, credit.include)
@@ -92,14 +92,12 @@ def rloo(credit: Credit, cfg: RLConfig) -> jax.Array:
 
 def reinforce(credit: Credit, cfg: RLConfig) -> jax.Array:
   """R itself, with no baseline (Williams 1992, eq. 11 with b = 0): equal rewards teach too."""
-  del cfg
   rows = jnp.where(credit.include, _rewards(credit), 0.0).reshape(-1, 1)
   return jnp.where(credit.is_action, rows, 0.0)
 
 
 def opo(credit: Credit, cfg: RLConfig) -> jax.Array:
   """R - sum(length R) / sum(length), the length-weighted optimal baseline (Hao et al. 2025, eq. 8)."""
-  del cfg
   reward = _rewards(credit)
   length = jnp.where(credit.include, credit.length, 0).astype(jnp.float32)
   total = jnp.maximum(length.sum(1, keepdims=True), 1.0)
@@ -109,7 +107,6 @@ def opo(credit: Credit, cfg: RLConfig) -> jax.Array:
 
 def maxrl(credit: Credit, cfg: RLConfig) -> jax.Array:
   """(R - mean) / mean, the divisor that of the verifier's rewards alone; 0 where it is not positive."""
-  del cfg
   reward = _rewards(credit)
   mean = _group_mean(credit.outcome if credit.verified is None else credit.verified, credit.include)
   centred = reward - _group_mean(reward, credit.include)
@@ -118,7 +115,6 @@ def maxrl(credit: Credit, cfg: RLConfig) -> jax.Array:
 
 def pass_at_k(credit: Credit, cfg: RLConfig) -> jax.Array:
   """Credit to the best completion alone, r_max - r_2nd, k = G; ties leave nothing to credit."""
-  del cfg
   reward = jnp.where(credit.include, credit.outcome, -jnp.inf)
   best = jax.lax.top_k(reward, 2)[0]
   lead = best[:, :1] - best[:, 1:]
@@ -128,7 +124,6 @@ def pass_at_k(credit: Credit, cfg: RLConfig) -> jax.Array:
 
 def remax(credit: Credit, cfg: RLConfig) -> jax.Array:
   """R - R(greedy completion) (Li et al. 2023, algorithm 1). Raises ValueError without greedy rewards."""
-  del cfg
   if credit.greedy is None:
     raise ValueError("remax needs the rewards of greedy completions")
   rows = jnp.where(credit.include, _rewards(credit) - credit.greedy[:, None], 0.0).reshape(-1, 1)
@@ -153,9 +148,10 @@ def _whiten(value: jax.Array, mask: jax.Array, floor: float) -> jax.Array:
 
 
 def reinforce_plus_plus(credit: Credit, cfg: RLConfig) -> jax.Array:
-  """Returns whitened over all action tokens of the batch (Hu 2025, section 3); a group's mean first, by option.
+  """Returns whitened over the batch's action tokens (Hu 2025, section 3); a group's mean first, by option.
 
-  A token's return is the outcome, whitened, plus the per-token rewards from it on, undiscounted and centred alone.
+  A token's return is the outcome, whitened, plus the per-token rewards from it on, undiscounted and centred
+  alone.
   """
   outcome = credit.outcome
   if cfg.advantage.group_baseline:
@@ -170,22 +166,26 @@ def reinforce_plus_plus(credit: Credit, cfg: RLConfig) -> jax.Array:
 
 
 def gae(credit: Credit, cfg: RLConfig) -> jax.Array:
-  """Generalised advantages from the critic's values, whitened by option (Schulman et al. 2016, eq. 16; see `td_sum`).
+  """Generalised advantages from the critic's values, whitened by option (`gae_sum`).
 
-  Being linear in the rewards, they are whitened without the per-token ones, whose own come behind, centred alone.
+  Being linear in the rewards, they are whitened without the per-token ones, whose own come behind, centred
+  alone.
   """
-  told = lambda credit: td_sum(credit, cfg.critic.gamma, cfg.critic.lam)
+
+  def advantages(credit: Credit) -> jax.Array:
+    return gae_sum(credit, cfg.critic.gamma, cfg.critic.lam)
+
   if not cfg.critic.whiten:
-    return told(credit)
+    return advantages(credit)
   mask = credit.is_action & credit.include.reshape(-1, 1)
-  whitened = _whiten(told(dataclasses.replace(credit, token=None)), mask, cfg.advantage.floor)
+  whitened = _whiten(advantages(dataclasses.replace(credit, token=None)), mask, cfg.advantage.floor)
   if credit.token is None:
     return whitened
   assert credit.value is not None  # gae comes with a critic
   of_token = dataclasses.replace(
     credit, outcome=jnp.zeros_like(credit.outcome), value=jnp.zeros_like(credit.value)
   )
-  return whitened + _centre(told(of_token), mask)
+  return whitened + _centre(advantages(of_token), mask)
 
 
 class Estimator(NamedTuple):
@@ -210,7 +210,7 @@ ADVANTAGES = {
 
 
 def reward_stats(credit: Credit) -> dict[str, Stat]:
-  """reward, reward_std (ddof 1, over all included rewards, as TRL) and frac_reward_zero_std (groups that say nothing)."""
+  """reward, reward_std (ddof 1, over all included rewards, as TRL) and frac_reward_zero_std."""
   reward, include = credit.outcome, credit.include
   count = include.sum().astype(jnp.float32)
   mean = jnp.where(include, reward, 0.0).sum() / jnp.maximum(count, 1.0)

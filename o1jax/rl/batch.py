@@ -1,4 +1,4 @@
-"""From problems to PromptBatch, and from a verified Rollout to Experience: pure, host or device side as named."""
+"""PromptBatch of problems, and Experience of a verified Rollout or of texts; pure."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from o1jax.rl.sampler import MAX_BODIES, buffer_sizes
 from o1jax.rl.score import Grouped, score
 from o1jax.rl.shaping import correct_sampler, leave_out, length_reward
 from o1jax.rl.value import with_returns
-from o1jax.types import Credit, Experience, PromptBatch, Rollout, Stat, masked_mean
+from o1jax.types import Credit, Experience, PromptBatch, Rollout, Stat, check_credit, masked_mean
 
 
 def check_prompt(prompt: Sequence[int], name: str, length: int) -> None:
@@ -52,7 +52,10 @@ def group_credit(
 ) -> Credit:
   """reward f32[P, G], include bool[B], token f32[B, L] or None, greedy f32[P] or None -> Credit."""
   lengths = rollout.is_action.sum(1).reshape(reward.shape)
-  return Credit(reward, lengths, include.reshape(reward.shape), rollout.is_action, token, greedy)
+  return Credit(
+    outcome=reward, length=lengths, include=include.reshape(reward.shape), is_action=rollout.is_action,
+    token=token, greedy=greedy,
+  )  # fmt: skip
 
 
 def experience_of(
@@ -64,6 +67,7 @@ def experience_of(
   cfg: RLConfig,
 ) -> Experience:
   """The Experience of a rollout: one completion a row, its prompt in the first columns."""
+  check_credit(credit)
   segment = rollout.valid.astype(jnp.int32)
   return Experience(
     tokens=rollout.tokens,
@@ -81,9 +85,9 @@ def experience_of(
 def pack(texts: Sequence[tuple[list[int], list[int]]], rows: int, length: int) -> tuple[Experience, int]:
   """Host side: (prompt, response) token lists -> packed rows [rows, length] to imitate, and how many went in.
 
-  Each is laid into the first row with room; packing stops at the first that fits nowhere, so that the order of the
-  data is kept and the rest is the next batch's. Actions are the response's tokens. Raises ConfigError where one is
-  longer than a row.
+  Each is laid into the first row with room; packing stops at the first that fits nowhere, so that the order
+  of the data is kept and the rest is the next batch's. Actions are the response's tokens. Raises
+  ConfigError where one is longer than a row.
   """
   arrays: Any = [np.zeros((rows, length), np.int32) for _ in range(3)]
   tokens, segment, position = arrays
@@ -108,7 +112,11 @@ def pack(texts: Sequence[tuple[list[int], list[int]]], rows: int, length: int) -
     packed += 1
   zero: Any = np.zeros((rows, length), np.float32)
   weight = action.astype(np.float32)
-  return Experience(tokens, segment, position, action, zero, zero, zero, weight), packed
+  experience = Experience(
+    tokens=tokens, segment=segment, position=position, is_action=action, logp_sampler=zero, logp_old=zero,
+    advantage=zero, weight=weight,
+  )  # fmt: skip
+  return experience, packed
 
 
 def trimmed(rollout: Rollout, cfg: RLConfig) -> Rollout:
@@ -120,7 +128,8 @@ def trimmed(rollout: Rollout, cfg: RLConfig) -> Rollout:
 def response_width(cfg: RLConfig, longest: int) -> int:
   """Response columns that the update computes: few shapes to compile, little padding to compute.
 
-  Each width is a program of its own: all multiples of `rl.trim` where they are few, else the sizes of a sampler's buffer.
+  Each width is a program of its own: all multiples of `rl.trim` where they are few, else the sizes of a
+  sampler's buffer.
   """
   if not cfg.trim:
     return cfg.max_tokens
@@ -129,7 +138,7 @@ def response_width(cfg: RLConfig, longest: int) -> int:
   return min(next(size for size in sizes if size >= longest), cfg.max_tokens)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "layout", "chunk", "wanted"))
+@functools.partial(jax.jit, static_argnames=("model", "layout", "chunk", "names"))
 def token_scores(
   params: Any,
   rollout: Rollout,
@@ -138,42 +147,52 @@ def token_scores(
   model: Decoder,
   layout: Grouped,
   chunk: int,
-  wanted: frozenset[str],
+  names: frozenset[str],
 ) -> dict[str, jax.Array]:
-  """f32[B, L] under each name of `wanted` ("logp", "value") on the rollout's actions, 0 elsewhere.
+  """f32[B, L] under each of `names` ("logp", "value") on the rollout's actions, 0 elsewhere.
 
-  One forward pass for both; what is not wanted is not computed, so that values alone need no logits.
+  One forward pass for both; what is not named is not computed, so that values alone need no logits.
   """
   segment = rollout.valid.astype(jnp.int32)
   position = jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0)
   scores = score(
     params, None, rollout.tokens, segment, position, model=model, temperature=temperature,
-    needs=wanted - {"logp"}, layout=layout, chunk=chunk,
+    needs=names - {"logp"}, layout=layout, chunk=chunk,
   )  # fmt: skip
-  return {name: jnp.where(rollout.is_action, vars(scores)[name], 0.0) for name in sorted(wanted)}
+  return {name: jnp.where(rollout.is_action, vars(scores)[name], 0.0) for name in sorted(names)}
 
 
 def token_logp(
   params: Any, rollout: Rollout, temperature: jax.Array, *, model: Decoder, layout: Grouped, chunk: int
 ) -> jax.Array:
   """f32[B, L] log-probs of the rollout's actions under `params`; 0 elsewhere."""
-  told = token_scores(
-    params, rollout, temperature, model=model, layout=layout, chunk=chunk, wanted=frozenset({"logp"})
+  scores = token_scores(
+    params, rollout, temperature, model=model, layout=layout, chunk=chunk, names=frozenset({"logp"})
   )
-  return told["logp"]
+  return scores["logp"]
 
 
 @functools.partial(jax.jit, static_argnames=("cfg",))
 def credit_and_experience(
-  rollout: Rollout, reward, greedy_reward, logp_old, logp_ref, kl_coef, value=None, token_reward=None, *, cfg
-):
-  """(Experience, statistics) of a verified rollout; `cfg` is the RLConfig.
+  rollout: Rollout,
+  reward: jax.Array,
+  greedy_reward: jax.Array | None,
+  logp_old: jax.Array,
+  logp_ref: jax.Array | None,
+  kl_coef: jax.Array,
+  value: jax.Array | None = None,
+  token_reward: jax.Array | None = None,
+  *,
+  cfg: RLConfig,
+) -> tuple[Experience, dict[str, Stat]]:
+  """(Experience, statistics) of a verified rollout.
 
-  `reward` f32[P, G] is the verifier's, NaN where a completion was not judged, which leaves it out; the metric `reward` is
-  of what is learned from: shaped by length, without completions left out, before a KL. logp_ref f32[B, L] is given where
-  a KL term exists, and None else; value f32[B, L] where there is a critic; token_reward f32[B, L] is a Rewarder's, or
-  None. A KL in the reward is of `logp_old`, the learner's where it is computed, so that no rounding of the sampler's pays.
-  Raises ValueError where the estimator credits whole completions and there is a token_reward.
+  `reward` f32[P, G] is the verifier's, NaN where a completion was not judged, which leaves it out; the
+  metric `reward` is of what is learned from: shaped by length, without completions left out, before a KL.
+  logp_ref f32[B, L] is given where a KL term exists, and None else; value f32[B, L] where there is a
+  critic; token_reward f32[B, L] is a Rewarder's, or None. A KL in the reward is of `logp_old`, the
+  learner's where it is computed, so that no rounding of the sampler's pays. Raises ValueError where the
+  estimator credits whole completions and there is a token_reward.
   """
   stats: dict[str, Stat] = {}
   judged = ~jnp.isnan(reward)
@@ -192,9 +211,8 @@ def credit_and_experience(
   estimator = ADVANTAGES[cfg.advantage.kind]
   if token_reward is not None and not estimator.credits_tokens:
     kinds = ", ".join(name for name, other in ADVANTAGES.items() if other.credits_tokens)
-    raise ValueError(
-      f"rl.advantage.kind: {cfg.advantage.kind} credits whole completions and would sum a reward of tokens: take {kinds}"
-    )
+    why = f"{cfg.advantage.kind} credits whole completions and would sum a reward of tokens"
+    raise ValueError(f"rl.advantage.kind: {why}: take {kinds}")
   token = token_reward
   if logp_ref is not None and cfg.kl.placement == "reward":
     penalty = -kl_coef * kl_penalty(logp_old, logp_ref, rollout.is_action, cfg.kl.estimator)
@@ -203,5 +221,5 @@ def credit_and_experience(
   credit = dataclasses.replace(credit, value=value, verified=verified)
   experience = experience_of(rollout, credit, logp_old, logp_ref, estimator.fn, cfg)
   experience = with_returns(experience, credit, cfg.critic.gamma, cfg.critic.lam)
-  experience, told = correct_sampler(experience, cfg.importance)
-  return experience, {**reward_stats(credit), **stats, **told}
+  experience, importance_stats = correct_sampler(experience, cfg.importance)
+  return experience, {**reward_stats(credit), **stats, **importance_stats}

@@ -1,11 +1,11 @@
-"""Dynamic sampling (DAPO, Yu et al. 2025, section 3.2): groups that differ in reward replace groups that do not.
+"""Dynamic sampling (DAPO, Yu et al. 2025, section 3.2): groups with contrast replace groups without.
 
-    first draw -> while groups with zero std and rounds are left: P fresh groups -> fill -> groups to learn from
+    first draw -> while groups with zero std and rounds are left: P fresh groups -> fill -> groups
 
 A group has zero std where all of its verified rewards, before any shaping, are equal or deviate by at most
-`advantage.floor`: estimators that compare within a group learn nothing from it. The stepwise loop and the fused
-program both run `sample_groups`. Left out: good groups without a slot are not kept for the next step, whose policy
-is another one.
+`advantage.floor`: estimators that compare within a group learn nothing from it. The stepwise loop and the
+fused program both run `sample_groups`. Left out: good groups without a slot are not kept for the next step,
+whose policy is another one.
 """
 
 from typing import Any, Callable, NamedTuple
@@ -59,7 +59,8 @@ def zero_std(reward: jax.Array, floor: float = 0.0) -> jax.Array:
 def slot_choice(kept: jax.Array, fresh: jax.Array, floor: float = 0.0) -> jax.Array:
   """i32[P]: the group in each slot after a round; p < P is kept group p, P + p is fresh group p.
 
-  The k-th kept group with zero std gives way to the k-th fresh one without. Both f32[P, G]; `floor` as in `zero_std`.
+  The k-th kept group with zero std gives way to the k-th fresh one without. Both f32[P, G]; `floor` as in
+  `zero_std`.
   """
   count = kept.shape[0]
   bad, good = zero_std(kept, floor), ~zero_std(fresh, floor)
@@ -70,7 +71,7 @@ def slot_choice(kept: jax.Array, fresh: jax.Array, floor: float = 0.0) -> jax.Ar
 
 @jax.jit
 def fill(kept: Any, fresh: Any, choice: jax.Array) -> Any:
-  """Groups of two trees by `choice` i32[P]; the leading axis of every leaf is P, or P * G and prompt-major."""
+  """Groups of two trees by `choice` i32[P]; the leading axis of a leaf is P, or P * G and prompt-major."""
   count = choice.shape[0]
 
   def pick(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -91,8 +92,8 @@ def refilled(
 ) -> tuple[RolloutBatch, SampleCounts]:
   """The groups after at most `rounds` rounds. draw: round from 0, i32[] -> its P fresh groups.
 
-  Under a vmap over members named `axis` all of them go through the rounds of the one that needs most. A member that
-  needs no more keeps what it has, so that its result is the one it has alone.
+  Under a vmap over members named `axis` all of them go through the rounds of the one that needs most. A
+  member that needs no more keeps what it has, so that its result is the one it has alone.
   """
 
   def action_tokens(batch: RolloutBatch) -> jax.Array:
@@ -103,6 +104,7 @@ def refilled(
     return zero_std(batch.verified, floor).any() & (made < rounds)
 
   def one_round(carry: Any) -> Any:
+    """P fresh groups, of which good ones replace those of zero std."""
     batch, lengths, made = carry
     fresh = draw(made)
     filled = fill(batch, fresh, slot_choice(batch.verified, fresh.verified, floor))
@@ -128,9 +130,10 @@ def sample_groups(
   while_loop: WhileLoop = jax.lax.while_loop,
   axis: str | None = None,
 ) -> StepSample:
-  """The groups of a step behind its first draw: rounds of dynamic sampling, remax's greedy completions, statistics.
+  """The groups of a step after dynamic sampling, remax's greedy completions, statistics.
 
-  draw_round and axis: as in `refilled`; draw_greedy: groups -> one greedy completion of each of their problems.
+  draw_round and axis: as in `refilled`; draw_greedy: groups -> one greedy completion of each of their
+  problems.
   """
   batch, floor = first, cfg.advantage.floor
   stats = barrier(rollout_stats(first.rollout, first.verified, first.correct))
@@ -147,7 +150,7 @@ def sample_groups(
 
 @jax.jit
 def refill_stats(reward: jax.Array, rounds: jax.Array, floor: float = 0.0) -> dict[str, Stat]:
-  """refill/rounds, refill/samples (completions beyond the first draw), refill/unfilled (groups still with zero std).
+  """refill/rounds, refill/samples (completions beyond the first draw), refill/unfilled (groups of zero std).
 
   reward f32[P, G] of the groups that are learned from, rounds i32[] that were made; `floor` as in `zero_std`.
   """

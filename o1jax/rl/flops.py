@@ -1,4 +1,4 @@
-"""FLOPs of an RL step: which passes it makes, of rollouts of which sizes. The counts of a pass are `scaling.compute`'s."""
+"""FLOPs of an RL step: its passes over rollouts by size; a pass is counted by `scaling.compute`."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,9 +8,9 @@ import numpy as np
 from o1jax.config import RLConfig, TrainConfig
 from o1jax.rl.batch import response_width
 from o1jax.rl.dynamic_sampling import SampleCounts
+from o1jax.rl.learner import Learner
 from o1jax.rl.objective import needs
 from o1jax.rl.sampler import buffer_sizes
-from o1jax.rl.stages import Stage
 from o1jax.scaling import flops as compute
 
 
@@ -44,15 +44,15 @@ def step_sizes(counts: SampleCounts, prompts: np.ndarray, samples: int) -> StepS
   return StepSizes(learned, draws, compute.Sizes(learned.prompts, np.asarray(counts.greedy)[:, None]))
 
 
-def references(stage: Stage, cfg: RLConfig) -> int:
-  """Forward passes without a backward one that a step makes: of the reference, and of the policy before its update."""
-  needed = needs(stage.update.terms)
+def references(learner: Learner) -> int:
+  """Forward passes of a step without a backward one: of the reference, and for the old log-probs."""
+  needed, cfg = needs(learner.terms), learner.cfg
   exact = bool(needed & {"kl_reverse", "kl_forward"})  # each pass scores the reference anew
   return int("logp_ref" in needed) + int(cfg.loss.logp_old == "learner") + cfg.epochs * exact
 
 
 def critic_passes(cfg: RLConfig) -> dict[str, int]:
-  """Passes of a decoder for the critic alone, without the vocabulary's head, as `compute.learning_flops` takes them."""
+  """Passes of a decoder for the critic alone, without the head; arguments of `compute.learning_flops`."""
   own, head = cfg.critic.kind == "own", cfg.critic.kind == "head"
   forward = (
     own or head and cfg.loss.logp_old == "sampler"
@@ -65,8 +65,8 @@ def sampling_width(max_tokens: int, longest: int) -> int:
   return next(size for size in buffer_sizes(max_tokens) if size >= longest - 1)
 
 
-def step_flops(config: TrainConfig, stage: Stage, sizes: StepSizes) -> compute.Ledger:
-  """FLOPs of an RL step: its draws, whether their groups were kept or not, their rewards, and what it learned from."""
+def step_flops(config: TrainConfig, learner: Learner, sizes: StepSizes) -> compute.Ledger:
+  """FLOPs of an RL step: all its draws, their rewards, and the update."""
   cfg = config.rl
 
   def count(
@@ -77,30 +77,35 @@ def step_flops(config: TrainConfig, stage: Stage, sizes: StepSizes) -> compute.L
   def response(rollout: compute.Sizes) -> int:
     return response_width(cfg, int(rollout.lengths.max()))
 
-  passes = {"updates": cfg.epochs, "references": references(stage, cfg), **critic_passes(cfg)}
+  passes = {"updates": cfg.epochs, "references": references(learner), **critic_passes(cfg)}
   flops = count(compute.learning_flops, sizes.learned, response(sizes.learned), **passes)
   for draw in sizes.all_draws:
     flops += count(compute.sampling_flops, draw, sampling_width(cfg.max_tokens, int(draw.lengths.max())))
-    flops += count(compute.judging_flops, draw, response(draw), judges=stage.rewarder.passes)
+    flops += count(compute.judging_flops, draw, response(draw), judges=learner.rewarder.passes)
   return flops + compute.Ledger(extra_samples=sum(draw.lengths.size for draw in sizes.draws[1:]))
 
 
 def diagnosis_flops(
-  config: TrainConfig, stage: Stage, learned: compute.Sizes, width: int, draws: Sequence[compute.Sizes] = ()
+  config: TrainConfig,
+  learner: Learner,
+  learned: compute.Sizes,
+  width: int,
+  draws: Sequence[compute.Sizes] = (),
 ) -> compute.Ledger:
   """FLOPs of `diagnostics.examine` on the groups of a step, `width` response columns wide.
 
   draws: rollouts that were made for the diagnosis alone, and judged.
   """
-  cfg = config.rl
-  passes = examined_passes(stage, cfg) + (stage.rewarder.passes if draws else 0)
-  return compute.diagnostic_flops(config.model, learned, cfg.max_prompt, width, passes=passes, draws=draws)
+  passes = examined_passes(learner) + (learner.rewarder.passes if draws else 0)
+  prompt = config.rl.max_prompt
+  return compute.diagnostic_flops(config.model, learned, prompt, width, passes=passes, draws=draws)
 
 
-def examined_passes(stage: Stage, cfg: RLConfig) -> int:
+def examined_passes(learner: Learner) -> int:
   """Forward passes, a backward one counted as two, that `diagnostics.examine` makes of a rollout."""
+  cfg = learner.cfg
   noise = cfg.prompts > 1  # the policy's gradient once more, by prompt group
-  steps = 3 * (cfg.epochs + len(stage.update.terms) + noise)  # its own step, and each term's gradient alone
+  steps = 3 * (cfg.epochs + len(learner.terms) + noise)  # its own step, and each term's gradient alone
   values, learned = critic_passes(cfg).values()
   exact = 4  # two scores with exact KLs, each of two policies
-  return references(stage, cfg) + steps + exact + values + 3 * learned
+  return references(learner) + steps + exact + values + 3 * learned

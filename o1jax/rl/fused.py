@@ -1,12 +1,11 @@
-"""RL on the device: many steps of draw problems -> sample -> verify -> advantages -> update as one compiled program,
-for one run or a population of them.
+"""RL on the device: many steps of rollout, verification and update in one program, for one run or many.
 
-    StepInputs (problems, keys and strengths of N steps) -> lax.scan of one step -> (TrainState, StepOutputs [N])
+    StepInputs (problems, keys, hyperparameters of N steps) -> lax.scan -> (TrainState, StepOutputs [N])
 
 Each step runs the functions of the stepwise loop, `generate`, `sample_groups` and `train_step`, with an
-`optimization_barrier` between them, so that on a CPU the numbers are those of the loop bit for bit. Nothing crosses to
-the host between steps. A loss or gradient that is not finite freezes the state from that step on. Left out: what reads
-text (reflection, repetition), logs and evaluations; they run between two calls.
+`optimization_barrier` between them, so that on a CPU the numbers are those of the loop bit for bit. Nothing
+crosses to the host between steps. A loss or gradient that is not finite freezes the state from that step
+on. Left out: what reads text (reflection, repetition), logs and evaluations; they run between two calls.
 """
 
 import dataclasses
@@ -19,15 +18,13 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, PartitionSpec
 
-from o1jax.config import RLConfig
-from o1jax.model.transformer import Decoder
 from o1jax.rl.draw import greedy
 from o1jax.rl.dynamic_sampling import SampleCounts, StepSample, sample_groups
+from o1jax.rl.learner import Learner
 from o1jax.rl.reward_model import reward_of
 from o1jax.rl.sampler import SampleConfig, generate
-from o1jax.rl.stages import Stage
 from o1jax.rl.step import LearnerInputs, train_step
-from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch, Stat, Strengths, TrainState
+from o1jax.types import Hyperparams, PromptBatch, Reward, Rollout, RolloutBatch, Stat, TrainState
 
 # (response tokens i32[B, R], which are valid bool[B, R], a batch's task arrays)
 # -> (reward f32[B], correct bool[B], parsed bool[B])
@@ -42,7 +39,7 @@ class StepInputs:
   order: jax.Array  # i32[N * P * (1 + refill)], which problems come, from the member's cursor on
   train: jax.Array  # key[N], of the train stream at each step
   minibatch: jax.Array  # key[N], of the minibatch stream
-  strengths: Strengths  # each f32[N]
+  hyperparams: Hyperparams  # each f32[N]
   refill: Any = None  # key[N], of the refill stream; None where no step has rounds
   reward_params: Any = None  # parameters of the member's reward model, for all steps; None: the verifier pays
   frozen: jax.Array | None = None  # bool[], whether an earlier call met a step that was not finite; None: not
@@ -52,9 +49,7 @@ class StepInputs:
 class FusedProgram:
   """What is static about a fused run."""
 
-  model: Decoder
-  stage: Stage
-  cfg: RLConfig
+  learner: Learner
   sampling: SampleConfig
   verify: Verify
 
@@ -81,7 +76,8 @@ class FusedStep(NamedTuple):
 def barrier(tree: Any) -> Any:
   """Values between two phases as they lie between two executables: computed, and in row-major order.
 
-  Without the order XLA lets a transposition of one phase choose how the next one's sums are laid out, and rounded.
+  Without the order XLA lets a transposition of one phase choose how the next one's sums are laid out, and
+  rounded.
   """
 
   def row_major(array: jax.Array) -> jax.Array:
@@ -113,15 +109,16 @@ def sample_on_device(
 
   The key of a round is the step's refill key, folded by the round.
   """
-  cfg, size = program.cfg, program.cfg.prompts
+  learner, cfg, size = program.learner, program.learner.cfg, program.learner.cfg.prompts
+  temperature = inputs.hyperparams["temperature"]
 
   def sample(
     prompts: PromptBatch, key: jax.Array, samples: int, sampling: SampleConfig, place: Any
   ) -> RolloutBatch:
     rollout = barrier(
       generate(
-        state.params, prompts, key, inputs.strengths.temperature, model=program.model, samples=samples,
-        cfg=sampling, policy_step=state.step + program.stage.first,
+        state.params, prompts, key, temperature, model=learner.model, samples=samples, cfg=sampling,
+        policy_step=state.step + learner.first,
       )
     )  # fmt: skip
     verified, correct = barrier(verify_on_device(program, rollout, prompts))
@@ -145,7 +142,8 @@ def rewards_of(
   program: FusedProgram, reward_params: Any, sample: StepSample
 ) -> tuple[Reward, jax.Array | None]:
   """(what the groups of a step pay, f32[P] of remax's greedy completions)."""
-  pay = functools.partial(reward_of, reward_params, rewarder=program.stage.rewarder, model=program.model)
+  learner = program.learner
+  pay = functools.partial(reward_of, reward_params, rewarder=learner.rewarder, model=learner.model)
   reward = barrier(pay(sample.batch))
   return reward, None if sample.greedy is None else barrier(pay(sample.greedy)).outcome[:, 0]
 
@@ -156,11 +154,9 @@ def fused_step(
   """One rollout and its update; `inputs` are of this step alone."""
   sample = sample_on_device(program, draw_problems, state, at, inputs)
   reward, greedy_reward = rewards_of(program, inputs.reward_params, sample)
-  learned = LearnerInputs(sample.batch.rollout, reward, greedy_reward, inputs.minibatch, inputs.strengths)
-  step = train_step(
-    state, learned, model=program.model, stage=program.stage, cfg=program.cfg, barrier=barrier
-  )
-  at = at + program.cfg.prompts * (1 + sample.counts.rounds)
+  learned = LearnerInputs(sample.batch.rollout, reward, greedy_reward, inputs.minibatch, inputs.hyperparams)
+  step = train_step(state, learned, learner=program.learner, barrier=barrier)
+  at = at + program.learner.cfg.prompts * (1 + sample.counts.rounds)
   return FusedStep(step.state, at, {**step.stats, **sample.stats}, sample.counts)
 
 
@@ -171,7 +167,7 @@ def fused(
 
   Statistics of the steps behind the first one that is not finite are those of the frozen state.
   """
-  draw_problems = functools.partial(gather, pool, inputs.order, program.cfg.prompts)
+  draw_problems = functools.partial(gather, pool, inputs.order, program.learner.cfg.prompts)
   steps, reward_params = inputs.train.shape[0], inputs.reward_params
 
   def step(carry: Any, xs: tuple[jax.Array, StepInputs]) -> Any:
@@ -201,12 +197,14 @@ MemberFn = Callable[[Any, Any, Any], Any]  # (state of a member, its inputs, wha
 def over_members(member_fn: MemberFn, *, vmapped: int, mesh: Mesh) -> MemberFn:
   """`member_fn` over a leading axis M of states, inputs and results; what all share has none.
 
-  A member that is mapped computes what it would compute alone, bit for bit; vmapped members share every product and
-  agree within rounding. Members lie along the mesh's `data` axis, and no device communicates with another.
-  vmapped: members in one vmap on a device, dividing M / devices; 1 is lax.map alone.
+  A member that is mapped computes what it would compute alone, bit for bit; vmapped members share every
+  product and agree within rounding. Members lie along the mesh's `data` axis, and no device communicates
+  with another. vmapped: members in one vmap on a device, dividing M / devices; 1 is lax.map alone.
   """
 
   def on_device(states: Any, inputs: Any, shared: Any) -> Any:
+    """The members of one device."""
+
     def member(pair: tuple[Any, Any]) -> Any:
       return member_fn(*pair, shared)
 

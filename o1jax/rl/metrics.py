@@ -8,10 +8,10 @@ from o1jax.types import Max, Min, Rollout, Stat, masked_mean
 
 @jax.jit
 def rollout_stats(rollout: Rollout, reward: jax.Array, correct: jax.Array) -> dict[str, Stat]:
-  """accuracy, rewards/task/mean, completions/{mean,min,max}_length in tokens, {correct,incorrect}/mean_length, ...
+  """accuracy, rewards/task/mean, completions/{mean,min,max}_length, {correct,incorrect}/mean_length, ...
 
-  reward f32[P, G] is the verifier's, NaN where a completion was not judged; correct bool[B]. Lengths count the
-  policy's actions, its EOS included.
+  reward f32[P, G] is the verifier's, NaN where a completion was not judged; correct bool[B]. Lengths count
+  the policy's actions, its EOS included.
   """
   length = rollout.is_action.sum(1).astype(jnp.float32)
   everything, judged = jnp.ones(length.shape, bool), ~jnp.isnan(reward.reshape(-1))
@@ -28,8 +28,9 @@ def rollout_stats(rollout: Rollout, reward: jax.Array, correct: jax.Array) -> di
 
 
 def learned_stats(stats: dict[str, Stat]) -> dict[str, Stat]:
-  """`learned/<name>`: `rollout_stats` of the groups that dynamic sampling chose; plain names are of the first draw.
+  """`learned/<name>`: `rollout_stats` after dynamic sampling; plain names are of the first draw.
 
-  The chosen are near one half right by selection, and do not measure the policy. Their reward is the metric `reward`.
+  The chosen are near one half right by selection, and do not measure the policy. Their reward is the metric
+  `reward`.
   """
   return {f"learned/{name}": stat for name, stat in stats.items() if name != "rewards/task/mean"}

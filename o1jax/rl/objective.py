@@ -1,27 +1,40 @@
-"""The objective: a sum of terms, each of which says what it needs of the forward pass.
+"""Losses: a sum of terms, each of which says what it needs of the forward pass.
 
-A term turns (TokenScores, Experience, Strengths, Norms) into this micro-batch's SHARE of the global loss and
-statistics: shares and their gradients add up over micro-batches to those of the whole batch, because every
-denominator (`Norms`) is computed over the whole batch beforehand. Which terms exist is static, how strong they are
-is traced. Formulas are per token and to be minimised; lp = log pi, lo = logp_old, r = exp(lp - lo), A = advantage.
+A term turns (TokenScores, Experience, Hyperparams, Norms) into this micro-batch's SHARE of the global loss
+and statistics: shares and their gradients add up over micro-batches to those of the batch, because every
+denominator (`Norms`) is computed over the global batch beforehand. Which terms exist is static, their
+coefficients are traced. Formulas are per token and to be minimised; lp = log pi, lo = logp_old, r = exp(lp
+- lo), A = advantage.
 """
 
 import dataclasses
-import functools
-from typing import Callable
+from typing import Callable, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
-from o1jax.config import LossConfig, RLConfig
+from o1jax.config import LossConfig, RLConfig, active_terms
 from o1jax.rl.regularise import EXACT_KL, KL_ESTIMATORS, bounded
 from o1jax.rl.value import clipped_error, squared_error, value_loss
-from o1jax.types import Experience, Max, Mean, Norms, Stat, Strengths, TokenScores, masked_max, masked_mean
+from o1jax.types import (
+  Experience,
+  Hyperparams,
+  Max,
+  Mean,
+  Norms,
+  Stat,
+  TokenScores,
+  check_experience,
+  masked_max,
+  masked_mean,
+)
 
 # Nats by which two compiled passes of one model over one text round a token's log-prob apart, at most.
 ROUNDING = {"float32": 1e-4, "bfloat16": 5e-2}
 
-Apply = Callable[[TokenScores, Experience, Strengths, Norms], tuple[jax.Array, dict[str, Stat]]]
+Share = tuple[jax.Array, dict[str, Stat]]  # of the global loss f32[], and statistics
+Apply = Callable[[TokenScores, Experience, Hyperparams, Norms], Share]
 Aggregate = Callable[[jax.Array, Experience, Norms, int], jax.Array]
 
 
@@ -34,13 +47,7 @@ class Term:
   apply: Apply
 
 
-# Sequences within rows
-
-
-def _completion_ids(experience: Experience, segments: int) -> jax.Array:
-  """i32[B, L]: which of the B * segments completions a token belongs to; padding goes to the row's first."""
-  rows = jnp.arange(experience.tokens.shape[0])[:, None] * segments
-  return rows + jnp.maximum(experience.segment - 1, 0)
+# Completions within rows
 
 
 def _sequence_sum(value: jax.Array, experience: Experience, segments: int) -> jax.Array:
@@ -48,8 +55,9 @@ def _sequence_sum(value: jax.Array, experience: Experience, segments: int) -> ja
   value = jnp.where(experience.is_action, value, 0.0)
   if segments == 1:
     return jnp.broadcast_to(value.sum(1, keepdims=True), value.shape)
-  ids = _completion_ids(experience, segments)
-  sums = jax.ops.segment_sum(value.reshape(-1), ids.reshape(-1), experience.tokens.shape[0] * segments)
+  count = experience.tokens.shape[0]
+  ids = jnp.arange(count)[:, None] * segments + jnp.maximum(experience.segment - 1, 0)  # padding: the first
+  sums = jax.ops.segment_sum(value.reshape(-1), ids.reshape(-1), count * segments)
   return sums[ids]
 
 
@@ -58,14 +66,13 @@ def _sequence_length(experience: Experience, segments: int) -> jax.Array:
   return jnp.maximum(_sequence_sum(jnp.ones_like(experience.weight), experience, segments), 1.0)
 
 
-def global_norms(experience: Experience, max_tokens: int, segments: int) -> Norms:
-  """Denominators of the whole batch; `segments`: completions in a row at most, `max_tokens`: R_max."""
+def global_norms(experience: Experience, max_tokens: int, segments: int = 1) -> Norms:
+  """Denominators of the global batch; `segments`: completions in a row at most, `max_tokens`: R_max."""
   tokens = experience.is_action.astype(jnp.float32).sum()
   share = jnp.where(experience.is_action, 1.0 / _sequence_length(experience, segments), 0.0)
   completions = jnp.round(share.sum())
-  return Norms(
-    jnp.maximum(tokens, 1.0), jnp.maximum(completions, 1.0), jnp.maximum(completions, 1.0) * max_tokens
-  )
+  completions = jnp.maximum(completions, 1.0)
+  return Norms(jnp.maximum(tokens, 1.0), completions, completions * max_tokens)
 
 
 # Aggregation: f32[B, L] -> this micro-batch's share, f32[]
@@ -82,13 +89,11 @@ def seq_mean_token_mean(value: jax.Array, experience: Experience, norms: Norms, 
 
 def token_mean(value: jax.Array, experience: Experience, norms: Norms, segments: int) -> jax.Array:
   """Sum over all action tokens of the global batch (Yu et al. 2025, DAPO, section 3.3)."""
-  del segments
   return _total(value, experience) / norms.tokens
 
 
 def budget_mean(value: jax.Array, experience: Experience, norms: Norms, segments: int) -> jax.Array:
   """Sum over completions * R_max, so that length has no weight (Liu et al. 2025, section 3.2)."""
-  del segments
   return _total(value, experience) / norms.budget
 
 
@@ -98,69 +103,76 @@ AGGREGATIONS: dict[str, Aggregate] = {
   "dr_grpo": budget_mean,
 }
 
-# Policy losses: (log ratio f32[B, L], lp, A, Strengths, LossConfig) -> (loss f32[B, L], low bool, high bool | None)
+# Policy losses
 
 
-def _clips(ratio: jax.Array, advantage: jax.Array, strengths: Strengths) -> tuple[jax.Array, jax.Array]:
-  """Where the clip cuts the gradient, below and above."""
-  low = (ratio < 1.0 - strengths.clip_low) & (advantage < 0)
-  high = (ratio > 1.0 + strengths.clip_high) & (advantage > 0)
-  return low, high
+class Clips(NamedTuple):
+  """Tokens whose gradient a policy loss cuts, each bool[B, L]."""
+
+  low: jax.Array  # by the ratio's lower bound
+  high: jax.Array  # by its upper bound; cispo: whose weight is capped
+  dual: jax.Array | None = None  # by dual_clip's bound for A < 0
 
 
-def reinforce(log_ratio, logp, advantage, strengths, cfg):
+LossOfTokens = tuple[jax.Array, Clips | None]  # f32[B, L], and what is clipped; None: the loss does not clip
+
+
+def _clips(ratio: jax.Array, advantage: jax.Array, hyperparams: Hyperparams) -> Clips:
+  low = (ratio < 1.0 - hyperparams["loss.clip_low"]) & (advantage < 0)
+  high = (ratio > 1.0 + hyperparams["loss.clip_high"]) & (advantage > 0)
+  return Clips(low, high)
+
+
+def reinforce(
+  log_ratio: jax.Array, logp: jax.Array, advantage: jax.Array, hyperparams: Hyperparams, cfg: LossConfig
+) -> LossOfTokens:
   """-A lp (Williams 1992)."""
-  del log_ratio, strengths, cfg
   return -advantage * logp, None
 
 
-def ppo_clip(log_ratio, logp, advantage, strengths, cfg):
+def ppo_clip(
+  log_ratio: jax.Array, logp: jax.Array, advantage: jax.Array, hyperparams: Hyperparams, cfg: LossConfig
+) -> LossOfTokens:
   """-min(r A, clip(r, 1 - low, 1 + high) A) (Schulman et al. 2017, eq. 7; asymmetric: DAPO, section 3.1)."""
-  del logp, cfg
   ratio = jnp.exp(log_ratio)
-  clipped = jnp.clip(ratio, 1.0 - strengths.clip_low, 1.0 + strengths.clip_high)
-  return -jnp.minimum(ratio * advantage, clipped * advantage), _clips(ratio, advantage, strengths)
+  clipped = jnp.clip(ratio, 1.0 - hyperparams["loss.clip_low"], 1.0 + hyperparams["loss.clip_high"])
+  return -jnp.minimum(ratio * advantage, clipped * advantage), _clips(ratio, advantage, hyperparams)
 
 
-def dual_clip(log_ratio, logp, advantage, strengths, cfg):
+def dual_clip(
+  log_ratio: jax.Array, logp: jax.Array, advantage: jax.Array, hyperparams: Hyperparams, cfg: LossConfig
+) -> LossOfTokens:
   """ppo_clip, and for A < 0 no more than -c A, which cuts the gradient above r = c (Ye et al. 2020, eq. 5).
 
   That cut is counted as `dual`, apart from those of the clip, as other libraries count the clip's alone.
   """
-  loss, (low, high) = ppo_clip(log_ratio, logp, advantage, strengths, cfg)
-  beyond = (jnp.exp(log_ratio) > cfg.dual) & (advantage < 0)
-  return jnp.where(advantage < 0, jnp.minimum(loss, -cfg.dual * advantage), loss), (low, high, beyond)
-
-
-def cispo(log_ratio, logp, advantage, strengths, cfg):
-  """-sg(min(r, 1 + high)) A lp: every token keeps its gradient (MiniMax-M1 2025, eq. 4)."""
-  del cfg
+  loss, _ = ppo_clip(log_ratio, logp, advantage, hyperparams, cfg)
   ratio = jnp.exp(log_ratio)
-  weight = jax.lax.stop_gradient(jnp.minimum(ratio, 1.0 + strengths.clip_high))
-  high = (ratio > 1.0 + strengths.clip_high) & (advantage > 0)
-  return -weight * advantage * logp, (jnp.zeros_like(high), high)
+  assert cfg.dual is not None  # goes with the kind
+  clips = _clips(ratio, advantage, hyperparams)._replace(dual=(ratio > cfg.dual) & (advantage < 0))
+  return jnp.where(advantage < 0, jnp.minimum(loss, -cfg.dual * advantage), loss), clips
 
 
-def sapo(log_ratio, logp, advantage, strengths, cfg):
+def cispo(
+  log_ratio: jax.Array, logp: jax.Array, advantage: jax.Array, hyperparams: Hyperparams, cfg: LossConfig
+) -> LossOfTokens:
+  """-sg(min(r, 1 + high)) A lp: every token keeps its gradient (MiniMax-M1 2025, eq. 4)."""
+  ratio, cap = jnp.exp(log_ratio), 1.0 + hyperparams["loss.clip_high"]
+  high = (ratio > cap) & (advantage > 0)
+  weight = jax.lax.stop_gradient(jnp.minimum(ratio, cap))
+  return -weight * advantage * logp, Clips(jnp.zeros_like(high), high)
+
+
+def sapo(
+  log_ratio: jax.Array, logp: jax.Array, advantage: jax.Array, hyperparams: Hyperparams, cfg: LossConfig
+) -> LossOfTokens:
   """-A 4 sigmoid(tau (r - 1)) / tau, tau 1.0 for A > 0 and 1.05 else (Gao et al. 2025)."""
-  del logp, strengths, cfg
   tau = jnp.where(advantage > 0, 1.0, 1.05)
   return -advantage * 4.0 * jax.nn.sigmoid(tau * (jnp.exp(log_ratio) - 1.0)) / tau, None
 
 
-POLICY_LOSSES = {
-  "reinforce": reinforce,
-  "ppo_clip": ppo_clip,
-  "dual_clip": dual_clip,
-  "cispo": cispo,
-  "gspo": ppo_clip,  # of the sequence's ratio
-  "rloo": ppo_clip,  # of the sequence's ratio
-  "sapo": sapo,
-}
-
-
 def token_ratio(log_ratio: jax.Array, experience: Experience, segments: int) -> jax.Array:
-  del experience, segments
+  """Each token's own."""
   return log_ratio
 
 
@@ -169,16 +181,8 @@ def _mean_ratio(log_ratio: jax.Array, experience: Experience, segments: int) -> 
   return _sequence_sum(log_ratio, experience, segments) / _sequence_length(experience, segments)
 
 
-def _sum_ratio(log_ratio: jax.Array, experience: Experience, segments: int) -> jax.Array:
-  """Sum over the completion: the probability ratio of the whole sequence."""
-  return _sequence_sum(log_ratio, experience, segments)
-
-
-RATIOS = {"gspo": _mean_ratio, "rloo": _sum_ratio}
-
-
 def mean_of_tokens(value: jax.Array, experience: Experience, segments: int) -> Mean:
-  del segments
+  """Over action tokens."""
   return masked_mean(value, experience.is_action)
 
 
@@ -188,56 +192,55 @@ def _mean_of_completions(value: jax.Array, experience: Experience, segments: int
   return Mean(_total(value * share, experience), _total(share, experience))
 
 
-CLIP_MEANS = {"gspo": _mean_of_completions, "rloo": _mean_of_completions}
+class PolicyLoss(NamedTuple):
+  """A policy loss of tokens, and the ratio that it is of."""
+
+  # (log ratio, lp, A, each f32[B, L]; Hyperparams, LossConfig) -> LossOfTokens
+  fn: Callable[[jax.Array, jax.Array, jax.Array, Hyperparams, LossConfig], LossOfTokens]
+  # (lp - lo f32[B, L], Experience, segments) -> log ratio f32[B, L]; a sum over a completion is its own ratio
+  ratio: Callable[[jax.Array, Experience, int], jax.Array] = token_ratio
+  # (f32[B, L], Experience, segments) -> the mean that `clip_ratio/*` are
+  clip_mean: Callable[[jax.Array, Experience, int], Mean] = mean_of_tokens
 
 
-def _held_back(experience: Experience) -> jax.Array:
-  if experience.held_back is None:
-    raise ValueError("clip_cov and kl_cov need Experience.held_back")
-  return experience.held_back & experience.is_action
+POLICY_LOSSES = {
+  "reinforce": PolicyLoss(reinforce),
+  "ppo_clip": PolicyLoss(ppo_clip),
+  "dual_clip": PolicyLoss(dual_clip),
+  "cispo": PolicyLoss(cispo),
+  "gspo": PolicyLoss(ppo_clip, _mean_ratio, _mean_of_completions),
+  "rloo": PolicyLoss(ppo_clip, _sequence_sum, _mean_of_completions),
+  "sapo": PolicyLoss(sapo),
+}
 
 
-def _whole(loss: jax.Array, experience: Experience) -> jax.Array:
-  del experience
-  return loss
+def _cov_mask(experience: Experience) -> jax.Array:
+  if experience.cov_mask is None:
+    raise ValueError("clip_cov and kl_cov need Experience.cov_mask")
+  return experience.cov_mask & experience.is_action
 
 
-def _clip_cov(loss: jax.Array, experience: Experience) -> jax.Array:
-  """0 on the tokens held back, which lose their gradient (Cui et al. 2025, section 4.2)."""
-  return jnp.where(_held_back(experience), 0.0, loss)
+def _policy(cfg: RLConfig, segments: int) -> Apply:
+  policy_loss, aggregate = POLICY_LOSSES[cfg.loss.kind], AGGREGATIONS[cfg.loss.aggregation]
 
-
-LEFT_OF_LOSS = {"none": _whole, "clip_cov": _clip_cov, "kl_cov": _whole}
-
-
-def _policy(cfg: LossConfig, segments: int, left_of: Callable = _whole) -> Apply:
-  """`left_of`: what is left of the loss of each token, (f32[B, L], Experience) -> f32[B, L]."""
-  loss_of, aggregate = POLICY_LOSSES[cfg.kind], AGGREGATIONS[cfg.aggregation]
-  ratio_of, clip_mean = RATIOS.get(cfg.kind, token_ratio), CLIP_MEANS.get(cfg.kind, mean_of_tokens)
-
-  def apply(scores, experience, strengths, norms):
+  def apply(scores: TokenScores, experience: Experience, hyperparams: Hyperparams, norms: Norms) -> Share:
     """This micro-batch's share of the policy loss, and its statistics."""
     mask = experience.is_action
     logp = jnp.where(mask, scores.logp, 0.0)
-    log_ratio = ratio_of(jnp.where(mask, scores.logp - experience.logp_old, 0.0), experience, segments)
-    loss, clips = loss_of(bounded(log_ratio), logp, experience.advantage, strengths, cfg)
+    gap = jnp.where(mask, scores.logp - experience.logp_old, 0.0)
+    log_ratio = bounded(policy_loss.ratio(gap, experience, segments))
+    loss, clips = policy_loss.fn(log_ratio, logp, experience.advantage, hyperparams, cfg.loss)
     gap = jnp.abs(jax.lax.stop_gradient(logp) - experience.logp_sampler)
-    stats: dict[str, Stat] = {
-      "logp_gap/mean": masked_mean(gap, mask),
-      "logp_gap/max": masked_max(gap, mask),
-    }
+    stats: dict[str, Stat] = {"logp_gap/mean": masked_mean(gap, mask), "logp_gap/max": masked_max(gap, mask)}
     if clips is not None:
-      low, high, *dual = (c.astype(jnp.float32) for c in clips)
-      for name, share in {
-        "low": low,
-        "high": high,
-        "region": low + high,
-        **dict(zip(["dual"], dual)),
-      }.items():
-        stats[f"clip_ratio/{name}_mean"] = clip_mean(share, experience, segments)
-    if experience.held_back is not None:
-      stats["cov/held_back_mean"] = masked_mean(_held_back(experience).astype(jnp.float32), mask)
-    return aggregate(left_of(loss, experience) * experience.weight, experience, norms, segments), stats
+      shares = {name: c.astype(jnp.float32) for name, c in clips._asdict().items() if c is not None}
+      for name, share in {**shares, "region": shares["low"] + shares["high"]}.items():
+        stats[f"clip_ratio/{name}_mean"] = policy_loss.clip_mean(share, experience, segments)
+    if experience.cov_mask is not None:
+      stats["cov/held_back_mean"] = masked_mean(_cov_mask(experience).astype(jnp.float32), mask)
+    if cfg.cov.kind == "clip_cov":  # its tokens lose their gradient (Cui et al. 2025, section 4.2)
+      loss = jnp.where(_cov_mask(experience), 0.0, loss)
+    return aggregate(loss * experience.weight, experience, norms, segments), stats
 
   return apply
 
@@ -245,10 +248,10 @@ def _policy(cfg: LossConfig, segments: int, left_of: Callable = _whole) -> Apply
 # KL to the reference (estimators: regularise.py)
 
 
-def _kl_stats(gap: jax.Array, mask: jax.Array, strengths: Strengths) -> dict[str, Stat]:
-  """Every sampled estimate, and the coefficient in force (one number, which any merging must leave as it is: Max)."""
+def _kl_stats(gap: jax.Array, mask: jax.Array, hyperparams: Hyperparams) -> dict[str, Stat]:
+  """Every sampled estimate, and the coefficient (one number, which any merging must leave as it is: Max)."""
   gap = jax.lax.stop_gradient(gap)
-  stats: dict[str, Stat] = {"kl/coef": Max(strengths.kl)}
+  stats: dict[str, Stat] = {"kl/coef": Max(hyperparams["kl.coef"])}
   return stats | {f"kl/{name}": masked_mean(estimate(gap), mask) for name, estimate in KL_ESTIMATORS.items()}
 
 
@@ -261,14 +264,14 @@ def _gap(scores: TokenScores, experience: Experience) -> jax.Array:
 def _sampled_kl(cfg: RLConfig, segments: int) -> Apply:
   estimate, aggregate = KL_ESTIMATORS[cfg.kl.estimator], AGGREGATIONS[cfg.loss.aggregation]
 
-  def apply(scores, experience, strengths, norms):
+  def apply(scores: TokenScores, experience: Experience, hyperparams: Hyperparams, norms: Norms) -> Share:
     gap = _gap(scores, experience)
     value = estimate(gap)
     if cfg.kl.times_ratio:
       log_ratio = jnp.where(experience.is_action, scores.logp - experience.logp_old, 0.0)
       value = value * jnp.exp(bounded(log_ratio))
     share = aggregate(value * experience.weight, experience, norms, segments)
-    return strengths.kl * share, _kl_stats(gap, experience.is_action, strengths)
+    return hyperparams["kl.coef"] * share, _kl_stats(gap, experience.is_action, hyperparams)
 
   return apply
 
@@ -276,52 +279,71 @@ def _sampled_kl(cfg: RLConfig, segments: int) -> Apply:
 def _exact_kl(cfg: RLConfig, segments: int) -> Apply:
   pick, aggregate = EXACT_KL[cfg.kl.estimator], AGGREGATIONS[cfg.loss.aggregation]
 
-  def apply(scores, experience, strengths, norms):
+  def apply(scores: TokenScores, experience: Experience, hyperparams: Hyperparams, norms: Norms) -> Share:
     value = pick(scores)
     if value is None:
       raise ValueError(f"TokenScores lack the exact KL {cfg.kl.estimator}")
-    stats = _kl_stats(_gap(scores, experience), experience.is_action, strengths)
+    stats = _kl_stats(_gap(scores, experience), experience.is_action, hyperparams)
     stats[f"kl/{cfg.kl.estimator}"] = masked_mean(jax.lax.stop_gradient(value), experience.is_action)
-    return strengths.kl * aggregate(value * experience.weight, experience, norms, segments), stats
+    return hyperparams["kl.coef"] * aggregate(value * experience.weight, experience, norms, segments), stats
 
   return apply
 
 
-def _watched_kl(scores, experience, strengths, norms):
+def _measured_kl(
+  scores: TokenScores, experience: Experience, hyperparams: Hyperparams, norms: Norms
+) -> Share:
   """No loss: the KL already stands in the reward, and is only measured."""
-  del norms
-  return jnp.zeros(()), _kl_stats(_gap(scores, experience), experience.is_action, strengths)
+  return jnp.zeros(()), _kl_stats(_gap(scores, experience), experience.is_action, hyperparams)
 
 
-def _entropy(scores, experience, strengths, norms, *, bonus: bool):
-  """-coefficient * entropy, mean over the action tokens of the global batch whatever the policy's aggregation."""
-  stats: dict[str, Stat] = {
-    "entropy": masked_mean(jax.lax.stop_gradient(scores.entropy), experience.is_action),
-    "entropy/coef": Max(strengths.entropy),
-  }
-  share = token_mean(scores.entropy, experience, norms, 1) if bonus else jnp.zeros(())
-  return -strengths.entropy * share, stats
+def _kl_term(cfg: RLConfig, segments: int, dtype: str) -> Term:
+  """The KL to the reference, in the loss or measured alone."""
+  if cfg.kl.estimator in EXACT_KL:
+    return Term("kl", frozenset({"logp_ref", f"kl_{cfg.kl.estimator}"}), _exact_kl(cfg, segments))
+  apply = _measured_kl if cfg.kl.placement == "reward" else _sampled_kl(cfg, segments)
+  return Term("kl", frozenset({"logp_ref"}), apply)
 
 
-def _kl_cov(cfg: RLConfig, segments: int, rounding: float) -> Apply:
-  """coefficient * |lp - lo| on the tokens held back, aggregated as the policy loss (Cui et al. 2025, section 4.3).
+def _entropy(bonus: bool) -> Apply:
+  """-coefficient * entropy, mean over the action tokens of the global batch; without `bonus` measured."""
 
-  A gap of no more than `rounding` counts for 0: at the first optimiser step of a rollout it is rounding alone, and its
-  sign would push each token at full strength. The published code (verl, PRIME) does not make this exception.
-  """
-  aggregate = AGGREGATIONS[cfg.loss.aggregation]
-
-  def apply(scores, experience, strengths, norms):
-    gap = jnp.where(_held_back(experience), scores.logp - experience.logp_old, 0.0)
-    size = jnp.where(jnp.abs(gap) > rounding, jnp.abs(gap), 0.0)
-    return strengths.cov * aggregate(size * experience.weight, experience, norms, segments), {}
+  def apply(scores: TokenScores, experience: Experience, hyperparams: Hyperparams, norms: Norms) -> Share:
+    entropy: jax.Array = scores.entropy  # type: ignore[assignment]  # the term asks for it
+    stats: dict[str, Stat] = {
+      "entropy": masked_mean(jax.lax.stop_gradient(entropy), experience.is_action),
+      "entropy/coef": Max(hyperparams["entropy"]),
+    }
+    share = token_mean(entropy, experience, norms, 1) if bonus else jnp.zeros(())
+    return -hyperparams["entropy"] * share, stats
 
   return apply
 
 
-def _nll(scores, experience, strengths, norms):
+def _kl_cov_term(cfg: RLConfig, segments: int, dtype: str) -> Term:
+  """coefficient * |lp - lo| on kl_cov's tokens, aggregated as the policy loss (Cui et al. 2025, section 4.3).
+
+  A gap of no more than ROUNDING counts for 0: at the first optimiser step of a rollout it is rounding
+  alone, and its sign would push each token at full strength. The published code (verl, PRIME) does not make
+  this exception.
+  """
+  aggregate, rounding = AGGREGATIONS[cfg.loss.aggregation], ROUNDING[dtype]
+
+  def apply(scores: TokenScores, experience: Experience, hyperparams: Hyperparams, norms: Norms) -> Share:
+    gap = jnp.where(_cov_mask(experience), scores.logp - experience.logp_old, 0.0)
+    size = jnp.where(jnp.abs(gap) > rounding, jnp.abs(gap), 0.0)
+    return hyperparams["cov.coef"] * aggregate(size * experience.weight, experience, norms, segments), {}
+
+  return Term("cov", frozenset(), apply)
+
+
+# Terms that exist where their coefficient is not 0, under the names that their config fields declare:
+# (RLConfig, completions in a row at most, dtype of the model) -> Term
+TERMS: dict[str, Callable[[RLConfig, int, str], Term]] = {"kl": _kl_term, "cov": _kl_cov_term}
+
+
+def _nll(scores: TokenScores, experience: Experience, hyperparams: Hyperparams, norms: Norms) -> Share:
   """-lp, token mean: imitation of the actions."""
-  del strengths
   share = token_mean(-scores.logp * experience.weight, experience, norms, 1)
   return share, {"nll": masked_mean(-jax.lax.stop_gradient(scores.logp), experience.is_action)}
 
@@ -332,32 +354,24 @@ def sft_terms() -> tuple[Term, ...]:
 
 
 def rl_terms(
-  cfg: RLConfig, segments: int = 1, keep: frozenset[str] = frozenset(), dtype: str = "float32"
+  cfg: RLConfig, terms: frozenset[str] | None = None, segments: int = 1, dtype: str = "float32"
 ) -> tuple[Term, ...]:
-  """The terms an RL configuration asks for; `segments`: completions in a row at most; `dtype`: of the model.
+  """The terms of the RL stage; `segments`: completions in a row at most; `dtype`: of the model.
 
-  A term exists where its coefficient is not 0, or where `keep` ("kl", "entropy", "cov") names it: members of a population
-  share one program, in which a traced coefficient of 0 must do what another's 0.1 does.
+  terms: the active ones, of all members of a population, which share one program: a traced coefficient of 0
+  does there what another's 0.1 does. None: those of `cfg`. The entropy is measured in any case.
   """
-  bonus = cfg.entropy != 0.0 or cfg.entropy_target is not None or "entropy" in keep
-  terms = [
-    Term("policy", frozenset(), _policy(cfg.loss, segments, LEFT_OF_LOSS[cfg.cov.kind])),
-    Term("entropy", frozenset({"entropy"}), functools.partial(_entropy, bonus=bonus)),
+  terms = active_terms([cfg]) if terms is None else terms
+  bonus = "entropy" in terms or cfg.entropy_target is not None
+  parts = [
+    Term("policy", frozenset(), _policy(cfg, segments)),
+    Term("entropy", frozenset({"entropy"}), _entropy(bonus)),
   ]
-  if cfg.kl.coef or "kl" in keep:
-    kinds = {
-      "loss": {**dict.fromkeys(KL_ESTIMATORS, _sampled_kl), **dict.fromkeys(EXACT_KL, _exact_kl)},
-      "reward": dict.fromkeys(KL_ESTIMATORS, lambda cfg, segments: _watched_kl),
-    }
-    asks = {"reverse": {"kl_reverse"}, "forward": {"kl_forward"}}.get(cfg.kl.estimator, set())
-    apply = kinds[cfg.kl.placement][cfg.kl.estimator](cfg, segments)
-    terms.append(Term("kl", frozenset({"logp_ref", *asks}), apply))
-  if cfg.cov.kind == "kl_cov" and (cfg.cov.coef or "cov" in keep):
-    terms.append(Term("cov", frozenset(), _kl_cov(cfg, segments, ROUNDING[dtype])))
+  parts += [build(cfg, segments, dtype) for name, build in TERMS.items() if name in terms]
   if cfg.critic.kind != "none":
     error = squared_error if cfg.critic.clip is None else clipped_error(cfg.critic.clip)
-    terms.append(Term("value", frozenset({"value"}), value_loss(error)))
-  return tuple(terms)
+    parts.append(Term("value", frozenset({"value"}), value_loss(error)))
+  return tuple(parts)
 
 
 def needs(terms: tuple[Term, ...]) -> frozenset[str]:
@@ -366,15 +380,19 @@ def needs(terms: tuple[Term, ...]) -> frozenset[str]:
 
 
 def objective(terms: tuple[Term, ...]) -> Apply:
-  """The sum of the terms: (share f32[] of the global loss, statistics of all terms and `loss/<name>` of each)."""
+  """The sum of the terms: (share of the global loss, statistics of all terms and `loss/<name>` of each)."""
 
-  def apply(scores, experience, strengths, norms):
+  def apply(scores: TokenScores, experience: Experience, hyperparams: Hyperparams, norms: Norms) -> Share:
+    """This micro-batch's share of the loss, and all statistics."""
+    check_experience(experience)
+    chex.assert_equal_shape([*jax.tree.leaves(scores), experience.tokens])
     total, stats = jnp.zeros(()), dict[str, Stat]()
     for term in terms:
-      share, told = term.apply(scores, experience, strengths, norms)
+      share, term_stats = term.apply(scores, experience, hyperparams, norms)
+      chex.assert_rank(share, 0)
       total = total + share
       fraction = experience.is_action.astype(jnp.float32).sum() / norms.tokens
-      stats |= {**told, f"loss/{term.name}": Mean(jax.lax.stop_gradient(share), fraction)}
+      stats |= {**term_stats, f"loss/{term.name}": Mean(jax.lax.stop_gradient(share), fraction)}
     return total, stats
 
   return apply

@@ -1,10 +1,10 @@
-"""Rewarders: what pays for a verified rollout, the verifier or a reward model trained on verified completions.
+"""Rewarders: the verifier, or a reward model trained on verified completions.
 
     policy, problems -> collect -> Examples -> flip -> fit -> reward model -> REWARDERS[kind] -> Reward
 
-The reward model is a decoder of its own, initialised from the policy's, and a linear head on the hidden state at a
-completion's last action: logit P(correct) (Cobbe et al. 2021, section 4.1). Left out: the language modelling loss that
-Cobbe et al. add, verdicts on the tokens before the last, comparisons of pairs.
+The reward model is a decoder of its own, initialised from the policy's, and a linear head on the hidden
+state at a completion's last action: logit P(correct) (Cobbe et al. 2021, section 4.1). Left out: the
+language modelling loss that Cobbe et al. add, verdicts on the tokens before the last, comparisons of pairs.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from o1jax.config import ProxyConfig
 from o1jax.model.transformer import Context, Decoder, cast_params
 from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.score import Grouped
-from o1jax.rl.value import ADD_CRITIC, CRITIC, ValueHead, policy_params
+from o1jax.rl.value import CRITIC, ValueHead, add_critic, policy_params
 from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch
 
 CLIP_NORM = 1.0  # global gradient norm of the proxy's own optimiser
@@ -37,11 +37,11 @@ class Examples:
 
 def init(params: Any) -> Any:
   """{"decoder", "head"}: a copy of the policy's decoder, and a head that begins at 0, P(correct) = 1/2."""
-  return nn.meta.unbox(ADD_CRITIC["own"](policy_params(params))[CRITIC])
+  return nn.meta.unbox(add_critic(policy_params(params), "own")[CRITIC])
 
 
 def logits(proxy: Any, rollout: Rollout, *, model: Decoder, layout: Grouped) -> jax.Array:
-  """f32[B] logit P(correct) of each completion; one without an action is read at its first response column."""
+  """f32[B] logit P(correct) of each completion at its last action (of none: its first response column)."""
   weights = {"params": cast_params(proxy["decoder"], model.cfg)}
   segment = rollout.valid.astype(jnp.int32)
   rows = (rollout.tokens, segment, jnp.maximum(jnp.cumsum(segment, axis=1) - 1, 0))
@@ -77,9 +77,10 @@ def collect(
   verify: Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array, jax.Array]],
   batch: int,
 ) -> Examples:
-  """One completion of each of N problems, `batch` (a divisor of N) at a time, with the verifier's verdicts for labels.
+  """One completion of each of N problems, `batch` (a divisor of N) at a time, labelled by the verifier.
 
-  Consumes the key; each batch has one of its own, so that a problem that stands in several gets fresh noise in each.
+  Consumes the key; each batch has one of its own, so that a problem that stands in several gets fresh noise
+  in each.
   """
   blocks = jax.tree.map(lambda a: a.reshape(-1, batch, *a.shape[1:]), problems)
   keys = jax.random.split(key, blocks.tokens.shape[0])
@@ -115,9 +116,10 @@ def _orders(key: jax.Array, count: int, steps: int, rows: int) -> jax.Array:
 def fit(
   params: Any, examples: Examples, key: jax.Array, *, model: Decoder, prompt: int, cfg: ProxyConfig
 ) -> tuple[Any, jax.Array]:
-  """(proxy, its loss at each step f32[steps]) from the policy's parameters and N examples, prompts in `prompt` columns.
+  """(proxy, its loss at each step f32[steps]) from the policy's parameters and N examples.
 
-  `cfg.noise` of the labels are flipped before anything is learned. Adam behind clipping by the global norm. Consumes the key.
+  `cfg.noise` of the labels are flipped before anything is learned. Adam behind clipping by the global norm.
+  Consumes the key.
   """
   flip_key, order_key = jax.random.split(key)
   examples = dataclasses.replace(examples, label=flip(examples.label, cfg.noise, flip_key))

@@ -1,7 +1,7 @@
-"""The learner's forward pass: log-probs, entropies and exact KLs of an Experience, never holding f32[B, L, V].
+"""The learner's forward pass: log-probs, entropies and exact KLs of an Experience, without f32[B, L, V].
 
-A layout says how rows relate. `Packed` is the general case. `Grouped` rows are a rollout's: each of P prompts is
-encoded once, and its G responses read its keys, as they do in the sampler.
+A layout says how rows relate. `Packed` is the general case. `Grouped` rows are a rollout's: each of P
+prompts is encoded once, and its G responses read its keys, as they do in the sampler.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ class Packed:
 
 @dataclasses.dataclass(frozen=True)
 class Grouped:
-  """Rows p * samples + g share the prompt in their first `prompt` columns; its last column is never padding."""
+  """Rows p * samples + g share the prompt in their first `prompt` columns; the last is no padding."""
 
   prompt: int
   samples: int
@@ -75,7 +75,7 @@ def _in_chunks(
   needs: frozenset,
   chunk: int,
 ) -> TokenScores:
-  """Scores, each f32[N, T], of hidden states f[N, T, D], targets i32[N, T] and the reference's hidden states or none.
+  """Scores f32[N, T] of hidden states f[N, T, D], targets i32[N, T] and the reference's hidden states.
 
   weights: variables of the policy and, with a reference, its own.
   """
@@ -96,7 +96,10 @@ def _in_chunks(
     scores = one_chunk(flat)
   else:
     fill = pieces * chunk - count
-    fold = lambda a: jnp.pad(a, [(0, fill)] + [(0, 0)] * (a.ndim - 1)).reshape(pieces, chunk, *a.shape[1:])
+
+    def fold(a: jax.Array) -> jax.Array:
+      return jnp.pad(a, [(0, fill)] + [(0, 0)] * (a.ndim - 1)).reshape(pieces, chunk, *a.shape[1:])
+
     scores = jax.lax.map(jax.checkpoint(one_chunk), [fold(a) for a in flat])
   return jax.tree.map(lambda a: a.reshape(-1)[:count].reshape(rows, length), scores)
 
@@ -108,25 +111,25 @@ def _change_kernels(change: Callable[[jax.Array], jax.Array], variables: Any) ->
 
 
 def _by_shard(
-  told: Callable[..., TokenScores], weights: list[Any], temperature: jax.Array, inputs: list[jax.Array]
-):
-  """`told` of each shard's own rows, with the kernels gathered once; of all rows where they are on one device.
+  score_rows: Callable[..., TokenScores], weights: list[Any], temperature: jax.Array, inputs: list[jax.Array]
+) -> TokenScores:
+  """`score_rows` of each shard's own rows, with the kernels gathered once; of all rows on one device.
 
-  As a program for all devices a loop over chunks would be run whole by each: its chunks cut across what they hold.
+  As a program for all devices each would run all of a loop over chunks: its chunks cut across what they hold.
   """
   axes = batch_axes(inputs[0].shape[0])
   if not axes:
-    return told(weights, temperature, inputs)
+    return score_rows(weights, temperature, inputs)
   weights = [
     {"params": {name: v["params"][name] for name in KERNELS if name in v["params"]}} for v in weights
   ]
   parts = "fsdp" if "fsdp" in axes else None  # of a kernel's columns
-  gather = (
-    functools.partial(jax.lax.all_gather, axis_name="fsdp", axis=1, tiled=True) if parts else lambda a: a
-  )
 
-  def here(weights, temperature, inputs):
-    return told([_change_kernels(gather, variables) for variables in weights], temperature, inputs)
+  def gather(kernel: jax.Array) -> jax.Array:
+    return jax.lax.all_gather(kernel, "fsdp", axis=1, tiled=True) if parts else kernel
+
+  def here(weights: list[Any], temperature: jax.Array, inputs: list[jax.Array]) -> TokenScores:
+    return score_rows([_change_kernels(gather, variables) for variables in weights], temperature, inputs)
 
   kernel, along = PartitionSpec(None, parts), PartitionSpec(axes)
   # Unchecked, as the check would have the kernel's gradient added over `data` in each chunk.
@@ -149,11 +152,11 @@ def score(
   layout: Packed | Grouped,
   chunk: int,
 ) -> TokenScores:
-  """tokens, segment, position i32[B, L] -> TokenScores, each f32[B, L] and 0 in the columns no token precedes.
+  """tokens, segment, position i32[B, L] -> TokenScores f32[B, L], 0 in the columns no token precedes.
 
-  `ref_params` is read where `needs` holds "kl_reverse" or "kl_forward" alone, and the critic in `params` where it holds
-  "value". Logits exist for `chunk` tokens of a device at a time, and are made again in the backward pass where there is
-  more than one chunk.
+  `ref_params` is read where `needs` holds "kl_reverse" or "kl_forward" alone, and the critic in `params`
+  where it holds "value". Logits exist for `chunk` tokens of a device at a time, and are made again in the
+  backward pass where there is more than one chunk.
   """
   exact = bool(needs & {"kl_reverse", "kl_forward"})
   if exact and ref_params is None:
@@ -162,19 +165,24 @@ def score(
   ref_variables = {"params": cast_params(ref_params, model.cfg)} if exact else None
   hidden_of = HIDDEN[type(layout)]
   hidden, target, start = hidden_of(model, variables, tokens, segment, position, layout)
-  # The head casts its float32 kernel itself, within a chunk: gradients are added in float32, over chunks and devices.
+  # The head casts its float32 kernel itself, within a chunk: gradients are added in float32.
   inputs, weights = [hidden, target], [{"params": params}]
   if exact:
     ref_hidden = hidden_of(model, ref_variables, tokens, segment, position, layout)[0]
     inputs.append(jax.lax.stop_gradient(ref_hidden))
     weights.append({"params": ref_params})
-  told = functools.partial(_in_chunks, model=model, needs=needs, chunk=chunk)
-  scores = _by_shard(told, weights, temperature, inputs)
-  place = lambda a: jnp.pad(a, [(0, 0), (start, 0)])
+  score_rows = functools.partial(_in_chunks, model=model, needs=needs, chunk=chunk)
+  scores = _by_shard(score_rows, weights, temperature, inputs)
+
+  def place(a: jax.Array) -> jax.Array:
+    return jnp.pad(a, [(0, 0), (start, 0)])
+
   scores = jax.tree.map(place, scores)
   if "value" not in needs:
     return scores
-  encode = lambda weights: hidden_of(
-    model, {"params": cast_params(weights, model.cfg)}, tokens, segment, position, layout
-  )[0]
+
+  def encode(weights: Any) -> jax.Array:
+    cast = {"params": cast_params(weights, model.cfg)}
+    return hidden_of(model, cast, tokens, segment, position, layout)[0]
+
   return dataclasses.replace(scores, value=place(values(params, hidden, encode)))

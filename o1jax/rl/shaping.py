@@ -3,7 +3,8 @@
     reward, lengths -> length reward -> reward shaped; truncated completions -> left out, or not
     logp_old, logp_sampler -> importance weights -> Experience.weight
 
-Lengths are action tokens, never characters. A completion is truncated where it drew no stop token within R tokens.
+Lengths are action tokens, never characters. A completion is truncated where it drew no stop token within R
+tokens.
 """
 
 import dataclasses
@@ -20,8 +21,8 @@ from o1jax.types import Experience, Rollout, Stat, masked_max, masked_mean
 def length_reward(rollout: Rollout, cfg: OverlongConfig, max_tokens: int) -> jax.Array:
   """f32[B] that a completion's length and truncation add to its reward; `max_tokens` is R.
 
-  penalty * (0 where length <= R - C, else (R - C - length) / C, C = buffer) (Yu et al. 2025, DAPO, section 3.4), plus
-  `unfinished` where the completion is truncated (Lambert et al. 2024, Tulu 3: -10).
+  penalty * (0 where length <= R - C, else (R - C - length) / C, C = buffer) (Yu et al. 2025, DAPO, section
+  3.4), plus `unfinished` where the completion is truncated (Lambert et al. 2024, Tulu 3: -10).
   """
   length = rollout.is_action.sum(1).astype(jnp.float32)
   over = (max_tokens - cfg.buffer - length) / max(cfg.buffer, 1)  # without a buffer no length is beyond R
@@ -29,39 +30,30 @@ def length_reward(rollout: Rollout, cfg: OverlongConfig, max_tokens: int) -> jax
 
 
 def leave_out(rollout: Rollout, include: jax.Array) -> Rollout:
-  """The rollout without the actions of rows that `include` bool[B] leaves out: nothing counts or learns from them."""
+  """The rollout without the actions of rows that `include` bool[B] leaves out."""
   action = rollout.is_action & include[:, None]
   return dataclasses.replace(
     rollout, is_action=action, logp_sampler=jnp.where(action, rollout.logp_sampler, 0.0)
   )
 
 
-def _by_token(gap: jax.Array) -> jax.Array:
-  return gap
-
-
-def _by_sequence(gap: jax.Array) -> jax.Array:
-  return jnp.broadcast_to(gap.sum(1, keepdims=True), gap.shape)
-
-
-def _clamp(ratio: jax.Array, cap: float) -> jax.Array:
-  return jnp.minimum(ratio, cap)
-
-
-def _mask(ratio: jax.Array, cap: float) -> jax.Array:
-  return jnp.where(ratio <= cap, ratio, 0.0)
-
-
-LEVELS: dict[str, Callable[[jax.Array], jax.Array]] = {"token": _by_token, "sequence": _by_sequence}
-EXCESS: dict[str, Callable[[jax.Array, float], jax.Array]] = {"clamp": _clamp, "mask": _mask}
+LEVELS: dict[str, Callable[[jax.Array], jax.Array]] = {
+  "token": lambda gap: gap,
+  "sequence": lambda gap: jnp.broadcast_to(gap.sum(1, keepdims=True), gap.shape),
+}
+EXCESS: dict[str, Callable[[jax.Array, float], jax.Array]] = {
+  "clamp": jnp.minimum,
+  "mask": lambda ratio, cap: jnp.where(ratio <= cap, ratio, 0.0),
+}
 
 
 def correct_sampler(experience: Experience, cfg: ImportanceConfig) -> tuple[Experience, dict[str, Stat]]:
   """The experience with its weights times exp(logp_old - logp_sampler), cut above `cap` (Yao et al. 2025).
 
-  `logp_old` must be the learner's before its first step; one completion stands in a row. The weights are numbers, with
-  no gradient, and multiply whatever `Experience.weight` does: the losses of policy and critic and a KL in the loss, all of
-  them means over the sampler's tokens. The statistics are those of the ratios before they are cut, over action tokens.
+  `logp_old` must be the learner's before its first step; one completion stands in a row. The weights are
+  numbers, with no gradient, and multiply whatever `Experience.weight` does: the losses of policy and critic
+  and a KL in the loss, all of them means over the sampler's tokens. The statistics are those of the ratios
+  before they are cut, over action tokens.
   """
   if cfg.cap is None:
     return experience, {}

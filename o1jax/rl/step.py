@@ -1,23 +1,21 @@
 """An RL step behind its rollout: forward passes over it, credit, advantages, update.
 
-    rollout, reward -> reference and old log-probs, values -> advantages -> Experience -> learn -> TrainState
+    rollout, reward -> reference and old log-probs, values -> advantages -> Experience -> TrainState
 
-The stepwise loop and the fused program both go through `train_step`. `barrier` keeps the phases from being compiled into
-one another: where each is an executable of its own it does nothing, in one program it is `optimization_barrier`.
+The stepwise loop and the fused program both go through `train_step`. `barrier` keeps the phases from being
+compiled into one another: where each is an executable of its own it does nothing, in one program it is
+`optimization_barrier`.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 
-from o1jax.config import RLConfig
-from o1jax.model.transformer import Decoder
 from o1jax.rl.batch import credit_and_experience, token_logp, token_scores
 from o1jax.rl.dynamic_sampling import Barrier
+from o1jax.rl.learner import Learner, apply_controllers, run_epochs
 from o1jax.rl.objective import needs
-from o1jax.rl.stages import Stage
-from o1jax.rl.update import in_force, learn
-from o1jax.types import Experience, Reward, Rollout, Stat, Strengths, TrainState
+from o1jax.types import Experience, Hyperparams, Reward, Rollout, Stat, TrainState
 
 
 class RolloutScores(NamedTuple):
@@ -35,7 +33,7 @@ class LearnerInputs(NamedTuple):
   reward: Reward
   greedy_reward: jax.Array | None  # f32[P], for remax
   key: jax.Array  # of minibatches; consumed by `train_step`
-  strengths: Strengths
+  hyperparams: Hyperparams
 
 
 class StepOutput(NamedTuple):
@@ -48,22 +46,22 @@ class StepOutput(NamedTuple):
 def score_rollout(
   state: TrainState,
   rollout: Rollout,
-  strengths: Strengths,
+  hyperparams: Hyperparams,
   *,
-  model: Decoder,
-  stage: Stage,
-  cfg: RLConfig,
+  learner: Learner,
   barrier: Barrier = lambda tree: tree,
 ) -> RolloutScores:
-  """The forward passes of a step that need no reward, so that verdicts may be pending; the state is only read."""
+  """The forward passes of a step that need no reward: verdicts may be pending. The state is only read."""
   inputs: dict[str, Any] = dict(
-    rollout=rollout, temperature=strengths.temperature, model=model, layout=stage.update.layout, chunk=cfg.head_chunk,
+    rollout=rollout, temperature=hyperparams["temperature"], model=learner.model, layout=learner.layout,
+    chunk=learner.head_chunk,
   )  # fmt: skip
-  needed = needs(stage.update.terms)
+  needed = needs(learner.terms)
   logp_ref = barrier(token_logp(state.ref_params, **inputs)) if "logp_ref" in needed else None
-  from_learner = frozenset({"logp"}) if cfg.loss.logp_old == "learner" else frozenset()
-  names = (needed & {"value"}) | from_learner
-  scores = barrier(token_scores(state.params, **inputs, wanted=names)) if names else {}
+  names = needed & {"value"}
+  if learner.cfg.loss.logp_old == "learner":
+    names |= {"logp"}
+  scores = barrier(token_scores(state.params, **inputs, names=names)) if names else {}
   return RolloutScores(logp_ref, scores.get("logp", rollout.logp_sampler), scores.get("value"))
 
 
@@ -71,9 +69,7 @@ def make_experience(
   state: TrainState,
   inputs: LearnerInputs,
   *,
-  model: Decoder,
-  stage: Stage,
-  cfg: RLConfig,
+  learner: Learner,
   barrier: Barrier = lambda tree: tree,
   scores: RolloutScores | None = None,
 ) -> tuple[Experience, dict[str, Stat]]:
@@ -82,13 +78,14 @@ def make_experience(
   scores: those of `score_rollout` where it has run already.
   Raises ValueError where a reward of tokens meets an estimator that credits whole completions.
   """
-  rollout, reward, strengths = inputs.rollout, inputs.reward, inputs.strengths
+  rollout, reward = inputs.rollout, inputs.reward
   if scores is None:
-    scores = score_rollout(state, rollout, strengths, model=model, stage=stage, cfg=cfg, barrier=barrier)
+    scores = score_rollout(state, rollout, inputs.hyperparams, learner=learner, barrier=barrier)
+  kl_coef = apply_controllers(inputs.hyperparams, state.controllers)["kl.coef"]
   experience, stats = barrier(
     credit_and_experience(
-      rollout, reward.outcome, inputs.greedy_reward, scores.logp_old, scores.logp_ref,
-      in_force(strengths, state.controllers).kl, scores.value, reward.token, cfg=cfg,
+      rollout, reward.outcome, inputs.greedy_reward, scores.logp_old, scores.logp_ref, kl_coef, scores.value,
+      reward.token, cfg=learner.cfg,
     )
   )  # fmt: skip
   return experience, {**stats, **reward.metrics}
@@ -98,9 +95,7 @@ def train_step(
   state: TrainState,
   inputs: LearnerInputs,
   *,
-  model: Decoder,
-  stage: Stage,
-  cfg: RLConfig,
+  learner: Learner,
   barrier: Barrier = lambda tree: tree,
   scores: RolloutScores | None = None,
 ) -> StepOutput:
@@ -108,10 +103,6 @@ def train_step(
 
   Consumes the key. The state is donated where this is not traced.
   """
-  experience, stats = make_experience(
-    state, inputs, model=model, stage=stage, cfg=cfg, barrier=barrier, scores=scores
-  )
-  state, learner_stats = barrier(
-    learn(state, experience, inputs.key, inputs.strengths, model=model, tx=stage.tx, cfg=stage.update)
-  )
-  return StepOutput(state, {**stats, **learner_stats})
+  experience, stats = make_experience(state, inputs, learner=learner, barrier=barrier, scores=scores)
+  step = barrier(run_epochs(state, experience, inputs.key, inputs.hyperparams, learner=learner))
+  return StepOutput(step.state, {**stats, **step.stats})

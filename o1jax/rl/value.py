@@ -1,14 +1,15 @@
 """The critic: its parameters, its values, generalised advantages from them, and the loss it learns by.
 
-    RL begins -> add_critic -> params["critic"]; score -> values; values, rewards -> td_sum -> advantage, returns
-    (values, returns, values of the rollout) -> value loss, beside the policy's in one objective and one optimiser step
+    add_critic -> params["critic"] -> score -> values; values, rewards -> gae_sum -> advantage, returns
+    (values, returns, values of the rollout) -> value loss, beside the policy's in one optimiser step
 
-A value stands at the token it precedes: value[:, t] is that of the state in which tokens[:, t] is chosen, read off the
-hidden state that predicts the token. The critic lives in `params["critic"]`, where the decoder never looks: sampling,
-references and evaluation are those of a run without one.
+A value stands at the token it precedes: value[:, t] is that of the state in which tokens[:, t] is chosen,
+from the hidden state that predicts the token. The critic lives in `params["critic"]`, which the decoder
+never reads: sampling, references and evaluation are those of a run without one.
 
-A head on the policy's hidden states shapes the policy's decoder by its loss; a critic of its own does not. Both share the
-policy's optimiser, and so its clipping by the global norm. Left out: several critics, bootstrapping beyond the budget.
+A head on the policy's hidden states shapes the policy's decoder by its loss; a critic of its own does not.
+Both share the policy's optimiser, and so its clipping by the global norm. Left out: several critics,
+bootstrapping beyond the budget.
 """
 
 import dataclasses
@@ -23,10 +24,11 @@ from o1jax.types import (
   Credit,
   Experience,
   Explained,
+  Hyperparams,
   Norms,
   Stat,
-  Strengths,
   TokenScores,
+  check_credit,
   masked_mean,
   moments,
 )
@@ -47,10 +49,6 @@ class ValueHead(nn.Module):
 # Parameters
 
 
-def _no_critic(params: Any) -> Any:
-  return params
-
-
 def _add_head(params: Any) -> Any:
   width = nn.meta.unbox(params["embedding"]).shape[-1]
   head = ValueHead().init(jax.random.key(0), jnp.zeros((1, width)))["params"]  # zeros, whatever the key
@@ -62,44 +60,48 @@ def _add_own(params: Any) -> Any:
   return {**params, CRITIC: critic}
 
 
-# (the policy's parameters, boxed or not) -> parameters of the RL stage, whose value head is boxed with its axis names.
-ADD_CRITIC: dict[str, Callable[[Any], Any]] = {
-  "none": _no_critic,
-  "head": _add_head,  # on the policy's own hidden states
-  "own": _add_own,  # and a decoder that begins as a copy of the policy's
-}
+# "head": on the policy's own hidden states; "own": and a decoder that begins as a copy of the policy's.
+CRITICS: dict[str, Callable[[Any], Any] | None] = {"none": None, "head": _add_head, "own": _add_own}
+
+
+def add_critic(params: Any, kind: str) -> Any:
+  """The policy's parameters, boxed or not, with a critic's, whose value head is boxed with its axis names."""
+  add = CRITICS[kind]
+  return params if add is None else add(params)
 
 
 def policy_params(params: Any) -> Any:
-  """The parameters without the critic's: those that sample, and that a reference is a copy of."""
+  """The parameters without the critic's: the sampler's, and those that a reference is a copy of."""
   return {name: leaf for name, leaf in params.items() if name != CRITIC}
 
 
 def values(params: Any, hidden: jax.Array, encode: Callable[[Any], jax.Array]) -> jax.Array:
   """f32[N, T] values of the states whose hidden states in the policy's decoder are `hidden` f[N, T, D].
 
-  `encode` turns a decoder's parameters into its hidden states of the same tokens; a critic that has a decoder reads its
-  own instead.
+  `encode` turns a decoder's parameters into its hidden states of the same tokens; a critic that has a
+  decoder reads its own instead.
   """
   critic = params[CRITIC]
   states = encode(critic["decoder"]) if "decoder" in critic else hidden
-  told: Any = ValueHead().apply({"params": critic["head"]}, states)
-  return told
+  value: Any = ValueHead().apply({"params": critic["head"]}, states)
+  return value
 
 
 # Advantages
 
 
-def td_sum(credit: Credit, gamma: float, lam: float) -> jax.Array:
-  """Generalised advantages f32[B, L] on the actions of included completions, 0 elsewhere (Schulman et al. 2016, eq. 16).
+def gae_sum(credit: Credit, gamma: float, lam: float) -> jax.Array:
+  """Generalised advantages f32[B, L] on the actions of included completions, 0 elsewhere.
 
-  delta_t = r_t + gamma V_{t+1} - V_t, advantage_t = sum_k (gamma lam)^k delta_{t+k}, over a completion's actions alone:
-  t + 1 is the next token that the policy chose, so that a forced token takes no time. r_t is the per-token reward, and
-  the outcome as well at the last action. Behind that V is 0, also where the completion was cut off at its budget:
-  the budget is part of the task, and nothing more will come. Raises ValueError without values.
+  Schulman et al. 2016, eq. 16: delta_t = r_t + gamma V_{t+1} - V_t, advantage_t = sum_k (gamma lam)^k
+  delta_{t+k}, over a completion's actions alone: t + 1 is the next token that the policy chose, so that a
+  forced token takes no time. r_t is the per-token reward, and the outcome as well at the last action.
+  Behind that V is 0, also where the completion was cut off at its budget: the budget is part of the task,
+  and nothing more will come. Raises ValueError without values.
   """
   if credit.value is None:
     raise ValueError("gae needs the critic's values")
+  check_credit(credit)
   mask = credit.is_action & credit.include.reshape(-1, 1)
   to_come = jnp.flip(jnp.cumsum(jnp.flip(mask, 1), 1), 1)
   reward = jnp.where(to_come == 1, credit.outcome.reshape(-1, 1), 0.0)
@@ -117,14 +119,15 @@ def td_sum(credit: Credit, gamma: float, lam: float) -> jax.Array:
 
 
 def with_returns(experience: Experience, credit: Credit, gamma: float, lam: float) -> Experience:
-  """The experience with what its critic learns from: the values, and the returns td_sum + value; unchanged without values.
+  """The experience with what its critic learns from: the values, and the returns gae_sum + value.
 
-  The returns are those of the advantages before any whitening. A completion that is left out returns its value.
+  Unchanged without values. The returns are those of the advantages before any whitening. A completion that
+  is left out returns its value.
   """
   if credit.value is None:
     return experience
   value = jnp.where(credit.is_action, credit.value, 0.0)
-  return dataclasses.replace(experience, returns=td_sum(credit, gamma, lam) + value, value_old=value)
+  return dataclasses.replace(experience, returns=gae_sum(credit, gamma, lam) + value, value_old=value)
 
 
 # Loss
@@ -135,7 +138,6 @@ Error = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, dict[str, j
 
 def squared_error(value: jax.Array, returns: jax.Array, old: jax.Array) -> tuple[jax.Array, dict]:
   """(v - R)^2 / 2."""
-  del old
   return 0.5 * (value - returns) ** 2, {}
 
 
@@ -147,28 +149,31 @@ def clipped_error(clip: float) -> Error:
 
   def error(value, returns, old):
     near = jnp.clip(value, old - clip, old + clip)
-    free, held = (value - returns) ** 2, (near - returns) ** 2
-    return 0.5 * jnp.maximum(free, held), {"value/clip_ratio": (held > free).astype(jnp.float32)}
+    free, clipped = (value - returns) ** 2, (near - returns) ** 2
+    return 0.5 * jnp.maximum(free, clipped), {"value/clip_ratio": (clipped > free).astype(jnp.float32)}
 
   return error
 
 
-def value_loss(error: Error) -> Callable[[TokenScores, Experience, Strengths, Norms], tuple]:
+def value_loss(error: Error) -> Callable[[TokenScores, Experience, Hyperparams, Norms], tuple]:
   """The term of the critic: coefficient * error, mean over the action tokens of the global batch."""
 
-  def apply(scores, experience, strengths, norms):
+  def apply(
+    scores: TokenScores, experience: Experience, hyperparams: Hyperparams, norms: Norms
+  ) -> tuple[jax.Array, dict[str, Stat]]:
     """This micro-batch's share of the value loss, and its statistics."""
     if experience.returns is None or experience.value_old is None or scores.value is None:
       raise ValueError("a value loss needs TokenScores.value, Experience.returns and Experience.value_old")
     mask = experience.is_action
-    only = lambda a: jnp.where(mask, a, 0.0)
-    value, returns, old = only(scores.value), only(experience.returns), only(experience.value_old)
-    loss, told = error(value, returns, old)
-    still = jax.lax.stop_gradient
-    stats: dict[str, Stat] = {name: masked_mean(still(share), mask) for name, share in told.items()}
-    stats["value/mean"] = masked_mean(still(value), mask)
+    value, returns, old = (
+      jnp.where(mask, a, 0.0) for a in (scores.value, experience.returns, experience.value_old)
+    )
+    loss, by_token = error(value, returns, old)
+    stop = jax.lax.stop_gradient
+    stats: dict[str, Stat] = {name: masked_mean(stop(share), mask) for name, share in by_token.items()}
+    stats["value/mean"] = masked_mean(stop(value), mask)
     stats["value/explained_variance"] = Explained(moments(returns, mask), moments(returns - old, mask))
-    share = only(loss * experience.weight).sum() / norms.tokens
-    return strengths.value * share, stats
+    share = jnp.where(mask, loss * experience.weight, 0.0).sum() / norms.tokens
+    return hyperparams["critic.coef"] * share, stats
 
   return apply

@@ -24,9 +24,9 @@ from o1jax.rl.batch import pack, trimmed
 from o1jax.rl.draw import greedy, stream_key
 from o1jax.rl.dynamic_sampling import sample_groups
 from o1jax.rl.flops import StepSizes, step_sizes
+from o1jax.rl.learner import Learner, hyperparams
 from o1jax.rl.reward_model import reward_of
 from o1jax.rl.sampler import SampleConfig, generate
-from o1jax.rl.stages import Stage, strengths_at
 from o1jax.rl.step import LearnerInputs
 from o1jax.rl.value import policy_params
 from o1jax.rollout.answer import token_map
@@ -34,7 +34,7 @@ from o1jax.rollout.grade import Graded, concatenated, grade, response_tokens, se
 from o1jax.rollout.record import Progress
 from o1jax.rollout.setup import Runtime, batch_of
 from o1jax.tasks.stream import Use, draw, generator, problems_from
-from o1jax.types import Experience, Rollout, RolloutBatch, Stat, Strengths
+from o1jax.types import Experience, Rollout, RolloutBatch, Stat
 from o1jax.verifiers.base import Problem
 
 Overlapped = Callable[
@@ -73,7 +73,7 @@ class StepRollout(NamedTuple):
 
 
 def collect(
-  runtime: Runtime, params: Any, step: int, progress: Progress, strengths: Strengths, overlapped: Overlapped
+  runtime: Runtime, params: Any, step: int, progress: Progress, overlapped: Overlapped
 ) -> StepRollout:
   """The groups of step `step`, whose problems stand from `progress.cursor` of the data stream on; `params`
   are only read.
@@ -85,9 +85,7 @@ def collect(
   draws: list[Graded] = []
   prompts: list[np.ndarray] = []  # prompt tokens of each draw
   cursor = progress.cursor
-  sample = functools.partial(
-    _sample_and_grade, runtime, policy, strengths=strengths, seconds=seconds, policy_step=step - 1
-  )
+  sample = functools.partial(_sample_and_grade, runtime, policy, seconds=seconds, policy_step=step - 1)
 
   def draw_groups(key: jax.Array, overlapped: Overlapped | None = None) -> tuple[RolloutBatch, Any]:
     nonlocal cursor
@@ -127,7 +125,6 @@ def _sample_and_grade(
   problems: Sequence[Problem],
   key: jax.Array,
   *,
-  strengths: Strengths,
   samples: int,
   cfg: SampleConfig,
   seconds: PhaseSeconds,
@@ -136,7 +133,7 @@ def _sample_and_grade(
 ) -> VerifiedSample:
   """`samples` verified completions of each problem; consumes the key."""
   began = time.perf_counter()
-  chunks = runtime.config.rl.chunks
+  chunks, temperature = runtime.config.rl.chunks, jnp.float32(runtime.config.rl.temperature)
   size = len(problems) // chunks
   batches, rollouts, verdicts = [], [], []
   with _grader(runtime) as grade_later:
@@ -145,7 +142,7 @@ def _sample_and_grade(
       batches.append(batch_of(runtime, problems[start : start + size], before))
       rollouts.append(
         generate(
-          policy, batches[-1], key, strengths.temperature, model=runtime.model, samples=samples, cfg=cfg,
+          policy, batches[-1], key, temperature, model=runtime.model, samples=samples, cfg=cfg,
           token_map=token_map(runtime, {}), policy_step=policy_step,
         )
       )  # fmt: skip
@@ -196,13 +193,13 @@ def _joined(chunks: Sequence[Any]) -> Any:
 
 
 def learner_inputs(
-  runtime: Runtime, stage: Stage, step: int, collected: StepRollout, params: Any
+  runtime: Runtime, learner: Learner, step: int, collected: StepRollout, params: Any
 ) -> LearnerInputs:
   """What the step learns from: the rollout as wide as its longest response, and what the Rewarder pays for
   it.
   """
   config = runtime.config
-  pay = functools.partial(reward_of, params, rewarder=stage.rewarder, model=runtime.model)
+  pay = functools.partial(reward_of, params, rewarder=learner.rewarder, model=runtime.model)
 
   def cut(batch: RolloutBatch) -> RolloutBatch:
     return dataclasses.replace(batch, rollout=trimmed(batch.rollout, config.rl))
@@ -210,7 +207,7 @@ def learner_inputs(
   batch = cut(collected.batch)
   greedy = None if collected.greedy is None else pay(cut(collected.greedy)).outcome[:, 0]
   key = stream_key(config.seed, "minibatch", step)
-  return LearnerInputs(batch.rollout, pay(batch), greedy, key, strengths_at(config, stage, step))
+  return LearnerInputs(batch.rollout, pay(batch), greedy, key, hyperparams(config, learner, step))
 
 
 # Graded completions -> (prompt tokens, response tokens) to imitate, which `pack` lays into rows of the SFT

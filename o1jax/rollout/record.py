@@ -9,7 +9,7 @@ import numpy as np
 
 from o1jax.config import TrainConfig
 from o1jax.rl.flops import StepSizes, step_flops
-from o1jax.rl.stages import Stage
+from o1jax.rl.learner import Learner
 from o1jax.rollout.grade import Graded
 from o1jax.scaling import flops as compute
 from o1jax.scaling.text import reflection_rates, repetition_rate
@@ -87,7 +87,7 @@ class StepRecord(NamedTuple):
 
 
 def record(
-  config: TrainConfig, task: Task, stage: Stage, before: Progress, step: StepRecord
+  config: TrainConfig, task: Task, learner: Learner, before: Progress, step: StepRecord
 ) -> tuple[dict[str, float], StepUsage]:
   """(metrics, usage) of an RL step that began at `before`."""
   cfg, sizes = config.rl, step.sizes
@@ -107,7 +107,7 @@ def record(
   elif mean is not None:
     metrics[f"rewards/{task.name}/mean"] = mean
   tokens = cfg.samples * sum(sizes.learned.prompts) + int(sizes.learned.lengths.sum())
-  flops = step.flops + step_flops(config, stage, sizes)
+  flops = step.flops + step_flops(config, learner, sizes)
   return metrics, StepUsage(flops, tokens, step.cursor, pass_rates)
 
 

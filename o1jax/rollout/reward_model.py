@@ -89,15 +89,8 @@ def _verified_by_host(
   blocks = []
   for start, own in zip(range(0, count, batch), jax.random.split(key, count // batch)):
     block = jax.tree.map(lambda a, start=start: a[start : start + batch], rows)
-    rollout = generate(
-      cold,
-      block,
-      own,
-      jnp.float32(runtime.config.rl.temperature),
-      model=runtime.model,
-      samples=1,
-      cfg=sampling,
-    )
+    temperature = jnp.float32(runtime.config.rl.temperature)
+    rollout = generate(cold, block, own, temperature, model=runtime.model, samples=1, cfg=sampling)
     tokens = response_tokens(runtime, rollout)
     graded = grade(runtime, problems[start : start + batch], tokens, np.asarray(list(map(len, tokens))))
     blocks.append(Examples(rollout, jnp.asarray(graded.correct.reshape(-1), jnp.float32)))

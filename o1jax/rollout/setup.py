@@ -34,9 +34,8 @@ from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, batch_rows, param_shardings, put_rows, state_shardings
 from o1jax.rl.batch import check_prompt, prompt_batch
 from o1jax.rl.draw import stream_key
-from o1jax.rl.stages import Stage, first_state
-from o1jax.rl.update import first_params
-from o1jax.rl.value import ADD_CRITIC, policy_params
+from o1jax.rl.learner import Learner, first_params, first_state
+from o1jax.rl.value import add_critic, policy_params
 from o1jax.rollout.env import Env, SingleTurn
 from o1jax.tasks.base import Task, check_demonstrations
 from o1jax.tasks.catalog import build_task
@@ -190,17 +189,18 @@ def same_data(runtime: Runtime, folder: pathlib.Path) -> None:
 
 
 def params_like(runtime: Runtime, step: int) -> Any:
-  """Shapes and shardings of the parameters after `step`, with the critic's from the RL stage on."""
-  add_critic = ADD_CRITIC[runtime.config.rl.critic.kind if step > runtime.config.sft.steps else "none"]
-  boxed = jax.eval_shape(lambda k: add_critic(init_params(runtime.model, k)), jax.random.key(0))
+  """Shapes and shardings of the parameters after `step`, to restore onto: from the RL stage on, with the critic's."""
+  kind = runtime.config.rl.critic.kind if step > runtime.config.sft.steps else "none"
+  boxed = jax.eval_shape(lambda k: add_critic(init_params(runtime.model, k), kind), jax.random.key(0))
   return _placed(jax.eval_shape(nn.meta.unbox, boxed), param_shardings(boxed, runtime.mesh))
 
 
-def state_like(runtime: Runtime, stage: Stage) -> TrainState:
-  """Shapes and shardings of the states of `stage`, to make the first one on, or to restore one onto."""
+def state_like(runtime: Runtime, learner: Learner) -> TrainState:
+  """Shapes and shardings of the states of a stage, to make the first one on, or to restore one onto."""
   boxed = jax.eval_shape(lambda k: init_params(runtime.model, k), jax.random.key(0))
-  params = param_shardings(jax.eval_shape(stage.add_critic, boxed), runtime.mesh)
-  state = jax.eval_shape(functools.partial(first_state, stage), boxed)
+  with_critic = jax.eval_shape(functools.partial(add_critic, kind=learner.cfg.critic.kind), boxed)
+  params = param_shardings(with_critic, runtime.mesh)
+  state = jax.eval_shape(functools.partial(first_state, learner), boxed)
   return _placed(state, state_shardings(state, params, runtime.mesh))
 
 
@@ -215,18 +215,16 @@ def seed_params(runtime: Runtime) -> Any:
   return make(runtime.model, stream_key(runtime.config.seed, "init", 0))
 
 
-def fresh_state(runtime: Runtime, stage: Stage, params: Any | None) -> TrainState:
+def fresh_state(runtime: Runtime, learner: Learner, params: Any | None) -> TrainState:
   """The state a stage begins with, from the parameters before it, which are donated, or from the seed."""
   params = seed_params(runtime) if params is None else params
-  lies = jax.tree.map(lambda a: a.sharding, state_like(runtime, stage))
-  return jax.jit(first_state, static_argnums=0, donate_argnums=1, out_shardings=lies)(stage, params)
+  lies = jax.tree.map(lambda a: a.sharding, state_like(runtime, learner))
+  return jax.jit(first_state, static_argnums=0, donate_argnums=1, out_shardings=lies)(learner, params)
 
 
-def needs_first_params(runtime: Runtime, stage: Stage) -> bool:
-  """Whether diagnostics measure to first parameters that the states of `stage` do not hold."""
-  return (
-    runtime.config.diagnostics.every > 0 and first_params(state_like(runtime, stage), stage.update) is None
-  )
+def needs_first_params(runtime: Runtime, learner: Learner) -> bool:
+  """Whether diagnostics measure to first parameters that the states of a stage do not hold."""
+  return runtime.config.diagnostics.every > 0 and first_params(state_like(runtime, learner), learner) is None
 
 
 def _placed(shapes: Any, shardings: Any) -> Any:

@@ -11,7 +11,7 @@ import jax
 
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.parallel.hosts import Preemption
-from o1jax.rl.stages import Stage, sft_stage
+from o1jax.rl.learner import Learner, sft_learner
 from o1jax.rollout.record import Progress
 from o1jax.rollout.setup import Runtime, fresh_state, in_mesh
 from o1jax.sweep.members import cold_start_key
@@ -35,29 +35,28 @@ def cold_starts(group: MemberGroup, folder: pathlib.Path, preemption: Preemption
   Raises Stopped on a signal, with everything saved, and where a loss or gradient is not finite.
   """
   made: dict[str, SftCheckpoint] = {}
-  stage = sft_stage(
-    group.runtime.config, group.runtime.config.sft.steps
-  )  # one for all seeds: one compiled step
+  config = group.runtime.config
+  learner = sft_learner(config, config.sft.steps)  # one for all seeds: one compiled step
   for member in group.members:
     key = cold_start_key(member.config)
     if key not in made:
-      made[key] = _cold_start(member_runtime(group, member), stage, folder / "cold_start" / key, preemption)
+      made[key] = _cold_start(member_runtime(group, member), learner, folder / "cold_start" / key, preemption)
   return made
 
 
 def _cold_start(
-  runtime: Runtime, stage: Stage, folder: pathlib.Path, preemption: Preemption
+  runtime: Runtime, learner: Learner, folder: pathlib.Path, preemption: Preemption
 ) -> SftCheckpoint:
   """The cold start of one seed: read, gone on with, or made."""
   steps = runtime.config.sft.steps
   with in_mesh(runtime):
     if not steps:
-      return SftCheckpoint(jax.device_get(fresh_state(runtime, stage, None).params), Progress())
+      return SftCheckpoint(jax.device_get(fresh_state(runtime, learner, None).params), Progress())
     with Checkpoints(folder, keep=1) as saved:
       label = f"cold start, seed {runtime.config.seed}"
       run = Run(runtime, preemption, Progress(), checkpoints=saved, label=label)
       run.counted = runtime.task.spent()  # building the task is no part of it
       latest = saved.latest()
-      first = fresh_state(runtime, stage, None) if latest is None else run.restore(stage, latest)
-      state = fit(run, stage, first, steps, functools.partial(sft_step, runtime, stage), every=SHOWN)
+      first = fresh_state(runtime, learner, None) if latest is None else run.restore(learner, latest)
+      state = fit(run, learner, first, steps, functools.partial(sft_step, runtime, learner), every=SHOWN)
     return SftCheckpoint(jax.device_get(state.params), dataclasses.replace(run.progress, cursor=0))

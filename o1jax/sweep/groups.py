@@ -126,7 +126,7 @@ def _diagnosed(
     examined = measured({name: values[j] for name, values in diagnosis.figures.items()})
     figures[j] = {**examined, **result.figures}
     sizes = _sizes(population, member, at.cursors[j], _at(diagnosis.counts, j))
-    flops = diagnosis_flops(config, group.stage, sizes.learned, config.rl.max_tokens, sizes.all_draws)
+    flops = diagnosis_flops(config, group.learner, sizes.learned, config.rl.max_tokens, sizes.all_draws)
     at.members[j] = dataclasses.replace(at.members[j], flops=at.members[j].flops + flops)
   return figures
 
@@ -181,7 +181,7 @@ def _write(
       resolved = {name: values[j, n] for name, values in chunk.metrics.items()}
       resolved = {name: float(value) for name, value in resolved.items() if value is not np.ma.masked}
       cursor = before.cursor + config.rl.prompts * len(sizes.draws)
-      metrics, usage = record(config, task, group.stage, before, StepRecord(resolved, sizes, cursor))
+      metrics, usage = record(config, task, group.learner, before, StepRecord(resolved, sizes, cursor))
       at.members[j] = now = before.after(step, "rl", usage, before.seconds.get("rl", 0.0) + each)
       metrics |= {"step_time": each, "num_tokens": float(now.tokens), **now.flops.metrics()}
       log.metrics(step, "rl", {**metrics, **(figures.get(j, {}) if n == 0 else {})})

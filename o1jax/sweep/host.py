@@ -15,8 +15,8 @@ from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import CLOCK_METRICS, RunLog
 from o1jax.parallel.hosts import EXIT_NONFINITE, Preemption
 from o1jax.parallel.sharding import replicated
-from o1jax.rl.regularise import first_coefficients
-from o1jax.rl.stages import Stage, rl_stage
+from o1jax.rl.learner import Learner
+from o1jax.rl.regularise import first_coefficients, rl_controllers
 from o1jax.rollout.record import StepFn, StepResult
 from o1jax.rollout.setup import Runtime, fresh_state, in_mesh, needs_first_params
 from o1jax.sweep.cold import SftCheckpoint
@@ -34,7 +34,7 @@ class MemberStart(NamedTuple):
   """A member before its first step."""
 
   runtime: Runtime
-  stage: Stage
+  learner: Learner
   inputs: RLInputs
   state: TrainState
 
@@ -84,18 +84,17 @@ def begin(
 ) -> MemberStart:
   """A member before its first step.
 
-  The group's stage lends its terms and optimiser, so that the compiled step is one; rates and coefficients
-  are its own.
+  The learner is the group's, so that the compiled step is one; hyperparameters and coefficients are its own.
   """
-  runtime, own = member_runtime(group, member), rl_stage(member.config)
-  stage = dataclasses.replace(group.stage, rate=own.rate, optim=own.optim)
+  runtime, learner = member_runtime(group, member), group.learner
   cold = colds[cold_start_key(member.config)].params
   with in_mesh(runtime):
-    state = fresh_state(runtime, stage, jax.tree.map(jnp.array, cold))
-    first = jax.tree.map(jnp.array, cold) if needs_first_params(runtime, stage) else None
-  controllers = jax.device_put(first_coefficients(own.update.controllers), replicated(runtime.mesh))
+    state = fresh_state(runtime, learner, jax.tree.map(jnp.array, cold))
+    first = jax.tree.map(jnp.array, cold) if needs_first_params(runtime, learner) else None
+  coefficients = first_coefficients(rl_controllers(member.config.rl))
+  controllers = jax.device_put(coefficients, replicated(runtime.mesh))
   state = dataclasses.replace(state, controllers=controllers)
-  return MemberStart(runtime, stage, RLInputs(first, reward_params[member.name]), state)
+  return MemberStart(runtime, learner, RLInputs(first, reward_params[member.name]), state)
 
 
 def run_member(
@@ -112,29 +111,29 @@ def run_member(
   `step`: `rl_step`, or a wrapper of it. A member whose loss or gradient is not finite ends there. Raises
   Stopped on a signal, with everything saved.
   """
-  runtime, stage, begun, state = begin(group, member, colds, reward_params)
+  runtime, learner, begun, state = begin(group, member, colds, reward_params)
   own, cold = folder / member.name, colds[cold_start_key(member.config)]
   begin_member(runtime, own)
-  step_fn = functools.partial(step, runtime, stage, begun=begun)
+  step_fn = functools.partial(step, runtime, learner, begun=begun)
   with in_mesh(runtime), Checkpoints(own / "checkpoints", keep=1) as saved:
     latest = saved.latest()
     with RunLog(own, resume_step=latest or 0) as log:
       run = Run(runtime, preemption, cold.progress, log=log, checkpoints=saved)
       run.counted = runtime.task.spent()  # by the members before it
-      state = state if latest is None else run.restore(stage, latest)
-      state, bad = _fit_to_the_end(run, stage, state, group.steps, step_fn)
-    row = _final_figures(run, stage, state, begun, own)
+      state = state if latest is None else run.restore(learner, latest)
+      state, bad = _fit_to_the_end(run, learner, state, group.steps, step_fn)
+    row = _final_figures(run, learner, state, begun, own)
     best = best_of_rows(dataclasses.replace(group, members=(member,)), colds, reward_params)[0]
   final, by_problem = row.figures | best.figures, row.by_problem | best.by_problem
   return write_row(folder, member, {"bad_step": bad, "final": final, "by_problem": by_problem})
 
 
 def _fit_to_the_end(
-  run: Run, stage: Stage, state: TrainState, steps: int, step_fn: StepFn
+  run: Run, learner: Learner, state: TrainState, steps: int, step_fn: StepFn
 ) -> tuple[TrainState, int | None]:
   """(the last state, the step whose loss or gradient was not finite)."""
   try:
-    return fit(run, stage, state, steps, step_fn), None
+    return fit(run, learner, state, steps, step_fn), None
   except Stopped as stop:
     if stop.code != EXIT_NONFINITE:
       raise
@@ -142,21 +141,20 @@ def _fit_to_the_end(
 
 
 def _final_figures(
-  run: Run, stage: Stage, state: TrainState, begun: RLInputs, own: pathlib.Path
+  run: Run, learner: Learner, state: TrainState, begun: RLInputs, own: pathlib.Path
 ) -> HeldoutResult:
   """The row of a finished member: figures of its last state, evaluation, means over its last steps."""
   cfg = run.runtime.config.eval
   result = evaluate_heldout(run.runtime, state.params, cfg, cfg.final_problems, run.progress.step)
   lines = rl_lines(own / "metrics.jsonl")
-  diagnosed = _diagnosed(run, stage, state, begun)
+  diagnosed = _diagnosed(run, learner, state, begun)
   final = {**diagnosed, **result.figures, **first_values(lines), **tail_means(lines)}
   final |= {"train_flops": run.progress.flops.useful, "num_tokens": float(run.progress.tokens)}
   return HeldoutResult(final, result.by_problem)
 
 
-def _diagnosed(run: Run, stage: Stage, state: TrainState, begun: RLInputs) -> dict[str, float]:
-  """Metrics of the step that would come next of a state, which is donated to it; {} where diagnostics are
-  off.
+def _diagnosed(run: Run, learner: Learner, state: TrainState, begun: RLInputs) -> dict[str, float]:
+  """Metrics of the step that would come next of a state, which is donated to it; {} where diagnostics are off.
 
   Its rollout is verified for these figures alone: a member that is diagnosed costs a step more than it
   learns from.
@@ -167,8 +165,8 @@ def _diagnosed(run: Run, stage: Stage, state: TrainState, begun: RLInputs) -> di
   each = dataclasses.replace(config, diagnostics=dataclasses.replace(config.diagnostics, every=1))
   runtime, next_step = dataclasses.replace(run.runtime, config=each), run.progress.step + 1
   try:
-    result = rl_step(runtime, stage, state, next_step, run.progress, begun=begun)
+    result = rl_step(runtime, learner, state, next_step, run.progress, begun=begun)
   except Exhausted:  # it is measured on any problems
     anew = dataclasses.replace(run.progress, pass_rates={})
-    result = rl_step(runtime, stage, state, next_step, anew, begun=begun)
+    result = rl_step(runtime, learner, state, next_step, anew, begun=begun)
   return {name: value for name, value in result.metrics.items() if name not in CLOCK_METRICS}

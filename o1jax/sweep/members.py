@@ -1,14 +1,12 @@
 """Members of a sweep, and which of them one compiled program can run."""
 
 import dataclasses
-import functools
 import hashlib
 import json
-from typing import Any, Sequence
+from typing import Sequence
 
-from o1jax.config import Arm, ConfigError, SweepConfig, TrainConfig, require
+from o1jax.config import Arm, ConfigError, SweepConfig, TrainConfig, require, static_config
 from o1jax.io.run_config import config_to_dict, with_overrides
-from o1jax.rl.stages import without_strengths
 
 # Groups of options that an arm may change. The others say how all members are made and measured, or name
 # them.
@@ -26,11 +24,6 @@ class Member:
   @property
   def name(self) -> str:
     return self.config.name
-
-
-def value_of(config: TrainConfig, field: str) -> Any:
-  """What stands in a dotted field."""
-  return functools.reduce(lambda value, name: vars(value)[name], field.split("."), config)
 
 
 def members_of(sweep: SweepConfig) -> list[Member]:
@@ -53,8 +46,8 @@ def _member(sweep: SweepConfig, arm: Arm, seed: int) -> Member:
 
 
 def static_part(config: TrainConfig) -> TrainConfig:
-  """The configuration without traced and host fields: members with the same one share a compiled step."""
-  return dataclasses.replace(config, name="", seed=0, rl=without_strengths(config.rl))
+  """The configuration without what is traced or the host's: members with the same one share a compiled step."""
+  return dataclasses.replace(config, name="", seed=0, rl=static_config(config.rl))
 
 
 def groups_of(members: Sequence[Member]) -> list[list[Member]]:
@@ -63,15 +56,6 @@ def groups_of(members: Sequence[Member]) -> list[list[Member]]:
   for member in members:
     groups.setdefault(static_part(member.config), []).append(member)
   return list(groups.values())
-
-
-def kept_terms(members: Sequence[Member]) -> frozenset[str]:
-  """Terms that any of the members has, so that the program of them all has them: a coefficient of 0 is a
-  strength.
-  """
-  fields = {"kl": "rl.kl.coef", "entropy": "rl.entropy", "l2_init": "rl.l2_init", "cov": "rl.cov.coef"}
-  has = lambda field: any(value_of(member.config, field) for member in members)
-  return frozenset(term for term, field in fields.items() if has(field))
 
 
 def cold_start_key(config: TrainConfig) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import rich
 
 from o1jax.config import SweepConfig, require
-from o1jax.rl.stages import first_state
+from o1jax.rl.learner import first_state
 from o1jax.sweep.cold import SftCheckpoint
 from o1jax.sweep.members import cold_start_key
 from o1jax.sweep.population import (
@@ -77,7 +77,7 @@ class Trial(NamedTuple):
 def state_like(group: MemberGroup, colds: Mapping[str, SftCheckpoint]) -> TrainState:
   """Shapes of one member's state."""
   params = colds[cold_start_key(group.members[0].config)].params
-  return jax.eval_shape(lambda p: first_state(group.stage, p), params)
+  return jax.eval_shape(lambda p: first_state(group.learner, p), params)
 
 
 def candidates(config: SweepConfig, count: int, before: Sequence[Placement]) -> list[Placement]:

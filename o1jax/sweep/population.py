@@ -30,9 +30,9 @@ from o1jax.rl.fused import (
   rewards_of,
   sample_on_device,
 )
-from o1jax.rl.regularise import first_coefficients
+from o1jax.rl.learner import Learner, first_state, hyperparams
+from o1jax.rl.regularise import first_coefficients, rl_controllers
 from o1jax.rl.sampler import SampleConfig
-from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs
 from o1jax.rollout.answer import sample_config
 from o1jax.rollout.setup import Runtime, padded, verifiable_rows
@@ -43,12 +43,10 @@ from o1jax.types import PromptBatch, TrainState, divided
 
 @dataclasses.dataclass(frozen=True)
 class MemberGroup:
-  """Members that one program runs side by side. `runtime` and `stage` are the program's; strengths are each
-  member's.
-  """
+  """Members of one program. `runtime` and `learner` are the program's; hyperparameters are each member's."""
 
   runtime: Runtime
-  stage: Stage
+  learner: Learner
   members: tuple[Member, ...]
 
   @property
@@ -140,7 +138,7 @@ def evaluate_on_device(
   responses = {}
   for kind, rows in problems.items():
     rollout = sample_blocks(
-      params, rows, key, jnp.float32(cfg.temperature or 1.0), model=program.model, samples=cfg.samples,
+      params, rows, key, jnp.float32(cfg.temperature or 1.0), model=program.learner.model, samples=cfg.samples,
       sampling=how.sampling, batch=cfg.batch,
     )  # fmt: skip
     start = rollout.prompt_width
@@ -159,15 +157,12 @@ def diagnose(
 ) -> Diagnosis:
   """The diagnosis of one member. shared: all training problems, and the held-out ones by kind."""
   (pool, problems), program = shared, how.program
-  draw_problems = functools.partial(gather, pool, inputs.step.order, program.cfg.prompts)
+  draw_problems = functools.partial(gather, pool, inputs.step.order, program.learner.cfg.prompts)
   now = jax.tree.map(lambda a: a[0], dataclasses.replace(inputs.step, reward_params=None, frozen=None))
   sample = sample_on_device(program, draw_problems, state, jnp.zeros((), jnp.int32), now)
   reward, greedy_reward = rewards_of(program, inputs.step.reward_params, sample)
-  learned = LearnerInputs(sample.batch.rollout, reward, greedy_reward, now.minibatch, now.strengths)
-  figures = examine(
-    state, inputs.first_params, learned,
-    model=program.model, stage=program.stage, cfg=program.cfg, barrier=barrier,
-  )  # fmt: skip
+  learned = LearnerInputs(sample.batch.rollout, reward, greedy_reward, now.minibatch, now.hyperparams)
+  figures = examine(state, inputs.first_params, learned, learner=program.learner, barrier=barrier)
   return Diagnosis(figures, evaluate_on_device(state.params, inputs.key, problems, how=how), sample.counts)
 
 
@@ -212,14 +207,14 @@ class Population:
     self._take(group)
     axis = None if layout.vmapped == 1 else MEMBER
     sampling = SampleConfig(config.rl.max_tokens, task.stop_tokens, pad=task.tokenizer.pad, member_axis=axis)
-    program = FusedProgram(group.runtime.model, group.stage, config.rl, sampling, task.device.verify)
+    program = FusedProgram(group.learner, sampling, task.device.verify)
     self.prompt_lengths = np.asarray([len(task.tokenizer.encode(task.question(p))) for p in task.train])
     self.pool = self._everywhere(verifiable_rows(group.runtime, task.train))
     states = jax.tree.map(
       lambda a: jax.ShapeDtypeStruct((len(self.rows), *a.shape), a.dtype, sharding=self.along), like
     )
     run = jax.jit(self._over_members(functools.partial(fused, program=program)), donate_argnums=0)
-    first = jax.vmap(functools.partial(first_state, group.stage))
+    first = jax.vmap(functools.partial(first_state, group.learner))
     self._first = jax.jit(first, out_shardings=self.along)
     self._run = run.lower(states, self.step_inputs(0, chunk, self.start), self.pool).compile()
 
@@ -238,7 +233,6 @@ class Population:
   def _take(self, group: MemberGroup) -> None:
     self.group, members = group, group.members
     self.rows = [*members, *[members[-1]] * (self.layout.each * self.layout.devices - len(members))]
-    self.stages = [rl_stage(member.config) for member in self.rows]
     self.row_reward_params = self.spread([self.reward_params[member.name] for member in self.rows])
 
   def of(self, members: Sequence[Member]) -> "Population":
@@ -290,19 +284,19 @@ class Population:
     steps = np.arange(done, done + count) + first + 1
     most = count * cfg.prompts * (1 + cfg.refill)
     orders, by_arm = [], {}
-    for j, (member, stage) in enumerate(zip(self.rows, self.stages)):
+    for j, member in enumerate(self.rows):
       orders.append(self.order(member, cursors[min(j, len(cursors) - 1)], most).astype(np.int32))
       if member.arm.name not in by_arm:  # its seeds share them
-        each = [strengths_at(member.config, stage, int(step)) for step in steps]
+        each = [hyperparams(member.config, self.group.learner, int(step)) for step in steps]
         by_arm[member.arm.name] = jax.tree.map(lambda *a: np.stack([np.asarray(x) for x in a]), *each)
-    strengths = jax.tree.map(lambda *a: np.stack(a), *(by_arm[member.arm.name] for member in self.rows))
+    numbers = jax.tree.map(lambda *a: np.stack(a), *(by_arm[member.arm.name] for member in self.rows))
     frozen = np.asarray([step is not None for step in bad] + [False] * (len(self.rows) - len(bad)))
-    order, strengths, frozen = jax.device_put((np.stack(orders), strengths, frozen), self.along)
+    order, numbers, frozen = jax.device_put((np.stack(orders), numbers, frozen), self.along)
     return StepInputs(
       order=order,
       train=self._keys("train", steps),
       minibatch=self._keys("minibatch", steps),
-      strengths=strengths,
+      hyperparams=numbers,
       refill=self._keys("refill", steps) if cfg.refill else None,
       reward_params=self.row_reward_params,
       frozen=frozen,
@@ -320,7 +314,7 @@ class Population:
     states = self._first(first_params)
     if states.controllers is None:
       return states
-    own = [first_coefficients(stage.update.controllers) for stage in self.stages]
+    own = [first_coefficients(rl_controllers(member.config.rl)) for member in self.rows]
     return dataclasses.replace(states, controllers=self.spread(own))
 
   def advance(

@@ -21,21 +21,21 @@ from typing import Any, Iterable, Mapping, Sequence
 import jax
 import rich
 
-from o1jax.config import ConfigError, CurriculumConfig, LogConfig, SweepConfig, require
+from o1jax.config import ConfigError, CurriculumConfig, LogConfig, SweepConfig, active_terms, require
 from o1jax.io.log import write_json
 from o1jax.io.report.results import record as write_rows
 from o1jax.io.report.results import rows_of
 from o1jax.io.report.sweep import findings, write_sweep_report
 from o1jax.io.run_folder import locked, new_run
 from o1jax.parallel.hosts import Preemption, start_backend
-from o1jax.rl.stages import rl_stage
+from o1jax.rl.learner import rl_learner
 from o1jax.rollout import setup
 from o1jax.scaling.findings import Finding
 from o1jax.sweep import folder as files
 from o1jax.sweep import host
 from o1jax.sweep.cold import SftCheckpoint, cold_starts
 from o1jax.sweep.groups import GroupFolder, run_group
-from o1jax.sweep.members import Member, groups_of, kept_terms, members_of
+from o1jax.sweep.members import Member, groups_of, members_of
 from o1jax.sweep.placement import candidates, choose, state_like
 from o1jax.sweep.population import MemberGroup, Placement, Population
 from o1jax.sweep.reward_model import member_reward_params
@@ -116,7 +116,8 @@ def _group(config: SweepConfig, members: Sequence[Member]) -> MemberGroup:
     count = member.config.rl.problems
     why = f"{count} of only {have} training problems"
     require(count is None or count <= have, f"arm {member.arm.name}: rl.problems", why)
-  group = MemberGroup(runtime, rl_stage(runtime.config, kept_terms(members)), tuple(members))
+  terms = active_terms(member.config.rl for member in members)
+  group = MemberGroup(runtime, rl_learner(runtime.config, terms), tuple(members))
   if not _by_host(config, group):
     _check_fused(config, group)
   return group

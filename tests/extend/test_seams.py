@@ -23,8 +23,7 @@ from o1jax.evaluate.figures import sample_and_grade
 from o1jax.parallel.sharding import put_rows
 from o1jax.rl.batch import pack
 from o1jax.rl.draw import stream_key
-from o1jax.rl.stages import rl_stage, sft_stage, strengths_at
-from o1jax.rl.update import learn
+from o1jax.rl.learner import hyperparams, rl_learner, run_epochs, sft_learner
 from o1jax.rollout import setup
 from o1jax.rollout.answer import Budget, best_of, plain
 from o1jax.rollout.env import SingleTurn, Turn
@@ -54,17 +53,17 @@ def runtime_of(kind: str = "reinforce++") -> setup.Runtime:
   return setup.prepare(config_of(kind), jax.devices()[:1])
 
 
-def one_step(runtime: setup.Runtime, stage) -> dict[str, float]:
+def one_step(runtime: setup.Runtime, learner) -> dict[str, float]:
   with setup.in_mesh(runtime):
-    state = setup.fresh_state(runtime, stage, None)
-    return rl_step(runtime, stage, state, 1, Progress(), begun=RLInputs()).metrics
+    state = setup.fresh_state(runtime, learner, None)
+    return rl_step(runtime, learner, state, 1, Progress(), begun=RLInputs()).metrics
 
 
 def test_a_rewarder_pays_tokens_where_the_estimator_credits_them() -> None:
   runtime = runtime_of()
-  stage = rl_stage(runtime.config)
+  learner = rl_learner(runtime.config)
   plain_reward, early = (
-    one_step(runtime, chosen) for chosen in (stage, dataclasses.replace(stage, rewarder=REWARDER))
+    one_step(runtime, chosen) for chosen in (learner, dataclasses.replace(learner, rewarder=REWARDER))
   )
   assert 0.1 <= early["rewards/early/mean"] <= 0.4 and "rewards/early/mean" not in plain_reward
   assert early["reward"] == plain_reward["reward"]  # the outcome is the verifier's
@@ -74,9 +73,9 @@ def test_a_rewarder_pays_tokens_where_the_estimator_credits_them() -> None:
 @pytest.mark.parametrize("kind", ["grpo", "rloo"])
 def test_a_reward_of_tokens_is_never_summed_away(kind) -> None:
   runtime = runtime_of(kind)
-  stage = dataclasses.replace(rl_stage(runtime.config), rewarder=REWARDER)
+  learner = dataclasses.replace(rl_learner(runtime.config), rewarder=REWARDER)
   with pytest.raises(ValueError, match=rf"^rl\.advantage\.kind: {kind} credits whole completions .*gae"):
-    one_step(runtime, stage)
+    one_step(runtime, learner)
 
 
 def test_an_answerer_chooses_the_shortest_of_three() -> None:
@@ -121,9 +120,9 @@ class Impatient(Lenient):
 
 def test_an_environment_gives_the_verdicts() -> None:
   runtime = dataclasses.replace(runtime_of(), env_of=Lenient)
-  assert one_step(runtime, rl_stage(runtime.config))["accuracy"] > 0.9
+  assert one_step(runtime, rl_learner(runtime.config))["accuracy"] > 0.9
   with pytest.raises(ValueError, match="asks for another turn"):
-    one_step(dataclasses.replace(runtime, env_of=Impatient), rl_stage(runtime.config))
+    one_step(dataclasses.replace(runtime, env_of=Impatient), rl_learner(runtime.config))
 
 
 def shortest_of_each(runtime: setup.Runtime, graded: Graded) -> list[tuple[list[int], list[int]]]:
@@ -137,16 +136,16 @@ def shortest_of_each(runtime: setup.Runtime, graded: Graded) -> list[tuple[list[
 
 def test_relabelled_completions_are_imitated() -> None:
   runtime = runtime_of()
-  config, stage = runtime.config, sft_stage(runtime.config, 30)
+  config, learner = runtime.config, sft_learner(runtime.config, 30)
   with setup.in_mesh(runtime):
     params = setup.seed_params(runtime)
     graded = sample_and_grade(runtime, params, runtime.task.held_out[:8], config.eval, 1)
     experience, packed = pack(shortest_of_each(runtime, graded), config.sft.rows, config.sft.length)
     assert packed == 8
-    state, losses = setup.fresh_state(runtime, stage, params), []
+    state, losses = setup.fresh_state(runtime, learner, params), []
     for step in range(1, 31):
       batch, key = put_rows(experience, runtime.mesh), stream_key(0, "sft", step)
-      strengths = strengths_at(config, stage, step)
-      state, stats = learn(state, batch, key, strengths, model=runtime.model, tx=stage.tx, cfg=stage.update)
+      strengths = hyperparams(config, learner, step)
+      state, stats = run_epochs(state, batch, key, strengths, learner=learner)
       losses.append(resolve_stats(stats)["nll"])
   assert losses[-1] < losses[0]

@@ -27,11 +27,11 @@ from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, param_shardings, put_rows
 from o1jax.rl.batch import credit_and_experience, token_logp, token_scores
 from o1jax.rl.flops import critic_passes
-from o1jax.rl.regularise import rl_penalties
+from o1jax.rl.learner import Learner, first_state, hyperparams, rl_learner, run_epochs
+from o1jax.rl.optim import make_optimizer
+from o1jax.rl.regularise import REFERENCES, rl_penalties
 from o1jax.rl.score import Grouped, Packed, score
-from o1jax.rl.stages import rl_stage, strengths_at
-from o1jax.rl.update import REFERENCES, UpdateConfig, init_state, learn, make_optimizer
-from o1jax.rl.value import ADD_CRITIC, policy_params
+from o1jax.rl.value import add_critic, policy_params
 from o1jax.types import Experience, Rollout, resolve_stats
 
 P, G, LP, R = 4, 2, 3, 5
@@ -57,7 +57,7 @@ def run_of(kind="head", kl=KLConfig(), loss=CLIPPED, **critic) -> TrainConfig:
 @functools.cache
 def parameters(kind: str):
   """The parameters of an RL stage, with a head that is not zero and, in a critic of its own, another decoder."""
-  params = nn.meta.unbox(ADD_CRITIC[kind](init_params(Decoder(MODEL), KEY)))
+  params = nn.meta.unbox(add_critic(init_params(Decoder(MODEL), KEY), kind))
   critic = dict(params["critic"])
   kernel = jax.random.normal(KEY, (MODEL.width,))
   critic["head"] = {"kernel": kernel}
@@ -101,13 +101,13 @@ def test_a_critic_begins_at_zero_beside_an_untouched_policy() -> None:
   boxed = init_params(Decoder(MODEL), KEY)
   policy = nn.meta.unbox(boxed)
   for kind in ("head", "own"):
-    params = nn.meta.unbox(ADD_CRITIC[kind](policy))
+    params = nn.meta.unbox(add_critic(policy, kind))
     assert jax.tree.all(jax.tree.map(np.array_equal, policy_params(params), policy))
     np.testing.assert_array_equal(values_of(params, rollout(), Packed()), 0.0)
-    names = nn.get_partition_spec(ADD_CRITIC[kind](boxed))["critic"]
+    names = nn.get_partition_spec(add_critic(boxed, kind))["critic"]
     assert names["head"]["kernel"] == jax.sharding.PartitionSpec("embed")
   assert jax.tree.all(jax.tree.map(np.array_equal, params["critic"]["decoder"], policy))
-  assert ADD_CRITIC["none"](policy) is policy
+  assert add_critic(policy, "none") is policy
 
 
 @pytest.mark.parametrize("kind", ["head", "own"])
@@ -132,8 +132,8 @@ def test_a_value_is_read_before_its_token(kind, layout) -> None:
 def test_one_pass_gives_values_and_log_probs(kind) -> None:
   params, rolled = parameters(kind), rollout()
   options = dict(model=Decoder(MODEL), layout=Grouped(LP, G), chunk=4096)
-  both = token_scores(params, rolled, jnp.float32(1.0), **options, wanted=frozenset({"logp", "value"}))
-  value = token_scores(params, rolled, jnp.float32(1.0), **options, wanted=frozenset({"value"}))
+  both = token_scores(params, rolled, jnp.float32(1.0), **options, names=frozenset({"logp", "value"}))
+  value = token_scores(params, rolled, jnp.float32(1.0), **options, names=frozenset({"value"}))
   logp = token_logp(policy_params(params), rolled, jnp.float32(1.0), **options)
   assert value.keys() == {"value"}
   np.testing.assert_allclose(both["value"], value["value"], rtol=1e-6, atol=1e-6)
@@ -159,27 +159,27 @@ def batch_of(run: TrainConfig) -> Experience:
   rolled, cfg = rollout(), run.rl
   told = token_scores(
     parameters(cfg.critic.kind), rolled, jnp.float32(1.0), model=Decoder(MODEL), layout=Grouped(LP, G), chunk=4096,
-    wanted=frozenset({"value"}),
+    names=frozenset({"value"}),
   )  # fmt: skip
   logp, kl = rolled.logp_sampler, jnp.float32(cfg.kl.coef)
   return credit_and_experience(rolled, REWARD, None, logp, logp, kl, told["value"], cfg=cfg)[0]
 
 
 def step(run: TrainConfig, batch: Experience, tx=SGD, mesh=MeshConfig(1, 1, 1), lr=0.1, **options):
-  """(state after a training step, metrics); `options` of UpdateConfig."""
-  stage = rl_stage(run)
+  """(state after a training step, metrics); `options` of Learner."""
+  learner = rl_learner(run)
   devices = make_mesh(mesh, jax.devices()[: mesh.data * mesh.fsdp * mesh.tensor])
-  cfg = UpdateConfig(stage.update.terms, stage.update.layout, R, **options)
-  strengths = dataclasses.replace(strengths_at(run, stage, 1), lr=jnp.float32(lr), ema=jnp.float32(0.25))
+  numbers = hyperparams(run, learner, 1) | {"optim.lr": jnp.float32(lr), "kl.ema": jnp.float32(0.25)}
+  learner = Learner("rl", Decoder(MODEL), tx, learner.terms, learner.layout, R, **options)
   kind = run.rl.critic.kind
-  boxed = jax.eval_shape(lambda: ADD_CRITIC[kind](init_params(Decoder(MODEL), KEY)))
+  boxed = jax.eval_shape(lambda: add_critic(init_params(Decoder(MODEL), KEY), kind))
   params = jax.device_put(
     jax.tree.map(jnp.copy, parameters(kind)), param_shardings(boxed, devices)
   )  # the state is donated
-  state = init_state(params, tx, with_reference=run.rl.kl.coef > 0)
+  state = first_state(learner, params)
   with jax.set_mesh(devices), nn.logical_axis_rules(RULES):
     rows = put_rows(batch, devices)
-    state, stats = learn(state, rows, KEY, strengths, model=Decoder(MODEL), tx=tx, cfg=cfg)
+    state, stats = run_epochs(state, rows, KEY, numbers, learner=learner)
   return state, resolve_stats(stats)
 
 
@@ -229,12 +229,12 @@ def test_a_reference_knows_no_critic() -> None:
 @pytest.mark.parametrize("kind", ["head", "own"])
 def test_a_critic_learns_its_returns(kind) -> None:
   run = run_of(kind, coef=1.0)
-  stage, batch, tx = rl_stage(run), batch_of(run), make_optimizer(OptimConfig())
-  cfg = UpdateConfig(stage.update.terms, stage.update.layout, R)
-  strengths = dataclasses.replace(strengths_at(run, stage, 1), lr=jnp.float32(0.03))
-  state = init_state(jax.tree.map(jnp.copy, parameters(kind)), tx, with_reference=False)
+  learner, batch, tx = rl_learner(run), batch_of(run), make_optimizer(OptimConfig())
+  numbers = hyperparams(run, learner, 1) | {"optim.lr": jnp.float32(0.03)}
+  learner = Learner("rl", Decoder(MODEL), tx, learner.terms, learner.layout, R)
+  state = first_state(learner, jax.tree.map(jnp.copy, parameters(kind)))
   for _ in range(60):
-    state, _ = learn(state, batch, KEY, strengths, model=Decoder(MODEL), tx=tx, cfg=cfg)
+    state, _ = run_epochs(state, batch, KEY, numbers, learner=learner)
   gap = lambda value: np.mean(np.square(np.asarray(value - batch.returns))[batch.is_action])
   assert gap(values_of(state.params, rollout(), Grouped(LP, G))) < 0.1 * gap(batch.value_old)
 
@@ -248,10 +248,8 @@ def test_passes_that_a_critic_costs() -> None:
 
 def test_a_distance_to_the_start_is_the_policys() -> None:
   params = parameters("own")
-  (penalty,) = rl_penalties(dataclasses.replace(run_of("own").rl, l2_init=0.5))
-  strengths = dataclasses.replace(
-    strengths_at(run_of("own"), rl_stage(run_of("own")), 1), l2_init=jnp.float32(0.5)
-  )
+  (penalty,) = rl_penalties(frozenset({"l2_init"}))
+  strengths = {"l2_init": jnp.float32(0.5)}
   start = jax.tree.map(lambda p: p - 1.0, policy_params(params))
   slope, _ = jax.grad(penalty.apply, has_aux=True)(params, start, strengths)
   assert all(np.allclose(leaf, 0.5, atol=1e-5) for leaf in jax.tree.leaves(policy_params(slope)))

@@ -17,11 +17,18 @@ from o1jax.rl.batch import prompt_batch
 from o1jax.rl.diagnostics import examine
 from o1jax.rl.draw import stream_key
 from o1jax.rl.flops import examined_passes
+from o1jax.rl.learner import (
+  Learner,
+  compiled_epochs,
+  first_state,
+  gradients,
+  hyperparams,
+  rl_learner,
+  run_epochs,
+)
 from o1jax.rl.objective import POLICY_LOSSES, global_norms
 from o1jax.rl.sampler import SampleConfig, generate
-from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs, make_experience
-from o1jax.rl.update import gradients, learn, learner
 from o1jax.types import Experience, Reward, Rollout, TokenScores, TrainState, resolve_stats
 
 P, G, LP, R, V = 3, 4, 4, 16, 12
@@ -31,7 +38,7 @@ KEY = stream_key(5, "minibatch", 1)
 TEMPERATURE = 0.8
 REWARD = np.float32([[1, 0, 0, 1], [0, 0, 1, 0], [1, 1, 0, 1]])
 CLIPS = LossConfig("ppo_clip", clip_low=0.02, clip_high=0.03)
-look = jax.jit(examine, static_argnames=("model", "stage", "cfg", "barrier"))
+look = jax.jit(examine, static_argnames=("learner", "barrier"))
 
 
 def run_of(**options) -> TrainConfig:
@@ -52,34 +59,33 @@ def rolled():
   """Prompts of 2 to 4 tokens, and completions that stop where they draw one of two tokens."""
   prompts = [[3, 4], [5, 6, 7], [8, 3, 9, 10]]
   batch = prompt_batch(prompts, [1, 2, 3], ["a", "b", "c"], LP)
-  strengths = strengths_at(run_of(), rl_stage(run_of()), 1)
+  strengths = hyperparams(run_of(), rl_learner(run_of()), 1)
   return generate(
-    policy(0), batch, stream_key(5, "train", 1), strengths.temperature,
-    model=DECODER, samples=G, cfg=SampleConfig(R, (1, 2)),
+    policy(0), batch, stream_key(5, "train", 1), strengths["temperature"], model=DECODER, samples=G, cfg=SampleConfig(R, (1, 2))
   )  # fmt: skip
 
 
-stage_of = functools.cache(rl_stage)  # a stage made twice would be compiled for twice
+learner_of = functools.cache(rl_learner)  # a learner made twice would be compiled for twice
 
 
-def begin(run: TrainConfig) -> tuple[Stage, TrainState]:
-  return stage_of(run), first_state(stage_of(run), policy(0))
+def begin(run: TrainConfig) -> tuple[Learner, TrainState]:
+  return learner_of(run), first_state(learner_of(run), policy(0))
 
 
 @functools.cache
 def examined(run: TrainConfig) -> dict[str, float]:
-  stage, state = begin(run)
-  inputs = LearnerInputs(rolled(), Reward(REWARD), None, KEY, strengths_at(run, stage, 1))
-  told = look(state, policy(1), inputs, model=DECODER, stage=stage, cfg=run.rl)
+  learner, state = begin(run)
+  inputs = LearnerInputs(rolled(), Reward(REWARD), None, KEY, hyperparams(run, learner, 1))
+  told = look(state, policy(1), inputs, learner=learner)
   return {name: float(value) for name, value in told.items()}
 
 
 @functools.cache
 def experience_of(run: TrainConfig) -> Experience:
-  stage, state = begin(run)
-  at = strengths_at(run, stage, 1)
+  learner, state = begin(run)
+  at = hyperparams(run, learner, 1)
   inputs = LearnerInputs(rolled(), Reward(REWARD), None, KEY, at)
-  return make_experience(state, inputs, model=DECODER, stage=stage, cfg=run.rl)[0]
+  return make_experience(state, inputs, learner=learner)[0]
 
 
 def log_probs(params) -> np.ndarray:
@@ -95,10 +101,10 @@ def log_probs(params) -> np.ndarray:
 @functools.cache
 def stepped(run: TrainConfig) -> TrainState:
   """The state after the step that the diagnosis takes and forgets."""
-  stage, state = begin(run)
+  learner, state = begin(run)
   copy = jax.tree.map(jnp.copy, state)
-  at = strengths_at(run, stage, 1)
-  return learn(copy, experience_of(run), KEY, at, model=DECODER, tx=stage.tx, cfg=stage.update)[0]
+  at = hyperparams(run, learner, 1)
+  return run_epochs(copy, experience_of(run), KEY, at, learner=learner)[0]
 
 
 def test_exact_kls_by_brute_force() -> None:
@@ -135,21 +141,21 @@ def test_ess_and_clipped_shares_by_hand() -> None:
   # Ratios 1, 2 and 1 on three actions: (1 + 2 + 1)^2 / (3 (1 + 4 + 1)) = 16 / 18. Of the two tokens with A > 0 the one
   # at 2 lies above 1.5; the one with A < 0 lies at 1, above 0.5.
   run = run_of(loss=LossConfig("ppo_clip", clip_low=0.5, clip_high=0.5), epochs=2)
-  stage = rl_stage(run)
+  learner = rl_learner(run)
   action = np.array([[False, True, True, True, False]])
   zero, none = np.zeros((1, 5), np.float32), np.zeros((1, 5), np.int32)
   advantage = np.float32([[0, 1, 1, -1, 0]])
   held = Experience(none, none, none, action, zero, zero, advantage, zero)
   new = np.log(np.float32([[9, 1, 2, 1, 9]]))
-  strengths = strengths_at(run, stage, 1)
-  told = diagnostics._moved(new, held, strengths, stage, run.rl)
+  strengths = hyperparams(run, learner, 1)
+  told = diagnostics._moved(new, held, strengths, learner)
   assert float(told["ess"]) == pytest.approx(16 / 18)
   assert float(told["clipped/positive"]) == 0.5 and float(told["clipped/negative"]) == 0.0
-  low = diagnostics._moved(np.log(np.float32([[9, 1, 1, 0.4, 9]])), held, strengths, stage, run.rl)
+  low = diagnostics._moved(np.log(np.float32([[9, 1, 1, 0.4, 9]])), held, strengths, learner)
   assert float(low["clipped/positive"]) == 0.0 and float(low["clipped/negative"]) == 1.0
-  none = diagnostics._moved(new, held.replace(advantage=-abs(advantage)), strengths, stage, run.rl)
+  none = diagnostics._moved(new, held.replace(advantage=-abs(advantage)), strengths, learner)
   assert np.isnan(none["clipped/positive"]) and float(none["clipped/negative"]) == 0.0
-  nothing = diagnostics._moved(new, held.replace(is_action=np.zeros_like(action)), strengths, stage, run.rl)
+  nothing = diagnostics._moved(new, held.replace(is_action=np.zeros_like(action)), strengths, learner)
   assert np.isnan(nothing["ess"]) and np.isnan(nothing["clipped/negative"])
 
 
@@ -166,7 +172,7 @@ CUTS = {
 def test_what_is_called_clipped_is_what_the_loss_clips(kind) -> None:
   # Tokens moved by +-0.05, so that a completion's mean and sum are nearly those it had.
   run = run_of(loss=CUTS[kind], epochs=2)
-  stage, rows, tokens = rl_stage(run), P * G, LP + R
+  learner, rows, tokens = rl_learner(run), P * G, LP + R
   action = np.broadcast_to(np.arange(tokens) >= LP, (rows, tokens))
   logp = np.where(action, np.log(0.3), 0.0).astype(np.float32)
   moved = logp + np.where(action, 0.05 * (-1.0) ** np.arange(tokens), 0.0).astype(np.float32)
@@ -174,9 +180,9 @@ def test_what_is_called_clipped_is_what_the_loss_clips(kind) -> None:
   advantage = np.where(action, (-1.0) ** np.arange(rows)[:, None], 0.0).astype(np.float32)
   zero = np.zeros((rows, tokens), np.int32)
   experience = Experience(zero, zero, zero, action, logp, logp, advantage, action.astype(np.float32))
-  at = strengths_at(run, stage, 1)
-  told = diagnostics._moved(moved, experience, at, stage, run.rl)
-  (term,) = [term for term in stage.update.terms if term.name == "policy"]
+  at = hyperparams(run, learner, 1)
+  told = diagnostics._moved(moved, experience, at, learner)
+  (term,) = [term for term in learner.terms if term.name == "policy"]
   norms = global_norms(experience, R, 1)
   stats = resolve_stats(term.apply(TokenScores(moved), experience, at, norms)[1])
   both = (float(told["clipped/positive"]) + float(told["clipped/negative"])) / 2  # half of the rows each
@@ -187,8 +193,8 @@ def test_what_is_called_clipped_is_what_the_loss_clips(kind) -> None:
 def test_dual_clip_counts_its_own_cut() -> None:
   run = run_of(loss=dataclasses.replace(CLIPS, kind="dual_clip", dual=3.0), epochs=2)
   log_ratio, advantage = np.log(np.float32([[4, 2, 1]])), np.float32([[-1, -1, -1]])
-  low, high, dual = POLICY_LOSSES["dual_clip"](
-    log_ratio, log_ratio, advantage, strengths_at(run, rl_stage(run), 1), run.rl.loss
+  low, high, dual = POLICY_LOSSES["dual_clip"].fn(
+    log_ratio, log_ratio, advantage, hyperparams(run, rl_learner(run), 1), run.rl.loss
   )[1]
   assert dual.tolist() == [[True, False, False]] and not low.any() and not high.any()
 
@@ -224,8 +230,8 @@ def test_gradients_by_term() -> None:
 
 def test_a_term_that_doubles_the_policys_has_cosine_one() -> None:
   run = run_of()
-  stage, state = begin(run)
-  (policy_term,) = [term for term in stage.update.terms if term.name == "policy"]
+  learner, state = begin(run)
+  (policy_term,) = [term for term in learner.terms if term.name == "policy"]
 
   def twice(*given):
     share, stats = policy_term.apply(*given)
@@ -233,9 +239,9 @@ def test_a_term_that_doubles_the_policys_has_cosine_one() -> None:
 
   doubled = dataclasses.replace(policy_term, name="doubled", apply=twice)
   terms = (policy_term, doubled)
-  stage = dataclasses.replace(stage, update=dataclasses.replace(stage.update, terms=terms))
-  by_term = jax.jit(functools.partial(diagnostics._by_term, model=DECODER, stage=stage))
-  told, _ = by_term(state, experience_of(run), strengths_at(run, stage, 1))
+  learner = dataclasses.replace(learner, terms=terms)
+  by_term = jax.jit(functools.partial(diagnostics._by_term, learner=learner))
+  told, _ = by_term(state, experience_of(run), hyperparams(run, learner, 1))
   assert float(told["grad_cosine/doubled"]) == pytest.approx(1.0, abs=1e-6)
   assert float(told["grad_norm/doubled"]) == pytest.approx(2 * float(told["grad_norm/policy"]), rel=1e-6)
 
@@ -243,11 +249,11 @@ def test_a_term_that_doubles_the_policys_has_cosine_one() -> None:
 def test_gradient_noise_by_brute_force() -> None:
   """Each group's share of the loss is what the others' advantages at 0 leave of it."""
   run = run_of(entropy=0.01)
-  (stage, state), told = begin(run), examined(run)
-  update = dataclasses.replace(stage.update, terms=(stage.update.terms[0],))
-  experience, at = experience_of(run), strengths_at(run, stage, 1)
-  norms = global_norms(experience, update.max_tokens, update.segments)
-  of = jax.jit(lambda e: gradients(state.params, None, e, at, norms, model=DECODER, cfg=update)[1])
+  (learner, state), told = begin(run), examined(run)
+  update = dataclasses.replace(learner, terms=(learner.terms[0],))
+  experience, at = experience_of(run), hyperparams(run, learner, 1)
+  norms = global_norms(experience, update.max_tokens)
+  of = jax.jit(lambda e: gradients(state.params, None, e, at, norms, learner=update)[1])
   owner = np.arange(P * G)[:, None] // G
   flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]).astype(np.float64)
   alone = lambda p: experience.replace(advantage=jnp.where(owner == p, experience.advantage, 0.0))
@@ -278,12 +284,14 @@ def test_the_trace_is_the_variance_of_the_batchs_gradient() -> None:
 
 def test_one_group_has_no_noise_to_tell() -> None:
   run = run_of(prompts=1)
-  stage, state = begin(run)
+  learner, state = begin(run)
   one = jax.tree.map(lambda a: a[:G], rolled())
-  inputs = LearnerInputs(one, Reward(REWARD[:1]), None, KEY, strengths_at(run, stage, 1))
-  told = look(state, policy(1), inputs, model=DECODER, stage=stage, cfg=run.rl)
+  inputs = LearnerInputs(one, Reward(REWARD[:1]), None, KEY, hyperparams(run, learner, 1))
+  told = look(state, policy(1), inputs, learner=learner)
   assert not [name for name in told if name.startswith("grad_noise/")]
-  assert examined_passes(stage, run.rl) + 3 == examined_passes(stage, run_of().rl)
+  assert examined_passes(learner) + 3 == examined_passes(
+    dataclasses.replace(learner, cfg=rl_learner(run_of()).cfg)
+  )
 
 
 @pytest.mark.parametrize(
@@ -303,11 +311,11 @@ def test_held_back_tokens_are_those_of_the_step(cov) -> None:
 
 def test_a_diagnosis_leaves_the_state_as_it_is() -> None:
   run = run_of(kl=KLConfig(0.1, "k2", reference="ema", ema=0.5), entropy=0.01)
-  stage, state = begin(run)
+  learner, state = begin(run)
   before = jax.tree.map(lambda a: np.array(a), state)
-  at = strengths_at(run, stage, 1)
+  at = hyperparams(run, learner, 1)
   given = (policy(1), LearnerInputs(rolled(), Reward(REWARD), None, KEY, at))
-  first, again = (look(state, *given, model=DECODER, stage=stage, cfg=run.rl) for _ in range(2))
+  first, again = (look(state, *given, learner=learner) for _ in range(2))
   assert jax.tree.all(jax.tree.map(np.array_equal, before, state))
   jax.tree.map(np.testing.assert_array_equal, first, again)  # NaN where nothing was measured
 
@@ -320,10 +328,10 @@ def test_a_diagnosis_peaks_about_where_its_step_does(monkeypatch, vocab, mlp, re
   model = ModelConfig(width=64, layers=2, heads=2, kv_heads=2, head_dim=16, mlp=mlp, vocab=vocab)
   rl = RLConfig(5, prompts=4, samples=2, max_prompt=8, max_tokens=response, kl=KLConfig(0.1), entropy=0.01)
   run, decoder = TrainConfig("test", model, CountdownConfig(), rl=rl), Decoder(model)
-  stage, rows = rl_stage(run), (8, 8 + response)
+  learner, rows = rl_learner(run), (8, 8 + response)
   before = alive()
   params = jax.jit(lambda key: nn.meta.unbox(init_params(decoder, key)))(KEY)
-  state = jax.jit(first_state, static_argnums=0, donate_argnums=1)(stage, params)
+  state = jax.jit(first_state, static_argnums=0, donate_argnums=1)(learner, params)
   del params
   actions = np.broadcast_to(np.arange(8 + response) >= 8, rows)
   tokens = np.random.default_rng(0).integers(0, vocab, rows).astype(np.int32)
@@ -331,7 +339,7 @@ def test_a_diagnosis_peaks_about_where_its_step_does(monkeypatch, vocab, mlp, re
     tokens, np.ones(rows, bool), actions, -5.0 * actions.astype(np.float32), np.ones(8, bool), 8
   )
   given = (rollout, Reward(np.float32([[1, 0], [0, 1], [1, 1], [0, 0]])), None)
-  at, peaks = strengths_at(run, stage, 1), []
+  at, peaks = hyperparams(run, learner, 1), []
 
   def watched(program):
     def call(*args, **static):
@@ -344,14 +352,14 @@ def test_a_diagnosis_peaks_about_where_its_step_does(monkeypatch, vocab, mlp, re
 
     return call
 
-  for name in ("_scores", "_stepped", "_gradient", "_norm", "_beside", "_noise"):
+  for name in ("_scores", "_stepped", "_gradient", "_norm", "_norm_and_product", "_noise"):
     monkeypatch.setattr(diagnostics, name, watched(getattr(diagnostics, name)))
   inputs = LearnerInputs(*given, KEY, at)
-  examine(state, state.ref_params, inputs, model=decoder, stage=stage, cfg=rl)
+  examine(state, state.ref_params, inputs, learner=learner)
   diagnosed = max(peaks)
   assert len(peaks) == 8
-  experience = make_experience(state, inputs, model=decoder, stage=stage, cfg=rl)[0]
-  watched(learner(state))(state, experience, KEY, at, model=decoder, tx=stage.tx, cfg=stage.update)
+  experience = make_experience(state, inputs, learner=learner)[0]
+  watched(compiled_epochs(state))(state, experience, KEY, at, learner=learner)
   assert diagnosed <= 1.2 * peaks[-1]
 
 

@@ -21,11 +21,10 @@ from o1jax.rl.batch import prompt_batch
 from o1jax.rl.draw import stream_key
 from o1jax.rl.dynamic_sampling import fill, refill_stats, refilled, slot_choice, zero_std
 from o1jax.rl.flops import StepSizes, step_flops
+from o1jax.rl.learner import first_state, gradients, hyperparams, rl_learner
 from o1jax.rl.objective import global_norms
 from o1jax.rl.sampler import SampleConfig, generate
-from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs, make_experience
-from o1jax.rl.update import gradients
 from o1jax.scaling import flops as compute
 from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch, resolve_stats
 
@@ -171,21 +170,21 @@ def run_of(**changes) -> TrainConfig:
 
 
 def gradient(run: TrainConfig, state, groups: RolloutBatch):
-  stage, strengths = rl_stage(run), strengths_at(run, rl_stage(run), 1)
+  learner, strengths = rl_learner(run), hyperparams(run, rl_learner(run), 1)
   inputs = LearnerInputs(groups.rollout, Reward(groups.verified), None, None, strengths)
-  experience, _ = make_experience(state, inputs, model=Decoder(MODEL), stage=stage, cfg=run.rl)
+  experience, _ = make_experience(state, inputs, learner=learner)
   norms = global_norms(experience, R, 1)
-  of = jax.jit(functools.partial(gradients, model=Decoder(MODEL), cfg=stage.update))
+  of = jax.jit(functools.partial(gradients, learner=learner))
   return of(state.params, state.ref_params, experience, strengths, norms)[:2]
 
 
-def drawn_groups(params, strengths, batch: PromptBatch, reward) -> RolloutBatch:
+def drawn_groups(params, batch: PromptBatch, reward) -> RolloutBatch:
   """A rollout of `batch`; reward: problem -> its group's."""
   rollout = generate(
     params,
     batch,
     stream_key(0, "train", 1),
-    strengths.temperature,
+    jnp.float32(1.0),
     model=Decoder(MODEL),
     samples=G,
     cfg=SampleConfig(R, (STOP,)),
@@ -197,16 +196,16 @@ def drawn_groups(params, strengths, batch: PromptBatch, reward) -> RolloutBatch:
 @pytest.mark.parametrize("kind", ["grpo", "opo", "reinforce++"])
 def test_a_refilled_batch_has_the_gradient_of_the_batch_of_those_groups(kind) -> None:
   run = run_of(refill=1, advantage=AdvantageConfig(kind))
-  stage, strengths = rl_stage(run), strengths_at(run, rl_stage(run), 1)
+  learner = rl_learner(run)
   params = nn.meta.unbox(jax.jit(functools.partial(init_params, Decoder(MODEL)))(jax.random.key(0)))
-  state = first_state(stage, params)
+  state = first_state(learner, params)
   rng = np.random.default_rng(0)
   pool = prompt_batch(
     rng.integers(4, 16, (2 * P, LP)).tolist(), range(2 * P), list(map(str, range(2 * P))), LP
   )
   reward = [ONES, MIXED, ZEROS, ONES, ZEROS, TWISTED, ONES, MIXED]
   problems = lambda rows: jax.tree.map(lambda a: jnp.asarray(a)[np.asarray(rows)], pool)
-  draw = functools.partial(drawn_groups, params, strengths, reward=reward)
+  draw = functools.partial(drawn_groups, params, reward=reward)
   first, fresh = draw(problems(range(P))), draw(problems(range(P, 2 * P)))
   filled = fill(first, fresh, slot_choice(first.verified, fresh.verified))
   assert filled.place.tolist() == [5, 1, 7, 3]
@@ -231,7 +230,7 @@ def test_discarded_completions_are_paid_for_in_sampling_alone() -> None:
   second = sizes([3, 3, 2, 2], np.array([[6, 6], [4, 1], [1, 1], [2, 5]]))
   kept = sizes([2, 3, 3, 2], np.array([[1, 6], [4, 1], [5, 4], [2, 5]]))
   greedy = sizes(kept.prompts, np.array([[2], [3], [4], [1]]))
-  told = step_flops(run, rl_stage(run), StepSizes(kept, [first, second], greedy))
+  told = step_flops(run, rl_learner(run), StepSizes(kept, [first, second], greedy))
   sampled = [compute.sampling_flops(MODEL, s.prompts, LP, s.lengths, R) for s in (first, second, greedy)]
   assert told.prefill.useful == sum(one.prefill.useful for one in sampled)
   assert told.decode.useful == sum(one.decode.useful for one in sampled)
@@ -239,4 +238,4 @@ def test_discarded_completions_are_paid_for_in_sampling_alone() -> None:
   learned = compute.learning_flops(MODEL, kept.prompts, LP, kept.lengths, R, updates=1, references=1)
   assert (told.reference, told.update) == (learned.reference, learned.update)
   assert told.extra_samples == P * G
-  assert step_flops(run, rl_stage(run), StepSizes(first, [first], None)).extra_samples == 0
+  assert step_flops(run, rl_learner(run), StepSizes(first, [first], None)).extra_samples == 0

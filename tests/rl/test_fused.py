@@ -30,9 +30,9 @@ from o1jax.rl.batch import prompt_batch
 from o1jax.rl.draw import greedy, stream_key
 from o1jax.rl.dynamic_sampling import fill, refill_stats, slot_choice, zero_std
 from o1jax.rl.fused import MEMBER, FusedProgram, StepInputs, StepOutputs, fused, over_members
+from o1jax.rl.learner import first_state, hyperparams, rl_learner
 from o1jax.rl.metrics import learned_stats, rollout_stats
 from o1jax.rl.sampler import SampleConfig, generate
-from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs, train_step
 from o1jax.types import PromptBatch, Reward, RolloutBatch, divided
 
@@ -94,7 +94,7 @@ POOL = problems()
 def program(kind: str, axis: str | None = None) -> FusedProgram:
   run = settings(kind)
   sampling = SampleConfig(R, (STOP,), member_axis=axis)
-  return FusedProgram(Decoder(MODEL), rl_stage(run), run.rl, sampling, verify)
+  return FusedProgram(rl_learner(run), sampling, verify)
 
 
 def order_of(kind: str, seed: int) -> np.ndarray:
@@ -105,7 +105,7 @@ def order_of(kind: str, seed: int) -> np.ndarray:
 def feed(kind: str, seed: int, steps: int = STEPS, lr: float = 3e-3) -> StepInputs:
   run = settings(kind, lr)
   keys = lambda stream: jnp.stack([stream_key(seed, stream, s) for s in range(1, steps + 1)])
-  each = [strengths_at(run, rl_stage(run), step) for step in range(1, steps + 1)]
+  each = [hyperparams(run, rl_learner(run), step) for step in range(1, steps + 1)]
   held = jax.tree.map(lambda *a: jnp.stack(a), *each)
   refill = keys("refill") if run.rl.refill else None
   return StepInputs(order_of(kind, seed), keys("train"), keys("minibatch"), held, refill)
@@ -115,7 +115,7 @@ first_params = jax.jit(lambda key: nn.meta.unbox(init_params(Decoder(MODEL), key
 
 
 def begin(kind: str, seed: int):
-  return first_state(program(kind).stage, first_params(stream_key(seed, "init", 0)))
+  return first_state(program(kind).learner, first_params(stream_key(seed, "init", 0)))
 
 
 def tallied(groups: RolloutBatch) -> dict:
@@ -127,25 +127,27 @@ def loop(kind: str, seed: int):
   told, state, run, at = [], begin(kind, seed), program(kind), 0
   config, order = settings(kind), order_of(kind, seed)
   for i in range(STEPS):
-    strengths = strengths_at(config, run.stage, i + 1)
+    strengths = hyperparams(config, run.learner, i + 1)
     key, again, split = (stream_key(seed, stream, i + 1) for stream in ("train", "refill", "minibatch"))
     draw = functools.partial(stepwise, run, state.params, strengths)
     problems = lambda at: jax.tree.map(lambda a: a[order[at : at + P]], POOL)
     groups = first_draw = draw(problems(at), key)
     at, rounds = at + P, 0
-    while rounds < run.cfg.refill and zero_std(groups.verified).any():
+    while rounds < run.learner.cfg.refill and zero_std(groups.verified).any():
       fresh = draw(problems(at), jax.random.fold_in(again, rounds))
       groups = fill(groups, fresh, slot_choice(groups.verified, fresh.verified))
       at, rounds = at + P, rounds + 1
     first = None
-    if run.cfg.advantage.kind == "remax":
+    if run.learner.cfg.advantage.kind == "remax":
       greedily = dataclasses.replace(run.sampling, draw=greedy)
       first = draw(groups.prompts, key, samples=1, cfg=greedily).verified[:, 0]
     inputs = LearnerInputs(groups.rollout, Reward(groups.verified), first, split, strengths)
-    state, learned = train_step(state, inputs, model=run.model, stage=run.stage, cfg=run.cfg)
+    state, learned = train_step(state, inputs, learner=run.learner)
     stats = {**learned, **tallied(first_draw)}
     stats |= (
-      {**learned_stats(tallied(groups)), **refill_stats(groups.verified, rounds)} if run.cfg.refill else {}
+      {**learned_stats(tallied(groups)), **refill_stats(groups.verified, rounds)}
+      if run.learner.cfg.refill
+      else {}
     )
     told.append(divided(stats))
   return state, {name: np.ma.stack([step[name] for step in told]).filled(np.nan) for name in told[0]}
@@ -154,7 +156,13 @@ def loop(kind: str, seed: int):
 def stepwise(run: FusedProgram, params, strengths, batch, key, samples: int = G, cfg=None) -> RolloutBatch:
   """A rollout and its verdicts."""
   rollout = generate(
-    params, batch, key, strengths.temperature, model=run.model, samples=samples, cfg=cfg or run.sampling
+    params,
+    batch,
+    key,
+    strengths["temperature"],
+    model=run.learner.model,
+    samples=samples,
+    cfg=cfg or run.sampling,
   )
   tokens, valid = (np.asarray(a[:, LP:]) for a in (rollout.tokens, rollout.valid))
   reward, correct, _ = verify(tokens, valid, batch.task_arrays)
@@ -330,8 +338,8 @@ def test_strengths_are_traced_so_that_members_differ_in_one_program() -> None:
 def test_a_loss_that_is_not_finite_freezes_the_state_and_names_the_step() -> None:
   kind = "grpo with a reference"
   given = feed(kind, 0)
-  strengths = dataclasses.replace(given.strengths, kl=given.strengths.kl.at[7].set(jnp.nan))
-  state, told = compiled(kind)(begin(kind, 0), dataclasses.replace(given, strengths=strengths), POOL)
+  strengths = given.hyperparams | {"kl.coef": given.hyperparams["kl.coef"].at[7].set(jnp.nan)}
+  state, told = compiled(kind)(begin(kind, 0), dataclasses.replace(given, hyperparams=strengths), POOL)
   assert told.first_bad == 7 and state.step == 7
   ours = metrics_of(told)
   assert np.isnan(ours["loss"][7]) and np.isfinite(ours["loss"][:7]).all()

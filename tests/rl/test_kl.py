@@ -19,9 +19,9 @@ from o1jax.config import (
   TrainConfig,
 )
 from o1jax.rl.advantage import ADVANTAGES
+from o1jax.rl.learner import hyperparams, rl_learner
 from o1jax.rl.objective import global_norms, needs, objective, rl_terms
 from o1jax.rl.regularise import KL_ESTIMATORS, kl_penalty
-from o1jax.rl.stages import rl_stage, strengths_at
 from o1jax.types import Credit, Experience, Norms, TokenScores, resolve_stats
 
 ONE = np.ones((), np.float32)
@@ -33,8 +33,8 @@ def loss_of(kl: KLConfig, scores: TokenScores, experience: Experience, norms: No
   rl = RLConfig(steps=1, prompts=1, samples=2, loss=LossConfig("reinforce", "token_mean"), kl=kl)
   model = ModelConfig(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8, vocab=8)
   run = TrainConfig("test", model, CountdownConfig(), rl=rl)
-  stage = rl_stage(run)
-  return objective(stage.update.terms)(scores, experience, strengths_at(run, stage, 1), norms)
+  learner = rl_learner(run)
+  return objective(learner.terms)(scores, experience, hyperparams(run, learner, 1), norms)
 
 
 def place(columns) -> np.ndarray:

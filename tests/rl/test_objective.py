@@ -22,9 +22,9 @@ from o1jax.config import (
   RLConfig,
   TrainConfig,
 )
+from o1jax.rl.learner import hyperparams, rl_learner
 from o1jax.rl.objective import AGGREGATIONS, POLICY_LOSSES, Term, global_norms, objective, rl_terms, sft_terms
-from o1jax.rl.stages import rl_stage, strengths_at
-from o1jax.types import Experience, Strengths, TokenScores, merge_stats, resolve_stats
+from o1jax.types import Experience, Hyperparams, TokenScores, merge_stats, resolve_stats
 
 R_MAX = 5
 LENGTHS = (4, 1, 3, 2)
@@ -61,11 +61,11 @@ def run_config(cfg: RLConfig) -> TrainConfig:
   return run
 
 
-def strengths_of(cfg: RLConfig, **changes: float) -> Strengths:
-  """The strengths that a run with `cfg` would learn with, some of them changed."""
+def hyperparams_of(cfg: RLConfig, **changes: float) -> Hyperparams:
+  """The hyperparameters that a run with `cfg` would learn with, some of them changed."""
   run = run_config(cfg)
   numbers = {name: jnp.float32(value) for name, value in changes.items()}
-  return dataclasses.replace(strengths_at(run, rl_stage(run), 1), **numbers)
+  return hyperparams(run, rl_learner(run), 1) | numbers
 
 
 def batch(lengths=LENGTHS, seed=0) -> tuple[TokenScores, Experience]:
@@ -104,7 +104,7 @@ def on_actions(experience: Experience, numbers) -> np.ndarray:
 
 @functools.cache
 def terms_of(cfg: RLConfig, segments: int):
-  return rl_terms(cfg, segments)
+  return rl_terms(cfg, segments=segments)
 
 
 def evaluate(cfg: RLConfig, scores, experience, *, norms=None, segments=1, terms=None, **changes: float):
@@ -112,7 +112,7 @@ def evaluate(cfg: RLConfig, scores, experience, *, norms=None, segments=1, terms
   norms = NORMS(experience, R_MAX, segments) if norms is None else norms
   terms = terms_of(cfg, segments) if terms is None else terms
   value = jax.value_and_grad(objective(terms), has_aux=True)
-  (loss, stats), grads = value(scores, experience, strengths_of(cfg, **changes), norms)
+  (loss, stats), grads = value(scores, experience, hyperparams_of(cfg, **changes), norms)
   assert all(np.isfinite(value).all() for value in jax.tree.leaves((loss, grads, stats)))
   for grad in jax.tree.leaves(grads):
     np.testing.assert_array_equal(np.asarray(grad)[~np.asarray(experience.is_action)], 0.0)
@@ -326,7 +326,7 @@ def test_padding_changes_nothing(cfg) -> None:
 
 def test_wider_rows_change_nothing() -> None:
   cfg, (scores, experience) = config("gspo", "seq_mean_token_mean"), batch()
-  value, strengths = jax.jit(jax.grad(objective(terms_of(cfg, 1)), has_aux=True)), strengths_of(cfg)
+  value, strengths = jax.jit(jax.grad(objective(terms_of(cfg, 1)), has_aux=True)), hyperparams_of(cfg)
   widen = lambda a: np.pad(a, [(0, 0), (3, 5)])
   wide = jax.tree.map(widen, (scores, experience))
   got, expected = (
@@ -353,7 +353,7 @@ def test_a_term_of_no_strength_leaves_the_gradient_bit_for_bit(estimator) -> Non
   plain = evaluate(config("ppo_clip"), scores, experience)
   kl = KLConfig(0.3, estimator, times_ratio=estimator == "k1")
   cfg = config("ppo_clip", kl=kl, entropy=0.1)
-  weak = evaluate(cfg, scores, experience, kl=0.0, entropy=0.0)
+  weak = evaluate(cfg, scores, experience, **{"kl.coef": 0.0, "entropy": 0.0})
   jax.tree.map(np.testing.assert_array_equal, weak[1].logp, plain[1].logp)
   assert weak[0] == plain[0]
   strong = evaluate(cfg, scores, experience)
@@ -363,8 +363,10 @@ def test_a_term_of_no_strength_leaves_the_gradient_bit_for_bit(estimator) -> Non
 def test_strengths_do_not_recompile() -> None:
   cfg, (scores, experience) = config("ppo_clip", kl=KLConfig(0.3, "k2"), entropy=0.2), batch(seed=1)
   compiled, norms = jax.jit(objective(terms_of(cfg, 1))), NORMS(experience, R_MAX, 1)
-  changes = [{}, {"kl": 0.05}, {"entropy": 0.05}, {"clip_low": 0.05}, {"clip_high": 0.05}]
-  losses = {float(compiled(scores, experience, strengths_of(cfg, **change), norms)[0]) for change in changes}
+  changes = [{}, *({name: 0.05} for name in ("kl.coef", "entropy", "loss.clip_low", "loss.clip_high"))]
+  losses = {
+    float(compiled(scores, experience, hyperparams_of(cfg, **change), norms)[0]) for change in changes
+  }
   assert len(losses) == len(changes)
   assert compiled._cache_size() == 1
 

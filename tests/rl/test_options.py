@@ -28,11 +28,18 @@ from o1jax.config import (
   TrainConfig,
 )
 from o1jax.rl.batch import credit_and_experience
+from o1jax.rl.learner import (
+  apply_controllers,
+  first_state,
+  hyperparams,
+  masked_experience,
+  rl_learner,
+  run_epochs,
+)
 from o1jax.rl.objective import global_norms, objective
+from o1jax.rl.regularise import is_reset
 from o1jax.rl.regularise import moved as moved_coefficients
 from o1jax.rl.score import Packed
-from o1jax.rl.stages import first_state, rl_stage, strengths_at
-from o1jax.rl.update import in_force, is_reset, learn
 from o1jax.types import Experience, Rollout, TokenScores
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8, vocab=8)
@@ -72,26 +79,29 @@ def run_of(cfg: RLConfig) -> TrainConfig:
 @functools.cache
 def gradient(cfg: RLConfig) -> np.ndarray:
   """d loss / d(log-probs, entropies, exact KLs), flat."""
-  stage = rl_stage(run_of(cfg))
-  strengths = strengths_at(run_of(cfg), stage, EARLY)
+  learner = rl_learner(run_of(cfg))
+  strengths = hyperparams(run_of(cfg), learner, EARLY)
   rollout, scores, logp_ref, value = numbers()
   value = None if cfg.critic.kind == "none" else value
-  logp_ref = stage.update.reference(scores.logp, logp_ref, jnp.int32(STEP), strengths)
+  if learner.reference is not None:
+    logp_ref = learner.reference(scores.logp, logp_ref, jnp.int32(STEP), strengths)
   logp_old = {"sampler": rollout.logp_sampler, "learner": scores.logp}[cfg.loss.logp_old]
-  greedy, loss_of = np.float32([0.5, 0.25]), objective(stage.update.terms)
+  greedy, loss_of = np.float32([0.5, 0.25]), objective(learner.terms)
 
   def evaluated(strengths):
     with jax.disable_jit():
-      given = (rollout, REWARD, greedy, logp_old, logp_ref, strengths.kl, value)
+      given = (rollout, REWARD, greedy, logp_old, logp_ref, strengths["kl.coef"], value)
       experience, _ = credit_and_experience(*given, cfg=cfg)
-    experience = experience.replace(held_back=stage.update.hold_back(experience, jax.random.key(0)))
-    norms = global_norms(experience, stage.update.max_tokens, stage.update.segments)
+    experience = masked_experience(experience, jax.random.key(0), learner)
+    norms = global_norms(experience, learner.max_tokens)
     return jax.grad(loss_of, has_aux=True)(scores, experience, strengths, norms)
 
   grads, stats = evaluated(strengths)
-  if stage.update.controllers:
-    start = {c.name: jnp.float32(c.start) for c in stage.update.controllers}
-    grads, _ = evaluated(in_force(strengths, moved_coefficients(stage.update.controllers, start, stats, 4)))
+  if learner.controllers:
+    start = {c.name: jnp.float32(c.start) for c in learner.controllers}
+    grads, _ = evaluated(
+      apply_controllers(strengths, moved_coefficients(learner.controllers, start, stats, 4))
+    )
   flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads)])
   assert np.isfinite(flat).all()
   return flat
@@ -245,8 +255,8 @@ class Bigram:
 def moved(steps: int, **changes) -> list[np.ndarray]:
   """The parameters' change in each of `steps` training steps on one batch; Adam with a large learning rate."""
   run = run_of(config(epochs=1, optim=OptimConfig(lr=LR, clip_norm=0.0), **changes))
-  stage = rl_stage(run)
-  stage = dataclasses.replace(stage, update=dataclasses.replace(stage.update, layout=Packed(), max_tokens=3))
+  learner = rl_learner(run)
+  learner = dataclasses.replace(learner, model=Bigram(), layout=Packed(), max_tokens=3)
   table = jnp.asarray(np.random.default_rng(0).normal(0, 1, (4, 4)), jnp.float32)
   tokens, whole = np.int32([[0, 1, 2, 3]]), np.ones((1, 4), np.int32)
   action = np.array([[False, True, True, True]])
@@ -254,11 +264,11 @@ def moved(steps: int, **changes) -> list[np.ndarray]:
   experience = Experience(
     tokens, whole, np.arange(4)[None], action, -weight, -weight, advantage, weight, -weight
   )
-  state, changes = first_state(stage, {"table": table}), []
+  state, changes = first_state(learner, {"table": table}), []
   for step in range(1, steps + 1):
     before = np.asarray(state.params["table"])
-    told, update = strengths_at(run, stage, step), stage.update
-    state, _ = learn(state, experience, jax.random.key(0), told, model=Bigram(), tx=stage.tx, cfg=update)
+    told = hyperparams(run, learner, step)
+    state, _ = run_epochs(state, experience, jax.random.key(0), told, learner=learner)
     changes.append(np.asarray(state.params["table"]) - before)
   return changes
 
@@ -282,7 +292,7 @@ def test_l2_init_changes_the_second_step() -> None:
 
 def test_resets_fall_on_multiples() -> None:
   run = run_of(config(kl=MOVING[2]))
-  strengths = strengths_at(run, rl_stage(run), 1)
+  strengths = hyperparams(run, rl_learner(run), 1)
   assert [step for step in range(1, 10) if is_reset(jnp.int32(step), strengths)] == [3, 6, 9]
 
 

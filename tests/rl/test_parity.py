@@ -25,10 +25,10 @@ from o1jax.config import (
   TrainConfig,
 )
 from o1jax.rl.advantage import ADVANTAGES, reward_stats
+from o1jax.rl.learner import hyperparams, rl_learner
 from o1jax.rl.objective import global_norms, objective, sft_terms
 from o1jax.rl.regularise import kl_penalty
 from o1jax.rl.score import Packed, score
-from o1jax.rl.stages import rl_stage, strengths_at
 from o1jax.types import Credit, Experience, TokenScores, resolve_stats
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -99,11 +99,11 @@ def ours(loss: LossConfig, kl: KLConfig, entropy: float, inputs: dict):
     steps=1, prompts=2, samples=2, max_tokens=inputs["r_max"], epochs=2, loss=loss, kl=kl, entropy=entropy
   )
   run = TrainConfig("test", MODEL, CountdownConfig(), rl=rl)
-  stage, experience = rl_stage(run), experience_of(inputs)
-  norms = global_norms(experience, stage.update.max_tokens, stage.update.segments)
+  learner, experience = rl_learner(run), experience_of(inputs)
+  norms = global_norms(experience, learner.max_tokens)
   scores = TokenScores(*(place(f32(inputs[name])) for name in ("logp", "entropy")))
-  value = jax.value_and_grad(objective(stage.update.terms), has_aux=True)
-  (total, stats), grads = value(scores, experience, strengths_at(run, stage, 1), norms)
+  value = jax.value_and_grad(objective(learner.terms), has_aux=True)
+  (total, stats), grads = value(scores, experience, hyperparams(run, learner, 1), norms)
   return float(total), grads, resolve_stats(stats)
 
 

@@ -20,12 +20,13 @@ from o1jax.config import (
   ModelConfig,
   RLConfig,
   TrainConfig,
+  active_terms,
 )
 from o1jax.rl.batch import credit_and_experience
+from o1jax.rl.learner import hyperparams, masked_experience, rl_learner
 from o1jax.rl.objective import AGGREGATIONS, global_norms, objective, rl_terms
-from o1jax.rl.regularise import covariance, follow_entropy, follow_kl, hold_back, rl_controllers
-from o1jax.rl.stages import rl_stage, strengths_at
-from o1jax.types import Experience, Rollout, Strengths, TokenScores, resolve_stats
+from o1jax.rl.regularise import covariance, follow_entropy, follow_kl, rl_controllers, token_mask
+from o1jax.types import Experience, Hyperparams, Rollout, TokenScores, resolve_stats
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8, vocab=8)
 KEY = jax.random.key(3)
@@ -48,10 +49,10 @@ def run_of(cfg: RLConfig) -> TrainConfig:
   return run
 
 
-def strengths_of(cfg: RLConfig, step: int = 1, **changes: float) -> Strengths:
+def hyperparams_of(cfg: RLConfig, step: int = 1, **changes: float) -> Hyperparams:
   run = run_of(cfg)
-  told = strengths_at(run, rl_stage(run), step)
-  return dataclasses.replace(told, **{name: jnp.float32(value) for name, value in changes.items()})
+  told = hyperparams(run, rl_learner(run), step)
+  return told | {name: jnp.float32(value) for name, value in changes.items()}
 
 
 def numbers(seed: int = 0) -> tuple[Rollout, TokenScores, np.ndarray]:
@@ -68,16 +69,16 @@ def numbers(seed: int = 0) -> tuple[Rollout, TokenScores, np.ndarray]:
 def gradient(cfg: RLConfig, keep=frozenset(), key=KEY, **changes: float):
   """(d loss / d scores, metrics) eagerly, by way of credit, experience, tokens held back and the objective."""
   run = run_of(cfg)
-  stage, strengths = rl_stage(run, keep), strengths_of(cfg, **changes)
+  learner, strengths = rl_learner(run, active_terms([cfg]) | keep), hyperparams_of(cfg, **changes)
   rollout, scores, logp_ref = numbers()
-  given = logp_ref if any(term.name == "kl" for term in stage.update.terms) else None
+  given = logp_ref if any(term.name == "kl" for term in learner.terms) else None
   with jax.disable_jit():
     experience, told = credit_and_experience(
-      rollout, REWARD, None, rollout.logp_sampler, given, strengths.kl, cfg=cfg
+      rollout, REWARD, None, rollout.logp_sampler, given, strengths["kl.coef"], cfg=cfg
     )
-  experience = experience.replace(held_back=stage.update.hold_back(experience, key))
+  experience = masked_experience(experience, key, learner)
   norms = global_norms(experience, 4, 1)
-  grads, stats = jax.grad(objective(stage.update.terms), has_aux=True)(scores, experience, strengths, norms)
+  grads, stats = jax.grad(objective(learner.terms), has_aux=True)(scores, experience, strengths, norms)
   return grads, resolve_stats({**told, **stats})
 
 
@@ -105,7 +106,7 @@ def test_covariance_by_hand() -> None:
 
 
 def picked(cfg: CovConfig, experience=ONE_ROW, key=KEY) -> list[int]:
-  chosen = hold_back(cfg)(experience, key)
+  chosen = token_mask(cfg)(experience, key)
   assert not np.any(np.asarray(chosen) & ~experience.is_action)
   return np.flatnonzero(np.asarray(chosen)[0]).tolist()
 
@@ -142,11 +143,11 @@ def test_the_draw_is_uniform_and_padding_changes_nothing() -> None:
   rng = np.random.default_rng(0)
   experience = covariance_case(rng.normal(0, 1, 6), rng.normal(-1, 1, 6))
   cfg = CovConfig("clip_cov", fraction=0.5, low=-99.0, high=99.0)
-  choose = jax.jit(hold_back(cfg))
+  choose = jax.jit(token_mask(cfg))
   counts = sum(np.asarray(choose(experience, jax.random.key(s)), int) for s in range(300))[0, 2:]
   assert counts.sum() == 900 and np.all(np.abs(counts - 150) < 5 * (300 / 4) ** 0.5)
   wide = jax.tree.map(lambda a: np.pad(a, [(0, 1), (3, 2)]), experience)
-  np.testing.assert_array_equal(hold_back(cfg)(wide, KEY)[:1, 3:-2], choose(experience, KEY))
+  np.testing.assert_array_equal(token_mask(cfg)(wide, KEY)[:1, 3:-2], choose(experience, KEY))
 
 
 # The terms' gradients by hand
@@ -197,26 +198,26 @@ def test_kl_cov_has_no_gradient_within_rounding(dtype, gap, moves) -> None:
   old = np.where(ACTION, scores.logp + gap * np.where(np.arange(8) % 2, 1, -1), 0.0).astype(np.float32)
   with jax.disable_jit():
     experience, _ = credit_and_experience(rollout, REWARD, None, old, None, 0.0, cfg=cfg)
-  experience = experience.replace(held_back=hold_back(KL_COV)(experience, KEY))
+  experience = experience.replace(cov_mask=token_mask(KL_COV)(experience, KEY))
   (term,) = (term for term in rl_terms(cfg, dtype=dtype) if term.name == "cov")
   norms = global_norms(experience, 4, 1)
-  grads, _ = jax.grad(term.apply, has_aux=True)(scores, experience, strengths_of(cfg), norms)
+  grads, _ = jax.grad(term.apply, has_aux=True)(scores, experience, hyperparams_of(cfg), norms)
   assert np.count_nonzero(grads.logp) == moves
 
 
 def test_terms_that_hold_tokens_back_ask_for_them() -> None:
-  _, scores, _ = numbers()
+  scores = jax.tree.map(lambda a: a[:1], numbers()[1])
   for cov in (CLIP_COV, KL_COV):
     cfg = config(cov=cov)
-    with pytest.raises(ValueError, match="held_back"):
-      objective(rl_terms(cfg))(scores, ONE_ROW, strengths_of(cfg), global_norms(ONE_ROW, 4, 1))
+    with pytest.raises(ValueError, match="cov_mask"):
+      objective(rl_terms(cfg))(scores, ONE_ROW, hyperparams_of(cfg), global_norms(ONE_ROW, 4, 1))
 
 
 # The coefficient of the KL over a stage
 
 
 def test_a_scheduled_coefficient_by_hand() -> None:
-  at = lambda kl, step: float(strengths_of(config(kl=kl), step).kl)
+  at = lambda kl, step: float(hyperparams_of(config(kl=kl), step)["kl.coef"])
   linear = KLConfig(0.5, schedule="linear", final_fraction=0.2)  # over ten steps, by 0.04 a step
   np.testing.assert_allclose([at(linear, step) for step in (1, 2, 6, 11)], [0.5, 0.46, 0.3, 0.1], rtol=1e-6)
   cosine = KLConfig(0.5, schedule="cosine")
@@ -227,9 +228,9 @@ def test_a_scheduled_coefficient_by_hand() -> None:
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "reverse", "forward"])
 def test_a_scheduled_coefficient_scales_the_gradient(estimator) -> None:
   kl = KLConfig(0.5, estimator, schedule="linear", times_ratio=estimator == "k1")
-  late = float(strengths_of(config(kl=kl), 6).kl)
+  late = float(hyperparams_of(config(kl=kl), 6)["kl.coef"])
   assert late == pytest.approx(0.25)
-  got, told = gradient(config(kl=kl), kl=late)
+  got, told = gradient(config(kl=kl), **{"kl.coef": late})
   fixed, _ = gradient(config(kl=KLConfig(0.25, estimator, times_ratio=estimator == "k1")))
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), got, fixed)
   assert told["kl/coef"] == pytest.approx(0.25)
@@ -275,7 +276,7 @@ def test_controllers_exist_where_a_target_does() -> None:
     kl=KLConfig(0.5, "reverse", target=0.1, horizon=32), entropy=0.2, entropy_target=1.0, entropy_rate=0.1
   )
   found = {c.name: (c.start, c.measure) for c in rl_controllers(adaptive)}
-  assert found == {"kl": (0.5, "kl/reverse"), "entropy": (0.2, "entropy")}
+  assert found == {"kl.coef": (0.5, "kl/reverse"), "entropy": (0.2, "entropy")}
 
 
 def test_an_adaptive_bonus_acts_from_a_coefficient_of_zero() -> None:
@@ -306,7 +307,7 @@ WEAK |= {
   "clip_cov": config(cov=CovConfig("clip_cov", fraction=0.3, low=90.0, high=99.0)),  # a window without tokens
   "L2": config(l2_init=0.1),
 }
-NOTHING = {"kl": 0.0, "entropy": 0.0, "cov": 0.0, "l2_init": 0.0}
+NOTHING = {"kl.coef": 0.0, "entropy": 0.0, "cov.coef": 0.0, "l2_init": 0.0}
 
 
 @pytest.mark.parametrize("name", WEAK)
@@ -341,9 +342,9 @@ OFF = {
 
 
 def existing(cfg: RLConfig, keep: frozenset[str] = frozenset()) -> set[str]:
-  """Names of the terms and penalties of a stage."""
-  update = rl_stage(run_of(cfg), keep).update
-  return {thing.name for thing in (*update.terms, *update.penalties)}
+  """Names of the terms and penalties of a learner."""
+  learner = rl_learner(run_of(cfg), active_terms([cfg]) | keep)
+  return {part.name for part in (*learner.terms, *learner.penalties)}
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -352,6 +353,7 @@ def test_a_term_that_is_kept_does_what_its_traced_strength_says(name) -> None:
   weak, keep = OFF[term](cfg), frozenset({term})
   assert existing(weak, keep) == existing(cfg)
   assert term == "entropy" or existing(cfg) - existing(weak) == {term}  # the entropy is measured in any case
-  strength = float(vars(strengths_of(cfg))[term])
-  got, expected = gradient(weak, keep, **{term: strength})[0], gradient(cfg)[0]
+  field = {"kl": "kl.coef", "cov": "cov.coef"}.get(term, term)
+  strength = float(hyperparams_of(cfg)[field])
+  got, expected = gradient(weak, keep, **{field: strength})[0], gradient(cfg)[0]
   jax.tree.map(np.testing.assert_array_equal, got, expected)

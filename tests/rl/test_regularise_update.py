@@ -25,9 +25,9 @@ from o1jax.config import (
   RLConfig,
   TrainConfig,
 )
-from o1jax.rl.stages import Stage, first_state, rl_stage, strengths_at
+from o1jax.rl.learner import Learner, first_params, first_state, hyperparams, rl_learner
+from o1jax.rl.optim import make_optimizer
 from o1jax.rl.step import LearnerInputs, train_step
-from o1jax.rl.update import first_params, make_optimizer
 from o1jax.types import Reward, Rollout, TrainState, resolve_stats
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8, vocab=8)
@@ -92,22 +92,22 @@ def run_of(cfg: RLConfig) -> TrainConfig:
 
 
 @functools.cache
-def stage_of(cfg: RLConfig, tx=SGD) -> Stage:
-  return dataclasses.replace(rl_stage(run_of(cfg)), tx=tx)
+def learner_of(cfg: RLConfig, tx=SGD) -> Learner:
+  return dataclasses.replace(rl_learner(run_of(cfg)), model=BIGRAM, tx=tx)
 
 
 def state_of(cfg: RLConfig, table=TABLE, tx=SGD) -> TrainState:
-  return first_state(stage_of(cfg, tx=tx), {"table": jnp.asarray(table)})
+  return first_state(learner_of(cfg, tx=tx), {"table": jnp.asarray(table)})
 
 
 def trained(cfg: RLConfig, state=None, reward=REWARD, rollout=None, step=1, tx=SGD, **changes):
-  """(state, metrics) after one training step; the state given is left as it was. `changes` are of Strengths."""
+  """(state, metrics) after one training step; the state given is left as it was. `changes` are of Hyperparams."""
   state = jax.tree.map(jnp.copy, state_of(cfg, tx=tx) if state is None else state)
   rollout = rollout_of(state.params["table"]) if rollout is None else rollout
   numbers = {name: jnp.float32(value) for name, value in changes.items()}
-  strengths = dataclasses.replace(strengths_at(run_of(cfg), stage_of(cfg, tx=tx), step), **numbers)
+  strengths = hyperparams(run_of(cfg), learner_of(cfg, tx=tx), step) | numbers
   inputs = LearnerInputs(rollout, Reward(jnp.asarray(reward)), None, KEY, strengths)
-  state, stats = train_step(state, inputs, model=BIGRAM, stage=stage_of(cfg, tx=tx), cfg=cfg)
+  state, stats = train_step(state, inputs, learner=learner_of(cfg, tx=tx))
   return state, resolve_stats(stats)
 
 
@@ -213,20 +213,20 @@ def test_an_adaptive_coefficient_is_in_force_in_the_next_step(placement, estimat
   assert told["kl/coef"] == 0.5
   # The first optimiser step has the reference's parameters, a KL of 0: 1 - 0.2 * 4 completions / 8, whatever comes later.
   assert told[f"kl/{estimator}"] != 0
-  assert float(state.controllers["kl"]) == pytest.approx(0.45)
+  assert float(state.controllers["kl.coef"]) == pytest.approx(0.45)
   away = state.replace(params={"table": state.params["table"] + SHIFT})
   adaptive, told = trained(cfg, away, step=2)
   assert told["kl/coef"] == pytest.approx(0.45)
   fixed = PPO(kl=dataclasses.replace(kl, coef=0.45))
   plain, _ = trained(fixed, away.replace(controllers=None), step=2)
   assert_near(seen(adaptive), seen(plain))
-  unmoved, _ = trained(fixed, away.replace(controllers=None), step=2, kl=0.5)
+  unmoved, _ = trained(fixed, away.replace(controllers=None), step=2, **{"kl.coef": 0.5})
   assert np.linalg.norm(seen(unmoved) - seen(plain)) > 1e-4 * np.linalg.norm(seen(plain))
   # What the second step measured first, against the target; k1 may be negative.
   gap = (log_probs(table_of(away)) - log_probs(TABLE))[BEFORE, TOKENS][ACTION]
   measured = {"k1": gap, "k2": gap**2 / 2, "k3": np.exp(-gap) - 1 + gap}[estimator].mean()
   error = np.clip(measured / 1e-6 - 1, -0.2, 0.2)
-  assert float(adaptive.controllers["kl"]) == pytest.approx(0.45 * (1 + error * 4 / 8), rel=1e-5)
+  assert float(adaptive.controllers["kl.coef"]) == pytest.approx(0.45 * (1 + error * 4 / 8), rel=1e-5)
 
 
 @pytest.mark.parametrize("placement", ["loss", "reward"])
@@ -251,7 +251,7 @@ def test_a_step_that_is_not_finite_moves_no_coefficient() -> None:
   after, told = trained(cfg, lost, rollout=rollout_of())
   assert np.isnan(told["loss"])
   assert {name: float(c) for name, c in after.controllers.items()} == {
-    "kl": 0.5,
+    "kl.coef": 0.5,
     "entropy": pytest.approx(0.2),
   }
 
@@ -287,7 +287,7 @@ def test_l2_reads_the_parameters_before_each_optimiser_step() -> None:
 def test_decay_draws_the_parameters_towards_zero() -> None:
   tx = make_optimizer(OptimConfig(lr=1.0))
   cfg = config(optim=OptimConfig(lr=0.125, decay=0.5))
-  got, plain = (trained(cfg, tx=tx, decay=decay)[0] for decay in (0.5, 0.0))
+  got, plain = (trained(cfg, tx=tx, **{"optim.decay": decay})[0] for decay in (0.5, 0.0))
   np.testing.assert_allclose(table_of(got) - table_of(plain), -0.125 * 0.5 * TABLE, atol=1e-6)
   # Without strength it is Adam.
   chain = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.125, 0.9, 0.95))
@@ -299,14 +299,14 @@ def test_a_state_begins_with_copies_of_what_its_stage_asks_for() -> None:
   moving = KLConfig(0.1, reference="ema", ema=0.5, target=0.1, horizon=8)
   everything = config(kl=moving, l2_init=0.1, entropy_target=1.0, entropy_rate=0.1)
   params = {"table": jnp.asarray(TABLE)}
-  state = jax.jit(functools.partial(first_state, stage_of(everything)))(params)
+  state = jax.jit(functools.partial(first_state, learner_of(everything)))(params)
   copies = [tree["table"] for tree in (params, state.ref_params, state.init_params)]
   places = {copy.unsafe_buffer_pointer() for copy in copies}
   assert len(places) == 3
-  assert state.controllers == {"kl": pytest.approx(0.1), "entropy": 0.0}
+  assert state.controllers == {"kl.coef": pytest.approx(0.1), "entropy": 0.0}
   stays = dataclasses.replace(everything, kl=dataclasses.replace(moving, reference="frozen", ema=None))
-  state = first_state(stage_of(stays), params)  # whose reference is the first parameters
-  assert state.init_params is None and first_params(state, stage_of(stays).update) is state.ref_params
+  state = first_state(learner_of(stays), params)  # whose reference is the first parameters
+  assert state.init_params is None and first_params(state, learner_of(stays)) is state.ref_params
   bare = state_of(config())
   assert bare.ref_params is bare.init_params is bare.controllers is None
 
@@ -368,7 +368,7 @@ WEAK |= {
     PPO(loss=LEARNER),
   ),  # sampler and learner agree
 }
-NOTHING = {"kl": 0.0, "entropy": 0.0, "cov": 0.0, "l2_init": 0.0}
+NOTHING = {"kl.coef": 0.0, "entropy": 0.0, "cov.coef": 0.0, "l2_init": 0.0}
 
 
 @functools.cache

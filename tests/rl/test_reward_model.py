@@ -15,11 +15,11 @@ from o1jax.rl.batch import prompt_batch
 from o1jax.rl.draw import stream_key
 from o1jax.rl.flops import StepSizes, step_flops
 from o1jax.rl.fused import MEMBER, FusedProgram, StepInputs, fused, over_members
+from o1jax.rl.learner import first_state, hyperparams, rl_learner
 from o1jax.rl.metrics import rollout_stats
 from o1jax.rl.reward_model import REWARDERS, Examples, collect, fit, flip, init, logits, loss, reward_of
 from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.score import Grouped
-from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs, train_step
 from o1jax.scaling.flops import Sizes, pass_flops
 from o1jax.types import Rollout, RolloutBatch, divided, resolve_stats
@@ -177,7 +177,7 @@ def program(kind: str = "outcome", axis: str | None = None) -> FusedProgram:
 @functools.cache
 def _program(kind: str, axis: str | None) -> FusedProgram:
   run = run_of(kind)
-  return FusedProgram(DECODER, rl_stage(run), run.rl, SampleConfig(R, (STOP,), member_axis=axis), verify)
+  return FusedProgram(rl_learner(run), SampleConfig(R, (STOP,), member_axis=axis), verify)
 
 
 def run_of(kind: str) -> TrainConfig:
@@ -193,9 +193,9 @@ POOL = problems(10)
 
 
 def feed(proxy, seed: int = 0) -> StepInputs:
-  run, stage = run_of("outcome"), program().stage
+  run, learner = run_of("outcome"), program().learner
   keys = lambda stream: jnp.stack([stream_key(seed, stream, s) for s in range(1, STEPS + 1)])
-  each = [strengths_at(run, stage, step) for step in range(1, STEPS + 1)]
+  each = [hyperparams(run, learner, step) for step in range(1, STEPS + 1)]
   order = np.random.default_rng(seed).integers(0, 10, STEPS * P).astype(np.int32)
   return StepInputs(
     order, keys("train"), keys("minibatch"), jax.tree.map(lambda *a: jnp.stack(a), *each), reward_params=proxy
@@ -203,7 +203,7 @@ def feed(proxy, seed: int = 0) -> StepInputs:
 
 
 def begin():
-  return first_state(program().stage, jax.tree.map(jnp.copy, policy()))  # the state is donated
+  return first_state(program().learner, jax.tree.map(jnp.copy, policy()))  # the state is donated
 
 
 def test_fused_steps_with_a_proxy_are_the_loops() -> None:
@@ -212,15 +212,15 @@ def test_fused_steps_with_a_proxy_are_the_loops() -> None:
   loop, seen = begin(), []
   for i in range(STEPS):
     batch = jax.tree.map(lambda a, i=i: a[given.order[i * P : (i + 1) * P]], POOL)
-    now = jax.tree.map(lambda a, i=i: a[i], given.strengths)
+    now = jax.tree.map(lambda a, i=i: a[i], given.hyperparams)
     rollout = generate(
-      loop.params, batch, given.train[i], now.temperature, model=DECODER, samples=G, cfg=SAMPLING
+      loop.params, batch, given.train[i], now["temperature"], model=DECODER, samples=G, cfg=SAMPLING
     )
     verdict, correct, _ = verify(rollout.tokens[:, LP:], rollout.valid[:, LP:], batch.task_arrays)
     groups = RolloutBatch(batch, rollout, verdict.reshape(P, G), correct, jnp.arange(P))
-    reward = reward_of(given.reward_params, groups, rewarder=run.stage.rewarder, model=DECODER)
+    reward = reward_of(given.reward_params, groups, rewarder=run.learner.rewarder, model=DECODER)
     inputs = LearnerInputs(rollout, reward, None, given.minibatch[i], now)
-    loop, learned = train_step(loop, inputs, model=DECODER, stage=run.stage, cfg=run.cfg)
+    loop, learned = train_step(loop, inputs, learner=run.learner)
     stats = {**learned, **rollout_stats(rollout, verdict.reshape(P, G), correct)}
     seen.append(resolve_stats(stats))
   ours = divided(told.stats)
@@ -266,7 +266,7 @@ def test_a_judged_step_costs_one_pass_more_without_a_head() -> None:
   assert (REWARDERS["outcome"].passes, REWARDERS["none"].passes) == (1, 0)
   sizes = Sizes([3, 4], lengths)
   judged, plain = (
-    step_flops(run_of(k), program(k).stage, StepSizes(sizes, [sizes], None)) for k in ("outcome", "none")
+    step_flops(run_of(k), program(k).learner, StepSizes(sizes, [sizes], None)) for k in ("outcome", "none")
   )
   assert judged.judge == pass_flops(MODEL, [3, 4], LP, lengths, R, head=0) and plain.judge.executed == 0
   assert dataclasses.replace(judged, judge=plain.judge) == plain

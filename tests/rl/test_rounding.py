@@ -16,11 +16,10 @@ from o1jax.config import CountdownConfig, CovConfig, KLConfig, LossConfig, Model
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.batch import prompt_batch
 from o1jax.rl.draw import stream_key
+from o1jax.rl.learner import first_state, gradients, hyperparams, rl_learner, run_epochs
 from o1jax.rl.objective import global_norms, objective
 from o1jax.rl.sampler import SampleConfig, generate
-from o1jax.rl.stages import first_state, rl_stage, strengths_at
 from o1jax.rl.step import LearnerInputs, make_experience
-from o1jax.rl.update import gradients, learn
 from o1jax.types import Experience, Reward, TokenScores, resolve_stats
 
 P, G, LP, R = 4, 8, 3, 64
@@ -37,22 +36,21 @@ def rolled(dtype: str) -> tuple:
   params = nn.meta.unbox(jax.jit(functools.partial(init_params, model))(jax.random.key(0)))
   batch = prompt_batch([[4, 5, 6 + i] for i in range(P)], range(P), "abcd", LP)
   cfg, key = SampleConfig(R, (2,)), stream_key(0, "train", 1)
-  run = TrainConfig("test", model.cfg, CountdownConfig(), rl=RLConfig(steps=2))
-  given = (params, batch, key, strengths_at(run, rl_stage(run), 1).temperature)
+  given = (params, batch, key, jnp.float32(1.0))
   return model, params, generate(*given, model=model, samples=G, cfg=cfg)
 
 
 def begun(dtype: str, reward: np.ndarray, **changes) -> tuple:
-  """(stage, state, strengths, experience) of a valid run's first training step."""
+  """(learner, state, strengths, experience) of a valid run's first training step."""
   model, params, rollout = rolled(dtype)
   rl = RLConfig(steps=2, prompts=P, samples=G, max_prompt=LP, max_tokens=R, epochs=2, **changes)
   run = TrainConfig("test", model.cfg, CountdownConfig(), rl=rl)
   run.validate()
-  stage = rl_stage(run)
-  state, told = first_state(stage, jax.tree.map(jnp.copy, params)), strengths_at(run, stage, 1)
+  learner = rl_learner(run)
+  state, told = first_state(learner, jax.tree.map(jnp.copy, params)), hyperparams(run, learner, 1)
   inputs = LearnerInputs(rollout, Reward(reward), None, None, told)
-  experience, _ = make_experience(state, inputs, model=model, stage=stage, cfg=rl)
-  return stage, state, told, experience
+  experience, _ = make_experience(state, inputs, learner=learner)
+  return learner, state, told, experience
 
 
 SOLVED = np.random.default_rng(0).integers(0, 2, (P, G)).astype(np.float32)
@@ -71,10 +69,9 @@ def test_a_kl_of_nothing_in_the_reward_pays_nothing(dtype, advantage) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_nothing_is_clipped_before_anything_is_learned(dtype) -> None:
   loss = LossConfig("gspo", SEQ, clip_low=3e-4, clip_high=4e-4, logp_old="learner")
-  stage, state, told, experience = begun(dtype, SOLVED, loss=loss)
-  one = dataclasses.replace(stage.update, epochs=1)
-  model = rolled(dtype)[0]
-  _, stats = learn(state, experience, jax.random.key(0), told, model=model, tx=stage.tx, cfg=one)
+  learner, state, told, experience = begun(dtype, SOLVED, loss=loss)
+  one = dataclasses.replace(learner, epochs=1)
+  _, stats = run_epochs(state, experience, jax.random.key(0), told, learner=one)
   assert resolve_stats(stats)["clip_ratio/region_mean"] == 0.0
   assert np.any(experience.advantage)
 
@@ -83,15 +80,15 @@ def test_nothing_is_clipped_before_anything_is_learned(dtype) -> None:
 def test_kl_cov_pushes_nothing_before_anything_is_learned(logp_old) -> None:
   loss = LossConfig("ppo_clip", clip_low=0.2, clip_high=0.2, logp_old=logp_old)
   cov = CovConfig("kl_cov", fraction=0.1, coef=1.0)
-  stage, state, told, experience = begun("float32", SOLVED, loss=loss, cov=cov)
-  held = experience.replace(held_back=stage.update.hold_back(experience, jax.random.key(0)))
-  assert held.held_back.sum() > 10
+  learner, state, told, experience = begun("float32", SOLVED, loss=loss, cov=cov)
+  held = experience.replace(cov_mask=learner.token_mask(experience, jax.random.key(0)))
+  assert held.cov_mask.sum() > 10
   norms = global_norms(held, R, 1)
 
   def size(name: str) -> float:
-    (term,) = (term for term in stage.update.terms if term.name == name)
-    cfg = dataclasses.replace(stage.update, terms=(term,), exact_start=False)
-    grads = gradients(state.params, None, held, told, norms, model=rolled("float32")[0], cfg=cfg)[1]
+    (term,) = (term for term in learner.terms if term.name == name)
+    cfg = dataclasses.replace(learner, terms=(term,), exact_start=False)
+    grads = gradients(state.params, None, held, told, norms, learner=cfg)[1]
     return float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))))
 
   assert size("cov") < 1e-3 * size("policy")
@@ -112,13 +109,13 @@ def far(loss: LossConfig, kl: KLConfig, gap: np.ndarray, advantage: float, **cli
   rl = RLConfig(steps=2, prompts=1, samples=2, max_tokens=4, epochs=2, loss=loss, kl=kl)
   run = TrainConfig("test", rolled("float32")[0].cfg, CountdownConfig(), rl=rl)
   run.validate()
-  stage, ones = rl_stage(run), np.ones((2, 4), np.float32)
-  told = dataclasses.replace(strengths_at(run, stage, 1), **clips)
+  learner, ones = rl_learner(run), np.ones((2, 4), np.float32)
+  told = hyperparams(run, learner, 1) | {f"loss.{name}": value for name, value in clips.items()}
   row = ones.astype(np.int32)
   experience = Experience(
     row, row, row, row > 0, -ones - gap, -ones - gap, advantage * ones, ones, -ones - gap
   )
-  term = lambda logp: objective(stage.update.terms)(
+  term = lambda logp: objective(learner.terms)(
     TokenScores(logp, ones), experience, told, global_norms(experience, 4, 1)
   )[0]
   return tuple(map(np.asarray, jax.value_and_grad(term)(-ones)))

@@ -22,11 +22,11 @@ from o1jax.config import (
   TrainConfig,
 )
 from o1jax.rl.batch import credit_and_experience
+from o1jax.rl.learner import hyperparams, rl_learner
 from o1jax.rl.metrics import rollout_stats
 from o1jax.rl.objective import AGGREGATIONS, global_norms, objective, rl_terms
 from o1jax.rl.regularise import moved, rl_controllers
 from o1jax.rl.shaping import length_reward
-from o1jax.rl.stages import rl_stage, strengths_at
 from o1jax.types import Experience, Rollout, TokenScores, resolve_stats
 
 R = 6
@@ -66,14 +66,14 @@ def learned(
   norms = global_norms(experience, R, 1)
   scores = TokenScores(LEARNER, np.abs(LEARNER), np.abs(LEARNER), np.abs(LEARNER))
   zero = jnp.float32(0.0)
-  strengths = dataclasses.replace(STRENGTHS, kl=jnp.float32(strength), entropy=zero)
+  strengths = STRENGTHS | {"kl.coef": jnp.float32(strength), "entropy": zero}
   grads, stats = jax.grad(objective(rl_terms(cfg)), has_aux=True)(scores, experience, strengths, norms)
   return np.asarray(grads.logp), experience, resolve_stats({**told, **stats})
 
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8, vocab=8)
 RUN = TrainConfig("test", MODEL, CountdownConfig(), rl=config())
-STRENGTHS = strengths_at(RUN, rl_stage(RUN), 1)
+STRENGTHS = hyperparams(RUN, rl_learner(RUN), 1) | {"loss.clip_low": 0.0, "loss.clip_high": 0.0}
 
 
 def centred(reward) -> np.ndarray:
@@ -275,12 +275,12 @@ def test_a_step_without_an_action_tells_no_figure_that_it_did_not_measure() -> N
   )  # fmt: skip
   rollout = rollout_of(np.zeros(4, bool))
   experience, told = credit_and_experience(rollout, REWARD, None, SAMPLER, LEARNER, np.float32(0.1), cfg=cfg)
-  strengths = dataclasses.replace(STRENGTHS, kl=jnp.float32(0.1), entropy=jnp.float32(0.01))
+  strengths = STRENGTHS | {"kl.coef": jnp.float32(0.1), "entropy": jnp.float32(0.01)}
   scores = TokenScores(LEARNER, np.abs(LEARNER))
   _, stats = objective(rl_terms(cfg))(scores, experience, strengths, global_norms(experience, R, 1))
   told = resolve_stats({**told, **stats})
   assert told.keys() == {"kl/coef", "entropy/coef"}
-  held = {"kl": jnp.float32(0.1), "entropy": jnp.float32(0.01)}
+  held = {"kl.coef": jnp.float32(0.1), "entropy": jnp.float32(0.01)}
   after = moved(rl_controllers(cfg), held, stats, 4)
   assert {name: float(value) for name, value in after.items()} == {n: float(v) for n, v in held.items()}
 

@@ -14,23 +14,25 @@ import numpy as np
 import optax
 import pytest
 
-from o1jax.config import CovConfig, KLConfig, LossConfig, MeshConfig, ModelConfig, OptimConfig, RLConfig
+from o1jax.config import (
+  CovConfig,
+  KLConfig,
+  LossConfig,
+  MeshConfig,
+  ModelConfig,
+  OptimConfig,
+  RLConfig,
+  active_terms,
+)
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, param_shardings, put_rows
+from o1jax.rl.learner import Learner, first_state, gradients, run_epochs
 from o1jax.rl.objective import global_norms, rl_terms, sft_terms
-from o1jax.rl.regularise import hold_back, rl_penalties
+from o1jax.rl.optim import learning_rate, make_optimizer
+from o1jax.rl.regularise import REFERENCES, rl_penalties, token_mask
 from o1jax.rl.score import Grouped, Packed
-from o1jax.rl.update import (
-  REFERENCES,
-  UpdateConfig,
-  gradients,
-  init_state,
-  learn,
-  learning_rate,
-  make_optimizer,
-)  # fmt: skip
-from o1jax.types import Experience, Strengths, TrainState, resolve_stats
+from o1jax.types import Experience, Hyperparams, TrainState, resolve_stats
 
 P, G, LP, R = 8, 4, 5, 12
 MODEL = Decoder(ModelConfig(width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=64, vocab=32))
@@ -45,12 +47,14 @@ INIT = jax.jit(functools.partial(init_params, MODEL))
 ALONE = MeshConfig(1, 1, 1)
 
 
-def strengths(**changes) -> Strengths:
-  number = dict(
-    lr=1.0, decay=0.0, temperature=0.8, kl=0.1, entropy=0.01, clip_low=0.2, clip_high=0.3, ema=0.25,
-    l2_init=0.03, value=0.5, cov=0.1,
-  )  # fmt: skip
-  return Strengths(**{k: jnp.float32(v) for k, v in {**number, "reset_every": 2.0, **changes}.items()})
+def numbers(**changes) -> Hyperparams:
+  """Hyperparameters of a step; lr is that of the optimiser, reset_every that of the reference."""
+  changes = {{"lr": "optim.lr", "reset_every": "kl.reset_every"}.get(k, k): v for k, v in changes.items()}
+  number = {
+    "optim.lr": 1.0, "optim.decay": 0.0, "temperature": 0.8, "kl.coef": 0.1, "entropy": 0.01, "loss.clip_low": 0.2,
+    "loss.clip_high": 0.3, "kl.ema": 0.25, "l2_init": 0.03, "critic.coef": 0.5, "cov.coef": 0.1, "kl.reset_every": 2.0,
+  }  # fmt: skip
+  return {k: jnp.float32(v) for k, v in {**number, **changes}.items()}
 
 
 def kept(learning_rate, weight_decay) -> optax.GradientTransformation:
@@ -82,16 +86,16 @@ def experience(pad: int = 0) -> Experience:
   return Experience(*(np.pad(a, [(0, 0), (pad, pad)]) for a in arrays))
 
 
-def config(tx=SGD, pad: int = 0, rl: RLConfig = RL, **options) -> UpdateConfig:
-  also = dict(hold_back=hold_back(rl.cov), penalties=rl_penalties(rl))
-  return UpdateConfig(rl_terms(rl), Grouped(LP + pad, G), R, **also, **options)
+def config(tx=SGD, pad: int = 0, rl: RLConfig = RL, **options) -> Learner:
+  also = dict(token_mask=token_mask(rl.cov), penalties=rl_penalties(active_terms([rl])))
+  return Learner("rl", MODEL, tx, rl_terms(rl), Grouped(LP + pad, G), R, **also, **options)
 
 
 def state_on(mesh: jax.sharding.Mesh, tx) -> TrainState:
   """A state whose reference and first parameters differ from its parameters."""
   boxed = jax.eval_shape(INIT, KEY)
   params = jax.device_put(nn.meta.unbox(INIT(KEY)), param_shardings(boxed, mesh))
-  state = init_state(params, tx, with_reference=True)
+  state = first_state(config(tx), params)
   scaled = lambda factor: jax.tree.map(lambda p: factor * p, params)
   return dataclasses.replace(state, ref_params=scaled(0.9), init_params=scaled(0.8))
 
@@ -105,7 +109,7 @@ def step(cfg: MeshConfig = ALONE, pad: int = 0, micro_batches: int = 1) -> tuple
   with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
     update = config(pad=pad, micro_batches=micro_batches)
     batch = put_rows(experience(pad), mesh)
-    state, stats = learn(start, batch, KEY, strengths(), model=MODEL, tx=SGD, cfg=update)
+    state, stats = run_epochs(start, batch, KEY, numbers(), learner=update)
   gradients = state.opt_state.inner_state[0]
   return (*jax.tree.map(np.asarray, (gradients, state.params)), resolve_stats(stats))
 
@@ -148,9 +152,9 @@ def imitation(dtype: str, micro_batches: int = 1, chunk: int = 8192) -> dict[str
   batch = Experience(
     tokens, np.ones(size, np.int32), position, action, zero, zero, zero, action.astype(np.float32)
   )
-  cfg = UpdateConfig(sft_terms(), Packed(), 128, micro_batches=micro_batches, head_chunk=chunk)
-  told, norms = strengths(temperature=1.0), global_norms(batch, 128, 1)
-  compiled = jax.jit(lambda p: gradients(p, None, batch, told, norms, model=model, cfg=cfg)[1])
+  cfg = Learner("sft", model, SGD, sft_terms(), Packed(), 128, micro_batches=micro_batches, head_chunk=chunk)
+  told, norms = numbers(temperature=1.0), global_norms(batch, 128, 1)
+  compiled = jax.jit(lambda p: gradients(p, None, batch, told, norms, learner=cfg)[1])
   leaves = jax.tree_util.tree_leaves_with_path(compiled(params))
   return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
@@ -165,12 +169,12 @@ def test_bfloat16_sums_gradients_over_many_tokens_in_float32(micro_batches, chun
     assert gap(got[name], imitation("bfloat16")[name]) < 0.01, name
 
 
-def run(tx, batch: Experience, told: Strengths | None = None, rl: RLConfig = RL, **options):
+def run(tx, batch: Experience, told: Hyperparams | None = None, rl: RLConfig = RL, **options):
   """(state before, state after, metrics) of a training step on one device."""
   mesh = make_mesh(ALONE, jax.devices()[:1])
   before, start = state_on(mesh, tx), state_on(mesh, tx)
-  update = config(rl=rl, **options)
-  state, stats = learn(start, batch, KEY, told or strengths(), model=MODEL, tx=tx, cfg=update)
+  update = config(tx, rl=rl, **options)
+  state, stats = run_epochs(start, batch, KEY, told or numbers(), learner=update)
   return before, state, resolve_stats(stats)
 
 
@@ -182,7 +186,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_shows() -> None:
   bad = experience()
   bad.advantage[3, LP] = np.nan
   assert bad.is_action[3, LP]
-  before, after, metrics = run(make_optimizer(OptimConfig()), bad, strengths(lr=0.1))
+  before, after, metrics = run(make_optimizer(OptimConfig()), bad, numbers(lr=0.1))
   assert np.isnan(metrics["loss"])
   assert same(before.params, after.params)
   assert same(before.opt_state.inner_state, after.opt_state.inner_state)
@@ -206,7 +210,7 @@ def test_epochs_and_minibatches_are_optimiser_steps_on_every_group_once_an_epoch
 
 def test_the_reference_moves_as_configured() -> None:
   tx = make_optimizer(OptimConfig())
-  move = lambda name: run(tx, experience(), strengths(lr=0.01), reference=REFERENCES[name])[:2]
+  move = lambda name: run(tx, experience(), numbers(lr=0.01), reference=REFERENCES[name])[:2]
   before, after = move("frozen")
   assert same(after.ref_params, before.ref_params) and not same(after.params, before.params)
   before, after = move("ema")
@@ -217,7 +221,7 @@ def test_the_reference_moves_as_configured() -> None:
 @pytest.mark.parametrize("every,resets", [(1.0, True), (2.0, False)])
 def test_a_reset_copies_the_policy_and_clears_the_moments(every, resets) -> None:
   tx = make_optimizer(OptimConfig())
-  told = strengths(lr=0.01, reset_every=every)
+  told = numbers(lr=0.01, reset_every=every)
   before, after, _ = run(tx, experience(), told, reference=REFERENCES["reset"], reset_optimizer=True)
   assert same(after.ref_params, after.params if resets else before.ref_params)
   moments = [np.abs(leaf).max() for leaf in jax.tree.leaves(after.opt_state.inner_state) if np.ndim(leaf)]

@@ -1,6 +1,5 @@
 """Generalised advantages and the value loss: numbers by hand, finite differences, and what must not change them."""
 
-import dataclasses
 import functools
 
 import jax
@@ -19,9 +18,9 @@ from o1jax.config import (
   TrainConfig,
 )
 from o1jax.rl.advantage import ADVANTAGES
+from o1jax.rl.learner import hyperparams, rl_learner
 from o1jax.rl.objective import global_norms, objective
-from o1jax.rl.stages import rl_stage, strengths_at
-from o1jax.rl.value import td_sum, with_returns
+from o1jax.rl.value import gae_sum, with_returns
 from o1jax.types import Credit, Experience, TokenScores, merge_stats, resolve_stats
 
 R = 5
@@ -63,7 +62,7 @@ PAID = [1 + (-3 + 4 / 8) / 8, -3 + 4 / 8, 4.0]
 
 @pytest.mark.parametrize(("token", "expected"), [(None, BY_HAND), ([[0.0, -1.0, 0.0]], PAID)])
 def test_generalised_advantages_by_hand(token, expected) -> None:
-  got = td_sum(credit([[1.0, 4.0, 4.0]], [8.0], token), 0.5, 0.25)
+  got = gae_sum(credit([[1.0, 4.0, 4.0]], [8.0], token), 0.5, 0.25)
   np.testing.assert_array_equal(got, [[0.0, *expected, 0.0, 0.0]])
   assert got.dtype == np.float32
 
@@ -71,7 +70,7 @@ def test_generalised_advantages_by_hand(token, expected) -> None:
 def test_a_token_that_is_no_action_takes_no_time() -> None:
   gap = credit([[1.0, NAN, 4.0, NAN, 4.0]], [8.0], action=[[True, False, True, False, True]])
   np.testing.assert_array_equal(
-    td_sum(gap, 0.5, 0.25)[0, 1:6], [BY_HAND[0], 0.0, BY_HAND[1], 0.0, BY_HAND[2]]
+    gae_sum(gap, 0.5, 0.25)[0, 1:6], [BY_HAND[0], 0.0, BY_HAND[1], 0.0, BY_HAND[2]]
   )
 
 
@@ -79,19 +78,19 @@ def test_rows_are_apart_and_an_empty_one_is_silent() -> None:
   action = [[True] * 3, [False] * 3, [True, True, False]]
   many = credit([[1.0, 4.0, 4.0], [NAN] * 3, [4.0, 4.0, NAN]], [8.0, 5.0, 8.0], action=action)
   expected = [BY_HAND, [0.0] * 3, [*BY_HAND[1:], 0.0]]
-  np.testing.assert_array_equal(td_sum(many, 0.5, 0.25)[:, 1:4], expected)
+  np.testing.assert_array_equal(gae_sum(many, 0.5, 0.25)[:, 1:4], expected)
 
 
 def test_undiscounted_it_is_return_less_value() -> None:
   rng = np.random.default_rng(0)
   value, token, outcome = rng.normal(size=(3, 4)), rng.normal(size=(3, 4)), rng.normal(size=3)
   returns = outcome[:, None] + np.cumsum(token[:, ::-1], 1)[:, ::-1]
-  got = td_sum(credit(value, outcome, token), 1.0, 1.0)
+  got = gae_sum(credit(value, outcome, token), 1.0, 1.0)
   np.testing.assert_allclose(got[:, 1:5], returns - value, atol=2e-6)
 
 
 def test_without_lambda_it_is_the_one_step_error() -> None:
-  got = td_sum(credit([[1.0, 4.0, 4.0]], [8.0]), 0.5, 0.0)
+  got = gae_sum(credit([[1.0, 4.0, 4.0]], [8.0]), 0.5, 0.0)
   np.testing.assert_array_equal(got[0, 1:4], [1.0, -2.0, 4.0])
 
 
@@ -115,7 +114,7 @@ def test_whitening_is_over_included_tokens_and_leaves_returns_alone(whiten) -> N
 
 def test_without_values_there_are_no_such_advantages() -> None:
   with pytest.raises(ValueError, match="critic's values"):
-    td_sum(credit([[1.0]], [1.0]).replace(value=None), 1.0, 1.0)
+    gae_sum(credit([[1.0]], [1.0]).replace(value=None), 1.0, 1.0)
 
 
 # The loss
@@ -140,22 +139,20 @@ def experience(returns, old, weight=1.0, rows=1) -> tuple[Experience, np.ndarray
 
 def loss_of(run: TrainConfig, numbers: Experience, values, norms=None, terms=None, **changes):
   """(loss, gradient by TokenScores, statistics) of the run's objective; values off the actions are NaN."""
-  stage = rl_stage(run)
+  learner = rl_learner(run)
   put = lambda a: np.where(numbers.is_action, a, NAN).astype(np.float32)
   whole = np.full(numbers.is_action.shape, NAN)
   whole[numbers.is_action] = np.ravel(values)
   scores = TokenScores(put(-1.0), put(1.0), None, None, np.float32(whole))
-  told = dataclasses.replace(
-    strengths_at(run, stage, 1), **{name: jnp.float32(number) for name, number in changes.items()}
-  )
+  told = hyperparams(run, learner, 1) | {name: jnp.float32(number) for name, number in changes.items()}
   norms = global_norms(numbers, R, 1) if norms is None else norms
-  of = jax.value_and_grad(objective(stage.update.terms if terms is None else terms), has_aux=True)
+  of = jax.value_and_grad(objective(learner.terms if terms is None else terms), has_aux=True)
   (loss, stats), grads = of(scores, numbers, told, norms)
   return float(loss), grads, stats
 
 
 def value_alone(run: TrainConfig) -> tuple:
-  return tuple(term for term in rl_stage(run).update.terms if term.name == "value")
+  return tuple(term for term in rl_learner(run).terms if term.name == "value")
 
 
 def test_value_loss_by_hand() -> None:
@@ -240,9 +237,9 @@ def test_at_strength_zero_the_rest_of_the_loss_is_as_without() -> None:
   rng = np.random.default_rng(3)
   draw = lambda: np.where(action, rng.normal(size=action.shape), 0.0).astype(np.float32)
   numbers = numbers.replace(advantage=draw(), logp_old=draw(), logp_ref=draw())
-  rest = tuple(term for term in rl_stage(run).update.terms if term.name != "value")
+  rest = tuple(term for term in rl_learner(run).terms if term.name != "value")
   with jax.disable_jit():
-    loss, grads, _ = loss_of(run, numbers, VALUE, value=0.0)
+    loss, grads, _ = loss_of(run, numbers, VALUE, **{"critic.coef": 0.0})
     plain, without, _ = loss_of(run, numbers, VALUE, terms=rest)
   assert loss == plain and np.any(grads.logp)
   np.testing.assert_array_equal(grads.logp, without.logp)

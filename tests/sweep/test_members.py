@@ -19,11 +19,13 @@ from o1jax.config import (
   SftConfig,
   SweepConfig,
   TrainConfig,
+  active_terms,
+  static_config,
 )
 from o1jax.io.run_config import with_overrides
-from o1jax.rl.stages import Stage, rl_stage, strengths_at, without_strengths
+from o1jax.rl.learner import Learner, hyperparams, rl_learner
 from o1jax.sweep.groups import tail_means
-from o1jax.sweep.members import cold_start_key, groups_of, kept_terms, members_of
+from o1jax.sweep.members import cold_start_key, groups_of, members_of
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32)
 BASE = TrainConfig("sweep", MODEL, CountdownConfig(), sft=SftConfig(steps=3), rl=RLConfig(steps=8, trim=0))
@@ -69,8 +71,8 @@ def test_members_that_differ_in_a_strength_share_a_program(field) -> None:
   if field != "rl.problems":
     told = []
     for member in members[::2]:
-      stage = rl_stage(member.config)
-      told.append([vars(strengths_at(member.config, stage, step)) for step in range(4, 12)])
+      learner = rl_learner(member.config)
+      told.append([hyperparams(member.config, learner, step) for step in range(4, 12)])
     assert told[0] != told[1]  # it reaches the program nonetheless
 
 
@@ -92,16 +94,16 @@ def test_members_that_differ_in_what_is_static_do_not(field) -> None:
 
 def test_whether_a_strength_is_there_at_all_is_static() -> None:
   """None is no number: a reference that does not move is another program than one that moves little."""
-  cfg = without_strengths(RLConfig(kl=KLConfig(0.1)))
+  cfg = static_config(RLConfig(kl=KLConfig(0.1)))
   assert (cfg.kl.ema, cfg.kl.reset_every, cfg.loss.clip_low, cfg.cov.coef) == (None,) * 4
   moving = KLConfig(0.1, reference="ema", ema=0.1)
   assert len(groups_of(swept({"rl.kl.coef": 0.1}, {"rl.kl": moving}))) == 2
 
 
-def test_stages_that_differ_in_their_rate_are_one_to_a_compiled_program() -> None:
-  stage = rl_stage(BASE)
-  other = Stage(**{**vars(stage), "rate": lambda step: 0.5})
-  assert stage == other and hash(stage) == hash(other)
+def test_learners_that_differ_in_host_fields_are_one_to_a_compiled_program() -> None:
+  learner = rl_learner(BASE)
+  other = Learner(**{**vars(learner), "steps": 99, "first": 1, "eval_every": 7})
+  assert learner == other and hash(learner) == hash(other)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +121,9 @@ def test_stages_that_differ_in_their_rate_are_one_to_a_compiled_program() -> Non
 )
 def test_a_term_is_kept_where_any_member_has_it(overrides, kept) -> None:
   members = swept(*overrides)
-  assert kept_terms(members) == kept
-  names = {term.name for term in rl_stage(members[0].config, kept_terms(members)).update.terms}
+  active = active_terms(member.config.rl for member in members)
+  assert active == kept
+  names = {term.name for term in rl_learner(members[0].config, active).terms}
   assert kept - {"l2_init"} <= names
 
 

@@ -14,7 +14,7 @@ from xla_flags import as_users_have_it
 from o1jax.cli import main
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.run_config import read_run_config
-from o1jax.rl.stages import first_state, rl_stage, sft_stage
+from o1jax.rl.learner import first_state, rl_learner, sft_learner
 from o1jax.rollout import setup as preparation
 from o1jax.sweep import placement
 
@@ -44,9 +44,9 @@ def saved_states(folder: pathlib.Path, block: str, step: int, rows: int):
 def lone_state(run: pathlib.Path):
   """(setup on one device, shapes of its state in the RL stage)."""
   setup = preparation.prepare(read_run_config(str(run)), jax.devices()[:1])
-  stage = rl_stage(setup.config)
-  params = jax.eval_shape(lambda: preparation.fresh_state(setup, stage, None).params)
-  return setup, jax.eval_shape(functools.partial(first_state, stage), params)
+  learner = rl_learner(setup.config)
+  params = jax.eval_shape(lambda: preparation.fresh_state(setup, learner, None).params)
+  return setup, jax.eval_shape(functools.partial(first_state, learner), params)
 
 
 def test_a_sweep_writes_what_a_report_reads(whole, logged, found) -> None:
@@ -82,7 +82,7 @@ def test_a_member_is_its_lone_run_bit_for_bit(whole, alone, logged) -> None:
 def test_a_sweeps_cold_start_is_a_runs(whole, alone) -> None:
   folder = next((whole / "cold_start").glob("seed1-*"))
   setup, _ = lone_state(alone)
-  like = preparation.fresh_state(setup, sft_stage(setup.config, 60), None)
+  like = preparation.fresh_state(setup, sft_learner(setup.config, 60), None)
   states = []
   for place in (folder, alone / "cold_start"):
     with Checkpoints(place, keep=1) as saved:

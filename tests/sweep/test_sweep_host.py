@@ -13,7 +13,7 @@ from compilations import compiled
 from o1jax.cli import main
 from o1jax.io.run_config import load_sweep
 from o1jax.parallel.hosts import EXIT_PREEMPTED, Preemption
-from o1jax.rl.stages import rl_stage
+from o1jax.rl.learner import rl_learner
 from o1jax.rollout import collect as collect_module
 from o1jax.rollout import setup as preparation
 from o1jax.sweep import host
@@ -119,10 +119,10 @@ def test_a_stopped_sweep_goes_on_bitwise(swept, tmp_path, experiment, logged, fo
   folder, *_ = swept
   step_of = host.rl_step
 
-  def stopping(setup, stage, state, step, progress, **rest):
+  def stopping(setup, learner, state, step, progress, **rest):
     if (setup.config.name, step) == (name, at):
       signal.raise_signal(signal.SIGTERM)
-    return step_of(setup, stage, state, step, progress, **rest)
+    return step_of(setup, learner, state, step, progress, **rest)
 
   monkeypatch.setattr(host, "rl_step", stopping)
   path = experiment(tmp_path)
@@ -153,10 +153,10 @@ def test_an_adaptive_coefficient_begins_as_the_members_own(tmp_path, experiment)
   config = f"dataclasses.replace(base, rl={rl}, sft=SftConfig())"
   members = members_of(load_sweep(experiment(tmp_path, config=config), full=False))
   setup = preparation.prepare(members[0].config, jax.devices()[:1])
-  block = MemberGroup(setup, rl_stage(setup.config), tuple(members))
+  block = MemberGroup(setup, rl_learner(setup.config), tuple(members))
   colds = cold_starts(block, tmp_path, Preemption())
   coefficients = [
-    host.begin(block, member, colds, {member.name: None}).state.controllers["kl"]
+    host.begin(block, member, colds, {member.name: None}).state.controllers["kl.coef"]
     for member in (members[0], members[2])
   ]
   assert coefficients == [np.float32(0.01), 1.0]
