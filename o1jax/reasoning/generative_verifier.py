@@ -22,9 +22,9 @@ from o1jax.config import require
 from o1jax.io.tokenizer import Tokenizer
 from o1jax.model.transformer import Decoder, cast_params
 from o1jax.parallel.sharding import batch_rows, put_rows
-from o1jax.rl.batch import prompt_batch
+from o1jax.rl.critic import policy_params
+from o1jax.rl.experience import prompt_batch
 from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf
-from o1jax.rl.value import policy_params
 from o1jax.types import PromptBatch
 from o1jax.verifiers.judge import Opinion, Rationale, Sample, Score, spells
 

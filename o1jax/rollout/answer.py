@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import EvalConfig
+from o1jax.rl.critic import policy_params
 from o1jax.rl.flops import sampling_width
 from o1jax.rl.sample import SampleConfig, generate, greedy, inverse_cdf
-from o1jax.rl.value import policy_params
 from o1jax.rollout.grade import response_tokens
 from o1jax.rollout.setup import Runtime, batch_of
 from o1jax.scaling import compute

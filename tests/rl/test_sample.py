@@ -21,7 +21,7 @@ from o1jax.rl.sample import (
   keep_top,
   stream_key,
 )  # fmt: skip
-from o1jax.rl.score import Grouped, Packed, score
+from o1jax.rl.scoring import Grouped, Packed, score
 from o1jax.types import PromptBatch, Rollout
 
 P, G, LP, R, STOP = 3, 4, 5, 120, 2
