@@ -29,8 +29,8 @@ from o1jax.io.run_config import located
 from o1jax.io.run_folder import locked, new_run
 from o1jax.parallel.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, Preemption
 from o1jax.parallel.sharding import put_rows
-from o1jax.rl.batch import trimmed
 from o1jax.rl.draw import stream_key
+from o1jax.rl.experience import trimmed
 from o1jax.rl.learner import Learner, hyperparams, rl_learner, run_epochs, sft_learner
 from o1jax.rl.step import RolloutScores, score_rollout, train_step
 from o1jax.rollout import setup

@@ -36,7 +36,7 @@ NESTING = 3
 
 
 def _package(path: pathlib.PurePath) -> str:
-  """The part of o1jax that a file belongs to: `rl` for o1jax/rl/update.py, `train` for o1jax/train.py."""
+  """The part of o1jax that a file belongs to: `rl` for o1jax/rl/learner.py, `train` for o1jax/train.py."""
   return path.parts[1].removesuffix(".py")
 
 

@@ -24,10 +24,10 @@ from o1jax.config import require
 from o1jax.io.tokenizer import Tokenizer
 from o1jax.model.transformer import Decoder, cast_params
 from o1jax.parallel.sharding import batch_rows, put_rows
-from o1jax.rl.batch import prompt_batch
+from o1jax.rl.critic import policy_params
 from o1jax.rl.draw import greedy, inverse_cdf
+from o1jax.rl.experience import prompt_batch
 from o1jax.rl.sampler import SampleConfig, generate
-from o1jax.rl.value import policy_params
 from o1jax.types import PromptBatch, Rollout
 from o1jax.verifiers.judge.judge import Opinion, Rationale, Sample, Score, spells
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.config import RLConfig
-from o1jax.rl.advantage import deviation, same_reward
+from o1jax.rl.advantages import deviation, same_reward
 from o1jax.rl.metrics import learned_stats, rollout_stats
 from o1jax.rl.sampler import in_any_member
 from o1jax.types import Mean, RolloutBatch, Stat

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from o1jax.config import RLConfig, TrainConfig
-from o1jax.rl.batch import response_width
 from o1jax.rl.dynamic_sampling import SampleCounts
+from o1jax.rl.experience import response_width
 from o1jax.rl.learner import Learner
-from o1jax.rl.objective import needs
+from o1jax.rl.losses import needs
 from o1jax.rl.sampler import buffer_sizes
 from o1jax.scaling import flops as compute
 

@@ -17,9 +17,10 @@ import optax
 
 from o1jax.config import RLConfig, TrainConfig, active_terms, static_config, traced_values
 from o1jax.model.transformer import Decoder
-from o1jax.rl.objective import Term, global_norms, needs, objective, rl_terms, sft_terms
+from o1jax.rl.critic import add_critic, policy_params
+from o1jax.rl.losses import Term, global_norms, needs, objective, rl_terms, sft_terms
 from o1jax.rl.optim import decaying, learning_rate, make_optimizer
-from o1jax.rl.regularise import (
+from o1jax.rl.regularisers import (
   REFERENCES,
   Controller,
   Penalty,
@@ -33,8 +34,7 @@ from o1jax.rl.regularise import (
   token_mask,
 )
 from o1jax.rl.reward_model import REWARDERS, Rewarder
-from o1jax.rl.score import Grouped, Packed, score
-from o1jax.rl.value import add_critic, policy_params
+from o1jax.rl.scoring import Grouped, Packed, score
 from o1jax.types import Experience, Hyperparams, Mean, Norms, Stat, TrainState, blank_stats, merge_stats
 
 

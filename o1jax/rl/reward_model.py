@@ -19,9 +19,9 @@ import optax
 
 from o1jax.config import ProxyConfig
 from o1jax.model.transformer import Context, Decoder, cast_params
+from o1jax.rl.critic import CRITIC, ValueHead, add_critic, policy_params
 from o1jax.rl.sampler import SampleConfig, generate
-from o1jax.rl.score import Grouped
-from o1jax.rl.value import CRITIC, ValueHead, add_critic, policy_params
+from o1jax.rl.scoring import Grouped
 from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch
 
 CLIP_NORM = 1.0  # global gradient norm of the proxy's own optimiser

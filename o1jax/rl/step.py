@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from o1jax.rl.batch import credit_and_experience, token_logp, token_scores
 from o1jax.rl.dynamic_sampling import Barrier
+from o1jax.rl.experience import credit_and_experience, token_logp, token_scores
 from o1jax.rl.learner import Learner, apply_controllers, run_epochs
-from o1jax.rl.objective import needs
+from o1jax.rl.losses import needs
 from o1jax.types import Experience, Hyperparams, Reward, Rollout, Stat, TrainState
 
 

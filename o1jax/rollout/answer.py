@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import EvalConfig
+from o1jax.rl.critic import policy_params
 from o1jax.rl.draw import greedy, inverse_cdf
 from o1jax.rl.flops import sampling_width
 from o1jax.rl.sampler import SampleConfig, generate
-from o1jax.rl.value import policy_params
 from o1jax.rollout.grade import response_tokens
 from o1jax.rollout.setup import Runtime, batch_of
 from o1jax.scaling import flops as compute

@@ -20,15 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from o1jax.parallel.sharding import put_rows
-from o1jax.rl.batch import pack, trimmed
+from o1jax.rl.critic import policy_params
 from o1jax.rl.draw import greedy, stream_key
 from o1jax.rl.dynamic_sampling import sample_groups
+from o1jax.rl.experience import pack, trimmed
 from o1jax.rl.flops import StepSizes, step_sizes
 from o1jax.rl.learner import Learner, hyperparams
 from o1jax.rl.reward_model import reward_of
 from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.step import LearnerInputs
-from o1jax.rl.value import policy_params
 from o1jax.rollout.answer import token_map
 from o1jax.rollout.grade import Graded, concatenated, grade, response_tokens, select
 from o1jax.rollout.record import Progress

@@ -32,10 +32,10 @@ from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.hosts import start_backend
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, batch_rows, param_shardings, put_rows, state_shardings
-from o1jax.rl.batch import check_prompt, prompt_batch
+from o1jax.rl.critic import add_critic, policy_params
 from o1jax.rl.draw import stream_key
+from o1jax.rl.experience import check_prompt, prompt_batch
 from o1jax.rl.learner import Learner, first_params, first_state
-from o1jax.rl.value import add_critic, policy_params
 from o1jax.rollout.env import Env, SingleTurn
 from o1jax.tasks.base import Task, check_demonstrations
 from o1jax.tasks.catalog import build_task

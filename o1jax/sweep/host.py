@@ -16,7 +16,7 @@ from o1jax.io.log import CLOCK_METRICS, RunLog
 from o1jax.parallel.hosts import EXIT_NONFINITE, Preemption
 from o1jax.parallel.sharding import replicated
 from o1jax.rl.learner import Learner
-from o1jax.rl.regularise import first_coefficients, rl_controllers
+from o1jax.rl.regularisers import first_coefficients, rl_controllers
 from o1jax.rollout.record import StepFn, StepResult
 from o1jax.rollout.setup import Runtime, fresh_state, in_mesh, needs_first_params
 from o1jax.sweep.cold import SftCheckpoint

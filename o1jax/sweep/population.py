@@ -31,7 +31,7 @@ from o1jax.rl.fused import (
   sample_on_device,
 )
 from o1jax.rl.learner import Learner, first_state, hyperparams
-from o1jax.rl.regularise import first_coefficients, rl_controllers
+from o1jax.rl.regularisers import first_coefficients, rl_controllers
 from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.step import LearnerInputs
 from o1jax.rollout.answer import sample_config

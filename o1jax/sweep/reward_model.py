@@ -26,7 +26,7 @@ from o1jax.rl.diagnostics import sample_blocks
 from o1jax.rl.draw import stream_key
 from o1jax.rl.reward_model import logits
 from o1jax.rl.sampler import SampleConfig
-from o1jax.rl.score import Grouped
+from o1jax.rl.scoring import Grouped
 from o1jax.rollout.grade import grade, response_tokens
 from o1jax.rollout.reward_model import reward_model_params
 from o1jax.rollout.setup import Runtime, in_mesh, padded, verifiable_rows

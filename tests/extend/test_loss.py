@@ -24,7 +24,7 @@ from o1jax.config import (
   traced,
 )
 from o1jax.rl.learner import hyperparams, rl_learner
-from o1jax.rl.objective import AGGREGATIONS, POLICY_LOSSES, TERMS, PolicyLoss, Term
+from o1jax.rl.losses import AGGREGATIONS, POLICY_LOSSES, TERMS, PolicyLoss, Term
 from o1jax.rollout import setup
 from o1jax.rollout.record import Progress
 from o1jax.train import RLInputs, rl_step

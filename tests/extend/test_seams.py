@@ -21,8 +21,8 @@ from o1jax.config import (
 )
 from o1jax.evaluate.figures import sample_and_grade
 from o1jax.parallel.sharding import put_rows
-from o1jax.rl.batch import pack
 from o1jax.rl.draw import stream_key
+from o1jax.rl.experience import pack
 from o1jax.rl.learner import hyperparams, rl_learner, run_epochs, sft_learner
 from o1jax.rollout import setup
 from o1jax.rollout.answer import Budget, best_of, plain

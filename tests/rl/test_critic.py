@@ -25,13 +25,13 @@ from o1jax.config import (
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, param_shardings, put_rows
-from o1jax.rl.batch import credit_and_experience, token_logp, token_scores
+from o1jax.rl.critic import add_critic, policy_params
+from o1jax.rl.experience import credit_and_experience, token_logp, token_scores
 from o1jax.rl.flops import critic_passes
 from o1jax.rl.learner import Learner, first_state, hyperparams, rl_learner, run_epochs
 from o1jax.rl.optim import make_optimizer
-from o1jax.rl.regularise import REFERENCES, rl_penalties
-from o1jax.rl.score import Grouped, Packed, score
-from o1jax.rl.value import add_critic, policy_params
+from o1jax.rl.regularisers import REFERENCES, rl_penalties
+from o1jax.rl.scoring import Grouped, Packed, score
 from o1jax.types import Experience, Rollout, resolve_stats
 
 P, G, LP, R = 4, 2, 3, 5

@@ -13,9 +13,9 @@ import pytest
 from o1jax.config import CountdownConfig, CovConfig, KLConfig, LossConfig, ModelConfig, RLConfig, TrainConfig
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl import diagnostics
-from o1jax.rl.batch import prompt_batch
 from o1jax.rl.diagnostics import examine
 from o1jax.rl.draw import stream_key
+from o1jax.rl.experience import prompt_batch
 from o1jax.rl.flops import examined_passes
 from o1jax.rl.learner import (
   Learner,
@@ -26,7 +26,7 @@ from o1jax.rl.learner import (
   rl_learner,
   run_epochs,
 )
-from o1jax.rl.objective import POLICY_LOSSES, global_norms
+from o1jax.rl.losses import POLICY_LOSSES, global_norms
 from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.types import Experience, Reward, Rollout, TokenScores, TrainState, resolve_stats

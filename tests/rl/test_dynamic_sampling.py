@@ -17,12 +17,12 @@ from o1jax.config import (
   TrainConfig,
 )
 from o1jax.model.transformer import Decoder, init_params
-from o1jax.rl.batch import prompt_batch
 from o1jax.rl.draw import stream_key
 from o1jax.rl.dynamic_sampling import fill, refill_stats, refilled, slot_choice, zero_std
+from o1jax.rl.experience import prompt_batch
 from o1jax.rl.flops import StepSizes, step_flops
 from o1jax.rl.learner import first_state, gradients, hyperparams, rl_learner
-from o1jax.rl.objective import global_norms
+from o1jax.rl.losses import global_norms
 from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.scaling import flops as compute

@@ -26,9 +26,9 @@ from o1jax.config import (
   TrainConfig,
 )
 from o1jax.model.transformer import Decoder, init_params
-from o1jax.rl.batch import prompt_batch
 from o1jax.rl.draw import greedy, stream_key
 from o1jax.rl.dynamic_sampling import fill, refill_stats, slot_choice, zero_std
+from o1jax.rl.experience import prompt_batch
 from o1jax.rl.fused import MEMBER, FusedProgram, StepInputs, StepOutputs, fused, over_members
 from o1jax.rl.learner import first_state, hyperparams, rl_learner
 from o1jax.rl.metrics import learned_stats, rollout_stats

@@ -18,10 +18,10 @@ from o1jax.config import (
   RLConfig,
   TrainConfig,
 )
-from o1jax.rl.advantage import ADVANTAGES
+from o1jax.rl.advantages import ADVANTAGES
 from o1jax.rl.learner import hyperparams, rl_learner
-from o1jax.rl.objective import global_norms, needs, objective, rl_terms
-from o1jax.rl.regularise import KL_ESTIMATORS, kl_penalty
+from o1jax.rl.losses import global_norms, needs, objective, rl_terms
+from o1jax.rl.regularisers import KL_ESTIMATORS, kl_penalty
 from o1jax.types import Credit, Experience, Norms, TokenScores, resolve_stats
 
 ONE = np.ones((), np.float32)

@@ -27,7 +27,7 @@ from o1jax.config import (
   RLConfig,
   TrainConfig,
 )
-from o1jax.rl.batch import credit_and_experience
+from o1jax.rl.experience import credit_and_experience
 from o1jax.rl.learner import (
   apply_controllers,
   first_state,
@@ -36,10 +36,10 @@ from o1jax.rl.learner import (
   rl_learner,
   run_epochs,
 )
-from o1jax.rl.objective import global_norms, objective
-from o1jax.rl.regularise import is_reset
-from o1jax.rl.regularise import moved as moved_coefficients
-from o1jax.rl.score import Packed
+from o1jax.rl.losses import global_norms, objective
+from o1jax.rl.regularisers import is_reset
+from o1jax.rl.regularisers import moved as moved_coefficients
+from o1jax.rl.scoring import Packed
 from o1jax.types import Experience, Rollout, TokenScores
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8, vocab=8)

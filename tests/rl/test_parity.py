@@ -24,11 +24,11 @@ from o1jax.config import (
   RLConfig,
   TrainConfig,
 )
-from o1jax.rl.advantage import ADVANTAGES, reward_stats
+from o1jax.rl.advantages import ADVANTAGES, reward_stats
 from o1jax.rl.learner import hyperparams, rl_learner
-from o1jax.rl.objective import global_norms, objective, sft_terms
-from o1jax.rl.regularise import kl_penalty
-from o1jax.rl.score import Packed, score
+from o1jax.rl.losses import global_norms, objective, sft_terms
+from o1jax.rl.regularisers import kl_penalty
+from o1jax.rl.scoring import Packed, score
 from o1jax.types import Credit, Experience, TokenScores, resolve_stats
 
 ROOT = pathlib.Path(__file__).parents[2]

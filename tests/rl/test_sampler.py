@@ -12,7 +12,7 @@ from o1jax.config import ModelConfig
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.draw import greedy, stream_key
 from o1jax.rl.sampler import KEY_BLOCK, UNFORCED, SampleConfig, buffer_sizes, generate
-from o1jax.rl.score import Grouped, Packed, score
+from o1jax.rl.scoring import Grouped, Packed, score
 from o1jax.types import PromptBatch, Rollout
 
 P, G, LP, R, STOP = 3, 4, 5, 120, 2

@@ -16,7 +16,7 @@ from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl import sampler
 from o1jax.rl.draw import row_noise, stream_key
 from o1jax.rl.sampler import PromptCache, SampleConfig, SamplerState, generate, prompts_of, rollout_of
-from o1jax.rl.score import Grouped, Packed, score
+from o1jax.rl.scoring import Grouped, Packed, score
 from o1jax.types import PromptBatch, Rollout
 
 P, G, LP, R = 3, 4, 6, 90

@@ -21,12 +21,11 @@ from o1jax.config import (
   RLConfig,
   TrainConfig,
 )
-from o1jax.rl.batch import credit_and_experience
+from o1jax.rl.experience import credit_and_experience, length_reward
 from o1jax.rl.learner import hyperparams, rl_learner
+from o1jax.rl.losses import AGGREGATIONS, global_norms, objective, rl_terms
 from o1jax.rl.metrics import rollout_stats
-from o1jax.rl.objective import AGGREGATIONS, global_norms, objective, rl_terms
-from o1jax.rl.regularise import moved, rl_controllers
-from o1jax.rl.shaping import length_reward
+from o1jax.rl.regularisers import moved, rl_controllers
 from o1jax.types import Experience, Rollout, TokenScores, resolve_stats
 
 R = 6

@@ -17,10 +17,10 @@ from o1jax.config import (
   RLConfig,
   TrainConfig,
 )
-from o1jax.rl.advantage import ADVANTAGES
+from o1jax.rl.advantages import ADVANTAGES
+from o1jax.rl.critic import gae_sum, with_returns
 from o1jax.rl.learner import hyperparams, rl_learner
-from o1jax.rl.objective import global_norms, objective
-from o1jax.rl.value import gae_sum, with_returns
+from o1jax.rl.losses import global_norms, objective
 from o1jax.types import Credit, Experience, TokenScores, merge_stats, resolve_stats
 
 R = 5

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.config import LossConfig, RLConfig, active_terms
-from o1jax.rl.regularise import EXACT_KL, KL_ESTIMATORS, bounded
-from o1jax.rl.value import clipped_error, squared_error, value_loss
+from o1jax.rl.critic import clipped_error, squared_error, value_loss
+from o1jax.rl.regularisers import EXACT_KL, KL_ESTIMATORS, bounded
 from o1jax.types import (
   Experience,
   Hyperparams,
@@ -245,7 +245,7 @@ def _policy(cfg: RLConfig, segments: int) -> Apply:
   return apply
 
 
-# KL to the reference (estimators: regularise.py)
+# KL to the reference (estimators: regularisers.py)
 
 
 def _kl_stats(gap: jax.Array, mask: jax.Array, hyperparams: Hyperparams) -> dict[str, Stat]:

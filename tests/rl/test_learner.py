@@ -28,10 +28,10 @@ from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, param_shardings, put_rows
 from o1jax.rl.learner import Learner, first_state, gradients, run_epochs
-from o1jax.rl.objective import global_norms, rl_terms, sft_terms
+from o1jax.rl.losses import global_norms, rl_terms, sft_terms
 from o1jax.rl.optim import learning_rate, make_optimizer
-from o1jax.rl.regularise import REFERENCES, rl_penalties, token_mask
-from o1jax.rl.score import Grouped, Packed
+from o1jax.rl.regularisers import REFERENCES, rl_penalties, token_mask
+from o1jax.rl.scoring import Grouped, Packed
 from o1jax.types import Experience, Hyperparams, TrainState, resolve_stats
 
 P, G, LP, R = 8, 4, 5, 12

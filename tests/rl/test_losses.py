@@ -23,7 +23,7 @@ from o1jax.config import (
   TrainConfig,
 )
 from o1jax.rl.learner import hyperparams, rl_learner
-from o1jax.rl.objective import AGGREGATIONS, POLICY_LOSSES, Term, global_norms, objective, rl_terms, sft_terms
+from o1jax.rl.losses import AGGREGATIONS, POLICY_LOSSES, Term, global_norms, objective, rl_terms, sft_terms
 from o1jax.types import Experience, Hyperparams, TokenScores, merge_stats, resolve_stats
 
 R_MAX = 5

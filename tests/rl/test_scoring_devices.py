@@ -14,7 +14,7 @@ from o1jax.config import MeshConfig, ModelConfig
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, param_shardings, put_rows
-from o1jax.rl.score import Grouped, Packed, score
+from o1jax.rl.scoring import Grouped, Packed, score
 
 B, G, LP, R, V, D, CHUNKS = 32, 4, 8, 64, 1920, 32, 8
 MODEL = Decoder(ModelConfig(D, layers=1, heads=2, kv_heads=2, head_dim=16, mlp=48, vocab=V, tied_head=False))

@@ -22,10 +22,10 @@ from o1jax.config import (
   TrainConfig,
   active_terms,
 )
-from o1jax.rl.batch import credit_and_experience
+from o1jax.rl.experience import credit_and_experience
 from o1jax.rl.learner import hyperparams, masked_experience, rl_learner
-from o1jax.rl.objective import AGGREGATIONS, global_norms, objective, rl_terms
-from o1jax.rl.regularise import covariance, follow_entropy, follow_kl, rl_controllers, token_mask
+from o1jax.rl.losses import AGGREGATIONS, global_norms, objective, rl_terms
+from o1jax.rl.regularisers import covariance, follow_entropy, follow_kl, rl_controllers, token_mask
 from o1jax.types import Experience, Hyperparams, Rollout, TokenScores, resolve_stats
 
 MODEL = ModelConfig(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8, vocab=8)

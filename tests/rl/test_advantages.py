@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from o1jax.config import AdvantageConfig, CriticConfig, RLConfig
-from o1jax.rl.advantage import ADVANTAGES, reward_stats
+from o1jax.rl.advantages import ADVANTAGES, reward_stats
 from o1jax.types import Credit, resolve_stats
 
 COMPILED = {kind: jax.jit(estimator.fn, static_argnums=1) for kind, estimator in ADVANTAGES.items()}

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.config import RLConfig
-from o1jax.rl.value import gae_sum
+from o1jax.rl.critic import gae_sum
 from o1jax.types import Credit, Mean, Stat
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from o1jax.config import CovConfig, RLConfig
-from o1jax.rl.value import policy_params
+from o1jax.rl.critic import policy_params
 from o1jax.types import Experience, Hyperparams, Mean, Stat, TokenScores
 
 MAX_LOG_RATIO = 20.0  # nats; e^20 is 5e8, and its square is finite still

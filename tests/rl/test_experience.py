@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from o1jax.config import ConfigError, RLConfig
-from o1jax.rl.batch import prompt_batch, response_width
+from o1jax.rl.experience import prompt_batch, response_width
 
 
 def test_prompts_lie_at_the_right_end_of_their_rows() -> None:

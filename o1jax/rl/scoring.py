@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 
 from o1jax.model.transformer import Context, Decoder, cast_params
 from o1jax.parallel.sharding import batch_axes
-from o1jax.rl.value import values
+from o1jax.rl.critic import values
 from o1jax.types import TokenScores
 
 
