@@ -166,7 +166,8 @@ class Run:
 def fit(
   run: Run, learner: Learner, state: TrainState, steps: int, step_fn: StepFn, *, every: int = 10
 ) -> TrainState:
-  """Repeats `step_fn` to the end of the stage; saves, evaluates and logs on the way. Raises Stopped on a signal or a NaN.
+  """Repeats `step_fn` to the end of the stage; saves, evaluates and logs on the way. Raises Stopped on a
+  signal or a NaN.
 
   Where the curriculum has dropped every problem the stage ends early, saved. every: steps between lines of
   progress.
@@ -205,7 +206,9 @@ def fit(
 def _finish_step(
   run: Run, learner: Learner, result: StepResult, seconds: float
 ) -> tuple[dict[str, float], bool]:
-  """(all metrics of a step, whether its loss or gradient is not finite); evaluates and logs them where the run has a log."""
+  """(all metrics of a step, whether its loss or gradient is not finite); evaluates and logs them where the
+  run has a log.
+  """
   config, step = run.runtime.config, run.progress.step
   costs = run.runtime.task.spent()
   run.progress, run.counted = run.progress.with_costs(costs, run.counted), costs
@@ -305,7 +308,9 @@ def reinforce(run: Run, folder: pathlib.Path, latest: int) -> None:
 def _rl_inputs(
   runtime: Runtime, learner: Learner, folder: pathlib.Path, params: Callable[[], Any]
 ) -> RLInputs:
-  """What RL steps read beside their state; `params` gives the parameters that RL begins with, where they are needed."""
+  """What RL steps read beside their state; `params` gives the parameters that RL begins with, where they are
+  needed.
+  """
   learned = runtime.config.rl.proxy.kind != "none"
   reward = reward_model_params(runtime, params(), folder / "reward_model") if learned else None
   return RLInputs(params() if setup.needs_first_params(runtime, learner) else None, reward)

@@ -87,7 +87,8 @@ class Work:
   def reference(self, state: TrainState, rollout: Rollout) -> jax.Array:
     """f32[B, L] log-probs of the rollout under the reference."""
     return token_logp(
-      state.ref_params, rollout, self.hyperparams["temperature"], model=self.model, layout=self.learner.layout,
+      state.ref_params, rollout, self.hyperparams["temperature"], model=self.model,
+      layout=self.learner.layout,
       chunk=self.rl.head_chunk,
     )  # fmt: skip
 

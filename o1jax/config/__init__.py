@@ -1,6 +1,7 @@
 """Every option of a run, as frozen dataclasses, validated with the field's name in the error.
 
-An experiment is a file with `get_config() -> TrainConfig`. The command line overrides any field by its dotted name.
+An experiment is a file with `get_config() -> TrainConfig`. The command line overrides any field by its
+dotted name.
 """
 
 from o1jax.config.base import (

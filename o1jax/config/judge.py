@@ -14,7 +14,8 @@ class JudgeConfig:
 
   model: str  # the endpoint's name of the model
   base_url: str = "https://api.openai.com/v1"
-  # Name of the environment variable that holds the key, never the key itself; None: the endpoint asks for none.
+  # Name of the environment variable that holds the key, never the key itself; None: the endpoint asks for
+  # none.
   api_key_env: str | None = "OPENAI_API_KEY"
   votes: int = 0  # rationales a completion, each a request; 0: P("Yes") of one token in their place
   sees: Literal["problem", "reference"] = "problem"  # whether the judge is shown the gold answer too
@@ -34,7 +35,7 @@ class JudgeConfig:
   completion_price: float = 0.0  # USD a million completion tokens
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    """Raises ConfigError naming the first field that cannot work; `field` is this group's dotted name."""
     require(bool(self.model), f"{field}.model", "must name a model")
     self._validate_access(field)
     for name in ("votes", "max_retries", "temperature", "prompt_price", "completion_price"):
@@ -57,7 +58,9 @@ class JudgeConfig:
     require(several, f"{field}.temperature", f"is 0, greedy, so that {self.votes} votes are all one")
 
   def _validate_access(self, field: str) -> None:
-    """What could send a key astray, or write it into a run's record. Nothing here repeats a value that may be one."""
+    """What could send a key astray, or write it into a run's record. Nothing here repeats a value that may
+    be one.
+    """
     require(_is_http(self.base_url), f"{field}.base_url", "must be an http(s) URL")
     bare = "@" not in urllib.parse.urlsplit(self.base_url).netloc
     require(bare, f"{field}.base_url", "must not hold a user or password: the configuration is written down")

@@ -16,7 +16,7 @@ class RopeScaling:
   original_length: int = 8192
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    """Raises ConfigError naming the first field that cannot work; `field` is this group's dotted name."""
     for name in ("factor", "original_length"):
       require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
     low, high = self.low_freq_factor, self.high_freq_factor
@@ -53,7 +53,7 @@ class ModelConfig:
   remat: Literal["none", "full", "dots"] = "none"  # keeps all activations, none, or the products'
 
   def validate(self, field: str) -> None:
-    """Raises ConfigError naming the first field that cannot work; `field` is the dotted name of this group."""
+    """Raises ConfigError naming the first field that cannot work; `field` is this group's dotted name."""
     for name in ("width", "layers", "heads", "kv_heads", "head_dim", "mlp"):
       require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
     require(self.norm_eps > 0, f"{field}.norm_eps", f"must be positive, is {self.norm_eps}")

@@ -115,6 +115,7 @@ def sample_on_device(
   def sample(
     prompts: PromptBatch, key: jax.Array, samples: int, sampling: SampleConfig, place: Any
   ) -> RolloutBatch:
+    """A verified draw."""
     rollout = barrier(
       generate(
         state.params, prompts, key, temperature, model=learner.model, samples=samples, cfg=sampling,

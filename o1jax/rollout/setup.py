@@ -189,7 +189,9 @@ def same_data(runtime: Runtime, folder: pathlib.Path) -> None:
 
 
 def params_like(runtime: Runtime, step: int) -> Any:
-  """Shapes and shardings of the parameters after `step`, to restore onto: from the RL stage on, with the critic's."""
+  """Shapes and shardings of the parameters after `step`, to restore onto: from the RL stage on, with the
+  critic's.
+  """
   kind = runtime.config.rl.critic.kind if step > runtime.config.sft.steps else "none"
   boxed = jax.eval_shape(lambda k: add_critic(init_params(runtime.model, k), kind), jax.random.key(0))
   return _placed(jax.eval_shape(nn.meta.unbox, boxed), param_shardings(boxed, runtime.mesh))

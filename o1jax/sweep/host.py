@@ -154,7 +154,8 @@ def _final_figures(
 
 
 def _diagnosed(run: Run, learner: Learner, state: TrainState, begun: RLInputs) -> dict[str, float]:
-  """Metrics of the step that would come next of a state, which is donated to it; {} where diagnostics are off.
+  """Metrics of the step that would come next of a state, which is donated to it; {} where diagnostics are
+  off.
 
   Its rollout is verified for these figures alone: a member that is diagnosed costs a step more than it
   learns from.

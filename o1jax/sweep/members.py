@@ -46,7 +46,7 @@ def _member(sweep: SweepConfig, arm: Arm, seed: int) -> Member:
 
 
 def static_part(config: TrainConfig) -> TrainConfig:
-  """The configuration without what is traced or the host's: members with the same one share a compiled step."""
+  """The configuration without traced and host fields: members with the same one share a compiled step."""
   return dataclasses.replace(config, name="", seed=0, rl=static_config(config.rl))
 
 

@@ -138,7 +138,8 @@ def evaluate_on_device(
   responses = {}
   for kind, rows in problems.items():
     rollout = sample_blocks(
-      params, rows, key, jnp.float32(cfg.temperature or 1.0), model=program.learner.model, samples=cfg.samples,
+      params, rows, key, jnp.float32(cfg.temperature or 1.0), model=program.learner.model,
+      samples=cfg.samples,
       sampling=how.sampling, batch=cfg.batch,
     )  # fmt: skip
     start = rollout.prompt_width

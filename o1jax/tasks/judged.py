@@ -3,9 +3,9 @@
     JSONL (prompt, perhaps answer, perhaps response) -> examples -> ProblemSet that asks the endpoint
 
 A judge's reward is an estimate that a policy learns to please: verifiers/judge/judge.py says what is done
-against that and what is not. Its verdicts are another model's, so that a run repeats itself only as far as the
-endpoint does.
-Left out: verifying references first, as other tasks do: the judge would be asked, and paid, to grade them.
+against that and what is not. Its verdicts are another model's, so that a run repeats itself only as far as
+the endpoint does. Left out: verifying references first, as other tasks do: the judge would be asked, and
+paid, to grade them.
 """
 
 import atexit
