@@ -166,9 +166,9 @@ class Run:
 def fit(
   run: Run, learner: Learner, state: TrainState, steps: int, step_fn: StepFn, *, every: int = 10
 ) -> TrainState:
-  """Repeats `step_fn` to the end of the stage; saves, evaluates and logs. Raises Stopped on a signal or a NaN.
+  """Repeats `step_fn` to the end of the stage; saves, evaluates, logs. Raises Stopped on a signal or a NaN.
 
-  Where the curriculum has dropped every problem the stage ends early, saved. every: steps between progress lines.
+  Where the curriculum has dropped every problem the stage ends early, saved. every: steps a line of progress.
   """
   config, last, run.state = run.runtime.config, learner.first + steps, state
   _log_unlogged(run, learner, state)
@@ -204,7 +204,7 @@ def fit(
 def _finish_step(
   run: Run, learner: Learner, result: StepResult, seconds: float
 ) -> tuple[dict[str, float], bool]:
-  """(metrics of a step, whether loss or gradient is not finite); evaluates and logs where the run has a log."""
+  """(metrics, whether loss or gradient is not finite) of a step; evaluates and logs where there is a log."""
   config, step = run.runtime.config, run.progress.step
   costs = run.runtime.task.spent()
   run.progress, run.counted = run.progress.with_costs(costs, run.counted), costs

@@ -68,15 +68,15 @@ def test_a_state_lies_as_its_parameters_and_a_step_is_compiled_once(mesh, tmp_pa
   before = compiled()
   assert train(run, resume=False) == 0
   made = compiled() - before
-  assert {name: made[f"jit({name})"] for name in ("_learn", "token_scores", "credit_and_experience")} == {
-    "_learn": 1, "token_scores": 1, "credit_and_experience": 1,
+  assert {name: made[f"jit({name})"] for name in ("_run_epochs", "token_scores", "credit_and_experience")} == {
+    "_run_epochs": 1, "token_scores": 1, "credit_and_experience": 1,
   }  # fmt: skip
   assert made["jit(generate)"] == 2  # to learn from, and at the end to evaluate
   shutil.rmtree(tmp_path / "tiny" / "checkpoints" / "4")
   before = compiled()
   assert train(run, resume=True) == 0
   made = compiled() - before
-  assert made["jit(_learn)"] == 1 and made["jit(generate)"] == made["jit(_seed_params)"] == 0
+  assert made["jit(_run_epochs)"] == 1 and made["jit(generate)"] == made["jit(_seed_params)"] == 0
   assert len(states) == 2 * (4 + 2)
   setup = preparation.prepare(run)
   lies = param_shardings(

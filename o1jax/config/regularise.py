@@ -136,8 +136,8 @@ class CriticConfig:
   coef: float = traced(0.5)  # of the value loss
   # A value may move this far from the rollout's (Schulman et al. 2017); None: not clipped.
   clip: float | None = None
-  gamma: float = 1.0
-  lam: float = 0.95
+  gamma: float = 1.0  # discount a token
+  lam: float = 0.95  # lambda of the generalised advantages
   whiten: bool = True  # advantages get mean 0 and variance 1 over the batch's action tokens
 
   def validate(self, field: str) -> None:

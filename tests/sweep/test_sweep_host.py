@@ -24,13 +24,13 @@ from o1jax.sweep.population import MemberGroup
 # Programs that all members share, and how often each may be compiled behind the cold starts.
 MOST = {
   "jit(first_state)": 1,
-  "jit(_learn)": 1,
+  "jit(_run_epochs)": 1,
   "jit(credit_and_experience)": 1,
   "jit(token_scores)": 1,
   "jit(_scores)": 1,
   "jit(_stepped)": 1,
   "jit(_gradient)": 1,
-  "jit(_beside)": 2,  # KL and entropy
+  "jit(_norm_and_product)": 2,  # KL and entropy
   "jit(_noise)": 1,
   "jit(generate)": 3,  # it rolls out, and tests in two ways
 }
