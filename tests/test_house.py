@@ -1,6 +1,7 @@
 """The house rules that a program can check: who may import whom, and how long things may be."""
 
 import ast
+import collections
 import pathlib
 from collections.abc import Iterator
 
@@ -29,6 +30,11 @@ FORBIDDEN = [("rl", "o1jax.io")]
 FORBIDDEN += [(package, "jax") for package in ("verifiers", "verify_command", "scaling")]
 OUTSIDE_WORLD = ("os", "pathlib", "shutil", "subprocess", "tempfile", "time", "datetime", "argparse", "tyro")
 FORBIDDEN += [(package, module) for package in ("model", "rl", "scaling") for module in OUTSIDE_WORLD]
+
+# Names that no reader would search for; the field's term stands in their place.
+BANNED = set("told seen gave held whole some few found took asked wanted drawn instead".split())
+BOUND_LAMBDAS = 4
+FOLDER_FILES = 20
 
 FILE_LINES = 400
 FUNCTION_LINES = 60
@@ -120,6 +126,41 @@ def size_faults(path: pathlib.PurePath, source: str) -> list[str]:
   return faults
 
 
+def language_faults(path: pathlib.PurePath, source: str) -> list[str]:
+  """Banned names, flows hidden in lambdas or behind booleans, functions that only discard their arguments."""
+  nodes = list(ast.walk(ast.parse(source)))
+  stored = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+  names = BANNED & {*stored, *(node.arg for node in nodes if isinstance(node, ast.arg))}
+  faults = [f"{path} names something {name!r}" for name in sorted(names)]
+  bound = sum(isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda) for node in nodes)
+  faults += [f"{path} binds {bound} lambdas to names"] if bound > BOUND_LAMBDAS else []
+  for node in nodes:
+    if isinstance(node, ast.Dict) and any(_is_bool(key) for key in node.keys):
+      faults.append(f"{path}:{node.lineno} is a dict keyed by booleans")
+    if isinstance(node, ast.FunctionDef) and _discards(node):
+      faults.append(f"{path}:{node.lineno} {node.name} only discards its arguments: None says absence")
+  return faults
+
+
+def _is_bool(key: ast.expr | None) -> bool:
+  return isinstance(key, ast.Constant) and isinstance(key.value, bool)
+
+
+def _discards(function: ast.FunctionDef) -> bool:
+  kinds = {type(node) for node in function.body}
+  return ast.Delete in kinds and kinds <= {ast.Delete, ast.Expr, ast.Return} and len(function.body) <= 3
+
+
+def class_faults(sources: list[tuple[pathlib.PurePath, str]]) -> list[str]:
+  """Class names that stand for two things in the package."""
+  places: dict[str, list[str]] = {}
+  for path, source in sources:
+    for node in ast.walk(ast.parse(source)):
+      if isinstance(node, ast.ClassDef):
+        places.setdefault(node.name, []).append(f"{path}:{node.lineno}")
+  return [f"class {name}: {', '.join(where)}" for name, where in sorted(places.items()) if len(where) > 1]
+
+
 def _sources(folder: str) -> list[tuple[pathlib.PurePath, str]]:
   paths = sorted((ROOT / folder).rglob("*.py"))
   return [(path.relative_to(ROOT), path.read_text(encoding="utf-8")) for path in paths]
@@ -135,6 +176,19 @@ def test_experiments_import_the_configuration_alone():
   assert [
     fault for path, source in _sources("experiments") for fault in experiment_faults(path, source)
   ] == []
+
+
+def test_names_and_flow_are_plain():
+  assert [fault for path, source in _sources("o1jax") for fault in language_faults(path, source)] == []
+
+
+def test_a_class_name_stands_for_one_thing():
+  assert class_faults(_sources("o1jax")) == []
+
+
+def test_a_folder_has_few_files():
+  counts = collections.Counter(path.parent for path, _ in _sources("o1jax"))
+  assert {str(folder): count for folder, count in counts.items() if count > FOLDER_FILES} == {}
 
 
 def test_files_functions_and_nesting_keep_to_their_limits():
@@ -195,3 +249,23 @@ def test_what_is_too_long_or_too_deep_is_found():
   nested = ["def f():", *(" " * depth + "if x:" for depth in range(1, NESTING + 1))]
   assert size_faults(path, "\n".join([*nested, " " * (NESTING + 1) + "y"])) == []
   assert size_faults(path, "\n".join([*nested, " " * 4 + "if x:", " " * 5 + "y"])) != []
+
+
+@pytest.mark.parametrize(
+  "source",
+  [
+    "told = 1",
+    "def f(seen): return seen",
+    "TABLE = {True: 1, False: 2}",
+    "def f(a, b):\n  del b\n  return a",
+    "\n".join(f"f{n} = lambda x: x + {n}" for n in range(BOUND_LAMBDAS + 1)),
+  ],
+)
+def test_a_hidden_flow_is_found(source):
+  assert len(language_faults(pathlib.PurePath("o1jax/x.py"), source)) == 1
+  assert language_faults(pathlib.PurePath("o1jax/x.py"), "rows = [1]\nf = lambda x: x") == []
+
+
+def test_a_class_that_stands_twice_is_found():
+  one, two = ((pathlib.PurePath(f"o1jax/{name}.py"), "class Row: pass") for name in "ab")
+  assert class_faults([one]) == [] and len(class_faults([one, two])) == 1
