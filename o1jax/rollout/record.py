@@ -45,7 +45,8 @@ class Progress:
 
   def to_json(self) -> dict[str, Any]:
     fields = dict(vars(self))
-    return {**fields, "seen": fields.pop("pass_rates"), "flops": self.flops.to_json()}
+    pass_rates = fields.pop("pass_rates")
+    return {**fields, "seen": pass_rates, "flops": self.flops.to_json()}
 
   @staticmethod
   def from_json(data: Mapping[str, Any]) -> "Progress":
