@@ -13,7 +13,7 @@ def xs(name: str, fields: Mapping[str, Any]) -> TrainConfig:
   """XS, for studies of many members: 0.1M parameters, 16 rows of up to 48 tokens, seconds of RL a member.
 
   Countdown with three numbers of 1..9: RL sees targets up to 12 alone, the cold start larger ones too, so
-  that what RL does to problems it never sees can be told. `fields` are replaced by their dotted names.
+  that what RL does to problems it never sees can be measured. `fields` are replaced by their dotted names.
   """
   config = TrainConfig(
     name=name,

@@ -176,7 +176,7 @@ def same_data(runtime: Runtime, folder: pathlib.Path) -> None:
   """Raises ConfigError where the run in `folder` learned from other problems or token ids than the task has
   now.
 
-  A run that did not keep the hash of its problems is taken as it is, and that is told.
+  A run that did not keep the hash of its problems is taken as it is, with a warning.
   """
   config, tokenizer = folder / "config.json", folder / "tokenizer.model"
   known = read_json(config).get(META, {}).get("data_hash")

@@ -1,5 +1,4 @@
-"""How the members of a group lie: over devices, in vmaps or one after the other; tried, measured and told
-before a sweep starts.
+"""The placement of a group's members: over devices, in vmaps or one after the other, measured at the start.
 
 candidates -> each compiled, cut down to what fits into memory, timed over one chunk -> the fastest -> its
 divergence
