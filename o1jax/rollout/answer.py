@@ -1,7 +1,7 @@
 """Answerers: problems in, responses and the FLOPs of drawing them out, within a budget of samples and tokens.
 
-    plain: K samples a problem | best_of: the best of n samples of another answerer, by a score of its
-      responses
+    plain: K samples a problem
+    best_of: the best of n responses of another answerer, by a score
 
 Search and revisions are answerers of their own: evaluation takes one as an argument and draws nothing itself.
 """

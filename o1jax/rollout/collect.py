@@ -1,8 +1,8 @@
 """The verified groups that a training step learns from: sampled on the device, graded by the host.
 
-    problems -> chunks: sample one on the device while the host verifies those before it -> forward passes
-      that need no
-    reward, while it verifies the last -> verdicts -> rounds of dynamic sampling
+    problems -> chunks: sample one on the device while the host verifies those before it
+             -> forward passes that need no reward, while it verifies the last
+             -> verdicts -> rounds of dynamic sampling
 
 Nothing on the device depends on when a verdict comes, so that every number is the same where the device
 waits instead.

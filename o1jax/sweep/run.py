@@ -1,7 +1,7 @@
 """A sweep: arms x seeds of one run, as one compiled program where the task has a device verifier.
 
-    experiment -> members -> groups of one compiled step -> cold starts -> layout -> chunks of fused steps,
-      diagnostics between
+    experiment -> members -> groups of one compiled step -> cold starts -> placement
+               -> chunks of fused steps, diagnostics between
                -> final tests -> results.json -> findings, report, a row of RESULTS.md beside the experiment
 
 Members whose configurations differ in traced strengths alone are one group. A group is as many of them as
