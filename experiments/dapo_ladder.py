@@ -1,6 +1,6 @@
 """What does each of DAPO's four changes to GRPO add?
 
-Claim: a higher upper clip, refilled groups, a loss by token and a soft penalty of overlong answers each add
+Claim: a higher upper clip, dynamic sampling, a loss by token and a soft penalty of overlong answers each add
   to GRPO.
 Source: DAPO (Yu et al. 2025), table 1: 30 on AIME 2024 with GRPO, 50 with all of it.
 Command: o1jax sweep experiments/dapo_ladder.py [--full]
@@ -11,8 +11,8 @@ Expected: accuracy rises rung by rung; the higher clip keeps entropy up. Four op
 from o1jax.config import Arm, Check, Claim, SweepConfig, TrainConfig, replaced, xs
 
 HIGHER = {"rl.loss.clip_high": 0.28}
-REFILL = {**HIGHER, "rl.refill": 3}
-TOKENS = {**REFILL, "rl.loss.aggregation": "token_mean"}
+SAMPLED = {**HIGHER, "rl.dynamic_sampling": 3}
+TOKENS = {**SAMPLED, "rl.loss.aggregation": "token_mean"}
 ALL = {**TOKENS, "rl.overlong.buffer": 12}
 
 
@@ -28,7 +28,7 @@ def sweep(full: bool) -> SweepConfig:
   arms = (
     Arm("grpo", {}),
     Arm("clip-higher", HIGHER),
-    Arm("+refill", REFILL),
+    Arm("+dynamic-sampling", SAMPLED),
     Arm("+token-loss", TOKENS),
     Arm("+overlong", ALL),
   )
@@ -40,7 +40,7 @@ def sweep(full: bool) -> SweepConfig:
     checks=(
       Check("greater", "held_out/pass@1", ("+overlong", "grpo")),
       Check("greater", "last/entropy", ("clip-higher", "grpo")),
-      Check("greater", "held_out/pass@1", ("+refill", "clip-higher")),
+      Check("greater", "held_out/pass@1", ("+dynamic-sampling", "clip-higher")),
     ),
   )
   base = replaced(get_config(), {"rl.steps": 960} if full else {})

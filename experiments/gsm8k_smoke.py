@@ -33,7 +33,9 @@ def get_config() -> TrainConfig:
     name="gsm8k_smoke",
     model=ModelConfig(width=64, layers=2, heads=4, kv_heads=2, head_dim=16, mlp=192),
     task=Gsm8kConfig(),
-    sft=SftConfig(steps=30, rows=4, length=1024, optim=OptimConfig(lr=3e-3, warmup=5, schedule="cosine")),
+    sft=SftConfig(
+      steps=30, rows=4, length=1024, optim=OptimConfig(lr=3e-3, warmup_steps=5, schedule="cosine")
+    ),
     rl=RLConfig(steps=4, prompts=4, samples=4, max_prompt=400, max_tokens=64),
     eval=EvalConfig(problems=8, final_problems=16, samples=8, batch=8, max_tokens=64, bootstrap=200),
     checkpoint=CheckpointConfig(every=10),

@@ -53,10 +53,12 @@ def get_config() -> TrainConfig:
     name="mixture_smoke",
     model=ModelConfig(width=64, layers=2, heads=4, kv_heads=2, head_dim=16, mlp=192),
     task=MixtureConfig(parts, text=TextConfig(vocab=512)),
-    sft=SftConfig(steps=150, rows=8, length=512, optim=OptimConfig(lr=3e-3, warmup=5, schedule="cosine")),
+    sft=SftConfig(
+      steps=150, rows=8, length=512, optim=OptimConfig(lr=3e-3, warmup_steps=5, schedule="cosine")
+    ),
     rl=RLConfig(
       steps=12, prompts=16, samples=4, max_prompt=320, max_tokens=96, chunks=2, kl=KLConfig(0.01),
-      curriculum=CurriculumConfig("pass_rate", floor=0.2, rate=0.5),
+      curriculum=CurriculumConfig("pass_rate", min_probability=0.2, rate=0.5),
     ),
     eval=EvalConfig(problems=8, final_problems=32, samples=2, batch=16, max_tokens=96, bootstrap=200),
     checkpoint=CheckpointConfig(every=20),

@@ -14,22 +14,22 @@ log n - (n - 1) / n for best-of-n, which is sampled at RL's own temperature from
 with.
 """
 
-from o1jax.config import Arm, Check, Claim, ProxyConfig, SweepConfig, TrainConfig, replaced, xs
+from o1jax.config import Arm, Check, Claim, RewardModelConfig, SweepConfig, TrainConfig, replaced, xs
 
 EXAMPLES = (256, 1024, 4096)
-PROXY = ProxyConfig("outcome", examples=1024, noise=0.1, steps=500, rows=32, lr=1e-3, best_of=64)
+PROXY = RewardModelConfig("outcome", examples=1024, noise=0.1, steps=500, rows=32, lr=1e-3, best_of=64)
 
 
 def get_config() -> TrainConfig:
   """One member, paid by the proxy of middling data."""
-  fields = {"rl.proxy": PROXY, "rl.steps": 200}  # by then the exact accuracy has turned
+  fields = {"rl.reward_model": PROXY, "rl.steps": 200}  # by then the exact accuracy has turned
   diagnoses = {"diagnostics.every": 10, "diagnostics.problems": 256}
   return xs("overoptimization", {**fields, **diagnoses})
 
 
 def sweep(full: bool) -> SweepConfig:
   """Proxies of three sizes of data and four seeds; in full four times the steps and eight seeds."""
-  arms = tuple(Arm(f"examples={n}", {"rl.proxy.examples": n}, strength=n) for n in EXAMPLES)
+  arms = tuple(Arm(f"examples={n}", {"rl.reward_model.examples": n}, strength=n) for n in EXAMPLES)
   least, most = arms[0].name, arms[-1].name
   claim = Claim(
     text="Against a learned reward the true one bends down with distance, later for a proxy of more examples",

@@ -31,11 +31,11 @@ def get_config() -> TrainConfig:
     ),
     task=CountdownConfig(count=3, max_number=12, max_value=20, held_out=512, max_tries=10),
     sft=SftConfig(
-      steps=850, rows=6, length=160, optim=OptimConfig(lr=3e-3, warmup=30, schedule="cosine")
+      steps=850, rows=6, length=160, optim=OptimConfig(lr=3e-3, warmup_steps=30, schedule="cosine")
     ),
     rl=RLConfig(
       steps=32, prompts=32, samples=8, max_prompt=6, max_tokens=112, micro_batches=4,
-      optim=OptimConfig(lr=3e-4, warmup=3)
+      optim=OptimConfig(lr=3e-4, warmup_steps=3)
     ),
     eval=EvalConfig(
       every=(170, 8), problems=64, final_problems=512, samples=8, control_samples=1, batch=64, max_tokens=112,

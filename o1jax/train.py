@@ -307,7 +307,7 @@ def _rl_inputs(
   """What RL steps read beside their state; `params` gives the parameters that RL begins with, where they are
   needed.
   """
-  learned = runtime.config.rl.proxy.kind != "none"
+  learned = runtime.config.rl.reward_model.kind != "none"
   reward = reward_model_params(runtime, params(), folder / "reward_model") if learned else None
   return RLInputs(params() if setup.needs_first_params(runtime, learner) else None, reward)
 

@@ -35,7 +35,7 @@ def config_of(size: str, members: int, steps: int, out: str, form: str) -> Any:
     **BARE,
     "rl.steps": steps,
     "rl.kl.coef": 0.01,
-    "rl.trim": 0 if form == "fused" else 16,
+    "rl.pad_multiple": 0 if form == "fused" else 16,
     "log.progress": False,
   }
   bases = {

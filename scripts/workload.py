@@ -49,7 +49,7 @@ class Work:
   """A random model of one size, and the calls of its GRPO step."""
 
   def __init__(self, model: ModelConfig, micro_batches: int):
-    optim = OptimConfig(lr=1e-5, decay=0.01, clip_norm=1.0)
+    optim = OptimConfig(lr=1e-5, weight_decay=0.01, clip_norm=1.0)
     self.rl = RLConfig(
       1, PROMPTS, SAMPLES, PROMPT, RESPONSE, kl=KLConfig(0.04), micro_batches=micro_batches, optim=optim
     )

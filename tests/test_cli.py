@@ -141,9 +141,9 @@ def test_help_as_a_module_starts_no_jax() -> None:
     ("--model.scan-layers True --model.norm_plus_one True",
      {"model.scan_layers": True, "model.norm_plus_one": True}),
     (
-      "--rl.loss.kind dual_clip --rl.loss.clip-low 0.2 --rl.loss.clip_high 0.28 --rl.loss.dual 3"
+      "--rl.loss.kind dual_clip --rl.loss.clip-low 0.2 --rl.loss.clip_high 0.28 --rl.loss.dual_clip 3"
       " --rl.epochs 2",
-      {"rl.loss.kind": "dual_clip", "rl.loss.clip_low": 0.2, "rl.loss.clip_high": 0.28, "rl.loss.dual": 3.0,
+      {"rl.loss.kind": "dual_clip", "rl.loss.clip_low": 0.2, "rl.loss.clip_high": 0.28, "rl.loss.dual_clip": 3.0,
        "rl.epochs": 2},
     ),
     ("--task.max-number 9 --mesh.data -1 --mesh.tensor 2", {"task.max_number": 9, "mesh.tensor": 2}),

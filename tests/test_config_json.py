@@ -107,7 +107,7 @@ def test_any_configuration_comes_back_from_json() -> None:
     ("model.window", 4, "model.window: wants tuple[int, ...], has 4"),
     ("model.window", [4, "x"], "model.window[1]: wants int, has 'x'"),
     ("model.rope_scaling", [], "model.rope_scaling: wants the fields of RopeScaling, has []"),
-    ("rl.loss.dual", "3", "rl.loss.dual: wants float, has '3'"),
+    ("rl.loss.dual_clip", "3", "rl.loss.dual_clip: wants float, has '3'"),
     ("rl.kl", None, "rl.kl: wants the fields of KLConfig, has None"),
     ("task", None, f"task: wants {' | '.join(NAMES)}, has None"),
     ("task.type", "Chess", f"task.type: wants one of {', '.join(NAMES)}, has 'Chess'"),

@@ -43,7 +43,7 @@ def config(**changes: Any) -> TrainConfig:
   base = TrainConfig(
     name="tiny", model=ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32),
     task=Gsm8kConfig(path="rows.jsonl", held_out=2, data_dir="prepared", text=TextConfig(vocab=400)),
-    sft=SftConfig(steps=2, rows=8, length=512, optim=OptimConfig(lr=2e-3, warmup=1)),
+    sft=SftConfig(steps=2, rows=8, length=512, optim=OptimConfig(lr=2e-3, warmup_steps=1)),
     rl=RLConfig(max_prompt=256),
     eval=EvalConfig(problems=2, final_problems=2, samples=2, control_samples=1, batch=8, max_tokens=8,
                     bootstrap=10),
@@ -106,7 +106,7 @@ def another_field(data: dict) -> None:
 
 MISSING = "{config}: of another version: {names} (missing, so that the default holds)"
 VERSIONS = {
-  "a field": (without("rl.refill"), MISSING.format(config="{config}", names="rl.refill")),
+  "a field": (without("rl.dynamic_sampling"), MISSING.format(config="{config}", names="rl.dynamic_sampling")),
   "fields": (without("eval.top_k", "log.wandb", "model.remat"),
              MISSING.format(config="{config}", names="model.remat, eval.top_k, log.wandb")),
   "a group": (without("diagnostics"), MISSING.format(config="{config}", names="diagnostics")),
@@ -117,6 +117,18 @@ VERSIONS = {
                       "{config}: meta.data_hash is missing: whether the problems are the run's cannot"
                        " be told"),
 }  # fmt: skip
+
+
+def old_names(data: dict) -> None:
+  data["rl"]["refill"] = data["rl"].pop("dynamic_sampling")
+
+
+def test_a_run_of_old_names_is_refused(run, caplog, capsys) -> None:
+  edited(run, old_names)
+  assert main(["eval", str(run)]) == 2
+  message = "rl.refill: was written by o1jax 0.1, and is `rl.dynamic_sampling` since: read the run with that version"
+  assert capsys.readouterr().err.splitlines() == [f"error: {run / 'config.json'}: {message}"]
+  assert not caplog.records
 
 
 @pytest.mark.parametrize("name", VERSIONS)
@@ -135,7 +147,7 @@ def test_a_run_goes_on_under_another_version(made, tmp_path, caplog) -> None:
   home = tmp_path / "home"
   shutil.copytree(made, home)
   run = home / "runs" / "tiny"
-  edited(run, without("rl.refill", "diagnostics.samples", "meta.data_hash"))
+  edited(run, without("rl.dynamic_sampling", "diagnostics.samples", "meta.data_hash"))
   before = parameters(run)
   assert train(config(out=str(home / "runs")), resume=True) == 0
   assert parameters(run) == before
@@ -162,7 +174,7 @@ def trained_elsewhere(data: dict) -> None:
   data["rl"] |= {"steps": 3, "prompts": 7, "epochs": 4}
   data["sft"]["rows"] = 5
   data["task"]["sha256"] = ["0" * 64, "1" * 64]
-  data["sft"]["optim"]["warmup"] = 50
+  data["sft"]["optim"]["warmup_steps"] = 50
 
 
 @pytest.mark.parametrize(("count", "used"), [(1, 1), (2, 2), (3, 2), (7, 4), (8, 8)])

@@ -36,7 +36,7 @@ def config(out: str, kind: str, steps: int = 3) -> TrainConfig:
     task=CountdownConfig(count=2, max_number=6, max_value=12, held_out=8, max_tries=2),
     sft=SftConfig(steps=1, rows=8, length=48),
     rl=RLConfig(
-      steps=steps, prompts=8, samples=1, max_prompt=5, max_tokens=16, trim=0, epochs=2,
+      steps=steps, prompts=8, samples=1, max_prompt=5, max_tokens=16, pad_multiple=0, epochs=2,
       loss=LossConfig("ppo_clip", clip_low=0.2, clip_high=0.2),
       advantage=AdvantageConfig("gae"), critic=CriticConfig(kind, clip=clip),
       kl=KLConfig(0.1, "k1", placement="reward"), entropy=0.1, optim=OptimConfig(lr=1e-2),  # no answer is right yet

@@ -37,7 +37,7 @@ def config(
     name="tiny", out=str(out), mesh=mesh, sft=sft, controls=controls,
     model=ModelConfig(width=width, layers=2, heads=2, kv_heads=1, head_dim=8, mlp=2 * width, scan_layers=True),
     task=CountdownConfig(count=2, max_number=4, max_value=8, max_target=6, held_out=8, max_tries=2),
-    rl=RLConfig(**{**dict(steps=4, prompts=8, samples=2, max_prompt=5, max_tokens=12, trim=0), **rl}),
+    rl=RLConfig(**{**dict(steps=4, prompts=8, samples=2, max_prompt=5, max_tokens=12, pad_multiple=0), **rl}),
     eval=EvalConfig(final_problems=8, samples=1, batch=8, max_tokens=12, bootstrap=50),
     diagnostics=DiagnosticsConfig(every=0), checkpoint=CheckpointConfig(every=2), log=LogConfig(progress=False),
   )  # fmt: skip

@@ -141,7 +141,7 @@ def test_a_verifier_that_fails_ends_the_run_with_its_error(monkeypatch, tmp_path
     train(config(tmp_path), resume=False)
 
 
-RULE = CurriculumConfig("pass_rate", floor=0.2, rate=0.5, drop_solved=1, drop_unsolved=1)
+RULE = CurriculumConfig("pass_rate", min_probability=0.2, rate=0.5, drop_solved=1, drop_unsolved=1)
 
 
 def test_a_curriculum_goes_on_bitwise_behind_a_stop(tmp_path) -> None:

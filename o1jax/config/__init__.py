@@ -15,13 +15,18 @@ from o1jax.config.base import (
   traced,
   traced_values,
 )
-from o1jax.config.curriculum import CurriculumConfig
 from o1jax.config.judge import JudgeConfig
-from o1jax.config.learning import AdvantageConfig, LossConfig, OptimConfig, RLConfig, SftConfig
 from o1jax.config.model import ModelConfig, RopeScaling
-from o1jax.config.presets import xs
-from o1jax.config.proxy import ProxyConfig
-from o1jax.config.regularise import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
+from o1jax.config.regularisers import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
+from o1jax.config.rl import (
+  AdvantageConfig,
+  CurriculumConfig,
+  LossConfig,
+  OptimConfig,
+  RewardModelConfig,
+  RLConfig,
+  SftConfig,
+)
 from o1jax.config.run import (
   CheckpointConfig,
   DiagnosticsConfig,
@@ -29,6 +34,7 @@ from o1jax.config.run import (
   LogConfig,
   MeshConfig,
   TrainConfig,
+  xs,
 )
 from o1jax.config.sweep import Arm, Check, Claim, SweepConfig
 from o1jax.config.tasks import (
@@ -87,9 +93,9 @@ __all__ = [
   "OverlongConfig",
   "Part",
   "PolicyConfig",
-  "ProxyConfig",
   "RLConfig",
   "ReasoningGymConfig",
+  "RewardModelConfig",
   "RopeScaling",
   "RowsConfig",
   "SftConfig",

@@ -1,11 +1,12 @@
 """Options of a whole run: evaluation, checkpoints, mesh, logs, and all of them together."""
 
 import dataclasses
+from typing import Any, Mapping
 
-from o1jax.config.base import is_name, require, require_temperature, validate_finite
-from o1jax.config.learning import RLConfig, SftConfig
+from o1jax.config.base import is_name, replaced, require, require_temperature, validate_finite
 from o1jax.config.model import ModelConfig
-from o1jax.config.tasks import JudgedConfig, MixtureConfig, TaskConfig
+from o1jax.config.rl import OptimConfig, RLConfig, SftConfig
+from o1jax.config.tasks import CountdownConfig, JudgedConfig, MixtureConfig, TaskConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,10 +147,11 @@ class TrainConfig:
     self._validate_rounding()
     tasks = [part.task for part in self.task.parts] if isinstance(self.task, MixtureConfig) else [self.task]
     judged = any(isinstance(task, JudgedConfig) and task.judge.votes == 0 for task in tasks)
-    why = (
-      "finds no level group: P(Yes) is never equal twice; set rl.advantage.floor, or ask the judge for votes"
+    why = "finds no group of zero std: P(Yes) is never equal twice"
+    why = f"{why}; set rl.advantage.min_std, or ask the judge for votes"
+    require(
+      not (self.rl.dynamic_sampling and judged and not self.rl.advantage.min_std), "rl.dynamic_sampling", why
     )
-    require(not (self.rl.refill and judged and not self.rl.advantage.floor), "rl.refill", why)
 
   def _validate_rounding(self) -> None:
     """Where the sampler's log-probs, which bfloat16 rounds, would be the old policy's."""
@@ -165,3 +167,36 @@ class TrainConfig:
       why = f"must be learner with model.dtype=bfloat16 and rl.{name}"
       why = f"{why}, which would act on the sampler's rounding"
       require(not (rounded and compared), "rl.loss.logp_old", why)
+
+
+def xs(name: str, fields: Mapping[str, Any]) -> TrainConfig:
+  """XS, for studies of many members: 0.1M parameters, 16 rows of up to 48 tokens, seconds of RL a member.
+
+  Countdown with three numbers of 1..9: RL sees targets up to 12 alone, the cold start larger ones too, so
+  that what RL does to problems it never sees can be measured. `fields` are replaced by their dotted names.
+  """
+  config = TrainConfig(
+    name=name,
+    model=ModelConfig(
+      width=64, layers=2, heads=2, kv_heads=2, head_dim=32, mlp=128, qk_norm="head", embed_scale=3.0
+    ),
+    task=CountdownConfig(
+      count=3, max_number=9, max_value=20, max_target=12, wide_cold_start=True, held_out=256, max_tries=3
+    ),
+    sft=SftConfig(
+      steps=1200, rows=6, length=160, optim=OptimConfig(lr=3e-3, warmup_steps=30, schedule="cosine")
+    ),
+    rl=RLConfig(
+      steps=400,
+      prompts=4,
+      samples=4,
+      max_prompt=6,
+      max_tokens=48,
+      pad_multiple=0,
+      optim=OptimConfig(lr=1e-4, warmup_steps=5),
+    ),
+    diagnostics=DiagnosticsConfig(every=40, problems=128),
+    eval=EvalConfig(final_problems=256, samples=8, batch=128, max_tokens=48),
+    checkpoint=CheckpointConfig(every=80),
+  )
+  return replaced(config, fields)

@@ -43,7 +43,7 @@ CLOCK_METRICS = frozenset(
   )
 )
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("o1jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 _RESERVED = ("step", "stage", "time")
 # Strings for the floats that JSON lacks.

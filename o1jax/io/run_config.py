@@ -42,6 +42,23 @@ PATHS = ("path", "data_dir", "tokenizer", "template", "instruction", "decontamin
 _LOG = logging.getLogger(__name__)
 
 
+# Fields of o1jax 0.1, by the names that they have had since.
+RENAMED = {
+  "sft.optim.warmup": "sft.optim.warmup_steps",
+  "sft.optim.decay": "sft.optim.weight_decay",
+  "rl.optim.warmup": "rl.optim.warmup_steps",
+  "rl.optim.decay": "rl.optim.weight_decay",
+  "rl.loss.dual": "rl.loss.dual_clip",
+  "rl.advantage.floor": "rl.advantage.min_std",
+  "rl.overlong.unfinished": "rl.overlong.truncation_penalty",
+  "rl.importance.excess": "rl.importance.mode",
+  "rl.proxy": "rl.reward_model",
+  "rl.curriculum.floor": "rl.curriculum.min_probability",
+  "rl.refill": "rl.dynamic_sampling",
+  "rl.trim": "rl.pad_multiple",
+}
+
+
 class Differences(typing.NamedTuple):
   """Dotted names of the fields in which JSON of another version differs from the dataclasses."""
 
@@ -82,14 +99,19 @@ def struct_from_dict(
   """A dataclass of the configuration from JSON that another version may have written.
 
   Missing fields take their defaults, unknown ones are left aside; a line of the log names both (not if
-  `quiet`).
+  `quiet`). JSON of o1jax 0.1, whose names are not today's (RENAMED), is refused.
   file: name of the file, for messages; field: dotted name of `data` in it. Raises ConfigError naming the file
   and the field that is wrong.
   """
   differences = Differences([], [])
   try:
-    return _decode(kind, data, field, differences)
+    decoded = _decode(kind, data, field, differences)
+    for name in differences.unknown:
+      why = f"was written by o1jax 0.1, and is `{RENAMED.get(name)}` since: read the run with that version"
+      require(name not in RENAMED, name, why)
+    return decoded
   except ConfigError as error:
+    quiet = True
     raise ConfigError(f"{file}: {error}") from error
   finally:
     reasons = zip(("missing, so that the default holds", "no field, left aside"), differences)

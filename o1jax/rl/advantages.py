@@ -69,11 +69,11 @@ def deviation(reward: jax.Array, include: jax.Array, ddof: int = 1) -> jax.Array
 
 
 def grpo(credit: Credit, cfg: RLConfig) -> jax.Array:
-  """(R - mean) / (std + eps), std with `ddof`, at least `floor` (Shao et al. 2024, section 4.1.2)."""
+  """(R - mean) / (std + eps), std with `ddof`, at least `min_std` (Shao et al. 2024, section 4.1.2)."""
   reward = credit.outcome
   spread = deviation(reward, credit.include, cfg.advantage.ddof)
   centred = reward - _group_mean(reward, credit.include)
-  return _by_outcome(credit, centred / (jnp.maximum(spread, cfg.advantage.floor) + cfg.advantage.eps))
+  return _by_outcome(credit, centred / (jnp.maximum(spread, cfg.advantage.min_std) + cfg.advantage.eps))
 
 
 def dr_grpo(credit: Credit, cfg: RLConfig) -> jax.Array:
@@ -136,14 +136,14 @@ def _centre(value: jax.Array, mask: jax.Array) -> jax.Array:
   return jnp.where(mask, value - mean, 0.0)
 
 
-def _whiten(value: jax.Array, mask: jax.Array, floor: float) -> jax.Array:
-  """f32[B, L] with mean 0 and variance 1 over `mask`, less where the deviation is below `floor`, 0 elsewhere.
+def _whiten(value: jax.Array, mask: jax.Array, min_std: float) -> jax.Array:
+  """f32[B, L] with mean 0 and variance 1 over `mask`, 0 elsewhere.
 
-  Exactly 0 where all of it is equal.
+  The variance is less where the deviation is below `min_std`. Exactly 0 where all of it is equal.
   """
   centred = _centre(value, mask)
   level = jnp.where(mask, value, -jnp.inf).max() <= jnp.where(mask, value, jnp.inf).min()
-  variance = jnp.maximum((centred**2).sum() / jnp.maximum(mask.sum(), 1) + 1e-8, floor**2)
+  variance = jnp.maximum((centred**2).sum() / jnp.maximum(mask.sum(), 1) + 1e-8, min_std**2)
   return jnp.where(level, 0.0, centred * jax.lax.rsqrt(variance))
 
 
@@ -158,7 +158,7 @@ def reinforce_plus_plus(credit: Credit, cfg: RLConfig) -> jax.Array:
     centred = outcome - _group_mean(outcome, credit.include)
     outcome = jnp.where(same_reward(outcome, credit.include), 0.0, centred)
   mask = credit.is_action & credit.include.reshape(-1, 1)
-  whitened = _whiten(jnp.broadcast_to(outcome.reshape(-1, 1), mask.shape), mask, cfg.advantage.floor)
+  whitened = _whiten(jnp.broadcast_to(outcome.reshape(-1, 1), mask.shape), mask, cfg.advantage.min_std)
   if credit.token is None:
     return whitened
   token = jnp.where(mask, credit.token, 0.0)
@@ -178,7 +178,7 @@ def gae(credit: Credit, cfg: RLConfig) -> jax.Array:
   if not cfg.critic.whiten:
     return advantages(credit)
   mask = credit.is_action & credit.include.reshape(-1, 1)
-  whitened = _whiten(advantages(dataclasses.replace(credit, token=None)), mask, cfg.advantage.floor)
+  whitened = _whiten(advantages(dataclasses.replace(credit, token=None)), mask, cfg.advantage.min_std)
   if credit.token is None:
     return whitened
   assert credit.value is not None  # gae comes with a critic

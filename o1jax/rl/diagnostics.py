@@ -108,8 +108,8 @@ def _noise(
   covariance of g; signal = max(|g|^2 - trace, 0) estimates |E g|^2, as E |g|^2 = |E g|^2 + trace; and scale
   = trace / |g|^2 is the simple noise scale tr(Sigma) / |G|^2 of McCandlish et al. 2018 (eq. 2.9) over the
   number of prompts, with g for the true G. Groups count as independent: an advantage that is whitened over
-  the batch, and the batch's own count of tokens, tie them a little, which this does not see; after refill
-  rounds they are the groups that were chosen. {} where there is one group alone; the scale of a gradient of
+  the batch, and the batch's own count of tokens, tie them a little, which this does not see; after dynamic
+  sampling they are the groups that were chosen. {} where there is one group alone; the scale of a gradient of
   0 is NaN.
   """
   groups = learner.cfg.prompts
@@ -205,8 +205,8 @@ def examine(
   first_params: the policy the stage began with, to which `kl_reverse` = KL(pi || first) and `kl_forward`
   are exact over the vocabulary, nats a token; `kl_sequence` is the former summed over a completion's
   actions, nats a completion: as the rollout is pi's, its expectation is the KL of whole completions (after
-  refill rounds, on the problems that were chosen). What nothing was measured of is NaN. Consumes the key,
-  which is the step's own.
+  dynamic sampling, on the problems that were chosen). What nothing was measured of is NaN. Consumes the
+  key, which is the step's own.
   """
   hyperparams, key = inputs.hyperparams, inputs.key
   experience, _ = make_experience(state, inputs, learner=learner, barrier=barrier)

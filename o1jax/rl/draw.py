@@ -9,7 +9,7 @@ import jax.numpy as jnp
 # Streams of random numbers, one a use, so that no two uses share a key. 4 is free.
 STREAMS = {
   "train": 0,
-  "refill": 1,
+  "dynamic_sampling": 1,
   "eval": 2,
   "judge": 3,
   "init": 5,

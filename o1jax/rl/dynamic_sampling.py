@@ -3,7 +3,7 @@
     first draw -> while groups with zero std and rounds are left: P fresh groups -> fill -> groups
 
 A group has zero std where all of its verified rewards, before any shaping, are equal or deviate by at most
-`advantage.floor`: estimators that compare within a group learn nothing from it. The stepwise loop and the
+`advantage.min_std`: estimators that compare within a group learn nothing from it. The stepwise loop and the
 fused program both run `sample_groups`. Left out: good groups without a slot are not kept for the next step,
 whose policy is another one.
 """
@@ -30,7 +30,7 @@ class SampleCounts(NamedTuple):
 
   lengths: (
     jax.Array
-  )  # i32[1 + refill, B], action tokens of the first draw and of each round's; 0 where not made
+  )  # i32[1 + dynamic_sampling, B], action tokens of the first draw and of each round's; 0 where not made
   rounds: jax.Array  # i32[], rounds that were made
   place: jax.Array  # i32[P], as in `RolloutBatch`, of the groups that are learned from
   greedy: jax.Array | None = None  # i32[P], action tokens of remax's greedy completions
@@ -45,25 +45,25 @@ class StepSample(NamedTuple):
   stats: dict[str, Stat]
 
 
-def zero_std(reward: jax.Array, floor: float = 0.0) -> jax.Array:
-  """bool[P]: groups of reward f32[P, G] whose rewards are all equal, or deviate (ddof 1) by at most `floor`.
+def zero_std(reward: jax.Array, min_std: float = 0.0) -> jax.Array:
+  """bool[P]: groups of reward f32[P, G] that are all equal, or deviate (ddof 1) by at most `min_std`.
 
   NaN (not judged) is left out.
   """
   judged = ~jnp.isnan(reward)
-  close = (deviation(jnp.nan_to_num(reward), judged) <= floor) & (floor > 0)
+  close = (deviation(jnp.nan_to_num(reward), judged) <= min_std) & (min_std > 0)
   return (same_reward(reward, judged) | close)[:, 0]
 
 
 @jax.jit
-def slot_choice(kept: jax.Array, fresh: jax.Array, floor: float = 0.0) -> jax.Array:
+def slot_choice(kept: jax.Array, fresh: jax.Array, min_std: float = 0.0) -> jax.Array:
   """i32[P]: the group in each slot after a round; p < P is kept group p, P + p is fresh group p.
 
-  The k-th kept group with zero std gives way to the k-th fresh one without. Both f32[P, G]; `floor` as in
+  The k-th kept group with zero std gives way to the k-th fresh one without. Both f32[P, G]; `min_std` as in
   `zero_std`.
   """
   count = kept.shape[0]
-  bad, good = zero_std(kept, floor), ~zero_std(fresh, floor)
+  bad, good = zero_std(kept, min_std), ~zero_std(fresh, min_std)
   good_first = jnp.argsort(~good, stable=True).astype(jnp.int32)
   rank = jnp.cumsum(bad) - 1
   return jnp.where(bad & (rank < good.sum()), count + good_first[rank], jnp.arange(count))
@@ -81,11 +81,11 @@ def fill(kept: Any, fresh: Any, choice: jax.Array) -> Any:
   return jax.tree.map(pick, kept, fresh)
 
 
-def refilled(
+def sample_rounds(
   first: RolloutBatch,
   draw: Callable[[jax.Array], RolloutBatch],
   rounds: int,
-  floor: float = 0.0,
+  min_std: float = 0.0,
   *,
   while_loop: WhileLoop = jax.lax.while_loop,
   axis: str | None = None,
@@ -101,13 +101,13 @@ def refilled(
 
   def needs_round(carry: Any) -> jax.Array:
     batch, _, made = carry
-    return zero_std(batch.verified, floor).any() & (made < rounds)
+    return zero_std(batch.verified, min_std).any() & (made < rounds)
 
   def one_round(carry: Any) -> Any:
     """P fresh groups, of which good ones replace those of zero std."""
     batch, lengths, made = carry
     fresh = draw(made)
-    filled = fill(batch, fresh, slot_choice(batch.verified, fresh.verified, floor))
+    filled = fill(batch, fresh, slot_choice(batch.verified, fresh.verified, min_std))
     after = (filled, lengths.at[made + 1].set(action_tokens(fresh)), made + 1)
     if axis is None:
       return after
@@ -132,16 +132,18 @@ def sample_groups(
 ) -> StepSample:
   """The groups of a step after dynamic sampling, remax's greedy completions, statistics.
 
-  draw_round and axis: as in `refilled`; draw_greedy: groups -> one greedy completion of each of their
+  draw_round and axis: as in `sample_rounds`; draw_greedy: groups -> one greedy completion of each of their
   problems.
   """
-  batch, floor = first, cfg.advantage.floor
+  batch, min_std = first, cfg.advantage.min_std
   stats = barrier(rollout_stats(first.rollout, first.verified, first.correct))
   counts = SampleCounts(first.rollout.is_action.sum(1)[None], jnp.zeros((), jnp.int32), first.place)
-  if cfg.refill:
-    batch, counts = barrier(refilled(first, draw_round, cfg.refill, floor, while_loop=while_loop, axis=axis))
+  if cfg.dynamic_sampling:
+    batch, counts = barrier(
+      sample_rounds(first, draw_round, cfg.dynamic_sampling, min_std, while_loop=while_loop, axis=axis)
+    )
     stats |= learned_stats(barrier(rollout_stats(batch.rollout, batch.verified, batch.correct)))
-    stats |= refill_stats(batch.verified, counts.rounds, floor)
+    stats |= dynamic_sampling_stats(batch.verified, counts.rounds, min_std)
   if cfg.advantage.kind != "remax":
     return StepSample(batch, None, counts, stats)
   greedy = draw_greedy(batch)
@@ -149,10 +151,13 @@ def sample_groups(
 
 
 @jax.jit
-def refill_stats(reward: jax.Array, rounds: jax.Array, floor: float = 0.0) -> dict[str, Stat]:
-  """refill/rounds, refill/samples (completions beyond the first draw), refill/unfilled (groups of zero std).
+def dynamic_sampling_stats(reward: jax.Array, rounds: jax.Array, min_std: float = 0.0) -> dict[str, Stat]:
+  """dynamic_sampling/rounds; .../samples: completions beyond the first draw; .../unfilled: zero-std groups.
 
-  reward f32[P, G] of the groups that are learned from, rounds i32[] that were made; `floor` as in `zero_std`.
+  reward f32[P, G] of the groups that are learned from, rounds i32[] that were made; `min_std` as in
+  `zero_std`.
   """
-  values = {"rounds": rounds, "samples": rounds * reward.size, "unfilled": zero_std(reward, floor).sum()}
-  return {f"refill/{name}": Mean(jnp.float32(value), jnp.ones(())) for name, value in values.items()}
+  values = {"rounds": rounds, "samples": rounds * reward.size, "unfilled": zero_std(reward, min_std).sum()}
+  return {
+    f"dynamic_sampling/{name}": Mean(jnp.float32(value), jnp.ones(())) for name, value in values.items()
+  }

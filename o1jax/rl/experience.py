@@ -140,13 +140,13 @@ def trimmed(rollout: Rollout, cfg: RLConfig) -> Rollout:
 def response_width(cfg: RLConfig, longest: int) -> int:
   """Response columns that the update computes: few shapes to compile, little padding to compute.
 
-  Each width is a program of its own: all multiples of `rl.trim` where they are few, else the sizes of a
-  sampler's buffer.
+  Each width is a program of its own: all multiples of `rl.pad_multiple` where they are few, else the sizes
+  of a sampler's buffer.
   """
-  if not cfg.trim:
+  if not cfg.pad_multiple:
     return cfg.max_tokens
-  sizes = list(range(cfg.trim, cfg.max_tokens + cfg.trim, cfg.trim))
-  sizes = sizes if len(sizes) <= MAX_BODIES else buffer_sizes(cfg.max_tokens, cfg.trim)
+  sizes = list(range(cfg.pad_multiple, cfg.max_tokens + cfg.pad_multiple, cfg.pad_multiple))
+  sizes = sizes if len(sizes) <= MAX_BODIES else buffer_sizes(cfg.max_tokens, cfg.pad_multiple)
   return min(next(size for size in sizes if size >= longest), cfg.max_tokens)
 
 
@@ -191,11 +191,11 @@ def length_reward(rollout: Rollout, cfg: OverlongConfig, max_tokens: int) -> jax
   """f32[B] that a completion's length and truncation add to its reward; `max_tokens` is R.
 
   penalty * (0 where length <= R - C, else (R - C - length) / C, C = buffer) (Yu et al. 2025, DAPO, section
-  3.4), plus `unfinished` where the completion is truncated (Lambert et al. 2024, Tulu 3: -10).
+  3.4), plus `truncation_penalty` where the completion is truncated (Lambert et al. 2024, Tulu 3: -10).
   """
   length = rollout.is_action.sum(1).astype(jnp.float32)
   over = (max_tokens - cfg.buffer - length) / max(cfg.buffer, 1)  # without a buffer no length is beyond R
-  return cfg.penalty * jnp.clip(over, -1.0, 0.0) + jnp.where(rollout.finished, 0.0, cfg.unfinished)
+  return cfg.penalty * jnp.clip(over, -1.0, 0.0) + jnp.where(rollout.finished, 0.0, cfg.truncation_penalty)
 
 
 def leave_out(rollout: Rollout, include: jax.Array) -> Rollout:
@@ -210,7 +210,7 @@ LEVELS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "token": lambda gap: gap,
   "sequence": lambda gap: jnp.broadcast_to(gap.sum(1, keepdims=True), gap.shape),
 }
-EXCESS: dict[str, Callable[[jax.Array, float], jax.Array]] = {
+CORRECTIONS: dict[str, Callable[[jax.Array, float], jax.Array]] = {
   "clamp": jnp.minimum,
   "mask": lambda ratio, cap: jnp.where(ratio <= cap, ratio, 0.0),
 }
@@ -233,7 +233,7 @@ def correct_sampler(experience: Experience, cfg: ImportanceConfig) -> tuple[Expe
     "importance/mean": masked_mean(ratio, mask),
     "importance/max": masked_max(ratio, mask),
   }
-  weight = experience.weight * EXCESS[cfg.excess](ratio, cfg.cap)
+  weight = experience.weight * CORRECTIONS[cfg.mode](ratio, cfg.cap)
   return dataclasses.replace(experience, weight=weight), stats
 
 
@@ -269,7 +269,7 @@ def credit_and_experience(
     greedy_reward = jnp.nan_to_num(greedy_reward)
   reward = jnp.where(judged, reward, 0.0)
   verified = reward
-  if cfg.overlong.buffer or cfg.overlong.unfinished:
+  if cfg.overlong.buffer or cfg.overlong.truncation_penalty:
     added = length_reward(rollout, cfg.overlong, cfg.max_tokens)
     reward = reward + added.reshape(reward.shape)
     stats["rewards/length/mean"] = masked_mean(added, jnp.ones(added.shape, bool))

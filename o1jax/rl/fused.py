@@ -36,11 +36,11 @@ DrawProblems = Callable[[jax.Array], PromptBatch]  # position in the order of pr
 class StepInputs:
   """N steps of one member as the host lays them out ahead."""
 
-  order: jax.Array  # i32[N * P * (1 + refill)], which problems come, from the member's cursor on
+  order: jax.Array  # i32[N * P * (1 + dynamic_sampling)], which problems come, from the member's cursor on
   train: jax.Array  # key[N], of the train stream at each step
   minibatch: jax.Array  # key[N], of the minibatch stream
   hyperparams: Hyperparams  # each f32[N]
-  refill: Any = None  # key[N], of the refill stream; None where no step has rounds
+  round_keys: Any = None  # key[N], of the dynamic_sampling stream; None where no step has rounds
   reward_params: Any = None  # parameters of the member's reward model, for all steps; None: the verifier pays
   frozen: jax.Array | None = None  # bool[], whether an earlier call met a step that was not finite; None: not
 
@@ -107,7 +107,7 @@ def sample_on_device(
 ) -> StepSample:
   """The groups that a step at position `at` learns from; `inputs` are of this step alone.
 
-  The key of a round is the step's refill key, folded by the round.
+  The key of a round is the step's round key, folded by the round.
   """
   learner, cfg, size = program.learner, program.learner.cfg, program.learner.cfg.prompts
   temperature = inputs.hyperparams["temperature"]
@@ -134,7 +134,7 @@ def sample_on_device(
     return sample(batch.prompts, inputs.train, 1, sampling, batch.place)
 
   return sample_groups(
-    draw(inputs.train, 0), lambda made: draw(jax.random.fold_in(inputs.refill, made), (made + 1) * size),
+    draw(inputs.train, 0), lambda made: draw(jax.random.fold_in(inputs.round_keys, made), (made + 1) * size),
     draw_greedy, cfg, barrier=barrier, axis=program.sampling.member_axis,
   )  # fmt: skip
 

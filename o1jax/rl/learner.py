@@ -91,7 +91,7 @@ def rl_learner(config: TrainConfig, terms: frozenset[str] | None = None) -> Lear
     cfg.micro_batches, cfg.head_chunk, reference=REFERENCES[cfg.kl.reference],
     reset_optimizer=cfg.kl.reset_optimizer, token_mask=token_mask(cfg.cov), penalties=rl_penalties(terms),
     controllers=rl_controllers(cfg), exact_start=cfg.loss.logp_old == "learner",
-    rewarder=REWARDERS[cfg.proxy.kind], first=config.sft.steps, steps=cfg.steps,
+    rewarder=REWARDERS[cfg.reward_model.kind], first=config.sft.steps, steps=cfg.steps,
     eval_every=config.eval.every[1],
   )  # fmt: skip
 
@@ -250,7 +250,7 @@ def minibatch_step(
   loss, grads, stats = jax.lax.optimization_barrier((loss, grads, stats))
   norm = optax.tree.norm(grads)
   opt_state: Any = state.opt_state
-  injected = {"learning_rate": hyperparams["optim.lr"], "weight_decay": hyperparams["optim.decay"]}
+  injected = {"learning_rate": hyperparams["optim.lr"], "weight_decay": hyperparams["optim.weight_decay"]}
   opt_state = opt_state._replace(hyperparams={**opt_state.hyperparams, **injected})
   updates, opt_state = learner.tx.update(grads, opt_state, state.params)
   params = optax.apply_updates(state.params, updates)

@@ -148,9 +148,9 @@ def dual_clip(
   """
   loss, _ = ppo_clip(log_ratio, logp, advantage, hyperparams, cfg)
   ratio = jnp.exp(log_ratio)
-  assert cfg.dual is not None  # goes with the kind
-  clips = _clips(ratio, advantage, hyperparams)._replace(dual=(ratio > cfg.dual) & (advantage < 0))
-  return jnp.where(advantage < 0, jnp.minimum(loss, -cfg.dual * advantage), loss), clips
+  assert cfg.dual_clip is not None  # goes with the kind
+  clips = _clips(ratio, advantage, hyperparams)._replace(dual=(ratio > cfg.dual_clip) & (advantage < 0))
+  return jnp.where(advantage < 0, jnp.minimum(loss, -cfg.dual_clip * advantage), loss), clips
 
 
 def cispo(

@@ -23,7 +23,7 @@ def make_optimizer(cfg: OptimConfig) -> optax.GradientTransformation:
     adam = optax.adamw(learning_rate, cfg.b1, cfg.b2, cfg.eps, weight_decay=weight_decay, mask=matrices)
     return optax.chain(optax.clip_by_global_norm(cfg.clip_norm), adam) if cfg.clip_norm else adam
 
-  return optax.inject_hyperparams(chain)(learning_rate=cfg.lr, weight_decay=cfg.decay)
+  return optax.inject_hyperparams(chain)(learning_rate=cfg.lr, weight_decay=cfg.weight_decay)
 
 
 def decaying(value: float, kind: str, final_fraction: float, steps: int) -> optax.Schedule:
@@ -39,7 +39,9 @@ def decaying(value: float, kind: str, final_fraction: float, steps: int) -> opta
 
 def learning_rate(cfg: OptimConfig, steps: int) -> optax.Schedule:
   """Training step -> learning rate: linear warm-up, then constant, linear or cosine to `final_fraction`."""
-  main = decaying(cfg.lr, cfg.schedule, cfg.final_fraction, steps - cfg.warmup)
-  if not cfg.warmup:
+  main = decaying(cfg.lr, cfg.schedule, cfg.final_fraction, steps - cfg.warmup_steps)
+  if not cfg.warmup_steps:
     return main
-  return optax.join_schedules([optax.linear_schedule(0.0, cfg.lr, cfg.warmup), main], [cfg.warmup])
+  return optax.join_schedules(
+    [optax.linear_schedule(0.0, cfg.lr, cfg.warmup_steps), main], [cfg.warmup_steps]
+  )

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from o1jax.config import ProxyConfig
+from o1jax.config import RewardModelConfig
 from o1jax.model.transformer import Context, Decoder, cast_params
 from o1jax.rl.critic import CRITIC, ValueHead, add_critic, policy_params
 from o1jax.rl.sampler import SampleConfig, generate
@@ -114,7 +114,7 @@ def _orders(key: jax.Array, count: int, steps: int, rows: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("model", "prompt", "cfg"))
 def fit(
-  params: Any, examples: Examples, key: jax.Array, *, model: Decoder, prompt: int, cfg: ProxyConfig
+  params: Any, examples: Examples, key: jax.Array, *, model: Decoder, prompt: int, cfg: RewardModelConfig
 ) -> tuple[Any, jax.Array]:
   """(proxy, its loss at each step f32[steps]) from the policy's parameters and N examples.
 

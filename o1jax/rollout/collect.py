@@ -81,7 +81,7 @@ def collect(
   cfg, task, seed = runtime.config.rl, runtime.task, runtime.config.seed
   sampling, seconds = SampleConfig(cfg.max_tokens, task.stop_tokens, pad=task.tokenizer.pad), PhaseSeconds()
   policy, stream = policy_params(params), task.stream(seed, cfg.problems)
-  key, refill_key = (stream_key(seed, name, step) for name in ("train", "refill"))
+  key, round_key = (stream_key(seed, name, step) for name in ("train", "dynamic_sampling"))
   draws: list[Graded] = []
   prompts: list[np.ndarray] = []  # prompt tokens of each draw
   cursor = progress.cursor
@@ -97,18 +97,18 @@ def collect(
     return dataclasses.replace(one.batch, place=put_rows(place, runtime.mesh)), one.output
 
   def draw_round(made: jax.Array) -> RolloutBatch:
-    return draw_groups(jax.random.fold_in(refill_key, made))[0]
+    return draw_groups(jax.random.fold_in(round_key, made))[0]
 
   def draw_greedy(batch: RolloutBatch) -> RolloutBatch:
     problems = select(draws, np.asarray(batch.place)).problems
     return sample(problems, key, samples=1, cfg=dataclasses.replace(sampling, draw=greedy)).batch
 
-  first, scores = draw_groups(key, None if cfg.refill else overlapped)
+  first, scores = draw_groups(key, None if cfg.dynamic_sampling else overlapped)
   groups = sample_groups(first, draw_round, draw_greedy, cfg, while_loop=_host_while_loop)
   counts = jax.device_get(groups.counts)
   sizes = step_sizes(counts, np.concatenate(prompts), cfg.samples)
   graded = select(draws, counts.place)
-  batch = put_rows(groups.batch, runtime.mesh) if cfg.refill else groups.batch
+  batch = put_rows(groups.batch, runtime.mesh) if cfg.dynamic_sampling else groups.batch
   return StepRollout(batch, graded, groups.greedy, scores, groups.stats, sizes, draws, cursor, seconds)
 
 

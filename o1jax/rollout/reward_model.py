@@ -32,7 +32,7 @@ def reward_model_params(runtime: Runtime, cold: Any, folder: pathlib.Path) -> An
   """Parameters on the host: read from `folder` where they were saved, else trained from the policy `cold`
   and saved.
   """
-  cfg, seed = runtime.config.rl.proxy, runtime.config.seed
+  cfg, seed = runtime.config.rl.reward_model, runtime.config.seed
   like = TrainState(jnp.int32(cfg.steps), init(cold), ())
   with Checkpoints(folder, keep=1) as saved:
     if saved.latest() == cfg.steps:
@@ -53,12 +53,12 @@ def reward_model_params(runtime: Runtime, cold: Any, folder: pathlib.Path) -> An
 
 
 def training_examples(runtime: Runtime, cold: Any) -> Examples:
-  """One verified completion of each of `rl.proxy.examples` training problems, in the order of the run's own
-  stream.
+  """One verified completion of each of `rl.reward_model.examples` training problems, in the order of the
+  run's own stream.
   """
   task, rl, seed = runtime.task, runtime.config.rl, runtime.config.seed
-  order = draw_order(len(task.train[: rl.problems]), seed, 0, rl.proxy.examples)
-  batch = min(COLLECTED, rl.proxy.examples)
+  order = draw_order(len(task.train[: rl.problems]), seed, 0, rl.reward_model.examples)
+  batch = min(COLLECTED, rl.reward_model.examples)
   rows = padded(verifiable_rows(runtime, [task.train[i] for i in order]), batch)
   key, sampling = (
     stream_key(seed, "proxy", 0),
@@ -71,7 +71,7 @@ def training_examples(runtime: Runtime, cold: Any) -> Examples:
       cold, rows, key, jnp.float32(rl.temperature), model=runtime.model, sampling=sampling,
       verify=task.device.verify, batch=batch,
     )  # fmt: skip
-  return jax.tree.map(lambda a: a[: rl.proxy.examples], examples)
+  return jax.tree.map(lambda a: a[: rl.reward_model.examples], examples)
 
 
 def _verified_by_host(

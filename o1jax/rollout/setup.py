@@ -162,9 +162,9 @@ def check_problems(runtime: Runtime) -> None:
   require(
     learns, "task.held_out", f"all problems of {task.name} are held out, and rl.steps={config.rl.steps}"
   )
-  most = config.rl.prompts * (1 + config.rl.refill)
-  fresh = config.rl.refill == 0 or most <= have
-  require(fresh, "rl.refill", f"a step may come to {most} problems, there are only {have}")
+  most = config.rl.prompts * (1 + config.rl.dynamic_sampling)
+  fresh = config.rl.dynamic_sampling == 0 or most <= have
+  require(fresh, "rl.dynamic_sampling", f"a step may come to {most} problems, there are only {have}")
   ood = (problem for problems in task.ood.values() for problem in problems)
   for problem in (*(task.train if config.rl.steps else ()), *final, *ood):
     check_prompt(task.tokenizer.encode(runtime.env.start(problem)), problem.id, config.rl.max_prompt)

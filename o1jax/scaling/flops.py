@@ -51,7 +51,9 @@ class Ledger:
   update: Flops = Flops()
   diagnostics: Flops = Flops()
   judge: Flops = Flops()
-  extra_samples: int = 0  # completions of refilled groups (`rl.refill`); prefill and decode hold their FLOPs
+  extra_samples: int = (
+    0  # completions of further rounds (`rl.dynamic_sampling`); prefill and decode hold their FLOPs
+  )
 
   def __add__(self, other: "Ledger") -> "Ledger":
     both: dict[str, Any] = {name: vars(self)[name] + vars(other)[name] for name in vars(self)}

@@ -283,7 +283,7 @@ class Population:
     """
     cfg, first = self.group.runtime.config.rl, self.group.first
     steps = np.arange(done, done + count) + first + 1
-    most = count * cfg.prompts * (1 + cfg.refill)
+    most = count * cfg.prompts * (1 + cfg.dynamic_sampling)
     orders, by_arm = [], {}
     for j, member in enumerate(self.rows):
       orders.append(self.order(member, cursors[min(j, len(cursors) - 1)], most).astype(np.int32))
@@ -298,7 +298,7 @@ class Population:
       train=self._keys("train", steps),
       minibatch=self._keys("minibatch", steps),
       hyperparams=numbers,
-      refill=self._keys("refill", steps) if cfg.refill else None,
+      round_keys=self._keys("dynamic_sampling", steps) if cfg.dynamic_sampling else None,
       reward_params=self.row_reward_params,
       frozen=frozen,
     )

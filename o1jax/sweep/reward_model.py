@@ -50,7 +50,7 @@ def member_reward_params(
   group: MemberGroup, colds: Mapping[str, Any], folder: pathlib.Path
 ) -> dict[str, Any]:
   """Member's name -> parameters of its reward model, None where the verifier pays."""
-  if group.runtime.config.rl.proxy.kind == "none":
+  if group.runtime.config.rl.reward_model.kind == "none":
     return {member.name: None for member in group.members}
   params: dict[str, Any] = {}
   for member in group.members:
@@ -90,7 +90,7 @@ _sample = jax.jit(sample_blocks, static_argnames=("model", "samples", "sampling"
 def _completions(runtime: Runtime, cold: Any) -> HeldoutCompletions:
   """Completions of the final held-out problems by the policy that RL begins with, as RL samples it."""
   task, rl, cfg = runtime.task, runtime.config.rl, runtime.config.eval
-  samples, problems = rl.proxy.best_of, task.held_out[: cfg.final_problems]
+  samples, problems = rl.reward_model.best_of, task.held_out[: cfg.final_problems]
   batch = max(1, cfg.batch * cfg.samples // samples)  # as many rows at a time as in the final evaluation
   rows = padded(verifiable_rows(runtime, problems), batch)
   rollout = _sample(
@@ -136,13 +136,13 @@ def best_of_rows(
   """`best_of_figures` of each member, empty of one without a reward model; completions are drawn once a cold
   start.
   """
-  if group.runtime.config.rl.proxy.kind == "none":
+  if group.runtime.config.rl.reward_model.kind == "none":
     return [HeldoutResult({}, {}) for _ in group.members]
   completions: dict[tuple[str, int], HeldoutCompletions] = {}
   results: dict[tuple[str, int], HeldoutResult] = {}
   rows = []
   for member in group.members:
-    runtime, n = member_runtime(group, member), member.config.rl.proxy.best_of
+    runtime, n = member_runtime(group, member), member.config.rl.reward_model.best_of
     start, model = (cold_start_key(member.config), n), (reward_model_key(member), n)
     with in_mesh(runtime):
       if start not in completions:

@@ -129,7 +129,11 @@ def _check_fused(config: SweepConfig, group: MemberGroup) -> None:
   why = "cannot act where steps are fused: the order of problems is fixed before"
   require(rl.curriculum == CurriculumConfig(), "rl.curriculum", why)
   require(rl.chunks == 1, "rl.chunks", "cannot act where steps are fused: no verdict comes from the host")
-  require(rl.trim == 0, "rl.trim", "must be 0 where steps are fused: a program has one response width")
+  require(
+    rl.pad_multiple == 0,
+    "rl.pad_multiple",
+    "must be 0 where steps are fused: a program has one response width",
+  )
   require(group.steps % chunk == 0, "chunk", f"must divide rl.steps={group.steps}, is {chunk}")
   why = f"must divide diagnostics.every={every}, which comes between two chunks, is {chunk}"
   require(every % chunk == 0, "chunk", why)

@@ -126,12 +126,12 @@ class Exhausted(ConfigError):
 
 
 def by_pass_rate(record: Record, cfg: CurriculumConfig) -> float:
-  """Probability 4 p (1 - p) at running pass rate p, at least `cfg.floor`.
+  """Probability 4 p (1 - p) at running pass rate p, at least `cfg.min_probability`.
 
   It is proportional to the variance of a binary reward, and so to what a group baseline leaves to learn from.
   """
-  assert cfg.floor is not None  # validated with the kind
-  return max(cfg.floor, 4 * record.rate * (1 - record.rate))
+  assert cfg.min_probability is not None  # validated with the kind
+  return max(cfg.min_probability, 4 * record.rate * (1 - record.rate))
 
 
 # The probability that a problem with a pass rate is taken; None: it is certain.

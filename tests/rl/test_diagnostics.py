@@ -42,7 +42,9 @@ look = jax.jit(examine, static_argnames=("learner", "barrier"))
 
 
 def run_of(**options) -> TrainConfig:
-  rl = RLConfig(steps=5, prompts=P, samples=G, max_prompt=LP, max_tokens=R, trim=0, temperature=TEMPERATURE)
+  rl = RLConfig(
+    steps=5, prompts=P, samples=G, max_prompt=LP, max_tokens=R, pad_multiple=0, temperature=TEMPERATURE
+  )
   run = TrainConfig("test", MODEL, CountdownConfig(), rl=dataclasses.replace(rl, **options))
   run.validate()
   return run
@@ -161,7 +163,7 @@ def test_ess_and_clipped_shares_by_hand() -> None:
 
 CUTS = {
   "ppo_clip": CLIPS,
-  "dual_clip": dataclasses.replace(CLIPS, kind="dual_clip", dual=1.04),
+  "dual_clip": dataclasses.replace(CLIPS, kind="dual_clip", dual_clip=1.04),
   "cispo": LossConfig("cispo", clip_high=0.03),
   "gspo": LossConfig("gspo", clip_low=3e-4, clip_high=4e-4),
   "rloo": LossConfig("rloo", "seq_mean_token_mean", clip_low=0.02, clip_high=0.03),
@@ -191,7 +193,7 @@ def test_what_is_called_clipped_is_what_the_loss_clips(kind) -> None:
 
 
 def test_dual_clip_counts_its_own_cut() -> None:
-  run = run_of(loss=dataclasses.replace(CLIPS, kind="dual_clip", dual=3.0), epochs=2)
+  run = run_of(loss=dataclasses.replace(CLIPS, kind="dual_clip", dual_clip=3.0), epochs=2)
   log_ratio, advantage = np.log(np.float32([[4, 2, 1]])), np.float32([[-1, -1, -1]])
   low, high, dual = POLICY_LOSSES["dual_clip"].fn(
     log_ratio, log_ratio, advantage, hyperparams(run, rl_learner(run), 1), run.rl.loss

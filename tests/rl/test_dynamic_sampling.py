@@ -18,7 +18,7 @@ from o1jax.config import (
 )
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.draw import stream_key
-from o1jax.rl.dynamic_sampling import fill, refill_stats, refilled, slot_choice, zero_std
+from o1jax.rl.dynamic_sampling import dynamic_sampling_stats, fill, sample_rounds, slot_choice, zero_std
 from o1jax.rl.experience import prompt_batch
 from o1jax.rl.flops import StepSizes, step_flops
 from o1jax.rl.learner import first_state, gradients, hyperparams, rl_learner
@@ -69,7 +69,7 @@ def test_rewards_that_are_never_equal_are_compared_with_the_floor() -> None:
   assert zero_std(both).tolist() == zero_std(both, 0.001).tolist() == [False, False]
   assert zero_std(both, 0.01).tolist() == [True, False]
   assert slot_choice(both, both[::-1], 0.01).tolist() == [2, 1]
-  assert resolve_stats(refill_stats(both, jnp.int32(1), 0.01))["refill/unfilled"] == 1
+  assert resolve_stats(dynamic_sampling_stats(both, jnp.int32(1), 0.01))["dynamic_sampling/unfilled"] == 1
 
 
 def groups_of(reward: jax.Array, start: int) -> RolloutBatch:
@@ -127,7 +127,7 @@ def course(case: str) -> jax.Array:
 
 def run_rounds(rewards: jax.Array, axis: str | None = None):
   draw = lambda made: groups_of(rewards[made + 1], (made + 1) * P)
-  return refilled(groups_of(rewards[0], 0), draw, 3, axis=axis)
+  return sample_rounds(groups_of(rewards[0], 0), draw, 3, axis=axis)
 
 
 @pytest.mark.parametrize("case", ROUNDS)
@@ -139,8 +139,12 @@ def test_rounds_by_hand(case) -> None:
   assert drawn.rounds == made and drawn.place.tolist() == where
   lengths = np.stack([one.rollout.is_action.sum(1) for one in every])
   np.testing.assert_array_equal(drawn.lengths, np.where(np.arange(4)[:, None] <= made, lengths, 0))
-  told = resolve_stats(refill_stats(groups.verified, drawn.rounds))
-  assert told == {"refill/rounds": made, "refill/samples": made * P * G, "refill/unfilled": unfilled}
+  told = resolve_stats(dynamic_sampling_stats(groups.verified, drawn.rounds))
+  assert told == {
+    "dynamic_sampling/rounds": made,
+    "dynamic_sampling/samples": made * P * G,
+    "dynamic_sampling/unfilled": unfilled,
+  }
 
 
 def test_a_member_keeps_its_own_course_whatever_the_rounds_of_others() -> None:
@@ -162,7 +166,7 @@ def test_members_share_one_predicate() -> None:
 
 def run_of(**changes) -> TrainConfig:
   fields = dict(
-    steps=3, prompts=P, samples=G, max_prompt=LP, max_tokens=R, trim=0, kl=KLConfig(0.1), entropy=0.01
+    steps=3, prompts=P, samples=G, max_prompt=LP, max_tokens=R, pad_multiple=0, kl=KLConfig(0.1), entropy=0.01
   )
   run = TrainConfig("test", MODEL, CountdownConfig(), rl=RLConfig(**{**fields, **changes}))
   run.validate()
@@ -195,7 +199,7 @@ def drawn_groups(params, batch: PromptBatch, reward) -> RolloutBatch:
 
 @pytest.mark.parametrize("kind", ["grpo", "opo", "reinforce++"])
 def test_a_refilled_batch_has_the_gradient_of_the_batch_of_those_groups(kind) -> None:
-  run = run_of(refill=1, advantage=AdvantageConfig(kind))
+  run = run_of(dynamic_sampling=1, advantage=AdvantageConfig(kind))
   learner = rl_learner(run)
   params = nn.meta.unbox(jax.jit(functools.partial(init_params, Decoder(MODEL)))(jax.random.key(0)))
   state = first_state(learner, params)
@@ -225,7 +229,7 @@ def test_a_refilled_batch_has_the_gradient_of_the_batch_of_those_groups(kind) ->
 
 
 def test_discarded_completions_are_paid_for_in_sampling_alone() -> None:
-  run, sizes = run_of(refill=2), compute.Sizes
+  run, sizes = run_of(dynamic_sampling=2), compute.Sizes
   first = sizes([2, 3, 3, 1], np.array([[1, 6], [2, 2], [5, 4], [3, 3]]))
   second = sizes([3, 3, 2, 2], np.array([[6, 6], [4, 1], [1, 1], [2, 5]]))
   kept = sizes([2, 3, 3, 2], np.array([[1, 6], [4, 1], [5, 4], [2, 5]]))

@@ -27,13 +27,13 @@ def test_a_prompt_that_fits_no_row_names_its_problem(prompt, message) -> None:
   assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("trim", [1, 16, 48])
+@pytest.mark.parametrize("multiple", [1, 16, 48])
 @pytest.mark.parametrize("most", [1, 15, 16, 64, 96, 1000, 8192, 32768])
-def test_the_update_has_six_widths_at_most(most, trim) -> None:
-  cfg = RLConfig(max_tokens=most, trim=trim)
+def test_the_update_has_six_widths_at_most(most, multiple) -> None:
+  cfg = RLConfig(max_tokens=most, pad_multiple=multiple)
   widths = {longest: response_width(cfg, longest) for longest in range(1, most + 1)}
   assert len(set(widths.values())) <= 6
   assert all(longest <= width <= most for longest, width in widths.items())
-  assert all(width % trim == 0 or width == most for width in widths.values())
-  if most <= 6 * trim:  # as little padding as there can be
-    assert all(width - longest < trim for longest, width in widths.items())
+  assert all(width % multiple == 0 or width == most for width in widths.values())
+  if most <= 6 * multiple:  # as little padding as there can be
+    assert all(width - longest < multiple for longest, width in widths.items())

@@ -27,7 +27,7 @@ from o1jax.config import (
 )
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.draw import greedy, stream_key
-from o1jax.rl.dynamic_sampling import fill, refill_stats, slot_choice, zero_std
+from o1jax.rl.dynamic_sampling import dynamic_sampling_stats, fill, slot_choice, zero_std
 from o1jax.rl.experience import prompt_batch
 from o1jax.rl.fused import MEMBER, FusedProgram, StepInputs, StepOutputs, fused, over_members
 from o1jax.rl.learner import first_state, hyperparams, rl_learner
@@ -46,12 +46,12 @@ KINDS = {
     epochs=2, minibatches=2, loss=CLIP, kl=KLConfig(0.05, "k2", reference="ema", ema=0.1)
   ),
   "remax, refilled, KL, resets": RLConfig(
-    refill=1,
+    dynamic_sampling=1,
     advantage=AdvantageConfig("remax"),
     kl=KLConfig(0.1, "k2", reference="reset", reset_every=3, reset_optimizer=True),
   ),
   "a critic of its own, refilled, KL in the reward": RLConfig(
-    refill=2,
+    dynamic_sampling=2,
     epochs=2,
     loss=CLIP,
     advantage=AdvantageConfig("gae"),
@@ -71,8 +71,8 @@ def verify(tokens: jax.Array, valid: jax.Array, arrays: Any) -> tuple[jax.Array,
 
 def settings(kind: str, lr: float = 3e-3) -> TrainConfig:
   rl = dataclasses.replace(
-    KINDS[kind], steps=STEPS, prompts=P, samples=G, max_prompt=LP, max_tokens=R, trim=0,
-    optim=OptimConfig(lr=lr, warmup=3, decay=0.01),
+    KINDS[kind], steps=STEPS, prompts=P, samples=G, max_prompt=LP, max_tokens=R, pad_multiple=0,
+    optim=OptimConfig(lr=lr, warmup_steps=3, weight_decay=0.01),
   )  # fmt: skip
   run = TrainConfig("test", MODEL, CountdownConfig(), rl=rl)
   run.validate()
@@ -98,7 +98,7 @@ def program(kind: str, axis: str | None = None) -> FusedProgram:
 
 
 def order_of(kind: str, seed: int) -> np.ndarray:
-  most = STEPS * P * (1 + KINDS[kind].refill)
+  most = STEPS * P * (1 + KINDS[kind].dynamic_sampling)
   return np.random.default_rng(seed).integers(0, 30, most).astype(np.int32)
 
 
@@ -107,8 +107,8 @@ def feed(kind: str, seed: int, steps: int = STEPS, lr: float = 3e-3) -> StepInpu
   keys = lambda stream: jnp.stack([stream_key(seed, stream, s) for s in range(1, steps + 1)])
   each = [hyperparams(run, rl_learner(run), step) for step in range(1, steps + 1)]
   held = jax.tree.map(lambda *a: jnp.stack(a), *each)
-  refill = keys("refill") if run.rl.refill else None
-  return StepInputs(order_of(kind, seed), keys("train"), keys("minibatch"), held, refill)
+  rounds = keys("dynamic_sampling") if run.rl.dynamic_sampling else None
+  return StepInputs(order_of(kind, seed), keys("train"), keys("minibatch"), held, rounds)
 
 
 first_params = jax.jit(lambda key: nn.meta.unbox(init_params(Decoder(MODEL), key)))
@@ -128,12 +128,14 @@ def loop(kind: str, seed: int):
   config, order = settings(kind), order_of(kind, seed)
   for i in range(STEPS):
     strengths = hyperparams(config, run.learner, i + 1)
-    key, again, split = (stream_key(seed, stream, i + 1) for stream in ("train", "refill", "minibatch"))
+    key, again, split = (
+      stream_key(seed, stream, i + 1) for stream in ("train", "dynamic_sampling", "minibatch")
+    )
     draw = functools.partial(stepwise, run, state.params, strengths)
     problems = lambda at: jax.tree.map(lambda a: a[order[at : at + P]], POOL)
     groups = first_draw = draw(problems(at), key)
     at, rounds = at + P, 0
-    while rounds < run.learner.cfg.refill and zero_std(groups.verified).any():
+    while rounds < run.learner.cfg.dynamic_sampling and zero_std(groups.verified).any():
       fresh = draw(problems(at), jax.random.fold_in(again, rounds))
       groups = fill(groups, fresh, slot_choice(groups.verified, fresh.verified))
       at, rounds = at + P, rounds + 1
@@ -145,8 +147,8 @@ def loop(kind: str, seed: int):
     state, learned = train_step(state, inputs, learner=run.learner)
     stats = {**learned, **tallied(first_draw)}
     stats |= (
-      {**learned_stats(tallied(groups)), **refill_stats(groups.verified, rounds)}
-      if run.learner.cfg.refill
+      {**learned_stats(tallied(groups)), **dynamic_sampling_stats(groups.verified, rounds)}
+      if run.learner.cfg.dynamic_sampling
       else {}
     )
     told.append(divided(stats))

@@ -51,7 +51,7 @@ def numbers(**changes) -> Hyperparams:
   """Hyperparameters of a step; lr is that of the optimiser, reset_every that of the reference."""
   changes = {{"lr": "optim.lr", "reset_every": "kl.reset_every"}.get(k, k): v for k, v in changes.items()}
   number = {
-    "optim.lr": 1.0, "optim.decay": 0.0, "temperature": 0.8, "kl.coef": 0.1, "entropy": 0.01, "loss.clip_low": 0.2,
+    "optim.lr": 1.0, "optim.weight_decay": 0.0, "temperature": 0.8, "kl.coef": 0.1, "entropy": 0.01, "loss.clip_low": 0.2,
     "loss.clip_high": 0.3, "kl.ema": 0.25, "l2_init": 0.03, "critic.coef": 0.5, "cov.coef": 0.1, "kl.reset_every": 2.0,
   }  # fmt: skip
   return {k: jnp.float32(v) for k, v in {**number, **changes}.items()}
@@ -235,7 +235,7 @@ def test_decay_spares_norms_and_biases(options, qk_norm) -> None:
   model = Decoder(ModelConfig(**shape, qk_norm=qk_norm, qkv_bias=True, tied_head=False, **options))
   shapes = jax.eval_shape(lambda k: nn.meta.unbox(init_params(model, k)), jax.random.key(0))
   params = jax.tree.map(lambda a: np.ones(a.shape, np.float32), shapes)
-  tx = make_optimizer(OptimConfig(decay=0.1, lr=0.5))
+  tx = make_optimizer(OptimConfig(weight_decay=0.1, lr=0.5))
   updates, _ = tx.update(jax.tree.map(np.zeros_like, params), tx.init(params), params)
   for path, change in jax.tree_util.tree_leaves_with_path(updates):
     spared = "norm" in jax.tree_util.keystr(path) or "bias" in jax.tree_util.keystr(path)
@@ -243,9 +243,9 @@ def test_decay_spares_norms_and_biases(options, qk_norm) -> None:
 
 
 def test_learning_rate_by_hand() -> None:
-  constant = learning_rate(OptimConfig(lr=1.0, warmup=4), 10)
+  constant = learning_rate(OptimConfig(lr=1.0, warmup_steps=4), 10)
   np.testing.assert_allclose([constant(s) for s in (0, 1, 4, 9)], [0, 0.25, 1, 1])
-  linear = learning_rate(OptimConfig(lr=1.0, warmup=2, schedule="linear", final_fraction=0.5), 10)
+  linear = learning_rate(OptimConfig(lr=1.0, warmup_steps=2, schedule="linear", final_fraction=0.5), 10)
   np.testing.assert_allclose([linear(s) for s in (1, 2, 6, 10)], [0.5, 1, 0.75, 0.5])
   cosine = learning_rate(OptimConfig(lr=2.0, schedule="cosine"), 8)
   np.testing.assert_allclose([cosine(s) for s in (0, 4, 8)], [2, 1, 0], atol=1e-6)

@@ -34,7 +34,7 @@ CLIPS = {"clip_low": 0.2, "clip_high": 0.3}
 OPTIONS = {
   "reinforce": {},
   "ppo_clip": CLIPS,
-  "dual_clip": {**CLIPS, "dual": 3.0},
+  "dual_clip": {**CLIPS, "dual_clip": 3.0},
   "cispo": {"clip_high": 1.0},
   "gspo": CLIPS,
   "rloo": CLIPS,

@@ -118,7 +118,7 @@ WIDE = {"clip_low": 0.999, "clip_high": 99.0}  # bounds that no ratio meets
 FREE = LossConfig("ppo_clip", **WIDE)
 SEQ = "seq_mean_token_mean"
 KINDS = [LossConfig("reinforce", SEQ), LossConfig("sapo", SEQ), LossConfig("cispo", SEQ, clip_high=0.3)]
-KINDS += [LossConfig("dual_clip", SEQ, dual=1.4, **CLIP)]
+KINDS += [LossConfig("dual_clip", SEQ, dual_clip=1.4, **CLIP)]
 KINDS += [LossConfig(kind, SEQ, **CLIP) for kind in ("ppo_clip", "gspo", "rloo")]
 ESTIMATORS = ("grpo", "dr_grpo", "rloo", "reinforce", "reinforce++", "remax", "opo", "maxrl", "pass@k")
 
@@ -171,18 +171,18 @@ PAIRS = {
     config(LossConfig(kind, SEQ, **WIDE, **more)),
     config(LossConfig(kind, SEQ, **{**WIDE, name: 0.05}, **more)),
   )
-  for kind, more in {"ppo_clip": {}, "dual_clip": {"dual": 3.0}, "gspo": {}, "rloo": {}}.items()
+  for kind, more in {"ppo_clip": {}, "dual_clip": {"dual_clip": 3.0}, "gspo": {}, "rloo": {}}.items()
   for name in CLIP
 }
 PAIRS |= {
   "loss.clip_high of cispo": tuple(config(LossConfig("cispo", clip_high=high)) for high in (0.1, 0.3)),
-  "loss.dual": tuple(config(LossConfig("dual_clip", dual=dual, **CLIP)) for dual in (1.4, 8.0)),
+  "loss.dual_clip": tuple(config(LossConfig("dual_clip", dual_clip=dual, **CLIP)) for dual in (1.4, 8.0)),
   "loss.logp_old": tuple(
     config(LossConfig("ppo_clip", logp_old=old, **CLIP)) for old in ("sampler", "learner")
   ),
   "advantage.ddof": tuple(config(advantage=AdvantageConfig(ddof=ddof)) for ddof in (0, 1)),
   "advantage.eps": tuple(config(advantage=AdvantageConfig(eps=eps)) for eps in (1e-4, 0.1)),
-  "advantage.floor": tuple(config(advantage=AdvantageConfig(floor=floor)) for floor in (0.0, 0.9)),
+  "advantage.min_std": tuple(config(advantage=AdvantageConfig(min_std=floor)) for floor in (0.0, 0.9)),
   "advantage.group_baseline": (config(advantage=AdvantageConfig("reinforce++")), config(advantage=ON)),
   "kl.coef": (config(kl=SAMPLED), config(kl=KLConfig(0.5, "k3"))),
   "kl.coef in the reward": (config(kl=PAID), config(kl=dataclasses.replace(PAID, coef=0.5))),
@@ -208,14 +208,14 @@ PAIRS |= {
   "cov.coef": (config(FREE, cov=KL_COV), config(FREE, cov=dataclasses.replace(KL_COV, coef=1.0))),
   "overlong.buffer": (config(), config(overlong=BUFFER)),
   "overlong.penalty": (config(overlong=BUFFER), config(overlong=dataclasses.replace(BUFFER, penalty=0.5))),
-  "overlong.unfinished": (config(), config(overlong=OverlongConfig(unfinished=-1.0))),
+  "overlong.truncation_penalty": (config(), config(overlong=OverlongConfig(truncation_penalty=-1.0))),
   "overlong.mask": (config(), config(overlong=OverlongConfig(mask=True))),
   "importance.cap": (config(LEARNER), config(LEARNER, importance=CAPPED)),
   "importance.level": tuple(
     config(LEARNER, importance=ImportanceConfig(1.1, s)) for s in ("token", "sequence")
   ),
-  "importance.excess": tuple(
-    config(LEARNER, importance=dataclasses.replace(CAPPED, excess=excess)) for excess in ("clamp", "mask")
+  "importance.mode": tuple(
+    config(LEARNER, importance=dataclasses.replace(CAPPED, mode=mode)) for mode in ("clamp", "mask")
   ),
   "critic.coef": (critic(), critic(coef=0.4)),
   "critic.clip": (critic(), critic(clip=0.2)),
@@ -232,7 +232,7 @@ def test_option_changes_the_gradient(option) -> None:
 
 
 def test_without_a_clip_the_clipped_losses_are_one() -> None:
-  left, right = LossConfig("ppo_clip", **WIDE), LossConfig("dual_clip", dual=99.0, **WIDE)
+  left, right = LossConfig("ppo_clip", **WIDE), LossConfig("dual_clip", dual_clip=99.0, **WIDE)
   np.testing.assert_array_equal(gradient(config(left)), gradient(config(right)))
 
 
@@ -297,7 +297,7 @@ def test_resets_fall_on_multiples() -> None:
 
 
 def test_no_option_is_left_out() -> None:
-  # test_critic shows critic.kind: which parameters the value loss moves. test_refill shows refill: of which groups.
+  # test_critic shows critic.kind: which parameters the value loss moves. test_dynamic_sampling shows of which groups.
   sections = {"loss": LossConfig, "advantage": AdvantageConfig, "kl": KLConfig}
   sections |= {
     "cov": CovConfig,
@@ -306,7 +306,7 @@ def test_no_option_is_left_out() -> None:
     "critic": CriticConfig,
   }
   options = {f"{name}.{field.name}" for name, cls in sections.items() for field in dataclasses.fields(cls)}
-  options |= {"entropy", "entropy_target", "entropy_rate", "l2_init", "refill"}
-  elsewhere = ("kl.reset_optimizer", "l2_init", "critic.kind", "refill")
+  options |= {"entropy", "entropy_target", "entropy_rate", "l2_init", "dynamic_sampling"}
+  elsewhere = ("kl.reset_optimizer", "l2_init", "critic.kind", "dynamic_sampling")
   shown = {option.split(" ")[0] for option in (*VALUES, *PAIRS, *elsewhere)}
   assert options <= shown

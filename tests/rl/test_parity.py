@@ -53,7 +53,7 @@ LOSSES = {
   "grpo": (LossConfig("ppo_clip", SEQ, **CLIP), KLConfig(), 0.0),
   "grpo, k3": (LossConfig("ppo_clip", SEQ, **CLIP), K3, 0.0),
   "grpo, k3 times ratio": (LossConfig("ppo_clip", SEQ, **CLIP), KLConfig(0.25, "k3", times_ratio=True), 0.0),
-  "grpo, two-sided": (LossConfig("dual_clip", SEQ, dual=1.5, **CLIP), KLConfig(), 0.0),
+  "grpo, two-sided": (LossConfig("dual_clip", SEQ, dual_clip=1.5, **CLIP), KLConfig(), 0.0),
   "bnpo": (LossConfig("ppo_clip", TOKEN, **CLIP), KLConfig(), 0.0),
   "dapo": (LossConfig("ppo_clip", TOKEN, **CLIP), KLConfig(), 0.0),
   "dapo, k3 and entropy": (LossConfig("ppo_clip", TOKEN, **CLIP), K3, 0.5),
@@ -71,7 +71,7 @@ LOSSES = {
   "reinforce, k1": (LossConfig("reinforce", TOKEN), KLConfig(0.25, "k1"), 0.0),
   "reinforce, k2": (LossConfig("reinforce", TOKEN), KLConfig(0.25, "k2"), 0.0),
   "reinforce, k1 times ratio": (LossConfig("reinforce", TOKEN), KLConfig(0.25, "k1", times_ratio=True), 0.0),
-  "dual clip": (LossConfig("dual_clip", TOKEN, dual=1.5, **CLIP), KLConfig(), 0.0),
+  "dual clip": (LossConfig("dual_clip", TOKEN, dual_clip=1.5, **CLIP), KLConfig(), 0.0),
 }
 # TRL's name of a metric -> ours. What else its trainers tell is either a minimum or maximum, or is checked elsewhere.
 METRICS = {f"clip_ratio/{side}_mean": f"clip_ratio/{side}_mean" for side in ("low", "high", "region")}

@@ -286,8 +286,8 @@ def test_l2_reads_the_parameters_before_each_optimiser_step() -> None:
 
 def test_decay_draws_the_parameters_towards_zero() -> None:
   tx = make_optimizer(OptimConfig(lr=1.0))
-  cfg = config(optim=OptimConfig(lr=0.125, decay=0.5))
-  got, plain = (trained(cfg, tx=tx, **{"optim.decay": decay})[0] for decay in (0.5, 0.0))
+  cfg = config(optim=OptimConfig(lr=0.125, weight_decay=0.5))
+  got, plain = (trained(cfg, tx=tx, **{"optim.weight_decay": decay})[0] for decay in (0.5, 0.0))
   np.testing.assert_allclose(table_of(got) - table_of(plain), -0.125 * 0.5 * TABLE, atol=1e-6)
   # Without strength it is Adam.
   chain = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.125, 0.9, 0.95))
@@ -361,7 +361,7 @@ WEAK |= {
   "clip_cov": (PPO(cov=CovConfig("clip_cov", fraction=0.3, low=90.0, high=99.0)), PPO()),
   "L2": (PPO(l2_init=0.1), PPO()),
   "soft overlong": (PPO(overlong=OverlongConfig(buffer=2, penalty=1e-30)), PPO()),
-  "unfinished": (PPO(overlong=OverlongConfig(unfinished=-10.0)), PPO()),  # all are finished
+  "unfinished": (PPO(overlong=OverlongConfig(truncation_penalty=-10.0)), PPO()),  # all are finished
   "truncated masking": (PPO(overlong=OverlongConfig(mask=True)), PPO()),  # none is truncated
   "importance": (
     PPO(loss=LEARNER, importance=ImportanceConfig(9.0)),

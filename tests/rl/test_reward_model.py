@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from o1jax.config import CountdownConfig, KLConfig, ModelConfig, ProxyConfig, RLConfig, TrainConfig
+from o1jax.config import CountdownConfig, KLConfig, ModelConfig, RewardModelConfig, RLConfig, TrainConfig
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.draw import stream_key
 from o1jax.rl.experience import prompt_batch
@@ -143,7 +143,7 @@ def test_examples_are_verified_completions_with_fresh_noise_in_each_batch() -> N
   assert not np.array_equal(tokens[:8], tokens[8:])
 
 
-CFG = ProxyConfig("outcome", examples=256, steps=120, rows=32, lr=3e-3)
+CFG = RewardModelConfig("outcome", examples=256, steps=120, rows=32, lr=3e-3)
 
 
 @functools.cache
@@ -182,7 +182,7 @@ def _program(kind: str, axis: str | None) -> FusedProgram:
 
 def run_of(kind: str) -> TrainConfig:
   rl = RLConfig(
-    steps=STEPS, prompts=P, samples=G, max_prompt=LP, max_tokens=R, trim=0, kl=KLConfig(0.05), proxy=ProxyConfig(kind)
+    steps=STEPS, prompts=P, samples=G, max_prompt=LP, max_tokens=R, pad_multiple=0, kl=KLConfig(0.05), reward_model=RewardModelConfig(kind)
   )  # fmt: skip
   run = TrainConfig("test", MODEL, CountdownConfig(), rl=rl)
   run.validate()

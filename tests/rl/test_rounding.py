@@ -98,7 +98,11 @@ def test_kl_cov_pushes_nothing_before_anything_is_learned(logp_old) -> None:
 
 CLIPS = {"clip_low": 0.2, "clip_high": 0.3}
 KINDS = [LossConfig(kind, SEQ, **CLIPS) for kind in ("ppo_clip", "gspo", "rloo")]
-KINDS += [LossConfig("dual_clip", dual=3.0, **CLIPS), LossConfig("cispo", clip_high=1.0), LossConfig("sapo")]
+KINDS += [
+  LossConfig("dual_clip", dual_clip=3.0, **CLIPS),
+  LossConfig("cispo", clip_high=1.0),
+  LossConfig("sapo"),
+]
 KLS = [KLConfig(0.1, name) for name in ("k2", "k3")]
 KLS += [KLConfig(0.1, name, times_ratio=True) for name in ("k1", "k2", "k3")]
 EXTREME = [(loss, KLConfig()) for loss in KINDS] + [(KINDS[0], kl) for kl in KLS]

@@ -90,8 +90,8 @@ def centred(reward) -> np.ndarray:
     (OverlongConfig(), [0, 0, 0, 0]),
     (OverlongConfig(buffer=2), [-1, 0, -1, -0.5]),
     (OverlongConfig(buffer=4, penalty=2.0), [-2, -0.5, -2, -1.5]),
-    (OverlongConfig(unfinished=-10.0), [-10, 0, 0, 0]),
-    (OverlongConfig(buffer=2, unfinished=-10.0), [-11, 0, -1, -0.5]),
+    (OverlongConfig(truncation_penalty=-10.0), [-10, 0, 0, 0]),
+    (OverlongConfig(buffer=2, truncation_penalty=-10.0), [-11, 0, -1, -0.5]),
   ],
 )
 def test_length_rewards_by_hand(cfg, expected) -> None:
@@ -112,7 +112,7 @@ def test_the_soft_penalty_at_every_length() -> None:
   ("cfg", "added"),
   [
     (OverlongConfig(buffer=2), [[-1, 0], [-1, -0.5]]),
-    (OverlongConfig(unfinished=-3.0), [[-3, 0], [0, 0]]),
+    (OverlongConfig(truncation_penalty=-3.0), [[-3, 0], [0, 0]]),
   ],
 )
 def test_a_length_reward_leads_the_gradient(cfg, added) -> None:
@@ -126,7 +126,7 @@ def test_a_length_reward_leads_the_gradient(cfg, added) -> None:
 def test_length_rewards_follow_tokens_not_columns() -> None:
   # The same completions in rows twice as wide.
   wide = jax.tree.map(lambda a: np.pad(a, [(0, 0), (3, 5)]) if a.ndim == 2 else a, rollout_of())
-  cfg = OverlongConfig(buffer=2, unfinished=-1.0)
+  cfg = OverlongConfig(buffer=2, truncation_penalty=-1.0)
   np.testing.assert_array_equal(length_reward(wide, cfg, R), length_reward(rollout_of(), cfg, R))
 
 
@@ -237,7 +237,7 @@ def test_without_strength_the_gradient_is_bitwise_that_without_it() -> None:
     LossConfig("ppo_clip", clip_low=9.0, clip_high=9.0, logp_old="learner"),
   )
   np.testing.assert_array_equal(learned(config(OverlongConfig(buffer=2, penalty=1e-30)))[0], plain)
-  np.testing.assert_array_equal(learned(config(OverlongConfig(unfinished=-0.0)))[0], plain)
+  np.testing.assert_array_equal(learned(config(OverlongConfig(truncation_penalty=-0.0)))[0], plain)
   whole = rollout_of(np.ones(4, bool))
   np.testing.assert_array_equal(learned(config(OverlongConfig(mask=True)), whole)[0], plain)
   off, on = (

@@ -26,7 +26,7 @@ def get_config():
     task=CountdownConfig(count=2, max_number=4, max_value=8, held_out=8, max_tries=2, hint_rate=0.9),
     sft=SftConfig(steps=60, rows=8, length=48, optim=OptimConfig(lr=2e-2)),
     rl=RLConfig(
-      steps=4, prompts=4, samples=2, max_prompt=5, max_tokens=12, trim=0, kl=KLConfig(0.1), entropy=0.02,
+      steps=4, prompts=4, samples=2, max_prompt=5, max_tokens=12, pad_multiple=0, kl=KLConfig(0.1), entropy=0.02,
       overlong=OverlongConfig(buffer=10), optim=OptimConfig(lr=3e-3),
     ),
     eval=EvalConfig(final_problems=8, samples=2, batch=8, max_tokens=12),

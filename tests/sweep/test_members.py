@@ -28,7 +28,9 @@ from o1jax.sweep.groups import tail_means
 from o1jax.sweep.members import cold_start_key, groups_of, members_of
 
 MODEL = ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32)
-BASE = TrainConfig("sweep", MODEL, CountdownConfig(), sft=SftConfig(steps=3), rl=RLConfig(steps=8, trim=0))
+BASE = TrainConfig(
+  "sweep", MODEL, CountdownConfig(), sft=SftConfig(steps=3), rl=RLConfig(steps=8, pad_multiple=0)
+)
 OFF_POLICY = {"rl.epochs": 2, "rl.loss.kind": "sapo"}
 CLIP = {**OFF_POLICY, "rl.loss.kind": "ppo_clip", "rl.loss.clip_low": 0.2, "rl.loss.clip_high": 0.2}
 
@@ -52,8 +54,8 @@ STRENGTHS: dict[str, tuple[dict[str, Any], Any]] = {
   "rl.cov.coef": ({**OFF_POLICY, "rl.cov": CovConfig("kl_cov", fraction=0.1, coef=1.0)}, 0.0),
   "rl.critic.coef": ({"rl.advantage.kind": "gae", "rl.critic": CriticConfig("head")}, 1.0),
   "rl.optim.lr": ({}, 0.1),
-  "rl.optim.decay": ({}, 0.1),
-  "rl.optim.warmup": ({}, 3),
+  "rl.optim.weight_decay": ({}, 0.1),
+  "rl.optim.warmup_steps": ({}, 3),
   "rl.optim.schedule": ({}, "cosine"),
   "rl.optim.final_fraction": ({"rl.optim.schedule": "cosine"}, 0.5),
   "rl.temperature": ({}, 0.5),

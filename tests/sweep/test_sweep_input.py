@@ -59,7 +59,7 @@ OPTIONS = {
   "--chunk 3": "chunk: must divide rl.steps=4, is 3",
   "--rl.steps 5": "chunk: must divide rl.steps=5, is 2",
   "--chunk 4": "chunk: must divide diagnostics.every=2, which comes between two chunks, is 4",
-  "--rl.trim 16": "rl.trim: must be 0 where steps are fused",
+  "--rl.pad_multiple 16": "rl.pad_multiple: must be 0 where steps are fused",
   "--controls True": "controls: cannot act in a sweep",
   "--eval.every 0 1": "eval.every: cannot act in a sweep",
   "--eval.final_problems 9": "arm weak: eval.final_problems: 9 of only 8",

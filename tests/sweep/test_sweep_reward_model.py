@@ -17,7 +17,7 @@ from o1jax.config import (
   EvalConfig,
   LogConfig,
   ModelConfig,
-  ProxyConfig,
+  RewardModelConfig,
   RLConfig,
   SweepConfig,
   TrainConfig,
@@ -40,13 +40,13 @@ def declared(out: pathlib.Path) -> SweepConfig:
     name="tiny", out=str(out),
     model=ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32),
     task=CountdownConfig(count=2, max_number=6, max_value=12, held_out=8, max_tries=2),
-    rl=RLConfig(steps=4, prompts=2, samples=2, max_prompt=5, max_tokens=16, trim=0,
-      proxy=ProxyConfig("outcome", examples=24, noise=0.1, steps=6, rows=8, best_of=5)),
+    rl=RLConfig(steps=4, prompts=2, samples=2, max_prompt=5, max_tokens=16, pad_multiple=0,
+      reward_model=RewardModelConfig("outcome", examples=24, noise=0.1, steps=6, rows=8, best_of=5)),
     diagnostics=DiagnosticsConfig(every=2, problems=8),
     eval=EvalConfig(final_problems=8, samples=2, batch=8, max_tokens=16),
     checkpoint=CheckpointConfig(every=2), log=LogConfig(progress=False),
   )  # fmt: skip
-  arms = (Arm("few", {"rl.proxy.examples": 8}, 8), Arm("many", {}, 24))
+  arms = (Arm("few", {"rl.reward_model.examples": 8}, 8), Arm("many", {}, 24))
   claim = Claim("a text", "a source", "a figure", (Check("rising", "bon/4"), Check("fit_gao_bon", "bon")))
   return SweepConfig(base, arms, claim, seeds=SEEDS, vmapped=2, devices=1, chunk=2)
 
@@ -67,8 +67,10 @@ def test_arms_of_one_proxy_kind_are_one_program_and_have_proxies_of_their_own() 
   members = members_of(declared(pathlib.Path("out")))
   assert len(groups_of(members)) == 1
   assert len({reward_model_key(member) for member in members}) == 4
-  other = dataclasses.replace(members[0].config.rl.proxy, best_of=3)
-  config = dataclasses.replace(members[0].config, rl=dataclasses.replace(members[0].config.rl, proxy=other))
+  other = dataclasses.replace(members[0].config.rl.reward_model, best_of=3)
+  config = dataclasses.replace(
+    members[0].config, rl=dataclasses.replace(members[0].config.rl, reward_model=other)
+  )
   assert reward_model_key(dataclasses.replace(members[0], config=config)) == reward_model_key(members[0])
 
 
@@ -133,7 +135,7 @@ def test_figures_of_best_of_n_by_hand() -> None:
 
 def test_a_run_that_the_host_verifies_is_paid_by_a_reward_model(tmp_path) -> None:
   """`o1jax train` fits it between its stages, keeps it in the run's folder, and a resumed run reads it there."""
-  changes = {"rl.prompts": 8, "rl.proxy.noise": 0.0, "eval.batch": 8}
+  changes = {"rl.prompts": 8, "rl.reward_model.noise": 0.0, "eval.batch": 8}
   config = replaced(declared(tmp_path).base, changes)
   assert train(config, resume=False) == 0
   folder = tmp_path / "tiny"

@@ -83,7 +83,7 @@ def test_without_a_curriculum_the_next_problems_are_taken() -> None:
   assert curriculum_metrics({}, 0, MIXED, PLAIN) == {}
 
 
-RULE = CurriculumConfig("pass_rate", floor=0.25, rate=0.5, drop_solved=2, drop_unsolved=3)
+RULE = CurriculumConfig("pass_rate", min_probability=0.25, rate=0.5, drop_solved=2, drop_unsolved=3)
 
 
 def test_records_by_hand() -> None:
@@ -123,7 +123,7 @@ def test_what_is_left_of_each_part_of_a_mixture_is_told() -> None:
 
 
 def test_problems_are_taken_in_proportion_to_what_their_rewards_vary() -> None:
-  rule = CurriculumConfig("pass_rate", floor=0.25, rate=0.5)
+  rule = CurriculumConfig("pass_rate", min_probability=0.25, rate=0.5)
   seen = {"a/0": Record(4, 0, 0.9), "a/1": Record(4, 0, 0.0)}  # taken with probability 0.36 and 0.25
   problems, behind = draw(ALONE, 0, 7000, rule, seen)
   counts = collections.Counter(problem.id for problem in problems)

@@ -98,7 +98,7 @@ class OverlongConfig:
   # alone in a group that differs in nothing else, as in DAPO, TRL and verl: there its size does not count.
   buffer: int = 0
   penalty: float = 1.0  # multiplies the soft penalty
-  unfinished: float = 0.0  # added to the reward of a completion cut off at max_tokens (Tulu 3: -10)
+  truncation_penalty: float = 0.0  # added to the reward of a completion cut off at max_tokens (Tulu 3: -10)
   mask: bool = False  # completions cut off at max_tokens enter neither baseline nor loss
 
   def validate(self, field: str, max_tokens: int) -> None:
@@ -107,9 +107,11 @@ class OverlongConfig:
     require(self.penalty > 0, f"{field}.penalty", f"must be positive, is {self.penalty}; buffer=0 is none")
     acts = self.penalty == 1.0 or self.buffer > 0
     require(acts, f"{field}.penalty", "cannot act with buffer=0")
-    require(self.unfinished <= 0, f"{field}.unfinished", "must not be positive")
-    both = self.mask and self.unfinished != 0.0
-    require(not both, f"{field}.unfinished", "cannot act with mask, which leaves such completions out")
+    require(self.truncation_penalty <= 0, f"{field}.truncation_penalty", "must not be positive")
+    both = self.mask and self.truncation_penalty != 0.0
+    require(
+      not both, f"{field}.truncation_penalty", "cannot act with mask, which leaves such completions out"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,13 +120,13 @@ class ImportanceConfig:
 
   cap: float | None = None  # C: weights exp(lp_learner - lp_sampler) above it are cut; None: no correction
   level: Literal["token", "sequence"] = "token"  # of the ratio
-  excess: Literal["clamp", "mask"] = "clamp"  # weights above C become C, or 0
+  mode: Literal["clamp", "mask"] = "clamp"  # weights above C become C, or 0
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
     require(self.cap is None or self.cap > 0, f"{field}.cap", "must be positive")
-    idle = self.cap is None and (self.level != "token" or self.excess != "clamp")
-    require(not idle, f"{field}.cap", "is None, so that level and excess cannot act")
+    idle = self.cap is None and (self.level != "token" or self.mode != "clamp")
+    require(not idle, f"{field}.cap", "is None, so that level and mode cannot act")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,10 @@
-"""Options of both stages of learning: optimiser, cold start, advantages, losses, RL."""
+"""Options of learning: optimiser, cold start; advantages, policy loss, curriculum, reward model, RL."""
 
 import dataclasses
 from typing import Literal
 
 from o1jax.config.base import host, require, require_temperature, traced
-from o1jax.config.curriculum import CurriculumConfig
-from o1jax.config.proxy import ProxyConfig
-from o1jax.config.regularise import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
+from o1jax.config.regularisers import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,13 +12,13 @@ class OptimConfig:
   """AdamW with a warm-up and an optional decay, and clipping by global norm."""
 
   lr: float = traced(2e-4)
-  warmup: int = host(0)  # training steps of linear warm-up; the first takes a rate of 0
+  warmup_steps: int = host(0)  # training steps of linear warm-up; the first takes a rate of 0
   schedule: Literal["constant", "linear", "cosine"] = host("constant")
   final_fraction: float = host(0.0)  # of lr, at the end of a linear or cosine decay
   b1: float = 0.9
   b2: float = 0.95
   eps: float = 1e-8
-  decay: float = traced(0.0)  # decoupled weight decay, on matrices alone
+  weight_decay: float = traced(0.0)  # decoupled weight decay, on matrices alone
   clip_norm: float = 1.0  # global gradient norm; 0 = off
 
   def validate(self, field: str, steps: int) -> None:
@@ -30,16 +28,17 @@ class OptimConfig:
     """
     require(self.lr > 0, f"{field}.lr", f"must be positive, is {self.lr}")
     require(self.eps > 0, f"{field}.eps", f"must be positive, is {self.eps}")
-    require(self.warmup >= 0, f"{field}.warmup", "must not be negative")
-    why = f"must be below the stage's steps={steps}, is {self.warmup}: the learning rate never arrives at lr"
-    require(steps == 0 or self.warmup < steps, f"{field}.warmup", why)
-    falls = self.schedule == "constant" or steps == 0 or steps - self.warmup > 1
-    why = f"{self.schedule} cannot act in the one step that warmup leaves of {steps}: use constant"
+    require(self.warmup_steps >= 0, f"{field}.warmup_steps", "must not be negative")
+    why = f"must be below the stage's steps={steps}, is {self.warmup_steps}"
+    why = f"{why}: the learning rate never arrives at lr"
+    require(steps == 0 or self.warmup_steps < steps, f"{field}.warmup_steps", why)
+    falls = self.schedule == "constant" or steps == 0 or steps - self.warmup_steps > 1
+    why = f"{self.schedule} cannot act in the one step that warmup_steps leaves of {steps}: use constant"
     require(falls, f"{field}.schedule", why)
     within = 0 <= self.final_fraction <= 1
     require(within, f"{field}.final_fraction", f"must lie in [0, 1], is {self.final_fraction}")
     require(self.clip_norm >= 0, f"{field}.clip_norm", "must not be negative")
-    require(self.decay >= 0, f"{field}.decay", "must not be negative")
+    require(self.weight_decay >= 0, f"{field}.weight_decay", "must not be negative")
     for name in ("b1", "b2"):
       require(0 <= vars(self)[name] < 1, f"{field}.{name}", "must lie in [0, 1)")
     acts = self.final_fraction == 0.0 or self.schedule != "constant"
@@ -76,15 +75,15 @@ class AdvantageConfig:
   eps: float = 1e-4  # added to grpo's standard deviation: TRL 1e-4, verl 1e-6, open-instruct 1e-8
   group_baseline: bool = False  # reinforce++ subtracts the group's mean before it whitens
   # Least deviation that grpo, reinforce++ and a whitened gae divide by, in the reward's unit, and that a
-  # group must be above for refill to keep it. For rewards that are never equal (a judge's): 0.1, say, where a
-  # right answer is worth 1.
-  floor: float = 0.0
+  # group must be above for dynamic sampling to keep it. For rewards that are never equal (a judge's): 0.1,
+  # say, where a right answer is worth 1.
+  min_std: float = 0.0
 
   def validate(self, field: str) -> None:
     """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
     require(self.ddof in (0, 1), f"{field}.ddof", f"must be 0 or 1, is {self.ddof}")
     require(self.eps > 0, f"{field}.eps", "must be positive")
-    require(0 <= self.floor < float("inf"), f"{field}.floor", f"must not be negative, is {self.floor}")
+    require(0 <= self.min_std < float("inf"), f"{field}.min_std", f"must not be negative, is {self.min_std}")
     acts = not self.group_baseline or self.kind == "reinforce++"
     require(acts, f"{field}.group_baseline", "acts with kind=reinforce++ alone")
     default = AdvantageConfig
@@ -101,7 +100,7 @@ class LossConfig:
   # ppo_clip, dual_clip, gspo, rloo: the ratio's lower bound is 1 - clip_low
   clip_low: float | None = traced(None)
   clip_high: float | None = traced(None)  # ... its upper bound, and cispo's cap, is 1 + clip_high
-  dual: float | None = None  # dual_clip's c (Ye et al. 2020: 3)
+  dual_clip: float | None = None  # the c of kind=dual_clip (Ye et al. 2020: 3)
   logp_old: Literal["sampler", "learner"] = "sampler"  # where the ratio's denominator comes from
 
   def validate(self, field: str) -> None:
@@ -115,12 +114,68 @@ class LossConfig:
     reached = self.clip_low is None or self.clip_low < 1
     require(reached, f"{field}.clip_low", f"must be below 1, is {self.clip_low}: no ratio is below 0")
     dual = self.kind == "dual_clip"
-    require(dual == (self.dual is not None), f"{field}.dual", "goes with kind=dual_clip, and is needed there")
-    require(self.dual is None or self.dual > 1, f"{field}.dual", "must be above 1")
+    require(
+      dual == (self.dual_clip is not None),
+      f"{field}.dual_clip",
+      "goes with kind=dual_clip, and is needed there",
+    )
+    require(self.dual_clip is None or self.dual_clip > 1, f"{field}.dual_clip", "must be above 1")
     # The sequence's ratio has every token's gradient already: a sum over tokens would count length twice.
     once = self.kind != "rloo" or self.aggregation == "seq_mean_token_mean"
     why = "must be seq_mean_token_mean with kind=rloo, one loss a completion"
     require(once, f"{field}.aggregation", why)
+
+
+@dataclasses.dataclass(frozen=True)
+class CurriculumConfig:
+  """A curriculum by pass rate, and filters of what is always or never solved."""
+
+  # "pass_rate": a problem met before comes with probability max(min_probability, 4 p (1 - p)), p its running
+  # pass rate.
+  kind: Literal["none", "pass_rate"] = "none"
+  # pass_rate: the least probability, in [0.01, 1], so that a step finds its problems soon.
+  min_probability: float | None = None
+  rate: float | None = None  # pass_rate: weight of the newest group in the running pass rate, in [0.01, 1]
+  drop_solved: int = 0  # groups in a row, all correct, after which a problem comes no more; 0: never
+  drop_unsolved: int = 0  # groups in a row, none correct, after which a problem comes no more; 0: never
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
+    for name, least in (("min_probability", 0.01), ("rate", 0.01)):
+      value = vars(self)[name]
+      acts = (value is not None) == (self.kind == "pass_rate")
+      require(acts, f"{field}.{name}", "goes with kind=pass_rate, and is needed there")
+      within = value is None or least <= value <= 1
+      require(within, f"{field}.{name}", f"must lie in [{least}, 1], is {value}")
+    for name in ("drop_solved", "drop_unsolved"):
+      require(vars(self)[name] >= 0, f"{field}.{name}", "must not be negative; 0 is never")
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardModelConfig:
+  """A reward model, trained on the verifier's verdicts, that pays; accuracies stay the verifier's.
+
+  It begins as the policy that RL begins with, and learns from that policy's completions of training problems
+  (Cobbe et al. 2021, section 4; Gao et al. 2022, section 2).
+  """
+
+  kind: Literal["none", "outcome"] = "none"  # outcome: P(correct), read off a whole completion
+  examples: int = host(1024)  # completions that it learns from
+  noise: float = host(0.0)  # share of their labels that are flipped
+  steps: int = host(300)  # of its own optimiser
+  rows: int = host(32)  # examples a step
+  lr: float = host(1e-3)  # of Adam, falling to 0 along a cosine
+  # Completions of each final held-out problem, of which best-of-n picks: n = 1, 2, 4, ..., best_of.
+  best_of: int = host(64)
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
+    idle = self.kind == "none" and self != RewardModelConfig()
+    require(not idle, f"{field}.kind", "is none, so that no other field of the reward model can act")
+    for name in ("examples", "steps", "rows", "lr", "best_of"):
+      require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
+    require(0 <= self.noise <= 0.5, f"{field}.noise", "must lie in [0, 0.5]")
+    require(self.rows <= self.examples, f"{field}.rows", f"must not exceed examples={self.examples}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,17 +205,19 @@ class RLConfig:
   overlong: OverlongConfig = OverlongConfig()
   importance: ImportanceConfig = ImportanceConfig()
   critic: CriticConfig = CriticConfig()
-  proxy: ProxyConfig = ProxyConfig()
+  reward_model: RewardModelConfig = RewardModelConfig()
   # Distinct training problems, the first of the task's; None: all.
   problems: int | None = host(None)
   curriculum: CurriculumConfig = host(CurriculumConfig())
-  refill: int = 0  # most rounds a step of P fresh problems for groups of equal rewards (DAPO); 0: none
+  dynamic_sampling: int = (
+    0  # most rounds a step of P fresh problems for groups of equal rewards (DAPO); 0: none
+  )
   # Parts in which a rollout is sampled: while one is, the host verifies those before it.
   chunks: int = host(1)
   # Verifies beside the device's work; False: the device waits, and every number is the same.
   overlap: bool = host(True)
   # Responses are cut to one of 6 widths, multiples of it, before the update; 0: never, as fused steps must.
-  trim: int = 16
+  pad_multiple: int = 16
   optim: OptimConfig = OptimConfig()
 
   def validate(self, field: str) -> None:
@@ -169,7 +226,7 @@ class RLConfig:
     for name in counts:
       require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
     require(self.problems is None or self.problems > 0, f"{field}.problems", "must be positive")
-    for name in ("steps", "l2_init", "refill", "trim"):
+    for name in ("steps", "l2_init", "dynamic_sampling", "pad_multiple"):
       require(vars(self)[name] >= 0, f"{field}.{name}", "must not be negative")
     grouped = self.advantage.kind not in ("reinforce", "reinforce++", "remax", "gae")
     least = 2 if grouped else 1
@@ -189,32 +246,33 @@ class RLConfig:
     self.overlong.validate(f"{field}.overlong", self.max_tokens)
     self.importance.validate(f"{field}.importance")
     self.critic.validate(f"{field}.critic")
-    self.proxy.validate(f"{field}.proxy")
+    self.reward_model.validate(f"{field}.reward_model")
     self.optim.validate(f"{field}.optim", self.steps)
-    self._validate_refill(field)
-    self._validate_floor(field)
+    self._validate_dynamic_sampling(field)
+    self._validate_min_std(field)
     self._validate_critic(field)
     self._validate_loss(field)
     self._validate_regularisers(field)
     self._validate_steps(field)
 
-  def _validate_refill(self, field: str) -> None:
+  def _validate_dynamic_sampling(self, field: str) -> None:
     """What rounds of fresh problems need. Any estimator may have them."""
     why = "cannot act with one sample a problem, whose rewards are always all equal"
-    require(self.refill == 0 or self.samples > 1, f"{field}.refill", why)
-    verified = self.refill == 0 or self.proxy.kind == "none"
-    why = "chooses by the verifier's rewards, which RL does not see with a proxy"
-    require(verified, f"{field}.refill", why)
-    most = self.prompts * (1 + self.refill)
-    fresh = self.refill == 0 or self.problems is None or self.problems >= most
-    why = f"must be at least prompts * (1 + refill) = {most}, or a round's problems are not fresh"
+    require(self.dynamic_sampling == 0 or self.samples > 1, f"{field}.dynamic_sampling", why)
+    verified = self.dynamic_sampling == 0 or self.reward_model.kind == "none"
+    why = "chooses by the verifier's rewards, which RL does not see with a reward model"
+    require(verified, f"{field}.dynamic_sampling", why)
+    most = self.prompts * (1 + self.dynamic_sampling)
+    fresh = self.dynamic_sampling == 0 or self.problems is None or self.problems >= most
+    why = f"must be at least prompts * (1 + dynamic_sampling) = {most}, or a round's problems are not fresh"
     require(fresh, f"{field}.problems", why)
 
-  def _validate_floor(self, field: str) -> None:
+  def _validate_min_std(self, field: str) -> None:
     whitened = self.advantage.kind == "gae" and self.critic.whiten
-    acts = whitened or self.advantage.kind in ("grpo", "reinforce++") or self.refill > 0
-    why = "acts with kind=grpo or reinforce++, gae whitened, or refill: nothing else compares a deviation"
-    require(acts or self.advantage.floor == 0, f"{field}.advantage.floor", why)
+    acts = whitened or self.advantage.kind in ("grpo", "reinforce++") or self.dynamic_sampling > 0
+    why = "acts with kind=grpo or reinforce++, gae whitened, or dynamic_sampling"
+    why = f"{why}: nothing else compares a deviation"
+    require(acts or self.advantage.min_std == 0, f"{field}.advantage.min_std", why)
 
   def _validate_loss(self, field: str) -> None:
     """What the policy loss cannot be together with the rest."""
@@ -251,9 +309,9 @@ class RLConfig:
     floor = not adaptive or self.entropy >= 0
     require(floor, f"{field}.entropy", "must not be negative with entropy_target, whose coefficient is not")
     # The greedy completion's reward would lack what the samples' have, and not be the baseline it says it is.
-    shaped = self.overlong.buffer > 0 or self.overlong.unfinished != 0
+    shaped = self.overlong.buffer > 0 or self.overlong.truncation_penalty != 0
     greedy = self.advantage.kind == "remax"
-    why = "buffer and unfinished cannot act on remax's greedy completion, the baseline"
+    why = "buffer and truncation_penalty cannot act on remax's greedy completion, the baseline"
     require(not (shaped and greedy), f"{field}.overlong", why)
     paid = self.kl.coef > 0 and self.kl.placement == "reward"
     why = "reward cannot act on remax's greedy completion, the baseline: put the KL into the loss"
@@ -281,8 +339,12 @@ class RLConfig:
     apart = steps > 1 or (self.kl.reset_every != 1 and self.kl.ema != 1.0)
     require(apart, f"{field}.kl.reference", f"{why}: {cure}")
     # The default stands for every budget; one that was set is to do something.
-    trims = self.trim in (0, RLConfig.trim) or self.trim < self.max_tokens
-    require(trims, f"{field}.trim", f"must be below max_tokens={self.max_tokens}, is {self.trim}; 0 is never")
+    pads = self.pad_multiple in (0, RLConfig.pad_multiple) or self.pad_multiple < self.max_tokens
+    require(
+      pads,
+      f"{field}.pad_multiple",
+      f"must be below max_tokens={self.max_tokens}, is {self.pad_multiple}; 0 is never",
+    )
     beside = self.overlap or self.chunks == 1
     why = "cannot act with overlap=False, as nothing is verified beside the device: use 1"
     require(beside, f"{field}.chunks", why)

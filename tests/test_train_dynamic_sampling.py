@@ -39,7 +39,13 @@ graded_by_the_task = collect_module.grade
 
 def config(out: str, **changes) -> TrainConfig:
   rl = dict(
-    steps=STEPS, prompts=P, samples=G, max_prompt=5, max_tokens=16, refill=REFILL, optim=OptimConfig(lr=1e-4)
+    steps=STEPS,
+    prompts=P,
+    samples=G,
+    max_prompt=5,
+    max_tokens=16,
+    dynamic_sampling=REFILL,
+    optim=OptimConfig(lr=1e-4),
   )
   return TrainConfig(
     name="tiny", out=out,
@@ -98,14 +104,14 @@ def progress(folder: pathlib.Path, setup: preparation.Runtime) -> Progress:
 def test_cursor_and_ledger_follow_the_rounds(whole) -> None:
   folder, problems, shares = whole
   rows = written(folder)
-  rounds = np.array([row["refill/rounds"] for row in rows])
+  rounds = np.array([row["dynamic_sampling/rounds"] for row in rows])
   assert len(set(rounds)) > 1 and rounds.max() <= REFILL
-  np.testing.assert_array_equal([row["refill/samples"] for row in rows], rounds * P * G)
+  np.testing.assert_array_equal([row["dynamic_sampling/samples"] for row in rows], rounds * P * G)
   extra = np.cumsum(rounds) * P * G
   np.testing.assert_array_equal([row.get("samples/extra", 0) for row in rows], extra)
   for row in rows:
-    assert row["refill/unfilled"] == P * row["frac_reward_zero_std"]
-    assert row["refill/rounds"] == REFILL or row["refill/unfilled"] == 0
+    assert row["dynamic_sampling/unfilled"] == P * row["frac_reward_zero_std"]
+    assert row["dynamic_sampling/rounds"] == REFILL or row["dynamic_sampling/unfilled"] == 0
     assert row["reward"] == row["learned/accuracy"] and row["rewards/countdown/mean"] == row["accuracy"]
   first_draws = np.cumsum([0, *(1 + rounds[:-1]).astype(int)])
   assert [row["accuracy"] for row in rows] == [shares[place] for place in first_draws]
@@ -159,5 +165,7 @@ def test_remax_decodes_the_problems_that_are_kept(seen) -> None:
 
 
 def test_a_pool_without_fresh_problems_is_refused(tmp_path) -> None:
-  with pytest.raises(ConfigError, match="rl.refill: a step may come to 8008 problems, there are only"):
-    train(config(str(tmp_path), refill=1000), resume=False)
+  with pytest.raises(
+    ConfigError, match="rl.dynamic_sampling: a step may come to 8008 problems, there are only"
+  ):
+    train(config(str(tmp_path), dynamic_sampling=1000), resume=False)

@@ -38,7 +38,7 @@ def declared(out: pathlib.Path) -> SweepConfig:
     name="tiny", out=str(out),
     model=ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=32),
     task=CountdownConfig(count=2, max_number=6, max_value=12, held_out=8, max_tries=2),
-    rl=RLConfig(steps=STEPS, prompts=P, samples=G, max_prompt=5, max_tokens=16, trim=0, refill=REFILL,
+    rl=RLConfig(steps=STEPS, prompts=P, samples=G, max_prompt=5, max_tokens=16, pad_multiple=0, dynamic_sampling=REFILL,
       kl=KLConfig(0.01)),
     diagnostics=DiagnosticsConfig(every=0),
     eval=EvalConfig(final_problems=8, samples=2, batch=8, max_tokens=16),
@@ -92,7 +92,14 @@ def whole(tmp_path_factory):
   return logged(out)
 
 
-COUNTS = ("refill/rounds", "refill/samples", "refill/unfilled", "samples/extra", "num_tokens", "reward")
+COUNTS = (
+  "dynamic_sampling/rounds",
+  "dynamic_sampling/samples",
+  "dynamic_sampling/unfilled",
+  "samples/extra",
+  "num_tokens",
+  "reward",
+)
 NEAR = ("flops/prefill", "flops/decode", "flops/reference", "flops/update", "loss")
 
 
@@ -105,7 +112,7 @@ def test_vmapped_members_are_those_of_the_loop(whole, tmp_path) -> None:
 
 
 def test_members_are_at_cursors_of_their_own(whole) -> None:
-  rounds = [[row["refill/rounds"] for row in whole[member]] for member in MEMBERS]
+  rounds = [[row["dynamic_sampling/rounds"] for row in whole[member]] for member in MEMBERS]
   assert rounds[0] != rounds[1] and 0 < sum(map(sum, rounds)) < len(MEMBERS) * REFILL * STEPS
   for rows, made in zip(whole.values(), rounds, strict=True):
     extra = [row.get("samples/extra", 0) for row in rows]
