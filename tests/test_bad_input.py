@@ -275,6 +275,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_that_does_not_fit_the_run_changes_nothing(run, capfd, command) -> None:
   line = refusal(capfd, run.parent.parent, *shlex.split(of_run(run, command)))
@@ -357,6 +358,7 @@ FILLS_UP = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("small_disk", ["6m"], indirect=True)
 @pytest.mark.parametrize(("free", "every", "expected"), FILLS_UP)
 # tensorstore's threads outlive the event loop of a failed save, and say so.

@@ -1,6 +1,7 @@
 """Every check of the configuration, and what passes them (through JSON, too: test_config_json)."""
 
 import ast
+import functools
 import json
 import pathlib
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from config_changes import changed, not_negative, positive
 from idle_options import ACTS, IDLE
 from sweep_faults import ARMS, SWEEP_FAULTS, checked
+from tables import check_rows
 
 from o1jax import config as config_module
 from o1jax.config import (
@@ -283,17 +285,18 @@ def refusal(changes: dict[str, Any], of: Any = BASE) -> ConfigError:
   return caught.value
 
 
-@pytest.mark.parametrize(("changes", "start"), FAULTS, ids=[start.split(":")[0] for _, start in FAULTS])
-def test_what_cannot_work_names_its_field(changes, start) -> None:
-  message = str(refusal(changes))
+def check_refusal(changes, start, base=BASE) -> None:
+  message = str(refusal(changes, base))
   assert message.startswith(start) and "\n" not in message
 
 
-@pytest.mark.parametrize(("changes", "start"), SWEEP_FAULTS, ids=[start for _, start in SWEEP_FAULTS])
-def test_a_sweep_that_cannot_work_names_its_field(changes, start) -> None:
+def test_what_cannot_work_names_its_field() -> None:
+  check_rows(check_refusal, FAULTS)
+
+
+def test_a_sweep_that_cannot_work_names_its_field() -> None:
   SWEEP.validate()
-  message = str(refusal(changes, SWEEP))
-  assert message.startswith(start) and "\n" not in message
+  check_rows(functools.partial(check_refusal, base=SWEEP), SWEEP_FAULTS)
 
 
 @pytest.mark.parametrize("kind", ["greater", "rising", "falling", "fit_entropy", "fit_gao"])
@@ -379,8 +382,11 @@ WORKS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("changes", WORKS, ids=[", ".join(changes) or "defaults" for changes in WORKS])
-def test_what_can_work_is_accepted(changes) -> None:
+def check_accepted(changes) -> None:
   config = changed(BASE, changes)
   config.validate()
   assert through_json(config) == config
+
+
+def test_what_can_work_is_accepted() -> None:
+  check_rows(check_accepted, [(changes,) for changes in WORKS])

@@ -29,6 +29,8 @@ from o1jax.parallel.hosts import EXIT_PREEMPTED
 from o1jax.rl.learner import rl_learner
 from o1jax.rollout import setup as preparation
 
+pytestmark = pytest.mark.full
+
 EXPERIMENT = """
 from o1jax.config import *
 

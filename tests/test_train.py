@@ -101,6 +101,7 @@ def test_eval_tells_again_what_the_run_told_at_its_end(whole, tmp_path) -> None:
   assert fewer["problems"] == 8 and "forced_budget" not in fewer["curves"]
 
 
+@pytest.mark.full
 def test_samples_are_those_of_their_seed(whole, capsys) -> None:
   def sampled(seed: int, *options: str) -> list[str]:
     assert main(["sample", str(whole), "--prompt", "2 3 -> 5", "--seed", str(seed), *options]) == 0
@@ -137,6 +138,7 @@ def test_a_stopped_run_goes_on_bitwise(whole, tmp_path, monkeypatch, stop_at) ->
   assert new["controls"] == old["controls"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("stop_at", [3, 5])
 def test_a_run_that_dies_in_an_evaluation_has_saved_its_step(whole, tmp_path, monkeypatch, stop_at) -> None:
   """The resumed run makes the evaluation again, and the step's line."""
@@ -195,6 +197,7 @@ def test_a_backend_that_is_not_there_is_named(tmp_path, monkeypatch, error) -> N
   assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full
 def test_a_curriculum_that_drops_every_problem_ends_the_run_in_order(tmp_path, capsys) -> None:
   rl = RLConfig(
     steps=9, prompts=8, samples=2, max_prompt=5, max_tokens=16, problems=8,
@@ -215,6 +218,7 @@ def test_a_curriculum_that_drops_every_problem_ends_the_run_in_order(tmp_path, c
   assert written(run) == before and figures(run, "final") == held
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("window", "traced"), [((2, 2), [2]), ((2, 9), [2, 3])])
 def test_the_profile_holds_the_steps_of_its_window(whole, tmp_path, monkeypatch, window, traced) -> None:
   def marked(setup, stage, state, step, cursor, step_of=train_module.sft_step):

@@ -123,6 +123,7 @@ def test_cursor_and_ledger_follow_the_rounds(whole) -> None:
   assert problems == [p.id for p in drawn] and behind == came
 
 
+@pytest.mark.full
 def test_a_resumed_run_goes_on_bitwise(whole, tmp_path) -> None:
   shutil.copytree(whole[0], tmp_path / "tiny")
   last = latest_step(tmp_path / "tiny" / "checkpoints")

@@ -95,6 +95,7 @@ def learned(**options) -> tuple[Any, float, int]:
   return compiled(params, *batch()), flops, lowered.as_text().count("optimization_barrier")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_remat_computes_again_in_the_compiled_program_and_changes_no_gradient(scan_layers) -> None:
   kept, least, none = learned(scan_layers=scan_layers)

@@ -173,13 +173,17 @@ def run_of(**changes) -> TrainConfig:
   return run
 
 
+@functools.partial(jax.jit, static_argnames="learner")
+def compiled_gradients(*args, learner):
+  return gradients(*args, learner=learner)
+
+
 def gradient(run: TrainConfig, state, groups: RolloutBatch):
   learner, strengths = rl_learner(run), hyperparams(run, rl_learner(run), 1)
   inputs = LearnerInputs(groups.rollout, Reward(groups.verified), None, None, strengths)
   experience, _ = make_experience(state, inputs, learner=learner)
   norms = global_norms(experience, R, 1)
-  of = jax.jit(functools.partial(gradients, learner=learner))
-  return of(state.params, state.ref_params, experience, strengths, norms)[:2]
+  return compiled_gradients(state.params, state.ref_params, experience, strengths, norms, learner=learner)[:2]
 
 
 def drawn_groups(params, batch: PromptBatch, reward) -> RolloutBatch:

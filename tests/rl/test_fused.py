@@ -210,6 +210,7 @@ def test_fused_steps_are_the_loop_bit_for_bit(kind) -> None:
   assert len(set(ours["reward"])) > 2  # something was learned from
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
   ("marks", "count"),
   [
@@ -314,6 +315,7 @@ def test_on_two_devices_a_member_is_what_it_is_beside_others_bit_for_bit() -> No
     np.testing.assert_allclose(ours[name][0, :5], lone[name][:5], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("width", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_vmapped_member_is_its_lone_run_within_rounding(width) -> None:
   kind, seeds = "grpo with a reference", [0, 1, 2, 3]

@@ -159,6 +159,7 @@ def imitation(dtype: str, micro_batches: int = 1, chunk: int = 8192) -> dict[str
   return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("micro_batches", "chunk"), [(1, 8192), (8, 8192), (1, 32)])
 def test_bfloat16_sums_gradients_over_many_tokens_in_float32(micro_batches, chunk) -> None:
   exact, got = imitation("float32"), imitation("bfloat16", micro_batches, chunk)

@@ -21,6 +21,8 @@ from o1jax.sweep.cold import cold_starts
 from o1jax.sweep.members import members_of
 from o1jax.sweep.population import MemberGroup
 
+pytestmark = pytest.mark.full
+
 # Programs that all members share, and how often each may be compiled behind the cold starts.
 MOST = {
   "jit(first_state)": 1,

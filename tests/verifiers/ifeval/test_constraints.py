@@ -228,6 +228,7 @@ UNSURE = [
 LANGUAGES = ["en", "es", "it", "de", "pt", "ro", "nl", "ca", "so", "tl"]
 
 
+@pytest.mark.full
 def test_verdicts_depend_on_no_order_and_no_process():
   problems = [
     problem(("language:response_language", {"language": code})) for code in LANGUAGES for _ in UNSURE
