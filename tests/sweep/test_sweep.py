@@ -80,6 +80,7 @@ def test_a_member_is_its_lone_run_bit_for_bit(whole, alone, logged) -> None:
     assert {name: mine[name] for name in shared} == {name: theirs[name] for name in shared}
 
 
+@pytest.mark.full
 def test_a_sweeps_cold_start_is_a_runs(whole, alone) -> None:
   folder = next((whole / "cold_start").glob("seed1-*"))
   setup, _ = lone_state(alone)
