@@ -313,10 +313,10 @@ def _rl_inputs(
 
 
 def rl_begins_with(runtime: Runtime, folder: pathlib.Path) -> Any:
-  """The parameters that RL begins with: the cold start's, read back, or the seed's."""
+  """The parameters that RL begins with: the cold start's, read back, or the run's first."""
   step = runtime.config.sft.steps
   if not step:
-    return setup.seed_params(runtime)
+    return setup.initial_params(runtime)
   return restore_params(folder / COLD_START, step, setup.params_like(runtime, step))
 
 

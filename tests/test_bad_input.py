@@ -1,5 +1,4 @@
-"""Bad input ends in exit code 2 and one line that names the field, file or row, and changes nothing on the
-disk."""
+"""Bad input ends in exit code 2 and one line that names the field, file or row; nothing on the disk changes."""
 
 import dataclasses
 import functools
@@ -106,6 +105,7 @@ OPTIONS = {
   "--rl.max_prompt 3": "rl.max_prompt: problem '",
   "--rl.max_prompt 4 --task.more_numbers 1": "rl.max_prompt: problem '",
   "--sft.length 4": "sft.length: a demonstration has",
+  "--init.path nowhere": "init.path: nowhere is no run's folder: no config.json",
 }
 
 
