@@ -347,7 +347,6 @@ def test_a_start_that_fails_leaves_the_files_of_others(tmp_path, capfd) -> None:
 
 # A full disk
 
-
 PAGE = 4096  # what a file takes on a tmpfs is a multiple of it
 
 # Bytes that are free behind the run's first two files, steps between checkpoints, what the line says.

@@ -10,7 +10,7 @@ import pytest
 from config_changes import changed, not_negative, positive
 from idle_options import ACTS, IDLE
 from sweep_faults import ARMS, SWEEP_FAULTS, checked
-from tables import check_rows
+from tables import failed_rows
 
 from o1jax import config as config_module
 from o1jax.config import (
@@ -296,12 +296,12 @@ def check_refusal(changes, start, base=BASE) -> None:
 
 
 def test_what_cannot_work_names_its_field() -> None:
-  check_rows(check_refusal, FAULTS)
+  assert failed_rows(check_refusal, FAULTS) == []
 
 
 def test_a_sweep_that_cannot_work_names_its_field() -> None:
   SWEEP.validate()
-  check_rows(functools.partial(check_refusal, base=SWEEP), SWEEP_FAULTS)
+  assert failed_rows(functools.partial(check_refusal, base=SWEEP), SWEEP_FAULTS) == []
 
 
 @pytest.mark.parametrize("kind", ["greater", "rising", "falling", "fit_entropy", "fit_gao"])
@@ -394,4 +394,4 @@ def check_accepted(changes) -> None:
 
 
 def test_what_can_work_is_accepted() -> None:
-  check_rows(check_accepted, [(changes,) for changes in WORKS])
+  assert failed_rows(check_accepted, [(changes,) for changes in WORKS]) == []
