@@ -40,8 +40,8 @@ from o1jax.types import Rollout
 def reward_model_key(member: Member) -> str:
   """Names what decides a reward model: members that agree in it have the same one."""
   data = config_to_dict(member.config)["rl"]
-  data["proxy"].pop("best_of")
-  decides = [data[name] for name in ("proxy", "max_prompt", "max_tokens", "temperature", "problems")]
+  data["reward_model"].pop("best_of")
+  decides = [data[name] for name in ("reward_model", "max_prompt", "max_tokens", "temperature", "problems")]
   digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
   return f"{cold_start_key(member.config)}-{digest}"
 
