@@ -162,9 +162,7 @@ def _sample_and_grade(
 
 
 @contextlib.contextmanager
-def _grader(
-  runtime: Runtime,
-) -> Iterator[Callable[[Sequence[Problem], Rollout], Callable[[], Graded]]]:
+def _grader(runtime: Runtime) -> Iterator[Callable[[Sequence[Problem], Rollout], Callable[[], Graded]]]:
   """(problems, their rollout) -> a function that gives the verdicts: at once, or from a thread that has
   begun with them.
   """
