@@ -33,9 +33,7 @@ class Progress:
 
   step: int = 0  # last finished step of the run
   cursor: int = 0  # position in this stage's stream of problems
-  pass_rates: Mapping[str, Any] = dataclasses.field(
-    default_factory=dict
-  )  # the curriculum's memory, by problem
+  pass_rates: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the curriculum's, by problem
   tokens: int = 0  # of prompts and responses that were learned from
   flops: Ledger = Ledger()
   seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # in each stage, over all processes
