@@ -40,8 +40,8 @@ from o1jax.rollout.grade import Graded, rollout_rows
 from o1jax.rollout.record import Progress, StepFn, StepRecord, StepResult, StepUsage, record
 from o1jax.rollout.reward_model import reward_model_params
 from o1jax.rollout.setup import Runtime
-from o1jax.scaling import flops as compute
 from o1jax.scaling import stats
+from o1jax.scaling.flops import Ledger, sft_flops
 from o1jax.tasks.stream import Exhausted
 from o1jax.types import Rollout, TrainState, resolve_stats
 
@@ -60,8 +60,8 @@ def sft_step(
   batch, key = put_rows(experience, runtime.mesh), stream_key(config.seed, "sft", step)
   learned = run_epochs(state, batch, key, hyperparams(config, learner, step), learner=learner)
   actions = int(np.asarray(experience.is_action).sum())
-  flops = compute.sft_flops(config.model, config.sft.rows, config.sft.length, lengths, actions)
-  usage = StepUsage(compute.Ledger(update=flops), sum(lengths), cursor)
+  flops = sft_flops(config.model, config.sft.rows, config.sft.length, lengths, actions)
+  usage = StepUsage(Ledger(update=flops), sum(lengths), cursor)
   return StepResult(learned.state, resolve_stats(learned.stats), usage)
 
 

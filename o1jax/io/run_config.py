@@ -260,8 +260,16 @@ def _decode(kind: Any, value: Any, field: str, differences: Differences | None =
     return _decode_union(kind, value, field, differences)
   if dataclasses.is_dataclass(kind):
     return _decode_struct(kind, value, field, differences)
-  if origin is not None:
-    return _ORIGINS[origin](kind, value, field, differences)
+  if origin is tuple:
+    return _decode_tuple(kind, value, field, differences)
+  if origin is typing.Literal:
+    options = typing.get_args(kind)
+    require(value in options, field, f"wants one of {', '.join(map(str, options))}, has {value!r}")
+    return value
+  if origin is collections.abc.Mapping:  # where its values are used their types are checked
+    named = isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+    require(named, field, f"wants names with values, has {value!r}")
+    return dict(value)
   # JSON and Python write 1 for 1.0. A float for an int and a bool for a number are mistakes. numpy's numbers
   # count.
   number = _NUMBERS.get(kind)
@@ -324,25 +332,7 @@ def _decode_tuple(kind: Any, value: Any, field: str, differences: Differences | 
   return tuple(_decode(item, part, f"{field}[{i}]", differences) for i, (item, part) in parts)
 
 
-def _decode_mapping(kind: Any, value: Any, field: str, differences: Differences | None) -> Any:
-  """A mapping from names to any values; where they are used their types are checked."""
-  named = isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
-  require(named, field, f"wants names with values, has {value!r}")
-  return dict(value)
-
-
-def _decode_literal(kind: Any, value: Any, field: str, differences: Differences | None) -> Any:
-  options = typing.get_args(kind)
-  require(value in options, field, f"wants one of {', '.join(map(str, options))}, has {value!r}")
-  return value
-
-
 _NUMBERS: dict[Any, type] = {int: numbers.Integral, float: numbers.Real}
-_ORIGINS: dict[Any, Callable[[Any, Any, str, Differences | None], Any]] = {
-  tuple: _decode_tuple,
-  typing.Literal: _decode_literal,
-  collections.abc.Mapping: _decode_mapping,
-}
 
 
 def _spell(kind: Any) -> str:

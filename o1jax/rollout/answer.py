@@ -20,7 +20,7 @@ from o1jax.rl.flops import sampling_width
 from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rollout.grade import response_tokens
 from o1jax.rollout.setup import Runtime, batch_of
-from o1jax.scaling import flops as compute
+from o1jax.scaling.flops import Ledger, Sizes, sampling_flops
 from o1jax.verifiers.base import Problem
 
 
@@ -39,7 +39,7 @@ class Responses(NamedTuple):
 
 
 # (params, problems, budget, key) -> (responses, FLOPs); consumes the key
-Answerer = Callable[[Any, Sequence[Problem], Budget, jax.Array], tuple[Responses, compute.Ledger]]
+Answerer = Callable[[Any, Sequence[Problem], Budget, jax.Array], tuple[Responses, Ledger]]
 
 
 def sample_config(runtime: Runtime, cfg: EvalConfig, max_tokens: int) -> SampleConfig:
@@ -67,11 +67,11 @@ def plain(runtime: Runtime, cfg: EvalConfig, swaps: Mapping[int, int] | None = N
 
   def answer(
     params: Any, problems: Sequence[Problem], budget: Budget, key: jax.Array
-  ) -> tuple[Responses, compute.Ledger]:
+  ) -> tuple[Responses, Ledger]:
     """Draws batch after batch."""
     tokens: list[list[int]] = []
     lengths: list[np.ndarray] = []
-    flops, sampling = compute.Ledger(), sample_config(runtime, cfg, budget.tokens)
+    flops, sampling = Ledger(), sample_config(runtime, cfg, budget.tokens)
     for start in range(0, len(problems), cfg.batch):
       block = list(problems[start : start + cfg.batch])
       filled = [*block, *(problems[i % len(problems)] for i in range(cfg.batch - len(block)))]
@@ -90,10 +90,11 @@ def plain(runtime: Runtime, cfg: EvalConfig, swaps: Mapping[int, int] | None = N
   return answer
 
 
-def _sampling_flops(runtime: Runtime, mask: Any, lengths: np.ndarray, tokens: int) -> compute.Ledger:
+def _sampling_flops(runtime: Runtime, mask: Any, lengths: np.ndarray, tokens: int) -> Ledger:
   prompts = np.asarray(mask)[: len(lengths)].sum(1).tolist()
   width = sampling_width(tokens, int(lengths.max()))
-  return compute.sampling_flops(runtime.config.model, prompts, runtime.config.rl.max_prompt, lengths, width)
+  rollout, max_prompt = Sizes(prompts, lengths), runtime.config.rl.max_prompt
+  return sampling_flops(runtime.config.model, rollout, max_prompt, width)
 
 
 def best_of(
@@ -107,7 +108,7 @@ def best_of(
 
   def answer(
     params: Any, problems: Sequence[Problem], budget: Budget, key: jax.Array
-  ) -> tuple[Responses, compute.Ledger]:
+  ) -> tuple[Responses, Ledger]:
     several, flops = answerer(params, problems, budget._replace(samples=n * budget.samples), key)
     scores = np.asarray(score(problems, several)).reshape(-1, n)
     rows = np.arange(len(scores)) * n + scores.argmax(1)

@@ -168,17 +168,10 @@ def _check_splits(config: TrainConfig, mesh: jax.sharding.Mesh, **axes: str) -> 
 def _runtime(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh) -> Runtime:
   """What fits the task's tokens. Raises ConfigError where something does not."""
   vocab = config.model.vocab or task.tokenizer.vocab_size
-  require(
-    vocab >= task.tokenizer.vocab_size,
-    "model.vocab",
-    f"{vocab} is below the tokenizer's {task.tokenizer.vocab_size}",
-  )
-  budgets = config.eval.budgets
-  require(
-    not budgets or task.retry_token is not None,
-    "eval.budgets",
-    f"task {task.name} has no retry token to force",
-  )
+  known = task.tokenizer.vocab_size
+  require(vocab >= known, "model.vocab", f"{vocab} is below the tokenizer's {known}")
+  forced = not config.eval.budgets or task.retry_token is not None
+  require(forced, "eval.budgets", f"task {task.name} has no retry token to force")
   require(config.eval.top_k <= vocab, "eval.top_k", f"{config.eval.top_k} of only {vocab} tokens")
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab=vocab))
   _check_splits(config, mesh, vocab="tensor")

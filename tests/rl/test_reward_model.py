@@ -270,5 +270,5 @@ def test_a_judged_step_costs_one_pass_more_without_a_head() -> None:
   judged, plain = (
     step_flops(run_of(k), program(k).learner, StepSizes(sizes, [sizes], None)) for k in ("outcome", "none")
   )
-  assert judged.judge == pass_flops(MODEL, [3, 4], LP, lengths, R, head=0) and plain.judge.executed == 0
+  assert judged.judge == pass_flops(MODEL, sizes, LP, R, head=0) and plain.judge.executed == 0
   assert dataclasses.replace(judged, judge=plain.judge) == plain
