@@ -105,7 +105,7 @@ OPTIONS = {
   "--rl.max_prompt 3": "rl.max_prompt: problem '",
   "--rl.max_prompt 4 --task.more_numbers 1": "rl.max_prompt: problem '",
   "--sft.length 4": "sft.length: a demonstration has",
-  "--init.path nowhere": "init.path: nowhere is no run's folder: no config.json",
+  "--init.path nowhere": "init.path: nowhere is no folder of a run or of weights: no config.json",
 }
 
 

@@ -136,7 +136,7 @@ def test_a_run_starts_from_another_ones_policy(whole, tmp_path) -> None:
   ("", {"task.max_value": 20}, "{run}/tokenizer.model: is not the task's tokenizer"),
   ("", {"init.step": 9}, "{run}/checkpoints"),
   ("no checkpoints", {}, "init.path: {run} has no checkpoint"),
-  ("weights", {}, "init.path: {run} holds weights in Hugging Face's layout, which are not read"),
+  ("weights", {}, "{run}/config.json: model_type: None is not supported; there are llama,"),
 ])  # fmt: skip
 def test_a_run_that_cannot_be_started_from_is_named(whole, tmp_path, change, options, message) -> None:
   run = shutil.copytree(whole, tmp_path / "run")

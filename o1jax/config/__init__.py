@@ -17,6 +17,7 @@ from o1jax.config.base import (
 )
 from o1jax.config.judge import JudgeConfig
 from o1jax.config.model import ModelConfig, RopeScaling
+from o1jax.config.presets import PRESETS
 from o1jax.config.regularisers import CovConfig, CriticConfig, ImportanceConfig, KLConfig, OverlongConfig
 from o1jax.config.rl import (
   AdvantageConfig,

@@ -13,7 +13,8 @@ from o1jax.config.tasks import CountdownConfig, JudgedConfig, MixtureConfig, Tas
 class InitConfig:
   """Where a run's first parameters come from."""
 
-  # A run's folder: its policy, of this run's model and tokenizer. None: drawn from the seed.
+  # A run's folder (its policy) or one of weights in Hugging Face's layout, of this run's model and tokenizer.
+  # None: drawn from the seed.
   path: str | None = None
   step: int | None = None  # of that run's checkpoint; None: its newest, whose step config.json keeps
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import secrets
+import shutil
 import stat
 from typing import BinaryIO, Iterator
 
@@ -30,6 +31,23 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     os.replace(beside, target)
   finally:
     beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A folder to write into that becomes `path` at the end or, on any error, is removed.
+
+  Raises ConfigError naming `path` where it cannot be written.
+  """
+  beside = path.with_name(f".writing-{os.getpid()}-{secrets.token_hex(4)}")
+  try:
+    beside.mkdir(parents=True)
+    yield beside
+    os.rename(beside, path)
+  except OSError as error:
+    raise ConfigError(f"{path}: cannot be written: {one_line(error)}") from error
+  finally:
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import rich
 
-from o1jax.config import EvalConfig, MeshConfig, TrainConfig, require
+from o1jax.config import EvalConfig, MeshConfig, ModelConfig, TrainConfig, require
 from o1jax.io.checkpoint import check_params, latest_step, restore_params
 from o1jax.io.log import environment, write_json
 from o1jax.io.run_config import (
@@ -28,6 +28,7 @@ from o1jax.io.run_config import (
   resolved_paths,
 )
 from o1jax.io.tokenizer import saved_fingerprint
+from o1jax.io.weights import check_weights, is_weights_folder, load_params, read_model_config
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.hosts import start_backend
 from o1jax.parallel.mesh import make_mesh
@@ -76,29 +77,49 @@ def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) ->
 def _with_init(runtime: Runtime) -> Runtime:
   """The runtime with the step of the run that it starts from, whose parameters have been compared.
 
-  Raises ConfigError where `init.path` is no run of this model and tokenizer.
+  Raises ConfigError where `init.path` is no run, and no folder of weights, of this model and tokenizer.
   """
   init, model = runtime.config.init, runtime.config.model
   if init.path is None:
     return runtime
   folder = pathlib.Path(init.path)
-  published = folder.is_dir() and any(folder.glob("*.safetensors"))
-  require(not published, "init.path", f"{folder} holds weights in Hugging Face's layout, which are not read")
-  require((folder / "config.json").is_file(), "init.path", f"{folder} is no run's folder: no config.json")
+  if is_weights_folder(folder):
+    _check_weights_folder(runtime, folder)
+    return runtime
+  require(
+    (folder / "config.json").is_file(),
+    "init.path",
+    f"{folder} is no folder of a run or of weights: no config.json",
+  )
   tokenizer = folder / "tokenizer.model"
   same = saved_fingerprint(tokenizer) == runtime.task.tokenizer.fingerprint
   require(same, str(tokenizer), "is not the task's tokenizer, which task.text.tokenizer can name")
-  theirs = read_run_config(str(folder), quiet=True).model
-  for field in dataclasses.fields(model):
-    same = field.name in COMPUTATION or vars(theirs)[field.name] == vars(model)[field.name]
-    ours, other = vars(model)[field.name], vars(theirs)[field.name]
-    require(same, f"model.{field.name}", f"is {ours}, and {other} in the run {folder}")
+  _same_model(model, read_run_config(str(folder), quiet=True).model, COMPUTATION, f"the run {folder}")
   step = init.step or latest_step(folder / "checkpoints") or 0
   require(step > 0, "init.path", f"{folder} has no checkpoint")
   config = dataclasses.replace(runtime.config, init=dataclasses.replace(init, step=step))
   runtime = dataclasses.replace(runtime, config=config)
   check_params(folder / "checkpoints", step, _source_like(runtime))
   return runtime
+
+
+def _check_weights_folder(runtime: Runtime, folder: pathlib.Path) -> None:
+  """Raises ConfigError where a folder in Hugging Face's layout is of another model or tokenizer, or broken."""
+  init, model, tokenizer = runtime.config.init, runtime.config.model, runtime.task.tokenizer
+  require(init.step is None, "init.step", f"is of a run, and {folder} has no checkpoints")
+  places = (folder / "tokenizer.model", folder)  # SentencePiece's, or files beside the weights
+  same = any(saved_fingerprint(place) == tokenizer.fingerprint for place in places)
+  require(same, str(folder), "holds another tokenizer than the task's, which task.text.tokenizer can name")
+  _same_model(model, read_model_config(folder), (*COMPUTATION, "scan_layers"), str(folder))
+  check_weights(folder, model)
+
+
+def _same_model(ours: ModelConfig, theirs: ModelConfig, but: tuple[str, ...], source: str) -> None:
+  """Raises ConfigError naming the first field, of those not in `but`, in which two models differ."""
+  for field in dataclasses.fields(ours):
+    here, there = vars(ours)[field.name], vars(theirs)[field.name]
+    same = field.name in but or here == there
+    require(same, f"model.{field.name}", f"is {here}, and {there} in {source}")
 
 
 def _source_like(runtime: Runtime) -> Any:
@@ -242,8 +263,10 @@ def _seed_params(model: Decoder, key: jax.Array) -> Any:
 
 
 def initial_params(runtime: Runtime) -> Any:
-  """The parameters that a run begins with: drawn from its seed, or the policy of the run at `init`."""
+  """The parameters that a run begins with: drawn from its seed, or the policy or the weights at `init`."""
   init, like = runtime.config.init, params_like(runtime, 0)
+  if init.path is not None and is_weights_folder(pathlib.Path(init.path)):
+    return load_params(pathlib.Path(init.path), runtime.config.model, like)
   if init.path is not None:
     assert init.step is not None
     theirs = restore_params(pathlib.Path(init.path) / "checkpoints", init.step, _source_like(runtime))
