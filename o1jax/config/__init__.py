@@ -55,11 +55,12 @@ from o1jax.config.tasks import (
   RowsConfig,
   SourceConfig,
   TaskConfig,
-  TextConfig,
   VerifiedTaskConfig,
 )
+from o1jax.config.text import CHAT_TEMPLATE, TextConfig
 
 __all__ = [
+  "CHAT_TEMPLATE",
   "AdvantageConfig",
   "ArithmeticConfig",
   "Arm",
