@@ -320,7 +320,7 @@ def checks() -> set[tuple[str, int]]:
   """
   found = set()
   for path in pathlib.Path(config_module.__file__).parent.glob("*.py"):
-    if path.name == "judge.py":
+    if path.name in ("judge.py", "text.py"):
       continue
     nodes = ast.parse(path.read_text()).body
     here = [n for n in nodes if path.name != "tasks.py" or vars(n).get("name") in NOT_OF_TEXT]

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import types
 import typing
 from typing import Any
 
@@ -24,8 +25,9 @@ from o1jax.config import (
   ReasoningGymConfig,
   SourceConfig,
   TextConfig,
+  tasks,
+  text,
 )
-from o1jax.config import tasks as module
 from o1jax.tasks.catalog import BUILDERS, DATASETS
 
 KINDS = [kind for kind in typing.get_args(SourceConfig) if kind is not CountdownConfig]
@@ -78,6 +80,19 @@ FAULTS: list[tuple[type, dict[str, Any], str]] = [
       "task.text.vocab: cannot act with tokenizer=some.model",
     )
     for kind in KINDS
+  ),
+  *(
+    (ArithmeticConfig, {"text": fields}, f"task.text.{error}")
+    for fields, error in (
+      (TextConfig(template="chat"), "template: chat is a tokenizer's: name its folder"),
+      (TextConfig(enable_thinking=False), "enable_thinking: acts with template=chat alone"),
+      (TextConfig(date="2025-03-09"), "date: acts with template=chat alone"),
+      (
+        TextConfig("folder", template="chat", date="9 March"),
+        "date: must be a day as YYYY-MM-DD, is '9 March'",
+      ),
+      (TextConfig("folder", template="chat", date="20250309"), "date: must be a day as YYYY-MM-DD"),
+    )
   ),
   *(
     (kind, {"held_out": None, "split_seed": 1}, "task.split_seed: cannot act with held_out=None")
@@ -133,20 +148,24 @@ def test_what_cannot_work_names_its_field() -> None:
   assert failed_rows(check_refusal, FAULTS) == []
 
 
-def test_every_check_has_a_case_above() -> None:
-  """Those of countdown and of mixtures have theirs in test_config."""
+def checks(module: types.ModuleType) -> set[tuple[str, int]]:
+  """File and line of each call of `require`, but for countdown's and mixtures', which test_config reaches."""
   tree = ast.parse(pathlib.Path(module.__file__).read_text())
   others = ("CountdownConfig", "MixtureConfig")
   nodes = [node for part in tree.body if vars(part).get("name") not in others for node in ast.walk(part)]
   calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+  return {(module.__file__, node.lineno) for node in calls if node.func.id == "require"}
+
+
+def test_every_check_has_a_case_above() -> None:
   reached = set()
   for kind, fields, _ in FAULTS:
     trace = refusal(kind, fields).__traceback__
     while trace.tb_next.tb_frame.f_code.co_name != "require":
       trace = trace.tb_next
-    if trace.tb_frame.f_code.co_filename == module.__file__:
-      reached.add(trace.tb_lineno)
-  assert reached == {node.lineno for node in calls if node.func.id == "require"} and len(reached) > 15
+    if trace.tb_frame.f_code.co_filename in (tasks.__file__, text.__file__):
+      reached.add((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+  assert reached == checks(tasks) | checks(text) and len(reached) > 20
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -57,6 +57,6 @@ from o1jax.config.tasks import (
   RowsConfig,
   SourceConfig,
   TaskConfig,
-  TextConfig,
   VerifiedTaskConfig,
 )
+from o1jax.config.text import CHAT_TEMPLATE, TextConfig

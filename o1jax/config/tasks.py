@@ -10,6 +10,7 @@ from typing import Literal
 
 from o1jax.config.base import require
 from o1jax.config.judge import JudgeConfig
+from o1jax.config.text import TextConfig
 
 _GOOGLE = "https://raw.githubusercontent.com/google-research/google-research/master"
 MAX_DIGITS = 100  # of an operand: its products stay far below the 400 characters of an answer
@@ -61,26 +62,6 @@ class CountdownConfig:
 
 
 # What tasks of free text share
-
-
-@dataclasses.dataclass(frozen=True)
-class TextConfig:
-  """How a task of free text becomes tokens."""
-
-  tokenizer: str | None = None  # a SentencePiece model file; None: trained on what is learned from alone
-  vocab: int = 1024  # of a trained tokenizer
-  # How a problem is put to the model: the name of a shipped template (none, lines, plain, qwen3, llama3,
-  # gemma, ...), or of one of a file of your own, as FILE.toml:NAME. What stands in `tasks/templates.toml`
-  # says which there are.
-  template: str = "none"
-  # what the prompt says before the problem: likewise a shipped one's name, or FILE.toml:NAME
-  instruction: str = "none"
-
-  def validate(self, field: str) -> None:
-    require(self.vocab >= 300, f"{field}.vocab", "must be at least 300: 256 bytes and some pieces")
-    trained = self.tokenizer is None or self.vocab == TextConfig.vocab
-    problem = f"cannot act with tokenizer={self.tokenizer}, which has a vocabulary of its own"
-    require(trained, f"{field}.vocab", problem)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""Tokenizers: what the package asks of one, and SentencePiece models, trained or loaded from a file."""
+"""Tokenizers: what the package asks of one, and SentencePiece models, trained or loaded from a file.
+
+`load_tokenizer` reads a SentencePiece model, a tokenizer.json or a Hugging Face folder (`io.hf_tokenizer`).
+"""
 
 import dataclasses
 import hashlib
@@ -11,6 +14,7 @@ import sentencepiece
 
 from o1jax.config import ConfigError, require
 from o1jax.io.data import write_atomically
+from o1jax.io.hf_tokenizer import MAIN, ChatSource, files_fingerprint, folder_files, load_hf_tokenizer
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3  # of the models that are trained here
 
@@ -31,6 +35,22 @@ class Tokenizer(Protocol):
     """The id that ends a text."""
 
   @property
+  def eos_ids(self) -> tuple[int, ...]:
+    """`eos`, and what else ends a text."""
+
+  @property
+  def control(self) -> str:
+    """Regular expression of text that is read as a control token; "" where no text is."""
+
+  @property
+  def chat_source(self) -> ChatSource | None:
+    """The model's own chat template; None where it has none."""
+
+  @property
+  def saved_as(self) -> str:
+    """Its name in a run's folder."""
+
+  @property
   def fingerprint(self) -> str:
     """Hex SHA-256 of what `save` writes."""
 
@@ -44,11 +64,13 @@ class Tokenizer(Protocol):
     """Raises ConfigError naming `field` where `text` has no token, or cannot be spelt."""
 
   def save(self, path: pathlib.Path) -> None:
-    """Writes the file that the tokenizer is loaded from."""
+    """Writes the file or the folder that the tokenizer is loaded from."""
 
 
 def saved_fingerprint(path: pathlib.Path) -> str | None:
-  """The fingerprint of the tokenizer saved in a file; None where there is no file."""
+  """The fingerprint of the tokenizer saved in a file or a folder; None where there is none."""
+  if path.is_dir():
+    return files_fingerprint(folder_files(path))
   return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
@@ -63,6 +85,10 @@ class SentencePieceTokenizer:
   proto: bytes
   pad: int = dataclasses.field(default=PAD, init=False)
   eos: int = dataclasses.field(default=EOS, init=False)
+  eos_ids = (EOS,)
+  control = ""  # its control pieces are never read from text
+  chat_source = None
+  saved_as = "tokenizer.model"
 
   @property
   def _model(self) -> "_Model":
@@ -226,7 +252,20 @@ def _train(text: Iterable[str], *, vocab_size: int, **options: Any) -> SentenceP
   return SentencePieceTokenizer(model.getvalue())
 
 
-def load_tokenizer(path: str) -> SentencePieceTokenizer:
+def load_tokenizer(path: str) -> Tokenizer:
+  """Reads a SentencePiece model file, a tokenizer.json, or a folder that holds one.
+
+  Raises ConfigError naming the file where it is none of these, or lacks what a policy needs.
+  """
+  place = pathlib.Path(path)
+  if not place.is_dir():
+    return load_hf_tokenizer(place) if place.suffix == ".json" else load_sentencepiece(path)
+  other = "; it has a tokenizer.model: name that file" if (place / "tokenizer.model").is_file() else ""
+  require((place / MAIN).is_file(), path, f"holds no {MAIN}{other}")
+  return load_hf_tokenizer(place)
+
+
+def load_sentencepiece(path: str) -> SentencePieceTokenizer:
   """Reads a SentencePiece model file, with any ids of its control pieces.
 
   Raises ConfigError naming the file where it is none, or where it lacks an end of text or a padding.

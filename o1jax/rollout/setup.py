@@ -230,7 +230,7 @@ def same_data(runtime: Runtime, folder: pathlib.Path) -> None:
 
   A run that did not keep the hash of its problems is taken as it is, with a warning.
   """
-  config, tokenizer = folder / "config.json", folder / "tokenizer.model"
+  config, tokenizer = folder / "config.json", folder / runtime.task.tokenizer.saved_as
   known = read_json(config).get(META, {}).get("data_hash")
   if known is None:
     _LOG.warning("%s: meta.data_hash is missing: whether the problems are the run's cannot be told", config)
@@ -364,7 +364,7 @@ def load_run(run: str, overrides: EvalConfig | None = None) -> tuple[Runtime, An
 
 def write_head(runtime: Runtime, folder: pathlib.Path) -> None:
   """Writes what tells a run from any other folder, before there is anything else in it."""
-  runtime.task.tokenizer.save(folder / "tokenizer.model")
+  runtime.task.tokenizer.save(folder / runtime.task.tokenizer.saved_as)
   meta = {**environment(), "data_hash": runtime.task.data_hash, "paths": resolved_paths(runtime.config)}
   write_json(folder / "config.json", {**config_to_dict(runtime.config), "meta": meta})
 

@@ -18,7 +18,7 @@ from o1jax.config import ConfigError, TextConfig, require
 from o1jax.io.tokenizer import Tokenizer, load_tokenizer, text_tokenizer_key, train_text_tokenizer
 from o1jax.tasks import template as templates
 from o1jax.tasks.stream import Stream, name_of
-from o1jax.tasks.template import Template
+from o1jax.tasks.template import PromptFormat
 from o1jax.verifiers.base import Problem, Verdict, Verify
 
 _LOG = logging.getLogger(__name__)
@@ -201,7 +201,8 @@ def text_task(problems: ProblemSet, cfg: TextConfig, data_dir: str) -> Task:
   Training problems that hold a control token of the template are left out, and their number logged. Raises
   ConfigError where a held-out one does, and naming a tokenizer's file that loses a demonstration's answer.
   """
-  template = templates.load_template(cfg.template)
+  given = None if cfg.tokenizer is None else load_tokenizer(cfg.tokenizer)
+  template = templates.task_template(cfg, given)
   instruction = templates.load_instruction(cfg.instruction)
   problems = _without_control_tokens(problems, template)
 
@@ -210,15 +211,19 @@ def text_task(problems: ProblemSet, cfg: TextConfig, data_dir: str) -> Task:
 
   if template.answer or template.thought:
     problems = dataclasses.replace(problems, verify=_of_answers(problems.verify, template))
-  if template.answer:
-    # A demonstration has no marks around its answer, nor the thought that such a template opens with.
+  if template.answer or template.opens_thought:
+    # A demonstration has no marks around its answer, nor the end of a thought that the template opens.
     problems = dataclasses.replace(problems, sft_problems=())
-  tokenizer = text_tokenizer(problems, question, cfg, data_dir)
+  if given is None:
+    tokenizer: Tokenizer = trained_tokenizer(problems, question, cfg, data_dir)
+  else:
+    tokenizer = given
+    _check_keeps_answers(str(cfg.tokenizer), given, problems)
   stops = templates.stop_tokens(template, tokenizer)
   return with_tokens(problems, tokenizer, question=question, stop_tokens=stops)
 
 
-def _without_control_tokens(problems: ProblemSet, template: Template) -> ProblemSet:
+def _without_control_tokens(problems: ProblemSet, template: PromptFormat) -> ProblemSet:
   """`problems` without training problems that hold a control token, which would be read as the template's."""
   train, sft_problems = (
     [problem for problem in split if templates.control_in(template, problem.prompt) is None]
@@ -237,7 +242,7 @@ def _without_control_tokens(problems: ProblemSet, template: Template) -> Problem
   return dataclasses.replace(problems, train=train, sft_problems=sft_problems)
 
 
-def _of_answers(verify: Verify, template: Template) -> Verify:
+def _of_answers(verify: Verify, template: PromptFormat) -> Verify:
   """Grades what the template says is the answer (`answer_of`); a response without one is unparsable."""
 
   def verify_answers(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
@@ -250,14 +255,10 @@ def _of_answers(verify: Verify, template: Template) -> Verify:
   return verify_answers
 
 
-def text_tokenizer(
+def trained_tokenizer(
   problems: ProblemSet, question: Callable[[Problem], str], cfg: TextConfig, data_dir: str
 ) -> Tokenizer:
-  """The configured tokenizer, or one trained on what is learned from alone and kept below `data_dir`."""
-  if cfg.tokenizer is not None:
-    tokenizer = load_tokenizer(cfg.tokenizer)
-    _check_keeps_answers(cfg.tokenizer, tokenizer, problems)
-    return tokenizer
+  """A tokenizer trained on what is learned from alone, kept below `data_dir`."""
   text = list(_learned_text(problems, question))
   no_text = f"task {problems.name} has no training problems, whose text one could be trained on"
   require(bool(text), "task.text.tokenizer", f"{no_text}: name a model file")

@@ -1,6 +1,7 @@
-"""Prompt templates as data: what a file says of a chat format, and questions put into it.
+"""Prompt templates: what a file or a tokenizer's folder says of a chat format, and questions put into it.
 
-    templates.toml, or a file of one's own -> Template -> render -> prompt -> response -> answer_of
+    templates.toml, or a file of one's own -> Template -----+
+    the chat template of a tokenizer -> ChatTemplate -------+-> render -> prompt -> response -> answer_of
 
 A question is data. One that holds a control token of the format (`<|im_end|>` in Qwen's) could end its own
 turn and speak as another, since tokenizers read such text as the token; it is refused rather than changed, so
@@ -10,6 +11,7 @@ Left out: several turns, tools, images.
 """
 
 import dataclasses
+import datetime
 import difflib
 import importlib.resources
 import pathlib
@@ -18,25 +20,97 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from o1jax.config import ConfigError, require
+from o1jax.config import CHAT_TEMPLATE, ConfigError, TextConfig, require
+from o1jax.io.chat_template import ChatRenderer, literal_text
 from o1jax.io.tokenizer import Tokenizer
 
 SHIPPED = "templates.toml"
 
 
-@dataclasses.dataclass(frozen=True)
-class Template:
-  """One format; templates.toml says what each field means."""
+THOUGHT = ("<think>", "</think>")  # the marks of every published chat template that has any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptFormat:
+  """What both kinds of template have; templates.toml says what each field means."""
 
   name: str
-  bare: tuple[str, str]
-  instructed: tuple[str, str, str]
   opens: str
-  strip: bool
   stop: tuple[str, ...]
   control: str
   answer: tuple[str, ...]
   thought: tuple[str, ...]
+
+  def prompt(self, question: str, instruction: str) -> str:
+    """The prompt of a question, with an instruction or with "", which ends with `opens`."""
+    raise NotImplementedError
+
+  @property
+  def opens_thought(self) -> bool:
+    """Whether a response goes on within a thought."""
+    return bool(self.thought) and self.thought[0] in self.opens.rpartition(self.thought[1])[2]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Template(PromptFormat):
+  """A format as data: what stands around a question."""
+
+  bare: tuple[str, str]
+  instructed: tuple[str, str, str]
+  strip: bool
+
+  def prompt(self, question: str, instruction: str) -> str:
+    question, instruction = (text.strip() if self.strip else text for text in (question, instruction))
+    if not instruction:
+      before, behind = self.bare
+      return f"{before}{question}{behind}{self.opens}"
+    before, between, behind = self.instructed
+    return f"{before}{instruction}{between}{question}{behind}{self.opens}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChatTemplate(PromptFormat):
+  """The chat template of a tokenizer: a question is the user's turn, an instruction the system prompt."""
+
+  renderer: ChatRenderer
+
+  def prompt(self, question: str, instruction: str) -> str:
+    system = [{"role": "system", "content": instruction}] if instruction else []
+    return self.renderer.render([*system, {"role": "user", "content": question}])
+
+
+def task_template(cfg: TextConfig, tokenizer: Tokenizer | None) -> PromptFormat:
+  """The configured template; with a given tokenizer, what that reads as control tokens is refused as well.
+
+  Raises ConfigError as `load_template` does, and naming the option that cannot act with the chat template.
+  """
+  if tokenizer is None:
+    return load_template(cfg.template)
+  template = chat_template(cfg, tokenizer) if cfg.template == CHAT_TEMPLATE else load_template(cfg.template)
+  control = "|".join(filter(None, (template.control, tokenizer.control)))
+  return dataclasses.replace(template, control=control)
+
+
+def chat_template(cfg: TextConfig, tokenizer: Tokenizer) -> ChatTemplate:
+  """The tokenizer's chat template. Raises ConfigError where it has none, or an option that cannot act."""
+  source = tokenizer.chat_source
+  no_template = f"{cfg.tokenizer} has no chat template (chat_template.jinja, or in tokenizer_config.json)"
+  if source is None:
+    raise ConfigError(f"task.text.template: {no_template}")
+  switch = {} if cfg.enable_thinking is None else {"enable_thinking": cfg.enable_thinking}
+  variables = {**source.special_tokens, **switch}
+  renderer = ChatRenderer(source.file, source.text, variables, datetime.date.fromisoformat(cfg.date))
+  for field, variable in (("enable_thinking", "enable_thinking"), ("date", "strftime_now")):
+    acts = vars(cfg)[field] == vars(TextConfig())[field] or variable in renderer.reads
+    require(acts, f"task.text.{field}", f"cannot act: {source.file} does not read {variable}")
+  thinks = THOUGHT[0] in literal_text(source.file, source.text)
+  template = ChatTemplate(
+    name=CHAT_TEMPLATE, opens="", stop=(), control="", answer=(), thought=THOUGHT if thinks else (),
+    renderer=renderer,
+  )  # fmt: skip
+  prompt = template.prompt("?", "")
+  opened = THOUGHT[0] if thinks and prompt.rstrip().endswith(THOUGHT[0]) else None
+  return template if opened is None else dataclasses.replace(template, opens=prompt[prompt.rindex(opened) :])
 
 
 def load_template(name: str) -> Template:
@@ -66,7 +140,7 @@ def load_instruction(name: str) -> str:
   return text
 
 
-def render(template: Template, question: str, instruction: str = "") -> str:
+def render(template: PromptFormat, question: str, instruction: str = "") -> str:
   """The prompt of a question, with an instruction or without; it ends where the response goes on.
 
   Raises ConfigError naming the control token that the question or the instruction holds.
@@ -76,26 +150,21 @@ def render(template: Template, question: str, instruction: str = "") -> str:
     token = control_in(template, text)
     refused = f"the {what} holds {token!r}, which only the frame may"
     require(token is None, f"template {template.name!r}", refused)
-  question, instruction = (text.strip() if template.strip else text for text in parts.values())
-  if not instruction:
-    before, behind = template.bare
-    return f"{before}{question}{behind}{template.opens}"
-  before, between, behind = template.instructed
-  return f"{before}{instruction}{between}{question}{behind}{template.opens}"
+  return template.prompt(question, instruction)
 
 
-def control_in(template: Template, text: str) -> str | None:
+def control_in(template: PromptFormat, text: str) -> str | None:
   """The first control token of the format in a text; None where there is none."""
   match = re.search(template.control, text) if template.control else None
   return match[0] if match else None
 
 
-def stop_tokens(template: Template, tokenizer: Tokenizer) -> tuple[int, ...]:
-  """Tokens that end a response: the tokenizer's end of text, then the template's.
+def stop_tokens(template: PromptFormat, tokenizer: Tokenizer) -> tuple[int, ...]:
+  """Tokens that end a response: the tokenizer's ends of text, then the template's.
 
   Raises ConfigError where one is no token of its own in the vocabulary, which then is another model's.
   """
-  stops = [tokenizer.eos]
+  stops = list(tokenizer.eos_ids)
   for stop in template.stop:
     tokens = tokenizer.encode(stop)
     single = len(tokens) == 1 and tokenizer.decode(tokens) in ("", stop)  # a control token has no text
@@ -105,7 +174,7 @@ def stop_tokens(template: Template, tokenizer: Tokenizer) -> tuple[int, ...]:
   return tuple(dict.fromkeys(stops))
 
 
-def answer_of(template: Template, response: str) -> str | None:
+def answer_of(template: PromptFormat, response: str) -> str | None:
   """The answer of a response without what `opens` it; None where there is none.
 
   It stands between the template's answer marks, else behind its last thought; it is all of the response where
@@ -121,7 +190,7 @@ def answer_of(template: Template, response: str) -> str | None:
   return answers.pop() if len(answers) == 1 else None
 
 
-def _behind_thought(template: Template, text: str) -> str | None:
+def _behind_thought(template: PromptFormat, text: str) -> str | None:
   """What follows the last thought of an opened response and empty lines; None of a thought without an end."""
   if not template.thought:
     return text[len(template.opens) :]

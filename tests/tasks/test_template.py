@@ -176,7 +176,7 @@ def test_stop_tokens_are_those_of_the_vocabulary() -> None:
 class Vocabulary:
   """A tokenizer that reads control tokens off text, as those of published models do."""
 
-  eos = EOS
+  eos_ids = (EOS,)
 
   def __init__(self, known):
     self.known = known
