@@ -1,4 +1,4 @@
-"""The command line: `o1jax train|sweep|eval|report|verify|sample`.
+"""The command line: `o1jax train|sweep|eval|report|verify|sample|convert`.
 
     arguments -> experiment or saved run -> overridden, checked configuration -> train, evaluate or report
 
@@ -8,18 +8,17 @@ their command runs, so that help and errors come at once.
 """
 
 import dataclasses
-import difflib
 import errno
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
-from tyro import _errors as tyro_errors  # not yet public there, so that pyproject.toml pins tyro exactly
 
 from o1jax.config import ConfigError, EvalConfig, TrainConfig, require, require_temperature
+from o1jax.io.arguments import parse_arguments
 from o1jax.io.run_config import (
   config_from_dict,
   config_to_dict,
@@ -125,11 +124,28 @@ class _SampleOptions:
   seed: int = 0  # of the sampling noise
 
 
+@dataclasses.dataclass(frozen=True)
+class _ConvertOptions:
+  """Write a run's policy, or a GGUF file of the llama architecture, as a folder that transformers loads.
+
+  `--init.path FOLDER` starts a run from it.
+  """
+
+  source: Annotated[
+    tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN_OR_GGUF")
+  ]  # a run's folder, or a file
+  folder: Annotated[
+    tyro.conf.Positional[str], tyro.conf.arg(metavar="FOLDER")
+  ]  # to write, which is not there yet
+
+
 def _train(arguments: list[str]) -> int:
   path, rest = _target("train", _TrainUsage, arguments)
   experiment = _checked(load_experiment(path))
   default = _TrainOptions(_with_named_structs(experiment, rest))
-  options = _parse(f"o1jax train {path}", _TrainOptions, rest, default, f"Experiment {path}, and its values.")
+  options = parse_arguments(
+    f"o1jax train {path}", _TrainOptions, rest, default, f"Experiment {path}, and its values."
+  )
   config = _checked(options.config)
   config.validate()
   from o1jax.train import train
@@ -145,7 +161,9 @@ def _sweep(arguments: list[str]) -> int:
   declared = load_sweep(path, full="--full" in rest)
   base = _with_named_structs(_checked(declared.base), rest)
   default = _SweepOptions(base, **{field: vars(declared)[field] for field in SWEEP_FIELDS})
-  options = _parse(f"o1jax sweep {path}", _SweepOptions, rest, default, f"Sweep {path}, and its values.")
+  options = parse_arguments(
+    f"o1jax sweep {path}", _SweepOptions, rest, default, f"Sweep {path}, and its values."
+  )
   chosen = {field: vars(options)[field] for field in SWEEP_FIELDS}
   config = dataclasses.replace(declared, base=_checked(options.base), **chosen)
   config.validate()
@@ -161,7 +179,7 @@ def _sweep(arguments: list[str]) -> int:
 def _eval(arguments: list[str]) -> int:
   run, rest = _target("eval", _EvalUsage, arguments)
   config = read_run_config(run, quiet=True)
-  options = _parse(
+  options = parse_arguments(
     f"o1jax eval {run}", _EvalOptions, rest, _EvalOptions(config.eval), f"The evaluation of {run}."
   )
   config = _checked(dataclasses.replace(config, eval=options.eval))
@@ -172,7 +190,7 @@ def _eval(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-  options = _parse("o1jax report", _ReportOptions, arguments)
+  options = parse_arguments("o1jax report", _ReportOptions, arguments)
   from o1jax.io.report.run import write_report
   from o1jax.io.report.sweep import holds_sweep, write_sweep_report
 
@@ -185,11 +203,11 @@ def _verify(arguments: list[str]) -> int:
   from o1jax.verify_command.grade import verify_stream
   from o1jax.verify_command.options import ABOUT, VerifyOptions
 
-  return verify_stream(_parse("o1jax verify", VerifyOptions, arguments, about=ABOUT))
+  return verify_stream(parse_arguments("o1jax verify", VerifyOptions, arguments, about=ABOUT))
 
 
 def _sample(arguments: list[str]) -> int:
-  options = _parse("o1jax sample", _SampleOptions, arguments)
+  options = parse_arguments("o1jax sample", _SampleOptions, arguments)
   require(options.samples > 0, "--samples", f"must be positive, is {options.samples}")
   require(options.samples < 2**31, "--samples", "must be below 2**31")
   require_temperature(options.temperature, "--temperature", greedy=True)
@@ -202,6 +220,13 @@ def _sample(arguments: list[str]) -> int:
   return code
 
 
+def _convert(arguments: list[str]) -> int:
+  options = parse_arguments("o1jax convert", _ConvertOptions, arguments)
+  from o1jax.convert import convert
+
+  return convert(options.source, options.folder)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
   "train": _train,
   "sweep": _sweep,
@@ -209,6 +234,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
   "report": _report,
   "verify": _verify,
   "sample": _sample,
+  "convert": _convert,
 }
 
 USAGE = """\
@@ -228,6 +254,8 @@ commands:
                           grade completions, one JSON object a line
   sample RUN --prompt TEXT
                           sample completions of one prompt
+  convert RUN_OR_GGUF FOLDER
+                          write a policy in Hugging Face's layout
 
 `o1jax COMMAND --help` says more. Exit codes: 0 done, 2 bad input (one line says which), 75 stopped by a \
 signal
@@ -291,7 +319,7 @@ def _target(command: str, usage: type, arguments: list[str]) -> tuple[str, list[
   if arguments and arguments[0] not in HELP and not arguments[0].startswith("-"):
     return arguments[0], arguments[1:]
   if arguments and arguments[0] in HELP:
-    _parse(f"o1jax {command}", usage, ["--help"])
+    parse_arguments(f"o1jax {command}", usage, ["--help"])
   name = dataclasses.fields(usage)[0].name.upper()
   example = f"o1jax {command} {name} --field VALUE"
   raise ConfigError(f"{command}: {name} is missing; it comes first, as in {example}")
@@ -318,71 +346,3 @@ def _with_named_structs(config: TrainConfig, arguments: list[str]) -> TrainConfi
     return dataclasses.replace(value, **filled)
 
   return fill(config, "")
-
-
-def _parse(
-  prog: str, kind: type[Args], arguments: list[str], default: Args | None = None, about: str | None = None
-) -> Args:
-  """Parses `arguments` into `kind`, starting from `default`. Raises ConfigError naming the wrong option."""
-  known = list(_flags(default)) if default is not None else [f"--{name}" for name in kind.__annotations__]
-
-  def refuse(event: tyro_errors.ParseErrorEvent) -> None:
-    raise ConfigError(_explain(event, known))
-
-  with tyro_errors.on_parse_error(refuse):
-    return tyro.cli(
-      kind,
-      prog=prog,
-      args=arguments,
-      default=tyro.MISSING_NONPROP if default is None else default,
-      description=about,
-      use_underscores=True,
-      config=(tyro.conf.AvoidSubcommands,),
-    )
-
-
-def _flags(value: Any, prefix: str = "--") -> Iterator[str]:
-  """Options of a dataclass instance; the fields of `config` and `base` have no prefix."""
-  structs = dict(optional_structs(type(value)))
-  for field in dataclasses.fields(value):
-    item = vars(value)[field.name]
-    if item is None and field.name in structs:
-      item = structs[field.name]()  # no option by itself: naming one of its fields makes it
-    if dataclasses.is_dataclass(item):
-      yield from _flags(item, prefix if field.name in ("config", "base") else f"{prefix}{field.name}.")
-    else:
-      yield f"{prefix}{field.name}"
-
-
-def _explain(event: tyro_errors.ParseErrorEvent, known: list[str]) -> str:
-  """One line about a parse error, naming the option."""
-  match event:
-    case tyro_errors.UnrecognizedArgs():
-      return _explain_unrecognized(event, known)
-    case tyro_errors.InstantiationFailure(argument=None):
-      return event.message
-    case tyro_errors.InstantiationFailure(argument=argument) if argument is not None:
-      return f"{_name(argument)}: wants {argument.lowered.metavar}: {event.message.splitlines()[0]}"
-    case tyro_errors.InvalidChoice():
-      return f"{_name(event.argument)}: wants one of {', '.join(event.choices)}, has {event.value!r}"
-    case tyro_errors.BadValue():
-      return f"{_name(event.argument)}: wants {event.argument.lowered.metavar}"
-    case tyro_errors.MissingArgs():
-      names = ", ".join(_name(missing.arg) for missing in event.missing_arguments)
-      return f"{names}: is missing (see {event.prog} --help)"
-  return f"{event.prog}: {type(event).__name__}"
-
-
-def _explain_unrecognized(event: Any, known: list[str]) -> str:
-  options = [token for token in event.tokens if token.startswith("-")]
-  if not options:
-    return f"{event.tokens[0]}: unexpected argument (see {event.prog} --help)"
-  option = options[0].partition("=")[0]
-  spelt = "--" + option.lstrip("-").replace("-", "_")  # both spellings are accepted
-  close = difflib.get_close_matches(spelt, known, n=1, cutoff=0.75)
-  hint = f"did you mean {close[0]}?" if close else f"see {event.prog} --help"
-  return f"{option}: no such field; {hint}"
-
-
-def _name(argument: Any) -> str:
-  return argument.lowered.metavar if argument.is_positional() else argument.lowered.name_or_flags[0]

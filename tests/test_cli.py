@@ -204,9 +204,9 @@ def test_a_sample_passes_its_options_on(monkeypatch) -> None:
 @pytest.mark.parametrize(
   ("arguments", "line"),
   [
-    ("", "a command is missing: train, sweep, eval, report, verify, sample (see o1jax --help)"),
+    ("", "a command is missing: train, sweep, eval, report, verify, sample, convert (see o1jax --help)"),
     ("trian",
-     "trian: no such command; there are train, sweep, eval, report, verify, sample (see o1jax --help)"),
+     "trian: no such command; there are train, sweep, eval, report, verify, sample, convert (see o1jax --help)"),
     ("train", "train: EXPERIMENT is missing; it comes first, as in o1jax train EXPERIMENT --field VALUE"),
     ("train --rl.steps 3",
      "train: EXPERIMENT is missing; it comes first, as in o1jax train EXPERIMENT --field VALUE"),

@@ -151,6 +151,32 @@ def test_a_run_that_cannot_be_started_from_is_named(whole, tmp_path, change, opt
   assert not (tmp_path / "next").exists()
 
 
+def test_a_run_goes_out_as_weights_and_another_starts_from_them(whole, tmp_path, capfd) -> None:
+  weights = tmp_path / "weights"
+  assert main(["convert", str(whole), str(weights)]) == 0
+  fields = json.loads((weights / "config.json").read_text())
+  assert (fields["eos_token_id"], fields["max_position_embeddings"]) == (2, 48)
+  rl = RLConfig(steps=1, prompts=8, samples=2, max_prompt=5, max_tokens=16)
+  init = InitConfig(str(weights))
+  begun = config(str(tmp_path), name="next", controls=False, sft=SftConfig(), rl=rl, init=init)
+  begun = replaced(begun, {"model.scan_layers": True})
+  runtime = preparation.prepare(begun)
+  ours, theirs = preparation.initial_params(runtime), preparation.load_run(str(whole))[1]
+  assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a[0], b), ours["layers"], theirs["layer_0"]))
+  np.testing.assert_array_equal(ours["embedding"], theirs["embedding"])
+  assert train(begun, resume=False) == 0 and train(begun, resume=True) == 0
+
+  assert main(["convert", str(whole), str(weights)]) == 2
+  assert capfd.readouterr().err == f"error: {weights}: exists already\n"
+  for options, line in (
+    ({"model.mlp": 64}, f"model.mlp: is 64, and 32 in {weights}"),
+    ({"init.step": 3}, f"init.step: is of a run, and {weights} has no checkpoints"),
+    ({"task.max_value": 20}, f"{weights}: holds another tokenizer than the task's"),
+  ):
+    with pytest.raises(ConfigError, match=line):
+      preparation.prepare(replaced(begun, options))
+
+
 @pytest.mark.full
 def test_samples_are_those_of_their_seed(whole, capsys) -> None:
   def sampled(seed: int, *options: str) -> list[str]:

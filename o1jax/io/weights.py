@@ -213,11 +213,13 @@ def write_tensors(
   """
   write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
   itemsize = jnp.dtype(config["torch_dtype"]).itemsize
-  shards, files = list(_shards(tensors, most // itemsize)), {}
+  shards = list(_shards(tensors, most // itemsize))
+  files: dict[str, str] = {}
   for i, shard in enumerate(shards):
     name = SINGLE if len(shards) == 1 else f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
     arrays = {tensor.name: tensor.read() for tensor in shard}
     safetensors.numpy.save_file(arrays, folder / name, metadata={"format": "pt"})
+    (folder / name).chmod((folder / "config.json").stat().st_mode)  # the library lets the owner alone read it
     files |= dict.fromkeys(arrays, name)
   if len(shards) > 1:
     total = sum(math.prod(tensor.shape) for tensor in tensors) * itemsize

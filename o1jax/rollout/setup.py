@@ -104,7 +104,7 @@ def _with_init(runtime: Runtime) -> Runtime:
 
 
 def _check_weights_folder(runtime: Runtime, folder: pathlib.Path) -> None:
-  """Raises ConfigError where a folder in Hugging Face's layout is of another model or tokenizer, or broken."""
+  """Raises ConfigError where a folder of weights is of another model or tokenizer, or broken."""
   init, model, tokenizer = runtime.config.init, runtime.config.model, runtime.task.tokenizer
   require(init.step is None, "init.step", f"is of a run, and {folder} has no checkpoints")
   places = (folder / "tokenizer.model", folder)  # SentencePiece's, or files beside the weights
