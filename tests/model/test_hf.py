@@ -17,7 +17,7 @@ import pytest
 import safetensors.numpy
 
 from o1jax.config import PRESETS, ConfigError, ModelConfig, RopeScaling, replaced
-from o1jax.io.weights import load_params, read_model_config
+from o1jax.io.weights import load_params, read_model_config, tensors_of, write_tensors
 from o1jax.model.attention import KV, Context
 from o1jax.model.hf import COMPUTATION, FAMILIES, hf_config, layout, model_config
 from o1jax.model.transformer import Decoder, init_params
@@ -177,3 +177,19 @@ def test_fields_of_older_versions_read_as_those_of_newer_ones() -> None:
   new = model_config({**LLAMA, "rope_theta": None, "rope_parameters": {**scaling, "rope_theta": 1e4}}, "")
   assert old == new and old.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 64)
   assert {field.name for field in dataclasses.fields(ModelConfig)} > set(COMPUTATION) - {"param_dtype"}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", NAMES)
+def test_transformers_loads_what_is_written(name: str, tmp_path: pathlib.Path) -> None:
+  torch = pytest.importorskip("torch")
+  transformers = pytest.importorskip("transformers")
+  model, params, expected = loaded(name)
+  write_tensors(tmp_path, hf_config(model.cfg), tensors_of(model.cfg, params))
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+  mask = torch.from_numpy(expected["mask"])
+  position = (mask.cumsum(1) - 1).clamp(min=0)
+  with torch.no_grad():
+    tokens = torch.from_numpy(expected["tokens"])
+    logits = theirs(tokens, attention_mask=mask.long(), position_ids=position).logits
+  assert differ(logits.numpy(), expected) < 1e-6
