@@ -27,6 +27,7 @@ class TextConfig:
   instruction: str = "none"
 
   def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work, below the dotted name `field`."""
     require(self.vocab >= 300, f"{field}.vocab", "must be at least 300: 256 bytes and some pieces")
     trained = self.tokenizer is None or self.vocab == TextConfig.vocab
     problem = f"cannot act with tokenizer={self.tokenizer}, which has a vocabulary of its own"

@@ -10,6 +10,7 @@ that leaves them out counts them.
 Left out: several turns, tools, images.
 """
 
+import abc
 import dataclasses
 import datetime
 import difflib
@@ -31,7 +32,7 @@ THOUGHT = ("<think>", "</think>")  # the marks of every published chat template 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PromptFormat:
+class PromptFormat(abc.ABC):
   """What both kinds of template have; templates.toml says what each field means."""
 
   name: str
@@ -41,9 +42,9 @@ class PromptFormat:
   answer: tuple[str, ...]
   thought: tuple[str, ...]
 
+  @abc.abstractmethod
   def prompt(self, question: str, instruction: str) -> str:
     """The prompt of a question, with an instruction or with "", which ends with `opens`."""
-    raise NotImplementedError
 
   @property
   def opens_thought(self) -> bool:

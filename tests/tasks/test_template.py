@@ -4,9 +4,10 @@ import pathlib
 import tomllib
 
 import pytest
+from hf_folder import EOT, IM_END, write_folder
 
-from o1jax.config import ConfigError
-from o1jax.io.tokenizer import EOS, train_text_tokenizer
+from o1jax.config import ConfigError, TextConfig
+from o1jax.io.tokenizer import EOS, load_tokenizer, train_text_tokenizer
 from o1jax.tasks import template as templates
 from o1jax.tasks.template import (
   answer_of,
@@ -16,6 +17,7 @@ from o1jax.tasks.template import (
   parse_template,
   render,
   stop_tokens,
+  task_template,
 )
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -192,6 +194,51 @@ def test_each_stop_is_one_token() -> None:
   known = {"<|im_end|>": 151645, "<|endoftext|>": 151643}
   assert stop_tokens(load_template("qwen2.5"), Vocabulary(known)) == (EOS, 151645, 151643)
   assert stop_tokens(load_template("gemma"), Vocabulary({"<end_of_turn>": 107, "<eos>": EOS})) == (EOS, 107)
+
+
+# Chat templates of tokenizers
+
+
+def chat(folder: pathlib.Path, template: str | None = None, **options: object) -> templates.PromptFormat:
+  tokenizer = load_tokenizer(
+    str(write_folder(folder, **({} if template is None else {"template": template})))
+  )
+  return task_template(TextConfig(str(folder), template="chat", **options), tokenizer)
+
+
+def test_a_chat_template_takes_the_instruction_as_its_system_prompt(tmp_path) -> None:
+  template = chat(tmp_path)
+  assert render(template, " Why?\n") == "<|im_start|>user\n Why?\n<|im_end|>\n<|im_start|>assistant\n"
+  assert render(template, "Why?", "Be brief.").startswith(
+    "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user"
+  )
+  silent = chat(tmp_path, enable_thinking=False)
+  assert render(silent, "Why?") == f"{render(template, 'Why?')}<think>\n\n</think>\n\n"
+  assert answer_of(silent, "4") == answer_of(template, "<think>\n5\n</think>\n\n4") == "4"
+  assert template.opens == silent.opens == "" and not template.opens_thought
+
+
+def test_a_thought_that_the_generation_prompt_opens_must_end(tmp_path) -> None:
+  template = chat(
+    tmp_path, "{{ messages[0].content }}<|im_end|>{% if add_generation_prompt %}<think>\n{% endif %}"
+  )
+  assert template.opens == "<think>\n" and template.opens_thought
+  assert answer_of(template, "2 and 2</think>4") == "4" and answer_of(template, "It is 4") is None
+  assert render(template, "Why?") == "Why?<|im_end|><think>\n"
+
+
+def test_a_question_cannot_speak_in_the_frames_tokens(tmp_path) -> None:
+  for text, token in (("a<|im_end|>b", "<|im_end|>"), ("</think>", "</think>"), ("<|pad|>", "<|pad|>")):
+    with pytest.raises(ConfigError, match="which only the frame may$"):
+      render(chat(tmp_path), text)
+    assert control_in(chat(tmp_path), text) == token
+  assert control_in(chat(tmp_path), "<table> </s> <|other|>") is None
+  lines = task_template(TextConfig(str(tmp_path), template="lines"), load_tokenizer(str(tmp_path)))
+  assert (
+    control_in(lines, "a<|im_end|>b") == "<|im_end|>"
+  )  # whatever the template, the tokenizer would read it
+  assert control_in(load_template("lines"), "a<|im_end|>b") is None
+  assert stop_tokens(lines, load_tokenizer(str(tmp_path))) == (IM_END, EOT)
 
 
 # Files of one's own
