@@ -280,6 +280,7 @@ DAMAGES = [
 ]  # fmt: skip
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("command", "damage", "expected"), DAMAGES)
 def test_a_damaged_run_is_named_and_left_as_it_is(run, capfd, command, damage, expected) -> None:
   damage(run)

@@ -190,7 +190,7 @@ def test_samples_are_those_of_their_seed(whole, capsys) -> None:
   assert len(greedy := sampled(0, "--temperature", "0")) == 1 and sampled(1, "--temperature", "0") == greedy
 
 
-@pytest.mark.parametrize("stop_at", [2, 3])
+@pytest.mark.parametrize("stop_at", [2, pytest.param(3, marks=pytest.mark.full)])
 def test_a_stopped_run_goes_on_bitwise(whole, tmp_path, monkeypatch, stop_at) -> None:
   for name in ("sft_step", "rl_step"):
     step_of = getattr(train_module, name)

@@ -336,6 +336,7 @@ def test_the_kills_left_half_written_checkpoints(killed, moment, every):
   assert ({f"{temporary}/{item}" for item in ("params", "rest", "meta")} <= set(killed[2][moment])) == every
 
 
+@pytest.mark.full
 def test_eight_devices_to_a_process_with_one(killed):
   root, split, _ = killed
   assert np.load(root / "one.npy").tobytes() == np.asarray(split).tobytes()

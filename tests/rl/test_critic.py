@@ -97,6 +97,7 @@ def values_of(params, rolled: Rollout, layout) -> np.ndarray:
   return np.asarray(_values(params, *given(rolled), layout=layout))
 
 
+@pytest.mark.full
 def test_a_critic_begins_at_zero_beside_an_untouched_policy() -> None:
   boxed = init_params(Decoder(MODEL), KEY)
   policy = nn.meta.unbox(boxed)
@@ -183,6 +184,7 @@ def step(run: TrainConfig, batch: Experience, tx=SGD, mesh=MeshConfig(1, 1, 1), 
   return state, resolve_stats(stats)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["head", "own"])
 def test_which_parameters_the_value_loss_moves(kind) -> None:
   run = run_of(kind)
@@ -227,6 +229,7 @@ def test_a_reference_knows_no_critic() -> None:
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.ref_params, expected)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["head", "own"])
 def test_a_critic_learns_its_returns(kind) -> None:
   run = run_of(kind, coef=1.0)

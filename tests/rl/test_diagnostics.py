@@ -31,6 +31,8 @@ from o1jax.rl.sampler import SampleConfig, generate
 from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.types import Experience, Reward, Rollout, TokenScores, TrainState, resolve_stats
 
+pytestmark = pytest.mark.full
+
 P, G, LP, R, V = 3, 4, 4, 16, 12
 MODEL = ModelConfig(width=16, layers=1, heads=2, kv_heads=2, head_dim=8, mlp=16, vocab=V)
 DECODER = Decoder(MODEL)

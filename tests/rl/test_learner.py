@@ -186,6 +186,7 @@ def same(left, right) -> bool:
   return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
 
 
+@pytest.mark.full
 def test_a_state_of_stored_bfloat16_keeps_its_dtypes() -> None:
   model = Decoder(dataclasses.replace(MODEL.cfg, dtype="bfloat16", param_dtype="bfloat16"))
   params = nn.meta.unbox(jax.jit(functools.partial(init_params, model))(KEY))
@@ -210,6 +211,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_shows() -> None:
   assert after.step == 1
 
 
+@pytest.mark.full
 def test_epochs_and_minibatches_are_optimiser_steps_on_every_group_once_an_epoch() -> None:
   seen = optax.GradientTransformation(
     lambda params: jnp.zeros((), jnp.int32),
@@ -225,6 +227,7 @@ def test_epochs_and_minibatches_are_optimiser_steps_on_every_group_once_an_epoch
     np.testing.assert_allclose(split[metric], whole[metric], rtol=1e-5)
 
 
+@pytest.mark.full
 def test_the_reference_moves_as_configured() -> None:
   tx = make_optimizer(OptimConfig())
   move = lambda name: run(tx, experience(), numbers(lr=0.01), reference=REFERENCES[name])[:2]
@@ -245,6 +248,7 @@ def test_a_reset_copies_the_policy_and_clears_the_moments(every, resets) -> None
   assert (max(moments) == 0) == resets
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [{}, {"scan_layers": True}])
 @pytest.mark.parametrize("qk_norm", ["head", "full"])
 def test_decay_spares_norms_and_biases(options, qk_norm) -> None:

@@ -204,6 +204,7 @@ def test_the_gradient_is_that_of_the_kl_to_where_the_reference_has_gone(name) ->
   assert told["kl/coef"] == 0.5
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("placement", ["loss", "reward"])
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
 def test_an_adaptive_coefficient_is_in_force_in_the_next_step(placement, estimator) -> None:
@@ -314,6 +315,7 @@ def test_a_state_begins_with_copies_of_what_its_stage_asks_for() -> None:
 # Tokens held back
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["clip_cov", "kl_cov"])
 def test_tokens_are_picked_over_the_whole_minibatch(kind) -> None:
   cov = {

@@ -24,6 +24,8 @@ from o1jax.rl.step import LearnerInputs, train_step
 from o1jax.scaling.flops import Sizes, pass_flops
 from o1jax.types import Rollout, RolloutBatch, divided, resolve_stats
 
+pytestmark = pytest.mark.full
+
 V, LP, R, P, G, STOP = 16, 4, 12, 2, 3, 1
 MODEL = ModelConfig(width=16, layers=2, heads=2, kv_heads=1, head_dim=8, mlp=32, vocab=V)
 DECODER = Decoder(MODEL)

@@ -25,6 +25,7 @@ def made(folder):
   pooled.close()
 
 
+@pytest.mark.full
 def test_splits_are_of_the_asked_sizes_and_disjoint(made):
   questions = [problem.prompt for problem in (*made.train, *made.held_out)]
   assert (len(made.train), len(made.held_out), len(set(questions))) == (6, 4, 10)

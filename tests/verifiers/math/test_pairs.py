@@ -95,6 +95,7 @@ def test_what_is_written_alike_is_equal_in_full():
   assert [gold for gold in formulas if not equal(gold, gold)] == []
 
 
+@pytest.mark.full
 def test_what_differs_at_a_point_is_not_equal_to_math_verify():
   pairs = [pair for pair in readings() if all(isinstance(value, sympy.Expr) for value in pair)]
   differing = [pair for pair in pairs if refuted(*(value.doit() for value in pair))]

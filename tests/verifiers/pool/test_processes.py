@@ -74,14 +74,17 @@ def test_workers_killed_at_random_change_no_verdict():
     server = parent(int(ask(pool, "pid")[0].parsed or 0))
     killer = threading.Thread(target=kill)
     killer.start()
-    pending = [
-      pool.submit("gsm8k", problems[i : i + 5], completions[i : i + 5]) for i in range(0, 250, 5)
-    ] + [pool.submit("fake", [PROBLEM] * 250, burns)]
-    told = [verdict for batch in pending for verdict in batch.result()]
+    rounds: list[list[Verdict]] = []
+    while pool.stats().deaths <= 5 and len(rounds) < 20:  # a loaded machine kills fewer a round
+      pending = [
+        pool.submit("gsm8k", problems[i : i + 5], completions[i : i + 5]) for i in range(0, 250, 5)
+      ] + [pool.submit("fake", [PROBLEM] * 250, burns)]
+      rounds.append([verdict for batch in pending for verdict in batch.result()])
     stop.set()
     killer.join()
     assert pool.stats().deaths > 5
-  assert told == gsm8k.verify(problems, completions) + [Verdict(0.0, False, burn, "wrong") for burn in burns]
+  right = gsm8k.verify(problems, completions) + [Verdict(0.0, False, burn, "wrong") for burn in burns]
+  assert all(verdicts == right for verdicts in rounds)
 
 
 def test_workers_that_cannot_start_are_an_error():
