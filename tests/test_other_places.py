@@ -33,6 +33,8 @@ from o1jax.parallel import mesh as mesh_module
 from o1jax.rollout import setup as preparation
 from o1jax.train import train
 
+pytestmark = pytest.mark.full
+
 ROOT = pathlib.Path(__file__).parents[1]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 ROWS = pathlib.Path(__file__).parent / "data" / "gsm8k_rows.jsonl"
@@ -126,7 +128,9 @@ def old_names(data: dict) -> None:
 def test_a_run_of_old_names_is_refused(run, caplog, capsys) -> None:
   edited(run, old_names)
   assert main(["eval", str(run)]) == 2
-  message = "rl.refill: was written by o1jax 0.1, and is `rl.dynamic_sampling` since: read the run with that version"
+  message = (
+    "rl.refill: was written by o1jax 0.1, and is `rl.dynamic_sampling` since: read the run with that version"
+  )
   assert capsys.readouterr().err.splitlines() == [f"error: {run / 'config.json'}: {message}"]
   assert not caplog.records
 

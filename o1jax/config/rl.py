@@ -187,6 +187,8 @@ class RLConfig:
   samples: int = 8  # G, completions a problem
   max_prompt: int = 16  # Lp; a longer prompt is an error that names the problem
   max_tokens: int = 64  # R, response tokens
+  # Rows that the sampler decodes at once; one that ends makes room for the next. 0: all, each to the longest.
+  slots: int = 0
   temperature: float = traced(1.0)
   epochs: int = 1  # passes over a rollout
   minibatches: int = 1  # optimiser steps a pass, split by prompt group
@@ -226,7 +228,7 @@ class RLConfig:
     for name in counts:
       require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
     require(self.problems is None or self.problems > 0, f"{field}.problems", "must be positive")
-    for name in ("steps", "l2_init", "dynamic_sampling", "pad_multiple"):
+    for name in ("steps", "l2_init", "dynamic_sampling", "pad_multiple", "slots"):
       require(vars(self)[name] >= 0, f"{field}.{name}", "must not be negative")
     grouped = self.advantage.kind not in ("reinforce", "reinforce++", "remax", "gae")
     least = 2 if grouped else 1
@@ -238,6 +240,9 @@ class RLConfig:
     require(split, f"{field}.micro_batches", f"does not divide the {group} prompts of a minibatch")
     even = self.chunks > 0 and self.prompts % self.chunks == 0
     require(even, f"{field}.chunks", f"must divide prompts={self.prompts}, is {self.chunks}")
+    rows = self.prompts * self.samples // self.chunks
+    refills = self.slots < rows
+    require(refills, f"{field}.slots", f"must be below the {rows} rows of a draw, is {self.slots}; 0 is all")
     self.curriculum.validate(f"{field}.curriculum")
     self.loss.validate(f"{field}.loss")
     self.advantage.validate(f"{field}.advantage")

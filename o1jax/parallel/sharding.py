@@ -1,6 +1,7 @@
 """The table from logical axes to mesh axes, and the shardings that follow from it."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import flax.linen as nn
@@ -20,6 +21,11 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
   ("gate_up", None),
   ("layers", None),
 )
+
+
+def rules_within(axes: Collection[str]) -> tuple[tuple[str, str | None], ...]:
+  """The table inside a `shard_map` over `axes`, which no array there is split over any more."""
+  return tuple((name, axis if isinstance(axis, str) and axis not in axes else None) for name, axis in RULES)
 
 
 def param_shardings(boxed: Any, mesh: Mesh) -> Any:

@@ -30,9 +30,10 @@ from o1jax.rl.draw import greedy, stream_key
 from o1jax.rl.dynamic_sampling import dynamic_sampling_stats, fill, slot_choice, zero_std
 from o1jax.rl.experience import prompt_batch
 from o1jax.rl.fused import MEMBER, FusedProgram, StepInputs, StepOutputs, fused, over_members
+from o1jax.rl.generate import generate
 from o1jax.rl.learner import first_state, hyperparams, rl_learner
 from o1jax.rl.metrics import learned_stats, rollout_stats
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.step import LearnerInputs, train_step
 from o1jax.types import PromptBatch, Reward, RolloutBatch, divided
 
