@@ -2,14 +2,17 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from o1jax.config import ModelConfig
 from o1jax.model import flash
 from o1jax.model.attention import KV, attend, visible
 from o1jax.model.flash import KeyRows, attend_long
+from o1jax.model.transformer import Decoder, init_params
 
 N, M, K, GROUP, H = 4, 2, 2, 2, 8
 WIDE = 2**30
@@ -97,3 +100,13 @@ def test_blocks_that_no_query_sees_are_not_read() -> None:
 
 def test_blocks_are_as_large_as_their_scores_allow() -> None:
   assert [flash.block_size(rows, 4096) for rows in (1, 10**9)] == [16, 16]
+
+
+def test_no_program_of_a_long_row_holds_all_scores() -> None:
+  model = Decoder(ModelConfig(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=16, vocab=32))
+  params = jax.eval_shape(lambda: nn.meta.unbox(init_params(model, jax.random.key(0))))
+  for length, long in ((512, False), (1024, True)):
+    row = jax.ShapeDtypeStruct((1, length), jnp.int32)
+    loss = lambda params, *rows: model.apply({"params": params}, *rows)[0].sum()
+    text = jax.jit(jax.grad(loss)).lower(params, row, row, row).as_text()
+    assert (f"{length}x{length}x" in text) != long
