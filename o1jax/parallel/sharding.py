@@ -69,6 +69,12 @@ def batch_axes(rows: int) -> tuple[str, ...]:
   return axes if rows % math.prod(shape[axis] for axis in axes) == 0 else ()
 
 
+def batch_shards() -> int:
+  """Shards of the batch over the current mesh; 1 without one."""
+  shape = jax.sharding.get_abstract_mesh().shape
+  return math.prod(shape.get(axis, 1) for axis in ("data", "fsdp"))
+
+
 def put_rows(tree: Any, mesh: Mesh) -> Any:
   """Host arrays with a leading batch axis -> global arrays sharded by row."""
   return jax.device_put(tree, batch_sharding(mesh))
