@@ -354,10 +354,23 @@ def _flags(value: Any, prefix: str = "--") -> Iterator[str]:
       yield f"{prefix}{field.name}"
 
 
-def _explain(event: Any, known: list[str]) -> str:
+def _explain(event: tyro_errors.ParseErrorEvent, known: list[str]) -> str:
   """One line about a parse error, naming the option."""
-  kind = type(event)
-  return _EXPLANATIONS[kind](event, known) if kind in _EXPLANATIONS else f"{event.prog}: {kind.__name__}"
+  match event:
+    case tyro_errors.UnrecognizedArgs():
+      return _explain_unrecognized(event, known)
+    case tyro_errors.InstantiationFailure(argument=None):
+      return event.message
+    case tyro_errors.InstantiationFailure(argument=argument) if argument is not None:
+      return f"{_name(argument)}: wants {argument.lowered.metavar}: {event.message.splitlines()[0]}"
+    case tyro_errors.InvalidChoice():
+      return f"{_name(event.argument)}: wants one of {', '.join(event.choices)}, has {event.value!r}"
+    case tyro_errors.BadValue():
+      return f"{_name(event.argument)}: wants {event.argument.lowered.metavar}"
+    case tyro_errors.MissingArgs():
+      names = ", ".join(_name(missing.arg) for missing in event.missing_arguments)
+      return f"{names}: is missing (see {event.prog} --help)"
+  return f"{event.prog}: {type(event).__name__}"
 
 
 def _explain_unrecognized(event: Any, known: list[str]) -> str:
@@ -369,30 +382,6 @@ def _explain_unrecognized(event: Any, known: list[str]) -> str:
   close = difflib.get_close_matches(spelt, known, n=1, cutoff=0.75)
   hint = f"did you mean {close[0]}?" if close else f"see {event.prog} --help"
   return f"{option}: no such field; {hint}"
-
-
-def _explain_value(event: Any, known: list[str]) -> str:
-  if event.argument is None:
-    return event.message
-  return f"{_name(event.argument)}: wants {event.argument.lowered.metavar}: {event.message.splitlines()[0]}"
-
-
-def _explain_missing(event: Any, known: list[str]) -> str:
-  names = ", ".join(_name(missing.arg) for missing in event.missing_arguments)
-  return f"{names}: is missing (see {event.prog} --help)"
-
-
-_EXPLANATIONS: dict[type, Callable[[Any, list[str]], str]] = {
-  tyro_errors.UnrecognizedArgs: _explain_unrecognized,
-  tyro_errors.InstantiationFailure: _explain_value,
-  tyro_errors.InvalidChoice: lambda event, known: (
-    f"{_name(event.argument)}: wants one of {', '.join(event.choices)}, has {event.value!r}"
-  ),
-  tyro_errors.BadValue: lambda event, known: (
-    f"{_name(event.argument)}: wants {event.argument.lowered.metavar}"
-  ),
-  tyro_errors.MissingArgs: _explain_missing,
-}
 
 
 def _name(argument: Any) -> str:

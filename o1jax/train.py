@@ -40,8 +40,8 @@ from o1jax.rollout.grade import Graded, rollout_rows
 from o1jax.rollout.record import Progress, StepFn, StepRecord, StepResult, StepUsage, record
 from o1jax.rollout.reward_model import reward_model_params
 from o1jax.rollout.setup import Runtime
-from o1jax.scaling import flops as compute
 from o1jax.scaling import stats
+from o1jax.scaling.flops import Ledger, sft_flops
 from o1jax.tasks.stream import Exhausted
 from o1jax.types import Rollout, TrainState, resolve_stats
 
@@ -60,8 +60,8 @@ def sft_step(
   batch, key = put_rows(experience, runtime.mesh), stream_key(config.seed, "sft", step)
   learned = run_epochs(state, batch, key, hyperparams(config, learner, step), learner=learner)
   actions = int(np.asarray(experience.is_action).sum())
-  flops = compute.sft_flops(config.model, config.sft.rows, config.sft.length, lengths, actions)
-  usage = StepUsage(compute.Ledger(update=flops), sum(lengths), cursor)
+  flops = sft_flops(config.model, config.sft.rows, config.sft.length, lengths, actions)
+  usage = StepUsage(Ledger(update=flops), sum(lengths), cursor)
   return StepResult(learned.state, resolve_stats(learned.stats), usage)
 
 
@@ -313,10 +313,10 @@ def _rl_inputs(
 
 
 def rl_begins_with(runtime: Runtime, folder: pathlib.Path) -> Any:
-  """The parameters that RL begins with: the cold start's, read back, or the seed's."""
+  """The parameters that RL begins with: the cold start's, read back, or the run's first."""
   step = runtime.config.sft.steps
   if not step:
-    return setup.seed_params(runtime)
+    return setup.initial_params(runtime)
   return restore_params(folder / COLD_START, step, setup.params_like(runtime, step))
 
 

@@ -88,14 +88,15 @@ def measure(size: str, dtype: str, repeats: int, micro_batches: int, began: floa
   import numpy as np
   import workload
 
-  from o1jax.scaling.flops import learning_flops, sampling_flops
+  from o1jax.scaling.flops import Sizes, learning_flops, sampling_flops
 
   cfg = workload.model_config(**workload.SIZES[size], dtype=dtype)
   work = workload.Work(cfg, micro_batches)
   timings = steps(work, repeats, began)
   tokens = workload.PROMPTS * workload.SAMPLES * workload.RESPONSE
   lengths = np.full((workload.PROMPTS, workload.SAMPLES), workload.RESPONSE)
-  sizes = (cfg, [workload.PROMPT] * workload.PROMPTS, workload.PROMPT, lengths, workload.RESPONSE)
+  rollout = Sizes([workload.PROMPT] * workload.PROMPTS, lengths)
+  sizes = (cfg, rollout, workload.PROMPT, workload.RESPONSE)
   flops = sampling_flops(*sizes) + learning_flops(*sizes, updates=1, references=1)
   rate = matmul_gflops()
   phases = {

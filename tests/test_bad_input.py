@@ -1,5 +1,4 @@
-"""Bad input ends in exit code 2 and one line that names the field, file or row, and changes nothing on the
-disk."""
+"""Bad input ends in exit code 2 and one line that names the field, file or row; nothing on the disk changes."""
 
 import dataclasses
 import functools
@@ -106,6 +105,7 @@ OPTIONS = {
   "--rl.max_prompt 3": "rl.max_prompt: problem '",
   "--rl.max_prompt 4 --task.more_numbers 1": "rl.max_prompt: problem '",
   "--sft.length 4": "sft.length: a demonstration has",
+  "--init.path nowhere": "init.path: nowhere is no run's folder: no config.json",
 }
 
 
@@ -275,6 +275,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_that_does_not_fit_the_run_changes_nothing(run, capfd, command) -> None:
   line = refusal(capfd, run.parent.parent, *shlex.split(of_run(run, command)))
@@ -346,7 +347,6 @@ def test_a_start_that_fails_leaves_the_files_of_others(tmp_path, capfd) -> None:
 
 # A full disk
 
-
 PAGE = 4096  # what a file takes on a tmpfs is a multiple of it
 
 # Bytes that are free behind the run's first two files, steps between checkpoints, what the line says.
@@ -357,6 +357,7 @@ FILLS_UP = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("small_disk", ["6m"], indirect=True)
 @pytest.mark.parametrize(("free", "every", "expected"), FILLS_UP)
 # tensorstore's threads outlive the event loop of a failed save, and say so.

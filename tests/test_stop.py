@@ -29,6 +29,8 @@ from o1jax.parallel.hosts import EXIT_PREEMPTED
 from o1jax.rl.learner import rl_learner
 from o1jax.rollout import setup as preparation
 
+pytestmark = pytest.mark.full
+
 EXPERIMENT = """
 from o1jax.config import *
 
@@ -62,7 +64,7 @@ from o1jax import train
 rl_step = train.rl_step
 
 def stopping(*args, **given):
-  if args[3] == 5:
+  if args[3] == STEP:
     os.kill(os.getpid(), signal.NAME)
   return rl_step(*args, **given)
 
@@ -100,8 +102,9 @@ def experiment(folder: pathlib.Path, fate: str = "") -> str:
 
 
 def ended_by(folder: pathlib.Path, fate: str) -> subprocess.CompletedProcess:
-  """`o1jax train` in a process of its own, with the settings of this one."""
-  command = [sys.executable, "-m", "o1jax", "train", experiment(folder, fate)]
+  """`o1jax train` in a process of its own, with the settings of this one; it resumes the run if there is one."""
+  resume = ["--resume"] * (folder / "run").exists()
+  command = [sys.executable, "-m", "o1jax", "train", experiment(folder, fate), *resume]
   return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
 
 
@@ -134,21 +137,20 @@ def whole(tmp_path_factory):
   return folder / "run"
 
 
-@pytest.mark.parametrize(
-  ("fate", "code", "saved"),
-  [("SIGTERM", EXIT_PREEMPTED, 5), ("SIGHUP", EXIT_PREEMPTED, 5), ("SIGKILL", -9, 4)],
-)
-def test_a_run_that_was_ended_goes_on_bitwise(whole, tmp_path, fate, code, saved) -> None:
+def test_a_run_that_is_ended_again_and_again_goes_on_bitwise(whole, tmp_path) -> None:
   run = tmp_path / "run"
-  ended = ended_by(tmp_path, KILL if fate == "SIGKILL" else SIGNAL.replace("NAME", fate))
-  assert ended.returncode == code, ended.stderr
-  assert latest_step(run / "checkpoints") == saved
-  if code == EXIT_PREEMPTED:
-    assert f"{fate}: saved step 5; go on with --resume\n" in ended.stdout
+  for step, name in ((4, "SIGTERM"), (5, "SIGHUP")):
+    ended = ended_by(tmp_path, SIGNAL.replace("NAME", name).replace("STEP", str(step)))
+    assert ended.returncode == EXIT_PREEMPTED, ended.stderr
+    assert latest_step(run / "checkpoints") == step
+    assert f"{name}: saved step {step}; go on with --resume\n" in ended.stdout
     assert [line for line in ended.stderr.splitlines() if not XLA_LOG.match(line)] == []
-  else:
-    half_written = run / "checkpoints" / f"6{TEMPORARY}"
-    assert {path.name for path in half_written.iterdir()} >= {"params", "rest", "meta"}
+  killed = ended_by(tmp_path, KILL)
+  assert killed.returncode == -9, killed.stderr
+  assert latest_step(run / "checkpoints") == 5
+  half_written = run / "checkpoints" / f"6{TEMPORARY}"
+  assert {path.name for path in half_written.iterdir()} >= {"params", "rest", "meta"}
+
   assert main(["train", experiment(tmp_path), "--resume"]) == 0
   assert made(run) == made(whole)
   assert [row["step"] for row in made(run)[0]] == [1, 2, 3, 4, 5, 6, 7]

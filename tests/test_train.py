@@ -19,15 +19,18 @@ from o1jax.config import (
   CurriculumConfig,
   DiagnosticsConfig,
   EvalConfig,
+  InitConfig,
   LogConfig,
   MeshConfig,
   ModelConfig,
   RLConfig,
   SftConfig,
   TrainConfig,
+  replaced,
 )  # fmt: skip
-from o1jax.io.checkpoint import latest_step
+from o1jax.io.checkpoint import latest_step, restore_params
 from o1jax.io.log import CLOCK_METRICS, read_lines, read_metrics
+from o1jax.io.run_config import located, read_run_config
 from o1jax.parallel.hosts import EXIT_NONFINITE, EXIT_PREEMPTED, SIGNALS
 from o1jax.rollout import setup as preparation
 from o1jax.train import train
@@ -101,6 +104,54 @@ def test_eval_tells_again_what_the_run_told_at_its_end(whole, tmp_path) -> None:
   assert fewer["problems"] == 8 and "forced_budget" not in fewer["curves"]
 
 
+def test_a_run_starts_from_another_ones_policy(whole, tmp_path) -> None:
+  rl = RLConfig(steps=1, prompts=8, samples=2, max_prompt=5, max_tokens=16)
+  begun = config(
+    str(tmp_path), name="next", controls=False, sft=SftConfig(), rl=rl, init=InitConfig(str(whole))
+  )
+  runtime = preparation.prepare(begun)
+  saved = restore_params(whole / "checkpoints", 6, preparation.params_like(runtime, 6))
+  assert jax.tree.all(jax.tree.map(np.array_equal, preparation.initial_params(runtime), saved))
+  half = dataclasses.replace(begun.model, param_dtype="bfloat16", dtype="bfloat16")
+  rounded = preparation.initial_params(preparation.prepare(dataclasses.replace(begun, model=half)))
+  assert rounded["embedding"].dtype == "bfloat16"
+  np.testing.assert_array_equal(rounded["embedding"], saved["embedding"].astype("bfloat16"))
+
+  assert train(begun, resume=False) == 0
+  assert read_run_config(str(tmp_path / "next")).init == InitConfig(str(whole), 6)
+  # Whatever that run has saved since, this one began at step 6.
+  shutil.copytree(whole, tmp_path / "longer")
+  (tmp_path / "longer" / "checkpoints" / "6").rename(tmp_path / "longer" / "checkpoints" / "7")
+  assert located(begun, tmp_path / "next").init.step == 6
+  assert (
+    preparation.prepare(
+      dataclasses.replace(begun, init=InitConfig(str(tmp_path / "longer")))
+    ).config.init.step
+    == 7
+  )
+
+
+@pytest.mark.parametrize(("change", "options", "message"), [
+  ("", {"model.width": 32}, "model.width: is 32, and 16 in the run {run}"),
+  ("", {"task.max_value": 20}, "{run}/tokenizer.model: is not the task's tokenizer"),
+  ("", {"init.step": 9}, "{run}/checkpoints"),
+  ("no checkpoints", {}, "init.path: {run} has no checkpoint"),
+  ("weights", {}, "init.path: {run} holds weights in Hugging Face's layout, which are not read"),
+])  # fmt: skip
+def test_a_run_that_cannot_be_started_from_is_named(whole, tmp_path, change, options, message) -> None:
+  run = shutil.copytree(whole, tmp_path / "run")
+  if change == "no checkpoints":
+    shutil.rmtree(run / "checkpoints")
+  if change == "weights":
+    (run / "model.safetensors").touch()
+  begun = replaced(config(str(tmp_path), name="next"), {"init.path": str(run), **options})
+  with pytest.raises(ConfigError) as refused:
+    train(begun, resume=False)
+  assert str(refused.value).startswith(message.format(run=run)) and "\n" not in str(refused.value)
+  assert not (tmp_path / "next").exists()
+
+
+@pytest.mark.full
 def test_samples_are_those_of_their_seed(whole, capsys) -> None:
   def sampled(seed: int, *options: str) -> list[str]:
     assert main(["sample", str(whole), "--prompt", "2 3 -> 5", "--seed", str(seed), *options]) == 0
@@ -137,6 +188,7 @@ def test_a_stopped_run_goes_on_bitwise(whole, tmp_path, monkeypatch, stop_at) ->
   assert new["controls"] == old["controls"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("stop_at", [3, 5])
 def test_a_run_that_dies_in_an_evaluation_has_saved_its_step(whole, tmp_path, monkeypatch, stop_at) -> None:
   """The resumed run makes the evaluation again, and the step's line."""
@@ -195,6 +247,7 @@ def test_a_backend_that_is_not_there_is_named(tmp_path, monkeypatch, error) -> N
   assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full
 def test_a_curriculum_that_drops_every_problem_ends_the_run_in_order(tmp_path, capsys) -> None:
   rl = RLConfig(
     steps=9, prompts=8, samples=2, max_prompt=5, max_tokens=16, problems=8,
@@ -215,6 +268,7 @@ def test_a_curriculum_that_drops_every_problem_ends_the_run_in_order(tmp_path, c
   assert written(run) == before and figures(run, "final") == held
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("window", "traced"), [((2, 2), [2]), ((2, 9), [2, 3])])
 def test_the_profile_holds_the_steps_of_its_window(whole, tmp_path, monkeypatch, window, traced) -> None:
   def marked(setup, stage, state, step, cursor, step_of=train_module.sft_step):

@@ -27,6 +27,8 @@ from o1jax.io.checkpoint import latest_step
 from o1jax.io.log import CLOCK_METRICS, read_metrics
 from o1jax.train import train
 
+pytestmark = pytest.mark.full
+
 
 def config(out: str, kind: str, steps: int = 3) -> TrainConfig:
   clip = {"head": None, "own": 0.2}[kind]

@@ -15,6 +15,8 @@ from o1jax.config import (
 from o1jax.io.log import CLOCK_METRICS, read_metrics
 from o1jax.train import train
 
+pytestmark = pytest.mark.full
+
 FIGURES = {
   "kl_reverse",
   "kl_forward",

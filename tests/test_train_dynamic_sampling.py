@@ -123,6 +123,7 @@ def test_cursor_and_ledger_follow_the_rounds(whole) -> None:
   assert problems == [p.id for p in drawn] and behind == came
 
 
+@pytest.mark.full
 def test_a_resumed_run_goes_on_bitwise(whole, tmp_path) -> None:
   shutil.copytree(whole[0], tmp_path / "tiny")
   last = latest_step(tmp_path / "tiny" / "checkpoints")
@@ -145,9 +146,9 @@ def test_remax_decodes_the_problems_that_are_kept(seen) -> None:
     state = preparation.fresh_state(setup, learner, None)
     seen.clear()
     drawn = collect_module.collect(
-      setup, state.params, 1, Progress(), lambda rollout: pytest.fail("too early")
+      setup, state.params, 7, Progress(), lambda rollout: pytest.fail("too early")
     )
-    greedy_reward = collect_module.learner_inputs(setup, learner, 1, drawn, None).greedy_reward
+    greedy_reward = collect_module.learner_inputs(setup, learner, 7, drawn, None).greedy_reward
   *rollouts, best = [names for names, _ in seen]
   kept = [problem.id for problem in drawn.graded.problems]
   assert best == kept and len(rollouts) == len(drawn.draws) > 1
@@ -156,6 +157,7 @@ def test_remax_decodes_the_problems_that_are_kept(seen) -> None:
   np.testing.assert_array_equal(greedy_reward, drawn.sizes.greedy.lengths[:, 0] % 2 == 0)
   # What each kept group says is of one and the same problem: its prompt, its tokens, its verdicts.
   rollout, graded = jax.device_get(drawn.batch.rollout), drawn.graded
+  np.testing.assert_array_equal(rollout.policy_step, 6)  # training steps that its policy has behind it
   prompts = preparation.batch_of(setup, drawn.graded.problems)
   np.testing.assert_array_equal(rollout.tokens[:, :5], np.repeat(prompts.tokens, G, axis=0))
   np.testing.assert_array_equal(rollout.is_action.sum(1).reshape(P, G), graded.length)

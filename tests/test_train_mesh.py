@@ -29,6 +29,8 @@ from o1jax.rollout import setup as preparation
 from o1jax.train import train
 from o1jax.types import TrainState
 
+pytestmark = pytest.mark.full
+
 
 def config(
   out, mesh: MeshConfig, *, width: int = 16, sft: SftConfig = SftConfig(), controls=False, **rl

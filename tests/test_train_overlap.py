@@ -30,6 +30,8 @@ from o1jax.rollout import setup as preparation
 from o1jax.train import train
 from o1jax.verifiers.base import Verdict
 
+pytestmark = pytest.mark.full
+
 WAIT = 60.0  # seconds after which a test that waits for something that does not come fails
 graded_by_the_task = collect_module.grade
 

@@ -25,9 +25,8 @@ class JudgeConfig:
   seed: int | None = None  # vote k asks for the endpoint's seed + k; None: no seed is sent
   top_logprobs: int = 20  # first tokens that P("Yes") is read from
   timeout: float = 60.0  # seconds an attempt may wait to connect, to send, and for each piece of its reply
-  deadline: float = (
-    300.0  # seconds a request may take with its retries and their pauses, the first turn not counted
-  )
+  # Seconds a request may take with its retries and their pauses, the first turn not counted.
+  deadline: float = 300.0
   max_retries: int = 4  # after 408, 409, 429, 5xx, a timeout or a lost connection, with growing pauses
   requests_per_minute: float | None = None  # evenly spaced, retries included; None: no limit
   concurrency: int = 16  # requests under way at a time

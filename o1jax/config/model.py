@@ -48,7 +48,9 @@ class ModelConfig:
   window: tuple[int, ...] = (0,)  # keys a query sees, itself included; 0 = all; one, or one a layer
   attention_softcap: float = 0.0  # c * tanh(x / c) on attention scores; 0 = off
   head_softcap: float = 0.0  # the same on logits; 0 = off
-  dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters are float32
+  dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation
+  # Of the stored matrices, their gradients and the optimiser's moments; norms and biases are float32.
+  param_dtype: Literal["float32", "bfloat16"] = "float32"
   scan_layers: bool = False  # one compiled layer (fast to compile), or unrolled (fast on a CPU)
   remat: Literal["none", "full", "dots"] = "none"  # keeps all activations, none, or the products'
 

@@ -114,11 +114,8 @@ class LossConfig:
     reached = self.clip_low is None or self.clip_low < 1
     require(reached, f"{field}.clip_low", f"must be below 1, is {self.clip_low}: no ratio is below 0")
     dual = self.kind == "dual_clip"
-    require(
-      dual == (self.dual_clip is not None),
-      f"{field}.dual_clip",
-      "goes with kind=dual_clip, and is needed there",
-    )
+    given = dual == (self.dual_clip is not None)
+    require(given, f"{field}.dual_clip", "goes with kind=dual_clip, and is needed there")
     require(self.dual_clip is None or self.dual_clip > 1, f"{field}.dual_clip", "must be above 1")
     # The sequence's ratio has every token's gradient already: a sum over tokens would count length twice.
     once = self.kind != "rloo" or self.aggregation == "seq_mean_token_mean"
@@ -214,9 +211,8 @@ class RLConfig:
   # Distinct training problems, the first of the task's; None: all.
   problems: int | None = host(None)
   curriculum: CurriculumConfig = host(CurriculumConfig())
-  dynamic_sampling: int = (
-    0  # most rounds a step of P fresh problems for groups of equal rewards (DAPO); 0: none
-  )
+  # Most rounds a step of P fresh problems for groups of equal rewards (DAPO); 0: none.
+  dynamic_sampling: int = 0
   # Parts in which a rollout is sampled: while one is, the host verifies those before it.
   chunks: int = host(1)
   # Verifies beside the device's work; False: the device waits, and every number is the same.
@@ -357,11 +353,8 @@ class RLConfig:
     require(apart, f"{field}.kl.reference", f"{why}: {cure}")
     # The default stands for every budget; one that was set is to do something.
     pads = self.pad_multiple in (0, RLConfig.pad_multiple) or self.pad_multiple < self.max_tokens
-    require(
-      pads,
-      f"{field}.pad_multiple",
-      f"must be below max_tokens={self.max_tokens}, is {self.pad_multiple}; 0 is never",
-    )
+    why = f"must be below max_tokens={self.max_tokens}, is {self.pad_multiple}; 0 is never"
+    require(pads, f"{field}.pad_multiple", why)
     beside = self.overlap or self.chunks == 1
     why = "cannot act with overlap=False, as nothing is verified beside the device: use 1"
     require(beside, f"{field}.chunks", why)

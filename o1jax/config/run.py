@@ -10,6 +10,22 @@ from o1jax.config.tasks import CountdownConfig, JudgedConfig, MixtureConfig, Tas
 
 
 @dataclasses.dataclass(frozen=True)
+class InitConfig:
+  """Where a run's first parameters come from."""
+
+  # A run's folder: its policy, of this run's model and tokenizer. None: drawn from the seed.
+  path: str | None = None
+  step: int | None = None  # of that run's checkpoint; None: its newest, whose step config.json keeps
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError naming the first field that cannot work; `field`: this group's dotted name."""
+    require(self.path != "", f"{field}.path", "is empty")
+    acts = self.path is not None or self.step is None
+    require(acts, f"{field}.step", "is of the run at init.path, and there is none")
+    require(self.step is None or self.step > 0, f"{field}.step", "must be positive")
+
+
+@dataclasses.dataclass(frozen=True)
 class EvalConfig:
   """Evaluation on held-out problems."""
 
@@ -123,6 +139,7 @@ class TrainConfig:
   task: TaskConfig
   out: str = "runs"
   seed: int = 0
+  init: InitConfig = InitConfig()
   controls: bool = False  # runs the controls of the gain: no giving up; equal FLOPs of more cold start
   sft: SftConfig = SftConfig()
   rl: RLConfig = RLConfig()
@@ -138,7 +155,7 @@ class TrainConfig:
     require(self.out != "", "out", "is empty: the current folder is `.`")
     validate_finite(self, "")
     require(0 <= self.seed < 2**32, "seed", f"must lie in [0, 2**32), is {self.seed}")  # keys take 32 bits
-    for name in ("model", "task", "sft", "rl", "eval", "diagnostics", "checkpoint", "mesh", "log"):
+    for name in ("model", "task", "init", "sft", "rl", "eval", "diagnostics", "checkpoint", "mesh", "log"):
       vars(self)[name].validate(name)
     require(self.sft.steps + self.rl.steps > 0, "rl.steps", "and sft.steps are both 0: nothing to run")
     both = self.sft.steps > 0 and self.rl.steps > 0
@@ -149,6 +166,9 @@ class TrainConfig:
     several = self.eval.temperature == 0 and self.controls and self.eval.control_samples > 1
     require(not several, "eval.control_samples", greedy)
     self._validate_rounding()
+    stalls = self.model.param_dtype == "bfloat16" and self.rl.kl.reference == "ema"
+    why = "cannot be ema with model.param_dtype=bfloat16, whose rounding swallows small moves"
+    require(not stalls, "rl.kl.reference", why)
     tasks = [part.task for part in self.task.parts] if isinstance(self.task, MixtureConfig) else [self.task]
     judged = any(isinstance(task, JudgedConfig) and task.judge.votes == 0 for task in tasks)
     why = "finds no group of zero std: P(Yes) is never equal twice"

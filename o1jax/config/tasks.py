@@ -232,8 +232,6 @@ class BugfixConfig(MbppConfig):
   bugs: int = 2  # buggy programs made of one row at most
   held_out: int = 256  # problems held out, made of the first rows of the test split
   split_seed: int = 0  # which bugs are tried
-  # Three published rows' tests need objects, which the sandbox refuses; another Python may differ in others.
-  unverified: int = dataclasses.field(default=20, kw_only=True)
 
   def validate(self, field: str) -> None:
     require(self.bugs >= 1, f"{field}.bugs", "must be positive")

@@ -76,9 +76,8 @@ def figures(runtime: Runtime, graded: Graded) -> dict[str, Any]:
     f"maj@{k}": float(np.mean([passk.maj_at_k(a, list(c), k) for a, c in zip(answers, graded.correct)])),
     "mean_length": float(graded.length.mean()),
     "tries_per_response": float(tries.mean()),
-    "success_per_try": float(graded.correct.sum() / tries.sum())
-    if tries.sum()
-    else None,  # None: nothing was tried
+    # None: nothing was tried
+    "success_per_try": float(graded.correct.sum() / tries.sum()) if tries.sum() else None,
     "problems": n,
     "samples": samples,
     **_by_source(runtime, graded),

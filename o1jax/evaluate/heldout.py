@@ -15,7 +15,7 @@ from o1jax.rl.learner import Learner, first_params
 from o1jax.rl.step import LearnerInputs
 from o1jax.rollout.record import text_metrics
 from o1jax.rollout.setup import Runtime
-from o1jax.scaling import flops as compute
+from o1jax.scaling.flops import Ledger, Sizes
 from o1jax.tasks.base import Task
 from o1jax.types import TrainState
 from o1jax.verifiers.base import Problem
@@ -78,9 +78,9 @@ def diagnose(
   state: TrainState,
   step: int,
   first: Any,
-  learned: compute.Sizes,
+  learned: Sizes,
   inputs: LearnerInputs,
-) -> tuple[dict[str, float], compute.Ledger]:
+) -> tuple[dict[str, float], Ledger]:
   """(figures of the state that a step begins with, their FLOPs); nothing where no diagnosis is due.
 
   first: the parameters that the stage began with, None where the state holds them; learned: sizes of the
@@ -88,7 +88,7 @@ def diagnose(
   """
   config, every = runtime.config, runtime.config.diagnostics.every
   if not every or (step - 1 - learner.first) % every:
-    return {}, compute.Ledger()
+    return {}, Ledger()
   first = first_params(state, learner) if first is None else first
   examined = examine(state, first, inputs, learner=learner)
   cfg = dataclasses.replace(config.eval, samples=config.diagnostics.samples)

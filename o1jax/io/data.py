@@ -1,7 +1,7 @@
 """JSONL and JSON files as tensorflow-datasets splits in array_record, without TensorFlow.
 
     file or URL -> bytes, SHA-256 -> rows checked one by one -> array_record in `<data_dir>/<name>/<data
-    hash>` -> Rows
+    hash>` -> rows
 
 A prepared folder is named after the hash of its content, so that a changed file is never served from an older
 one. It is written beside, read back, compared and renamed, so that a folder that exists is complete.
@@ -26,7 +26,7 @@ import urllib.parse
 import urllib.request
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, overload
+from typing import Any
 
 from o1jax.config import ConfigError
 from o1jax.io.files import write_atomically
@@ -49,39 +49,9 @@ class Source:
 class JsonlData:
   """Prepared splits."""
 
-  splits: Mapping[str, "Rows"]
+  splits: Mapping[str, list[dict[str, Any]]]  # rows in the file's order
   folder: pathlib.Path  # of the array_record files, and of caches of what the rows determine
   data_hash: str  # hex SHA-256 of the sources' content and of the fields that were read
-
-
-class Rows(Sequence[dict[str, Any]]):
-  """The rows of one split, in the file's order, each read from disk when asked for."""
-
-  def __init__(self, records: Any, folder: pathlib.Path, fields: Fields):
-    self._records = records  # a tfds data source
-    self._folder = folder
-    self._kinds = {name: KINDS[kind] for name, kind in fields.items()}
-
-  def __len__(self) -> int:
-    return len(self._records)
-
-  @overload
-  def __getitem__(self, index: int) -> dict[str, Any]: ...
-  @overload
-  def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-  def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-    """Row `index`, or a list of rows. Raises ConfigError naming the folder if it is unreadable."""
-    if isinstance(index, slice):
-      return [self[i] for i in range(*index.indices(len(self)))]
-    row = range(len(self))[index]
-    try:
-      return {name: self._kinds[name].read(value) for name, value in self._records[row].items()}
-    except RuntimeError as error:  # array_record checks its hashes
-      why = f"row {row + 1} cannot be read ({one_line(error)}); delete the folder"
-      raise ConfigError(f"{self._folder}: {why}") from error
-
-  def __iter__(self) -> Iterator[dict[str, Any]]:
-    return (self[i] for i in range(len(self)))
 
 
 def jsonl_splits(
@@ -197,7 +167,7 @@ def _prepare(name: str, rows: Mapping[str, list[dict]], fields: Fields, folder: 
     with contextlib.redirect_stdout(io.StringIO()):  # it announces the temporary folder
       builder.download_and_prepare()
     for split, read in _open(pathlib.Path(builder.data_dir), tuple(rows), fields).items():
-      if list(read) != rows[split]:
+      if read != rows[split]:
         raise ConfigError(f"{folder}: split {split!r} reads back otherwise than it was written")
     _rename(pathlib.Path(builder.data_dir), folder)
   except (OSError, RuntimeError) as error:  # a full disk is either: array_record knows RuntimeError alone
@@ -243,11 +213,25 @@ def _builder(name: str, rows: Mapping[str, list[dict]], fields: Fields, data_dir
   return Jsonl(data_dir=data_dir, file_format="array_record")
 
 
-def _open(folder: pathlib.Path, splits: Sequence[str], fields: Fields) -> dict[str, Rows]:
+def _open(folder: pathlib.Path, splits: Sequence[str], fields: Fields) -> dict[str, list[dict[str, Any]]]:
+  """The rows of each split. Raises ConfigError naming the folder where it is damaged."""
   import tensorflow_datasets as tfds  # see _builder
 
   try:
     sources = tfds.builder_from_directory(folder).as_data_source()
-    return {split: Rows(sources[split], folder, fields) for split in splits}
+    records = {split: sources[split] for split in splits}
   except Exception as error:  # tfds has an exception of its own for each file that may be damaged
     raise ConfigError(f"{folder}: cannot be read ({one_line(error)}); delete the folder") from error
+  return {split: _read(records[split], folder, fields) for split in splits}
+
+
+def _read(records: Sequence[Mapping[str, Any]], folder: pathlib.Path, fields: Fields) -> list[dict[str, Any]]:
+  rows: list[dict[str, Any]] = []
+  try:
+    for i in range(len(records)):
+      record = records[i]
+      rows.append({name: KINDS[kind].read(record[name]) for name, kind in fields.items()})
+  except RuntimeError as error:  # array_record checks its hashes
+    why = f"row {len(rows) + 1} cannot be read ({one_line(error)}); delete the folder"
+    raise ConfigError(f"{folder}: {why}") from error
+  return rows

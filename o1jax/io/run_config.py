@@ -37,7 +37,7 @@ from o1jax.config import (
 TAG = "type"
 Struct = typing.TypeVar("Struct")
 META = "meta"  # in config.json beside the fields: commit, versions, device, data hash
-# Fields of a task that name files.
+# Fields of a task, and of init, that name files.
 PATHS = ("path", "data_dir", "tokenizer", "template", "instruction", "decontaminate")
 _LOG = logging.getLogger(__name__)
 
@@ -72,10 +72,7 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def config_from_dict(data: dict[str, Any]) -> TrainConfig:
-  """Inverse of `config_to_dict`. Raises ConfigError naming the first unknown, missing or ill-typed field.
-
-  Only types are checked here; `TrainConfig.validate` checks values.
-  """
+  """Inverse of `config_to_dict`; only types are checked. Raises ConfigError naming the first wrong field."""
   return _decode(TrainConfig, data, "")
 
 
@@ -98,10 +95,9 @@ def struct_from_dict(
 ) -> Struct:
   """A dataclass of the configuration from JSON that another version may have written.
 
-  Missing fields take their defaults, unknown ones are left aside; a line of the log names both (not if
-  `quiet`). JSON of o1jax 0.1, whose names are not today's (RENAMED), is refused.
-  file: name of the file, for messages; field: dotted name of `data` in it. Raises ConfigError naming the file
-  and the field that is wrong.
+  Missing fields take their defaults, unknown ones are left aside; a line of the log names both, if not
+  `quiet`. JSON of o1jax 0.1 (RENAMED) is refused.
+  file: its name in messages; field: dotted name of `data` in it. Raises ConfigError naming file and field.
   """
   differences = Differences([], [])
   try:
@@ -133,13 +129,13 @@ def read_run_config(run: str, quiet: bool = False) -> TrainConfig:
 
 
 def expanded(config: TrainConfig) -> TrainConfig:
-  """The configuration with `~` expanded in `out` and in the names of the task's files."""
-  task = _each_file(config.task, os.path.expanduser, "task")
-  return dataclasses.replace(config, out=os.path.expanduser(config.out), task=task)
+  """The configuration with `~` expanded in `out` and in the names of the files it reads."""
+  config = _with_files(config, os.path.expanduser)
+  return dataclasses.replace(config, out=os.path.expanduser(config.out))
 
 
 def resolved_paths(config: TrainConfig) -> dict[str, str]:
-  """Name -> absolute name of each file of the task whose name is relative to the working directory."""
+  """Name -> absolute name of each file it reads whose name is relative to the working directory."""
   absolute: dict[str, str] = {}
 
   def keep(name: str) -> str:
@@ -147,16 +143,27 @@ def resolved_paths(config: TrainConfig) -> dict[str, str]:
       absolute[name] = os.path.abspath(name)
     return name
 
-  _each_file(config.task, keep, "task")
+  _with_files(config, keep)
   return absolute
 
 
 def located(config: TrainConfig, run: pathlib.Path) -> TrainConfig:
-  """The configuration with the task's files where the config.json of `run` places them, if they exist."""
+  """The configuration with its files where config.json of `run` places them, and the step of init there."""
   path = run / "config.json"
-  paths = read_json(path).get(META, {}).get("paths", {}) if path.is_file() else {}
+  data = read_json(path) if path.is_file() else {}
+  paths = data.get(META, {}).get("paths", {})
   known = {name: there for name, there in paths.items() if os.path.exists(_file_of(there))}
-  return dataclasses.replace(config, task=_each_file(config.task, lambda name: known.get(name, name), "task"))
+  config = _with_files(config, lambda name: known.get(name, name))
+  if config.init.path is None or config.init.step is not None:
+    return config
+  step = data.get("init", {}).get("step")
+  return dataclasses.replace(config, init=dataclasses.replace(config.init, step=step))
+
+
+def _with_files(config: TrainConfig, change: Callable[[str], str]) -> TrainConfig:
+  """The configuration with `change` applied to the names of the files it reads."""
+  task, init = (_each_file(vars(config)[name], change, name) for name in ("task", "init"))
+  return dataclasses.replace(config, task=task, init=init)
 
 
 def _each_file(value: Any, change: Callable[[str], str], field: str) -> Any:
@@ -180,7 +187,7 @@ def _file_of(name: str) -> str:
 
 
 # Fields that a resumed run must not change.
-RESUMED = ("model", "task", "seed", "sft", "rl", "eval", "diagnostics", "controls")
+RESUMED = ("model", "task", "init", "seed", "sft", "rl", "eval", "diagnostics", "controls")
 
 
 def check_same(now: TrainConfig, before: TrainConfig, folder: pathlib.Path) -> None:
@@ -253,8 +260,16 @@ def _decode(kind: Any, value: Any, field: str, differences: Differences | None =
     return _decode_union(kind, value, field, differences)
   if dataclasses.is_dataclass(kind):
     return _decode_struct(kind, value, field, differences)
-  if origin is not None:
-    return _ORIGINS[origin](kind, value, field, differences)
+  if origin is tuple:
+    return _decode_tuple(kind, value, field, differences)
+  if origin is typing.Literal:
+    options = typing.get_args(kind)
+    require(value in options, field, f"wants one of {', '.join(map(str, options))}, has {value!r}")
+    return value
+  if origin is collections.abc.Mapping:  # where its values are used their types are checked
+    named = isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+    require(named, field, f"wants names with values, has {value!r}")
+    return dict(value)
   # JSON and Python write 1 for 1.0. A float for an int and a bool for a number are mistakes. numpy's numbers
   # count.
   number = _NUMBERS.get(kind)
@@ -317,25 +332,7 @@ def _decode_tuple(kind: Any, value: Any, field: str, differences: Differences | 
   return tuple(_decode(item, part, f"{field}[{i}]", differences) for i, (item, part) in parts)
 
 
-def _decode_mapping(kind: Any, value: Any, field: str, differences: Differences | None) -> Any:
-  """A mapping from names to any values; where they are used their types are checked."""
-  named = isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
-  require(named, field, f"wants names with values, has {value!r}")
-  return dict(value)
-
-
-def _decode_literal(kind: Any, value: Any, field: str, differences: Differences | None) -> Any:
-  options = typing.get_args(kind)
-  require(value in options, field, f"wants one of {', '.join(map(str, options))}, has {value!r}")
-  return value
-
-
 _NUMBERS: dict[Any, type] = {int: numbers.Integral, float: numbers.Real}
-_ORIGINS: dict[Any, Callable[[Any, Any, str, Differences | None], Any]] = {
-  tuple: _decode_tuple,
-  typing.Literal: _decode_literal,
-  collections.abc.Mapping: _decode_mapping,
-}
 
 
 def _spell(kind: Any) -> str:

@@ -34,8 +34,12 @@ NORM_SITES = {"pre": (True, False), "post": (False, True), "sandwich": (True, Tr
 
 
 def logical(init: Callable, names: tuple[str, ...]) -> Any:
-  """An initialiser whose array is boxed with its logical axis names."""
-  return nn.with_logical_partitioning(init, names)
+  """An initialiser whose array is boxed with its logical axis names; it is drawn in float32 and rounded."""
+
+  def rounded(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    return init(key, shape, jnp.float32).astype(dtype)
+
+  return nn.with_logical_partitioning(rounded, names)
 
 
 def rope_frequencies(cfg: ModelConfig) -> np.ndarray:
@@ -130,7 +134,7 @@ class Attention(nn.Module):
     shape = (cfg.width, cfg.kv_heads, group + 2, cfg.head_dim)
     names = ("embed", "kv_heads", "q_per_kv", "head_dim")
     init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2, 3))
-    kernel = self.param("qkv", logical(init, names), shape, jnp.float32)
+    kernel = self.param("qkv", logical(init, names), shape, DTYPES[cfg.param_dtype])
     mixed = jnp.einsum("ntd,dkgh->ntkgh", x, kernel.astype(x.dtype))
     if cfg.qkv_bias:
       zeros = logical(nn.initializers.zeros_init(), names[1:])
@@ -169,7 +173,7 @@ class Attention(nn.Module):
       scale_down, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3
     )
     shape = (cfg.kv_heads, group, cfg.head_dim, cfg.width)
-    kernel = self.param("out", logical(init, names), shape, jnp.float32)
+    kernel = self.param("out", logical(init, names), shape, DTYPES[cfg.param_dtype])
     out = out.transpose(0, 3, 1, 2, 4).reshape(*x.shape[:2], -1)
     return out @ kernel.astype(x.dtype).reshape(-1, cfg.width), made
 
@@ -184,13 +188,15 @@ class MLP(nn.Module):
     cfg = self.cfg
     init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2))
     names = ("embed", "gate_up", "mlp")
-    kernel = self.param("gate_up", logical(init, names), (cfg.width, 2, cfg.mlp), jnp.float32)
+    kernel = self.param("gate_up", logical(init, names), (cfg.width, 2, cfg.mlp), DTYPES[cfg.param_dtype])
     both = jnp.einsum("ntd,dcf->ntcf", x, kernel.astype(x.dtype))
     gate, up = (half[:, :, 0] for half in jax.lax.split(both, (1, 1), axis=2))
     hidden = ACTIVATIONS[cfg.activation](gate) * up
     hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
     init = nn.initializers.variance_scaling((2 * cfg.layers) ** -1.0, "fan_in", "truncated_normal")
-    kernel = self.param("down", logical(init, ("mlp", "embed")), (cfg.mlp, cfg.width), jnp.float32)
+    kernel = self.param(
+      "down", logical(init, ("mlp", "embed")), (cfg.mlp, cfg.width), DTYPES[cfg.param_dtype]
+    )
     return hidden @ kernel.astype(x.dtype)
 
 
@@ -229,11 +235,11 @@ class Decoder(nn.Module):
     """Makes the parameters and layers."""
     cfg = self.cfg
     init = logical(nn.initializers.normal(cfg.width**-0.5), ("vocab", "embed"))
-    self.embedding = self.param("embedding", init, (cfg.vocab, cfg.width), jnp.float32)
+    self.embedding = self.param("embedding", init, (cfg.vocab, cfg.width), DTYPES[cfg.param_dtype])
     self.final_norm = RMSNorm(cfg)
     if not cfg.tied_head:
       init = logical(nn.initializers.normal(cfg.width**-0.5), ("vocab", "embed"))
-      self.head_kernel = self.param("head", init, (cfg.vocab, cfg.width), jnp.float32)
+      self.head_kernel = self.param("head", init, (cfg.vocab, cfg.width), DTYPES[cfg.param_dtype])
     layer: Any = Layer
     if cfg.remat != "none":
       # XLA cannot merge what a scan computes again with the first computation; elsewhere it is kept from it.
@@ -293,7 +299,7 @@ class Decoder(nn.Module):
 
 
 def init_params(model: Decoder, key: jax.Array) -> Any:
-  """Fresh float32 parameters, boxed with their logical axis names. Consumes the key.
+  """Fresh parameters, boxed with their logical axis names. Consumes the key.
 
   The layers are drawn in one loop even where they are unrolled: random bits are slow to compile, and so both
   forms begin with the same numbers.

@@ -20,17 +20,15 @@ from o1jax.rl.sampler import in_any_member
 from o1jax.types import Mean, RolloutBatch, Stat
 
 WhileLoop = Callable[[Callable[[Any], Any], Callable[[Any], Any], Any], Any]  # as jax.lax.while_loop
-Barrier = Callable[
-  [Any], Any
-]  # keeps what is before it from being compiled into what follows; else the identity
+# Keeps what is before it from being compiled into what follows; else the identity.
+Barrier = Callable[[Any], Any]
 
 
 class SampleCounts(NamedTuple):
   """Tokens and places of the rollouts of one step."""
 
-  lengths: (
-    jax.Array
-  )  # i32[1 + dynamic_sampling, B], action tokens of the first draw and of each round's; 0 where not made
+  # i32[1 + dynamic_sampling, B], action tokens of the first draw and of each round's; 0 where not made
+  lengths: jax.Array
   rounds: jax.Array  # i32[], rounds that were made
   place: jax.Array  # i32[P], as in `RolloutBatch`, of the groups that are learned from
   greedy: jax.Array | None = None  # i32[P], action tokens of remax's greedy completions

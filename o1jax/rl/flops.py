@@ -1,6 +1,6 @@
-"""FLOPs of an RL step: its passes over rollouts by size; a pass is counted by `scaling.compute`."""
+"""FLOPs of an RL step: its passes over rollouts by size (a pass: `scaling.flops`)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,18 +11,18 @@ from o1jax.rl.experience import response_width
 from o1jax.rl.learner import Learner
 from o1jax.rl.losses import needs
 from o1jax.rl.sampler import buffer_sizes
-from o1jax.scaling import flops as compute
+from o1jax.scaling.flops import Ledger, Sizes, diagnostic_flops, judging_flops, learning_flops, sampling_flops
 
 
 class StepSizes(NamedTuple):
   """Prompt and response tokens of a step's rollouts."""
 
-  learned: compute.Sizes  # of the groups that it learns from
-  draws: list[compute.Sizes]  # of the first draw and of each round of dynamic sampling
-  greedy: compute.Sizes | None  # of remax's
+  learned: Sizes  # of the groups that it learns from
+  draws: list[Sizes]  # of the first draw and of each round of dynamic sampling
+  greedy: Sizes | None  # of remax's
 
   @property
-  def all_draws(self) -> list[compute.Sizes]:
+  def all_draws(self) -> list[Sizes]:
     return self.draws if self.greedy is None else [*self.draws, self.greedy]
 
 
@@ -34,14 +34,14 @@ def step_sizes(counts: SampleCounts, prompts: np.ndarray, samples: int) -> StepS
   count = np.asarray(counts.place).shape[0]
   lengths = np.asarray(counts.lengths).reshape(-1, samples)
 
-  def sizes(rows: np.ndarray) -> compute.Sizes:
-    return compute.Sizes(prompts[rows].tolist(), lengths[rows])
+  def sizes(rows: np.ndarray) -> Sizes:
+    return Sizes(prompts[rows].tolist(), lengths[rows])
 
   draws = [sizes(np.arange(count) + first) for first in range(0, (1 + int(counts.rounds)) * count, count)]
   learned = sizes(np.asarray(counts.place))
   if counts.greedy is None:
     return StepSizes(learned, draws, None)
-  return StepSizes(learned, draws, compute.Sizes(learned.prompts, np.asarray(counts.greedy)[:, None]))
+  return StepSizes(learned, draws, Sizes(learned.prompts, np.asarray(counts.greedy)[:, None]))
 
 
 def references(learner: Learner) -> int:
@@ -52,11 +52,9 @@ def references(learner: Learner) -> int:
 
 
 def critic_passes(cfg: RLConfig) -> dict[str, int]:
-  """Passes of a decoder for the critic alone, without the head; arguments of `compute.learning_flops`."""
+  """Passes of a decoder for the critic alone, without the head; arguments of `learning_flops`."""
   own, head = cfg.critic.kind == "own", cfg.critic.kind == "head"
-  forward = (
-    own or head and cfg.loss.logp_old == "sampler"
-  )  # else the pass for the old log-probs serves the head
+  forward = own or head and cfg.loss.logp_old == "sampler"  # else the pass for the old log-probs serves it
   return {"values": int(forward), "value_updates": cfg.epochs * own}
 
 
@@ -65,40 +63,34 @@ def sampling_width(max_tokens: int, longest: int) -> int:
   return next(size for size in buffer_sizes(max_tokens) if size >= longest - 1)
 
 
-def step_flops(config: TrainConfig, learner: Learner, sizes: StepSizes) -> compute.Ledger:
+def step_flops(config: TrainConfig, learner: Learner, sizes: StepSizes) -> Ledger:
   """FLOPs of an RL step: all its draws, their rewards, and the update."""
   cfg = config.rl
 
-  def count(
-    flops_of: Callable[..., compute.Ledger], rollout: compute.Sizes, width: int, **passes: int
-  ) -> compute.Ledger:
-    return flops_of(config.model, rollout.prompts, cfg.max_prompt, rollout.lengths, width, **passes)
-
-  def response(rollout: compute.Sizes) -> int:
+  def response(rollout: Sizes) -> int:
     return response_width(cfg, int(rollout.lengths.max()))
 
   passes = {"updates": cfg.epochs, "references": references(learner), **critic_passes(cfg)}
-  flops = count(compute.learning_flops, sizes.learned, response(sizes.learned), **passes)
+  model, prompt, judges = config.model, cfg.max_prompt, learner.rewarder.passes
+  packed = cfg.pack_length > 0
+  flops = learning_flops(model, sizes.learned, prompt, response(sizes.learned), **passes, packed=packed)
   for draw in sizes.all_draws:
-    flops += count(compute.sampling_flops, draw, sampling_width(cfg.max_tokens, int(draw.lengths.max())))
-    flops += count(compute.judging_flops, draw, response(draw), judges=learner.rewarder.passes)
-  return flops + compute.Ledger(extra_samples=sum(draw.lengths.size for draw in sizes.draws[1:]))
+    width, refilled = sampling_width(cfg.max_tokens, int(draw.lengths.max())), cfg.slots > 0
+    flops += sampling_flops(model, draw, prompt, width, refilled=refilled)
+    flops += judging_flops(model, draw, prompt, response(draw), judges=judges)
+  return flops + Ledger(extra_samples=sum(draw.lengths.size for draw in sizes.draws[1:]))
 
 
 def diagnosis_flops(
-  config: TrainConfig,
-  learner: Learner,
-  learned: compute.Sizes,
-  width: int,
-  draws: Sequence[compute.Sizes] = (),
-) -> compute.Ledger:
+  config: TrainConfig, learner: Learner, learned: Sizes, width: int, draws: Sequence[Sizes] = ()
+) -> Ledger:
   """FLOPs of `diagnostics.examine` on the groups of a step, `width` response columns wide.
 
   draws: rollouts that were made for the diagnosis alone, and judged.
   """
   passes = examined_passes(learner) + (learner.rewarder.passes if draws else 0)
   prompt = config.rl.max_prompt
-  return compute.diagnostic_flops(config.model, learned, prompt, width, passes=passes, draws=draws)
+  return diagnostic_flops(config.model, learned, prompt, width, passes=passes, draws=draws)
 
 
 def examined_passes(learner: Learner) -> int:

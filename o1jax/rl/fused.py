@@ -60,9 +60,7 @@ class StepOutputs(NamedTuple):
 
   stats: dict[str, Stat]  # with a leading N; divided on the host, as in the stepwise loop
   counts: SampleCounts  # each with a leading N
-  first_bad: (
-    jax.Array
-  )  # i32[], index of the first step whose loss or gradient is not finite; N: there is none
+  first_bad: jax.Array  # i32[], index of the first step whose loss or gradient is not finite; N: none
 
 
 class FusedStep(NamedTuple):

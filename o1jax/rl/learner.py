@@ -219,8 +219,9 @@ def gradients(
 
   pieces = _split(experience, learner.micro_batches, _group(layout))
   shapes = jax.eval_shape(share, params, jax.tree.map(lambda a: a[0], pieces))[1]
-  start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params), blank_stats(shapes))
-  return jax.lax.scan(add, start, pieces)[0]
+  blank = jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), params)  # bfloat16 sums would stall
+  loss, grads, stats = jax.lax.scan(add, (jnp.zeros(()), blank, blank_stats(shapes)), pieces)[0]
+  return loss, jax.tree.map(lambda grad, a: grad.astype(a.dtype), grads, params), stats
 
 
 def add_penalties(
@@ -265,7 +266,7 @@ def minibatch_step(
   loss, grads, penalty_stats = add_penalties(loss, grads, state, hyperparams, learner)
   # Else a sum at the end of the backward pass is rounded as the optimiser, or whoever reads it next, likes.
   loss, grads, stats = jax.lax.optimization_barrier((loss, grads, stats))
-  norm = optax.tree.norm(grads)
+  norm = optax.tree.norm(jax.tree.map(lambda grad: grad.astype(jnp.float32), grads))
   opt_state: Any = state.opt_state
   injected = {"learning_rate": hyperparams["optim.lr"], "weight_decay": hyperparams["optim.weight_decay"]}
   opt_state = opt_state._replace(hyperparams={**opt_state.hyperparams, **injected})

@@ -172,8 +172,7 @@ def score(
   ref_variables = {"params": cast_params(ref_params, model.cfg)} if exact else None
   hidden_of = HIDDEN[type(layout)]
   hidden, target, start = hidden_of(model, variables, tokens, segment, position, layout)
-  # The head casts its float32 kernel itself, within a chunk: gradients are added in float32.
-  inputs, weights = [hidden, target], [{"params": params}]
+  inputs, weights = [hidden, target], [{"params": _with_wide_head(params)}]
   if exact:
     ref_hidden = hidden_of(model, ref_variables, tokens, segment, position, layout)[0]
     inputs.append(jax.lax.stop_gradient(ref_hidden))
@@ -193,3 +192,8 @@ def score(
     return hidden_of(model, cast, tokens, segment, position, layout)[0]
 
   return dataclasses.replace(scores, value=place(values(params, hidden, encode)))
+
+
+def _with_wide_head(params: Any) -> Any:
+  """The parameters with a float32 head, cast within a chunk, so that gradients add up in float32."""
+  return params | {name: params[name].astype(jnp.float32) for name in KERNELS if name in params}

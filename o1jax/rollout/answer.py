@@ -21,7 +21,7 @@ from o1jax.rl.generate import generate
 from o1jax.rl.sampler import SampleConfig
 from o1jax.rollout.grade import response_tokens
 from o1jax.rollout.setup import Runtime, batch_of
-from o1jax.scaling import flops as compute
+from o1jax.scaling.flops import Ledger, Sizes, sampling_flops
 from o1jax.verifiers.base import Problem
 
 
@@ -40,7 +40,7 @@ class Responses(NamedTuple):
 
 
 # (params, problems, budget, key) -> (responses, FLOPs); consumes the key
-Answerer = Callable[[Any, Sequence[Problem], Budget, jax.Array], tuple[Responses, compute.Ledger]]
+Answerer = Callable[[Any, Sequence[Problem], Budget, jax.Array], tuple[Responses, Ledger]]
 
 
 def sample_config(runtime: Runtime, cfg: EvalConfig, max_tokens: int) -> SampleConfig:
@@ -69,11 +69,11 @@ def plain(runtime: Runtime, cfg: EvalConfig, swaps: Mapping[int, int] | None = N
 
   def answer(
     params: Any, problems: Sequence[Problem], budget: Budget, key: jax.Array
-  ) -> tuple[Responses, compute.Ledger]:
+  ) -> tuple[Responses, Ledger]:
     """Draws batch after batch."""
     tokens: list[list[int]] = []
     lengths: list[np.ndarray] = []
-    flops, sampling = compute.Ledger(), sample_config(runtime, cfg, budget.tokens)
+    flops, sampling = Ledger(), sample_config(runtime, cfg, budget.tokens)
     for start in range(0, len(problems), cfg.batch):
       block = list(problems[start : start + cfg.batch])
       filled = [*block, *(problems[i % len(problems)] for i in range(cfg.batch - len(block)))]
@@ -92,10 +92,12 @@ def plain(runtime: Runtime, cfg: EvalConfig, swaps: Mapping[int, int] | None = N
   return answer
 
 
-def _sampling_flops(runtime: Runtime, mask: Any, lengths: np.ndarray, tokens: int) -> compute.Ledger:
+def _sampling_flops(runtime: Runtime, mask: Any, lengths: np.ndarray, tokens: int) -> Ledger:
   prompts = np.asarray(mask)[: len(lengths)].sum(1).tolist()
   width = sampling_width(tokens, int(lengths.max()))
-  return compute.sampling_flops(runtime.config.model, prompts, runtime.config.rl.max_prompt, lengths, width)
+  rollout, max_prompt = Sizes(prompts, lengths), runtime.config.rl.max_prompt
+  refilled = runtime.config.eval.slots > 0
+  return sampling_flops(runtime.config.model, rollout, max_prompt, width, refilled=refilled)
 
 
 def best_of(
@@ -109,7 +111,7 @@ def best_of(
 
   def answer(
     params: Any, problems: Sequence[Problem], budget: Budget, key: jax.Array
-  ) -> tuple[Responses, compute.Ledger]:
+  ) -> tuple[Responses, Ledger]:
     several, flops = answerer(params, problems, budget._replace(samples=n * budget.samples), key)
     scores = np.asarray(score(problems, several)).reshape(-1, n)
     rows = np.arange(len(scores)) * n + scores.argmax(1)

@@ -38,9 +38,7 @@ from o1jax.tasks.stream import Use, draw, generator, problems_from
 from o1jax.types import Experience, Rollout, RolloutBatch, Stat
 from o1jax.verifiers.base import Problem
 
-Overlapped = Callable[
-  [Rollout], Any
-]  # what the device computes while the host verifies the last of a rollout
+Overlapped = Callable[[Rollout], Any]  # what the device computes while the host verifies the last chunk
 
 
 @dataclasses.dataclass
@@ -164,9 +162,7 @@ def _sample_and_grade(
 
 
 @contextlib.contextmanager
-def _grader(
-  runtime: Runtime,
-) -> Iterator[Callable[[Sequence[Problem], Rollout], Callable[[], Graded]]]:
+def _grader(runtime: Runtime) -> Iterator[Callable[[Sequence[Problem], Rollout], Callable[[], Graded]]]:
   """(problems, their rollout) -> a function that gives the verdicts: at once, or from a thread that has
   begun with them.
   """

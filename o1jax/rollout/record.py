@@ -11,7 +11,7 @@ from o1jax.config import TrainConfig
 from o1jax.rl.flops import StepSizes, step_flops
 from o1jax.rl.learner import Learner
 from o1jax.rollout.grade import Graded
-from o1jax.scaling import flops as compute
+from o1jax.scaling.flops import Ledger
 from o1jax.scaling.text import reflection_rates, repetition_rate
 from o1jax.tasks.base import Task
 from o1jax.tasks.stream import curriculum_metrics, remembered
@@ -21,7 +21,7 @@ from o1jax.types import TrainState
 class StepUsage(NamedTuple):
   """FLOPs, tokens and stream position consumed by one step."""
 
-  flops: compute.Ledger
+  flops: Ledger
   tokens: int  # of prompts and responses that were learned from
   cursor: int  # position in the stage's stream of problems, behind the step
   pass_rates: Mapping[str, Any] = {}  # the curriculum's memory behind the step, by problem
@@ -33,11 +33,9 @@ class Progress:
 
   step: int = 0  # last finished step of the run
   cursor: int = 0  # position in this stage's stream of problems
-  pass_rates: Mapping[str, Any] = dataclasses.field(
-    default_factory=dict
-  )  # the curriculum's memory, by problem
+  pass_rates: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the curriculum's, by problem
   tokens: int = 0  # of prompts and responses that were learned from
-  flops: compute.Ledger = compute.Ledger()
+  flops: Ledger = Ledger()
   seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # in each stage, over all processes
   costs: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of the verifier, over all processes
   # Metrics of `step` as text, where it was saved before its line was written; {}: it is written.
@@ -51,7 +49,7 @@ class Progress:
   @staticmethod
   def from_json(data: Mapping[str, Any]) -> "Progress":
     fields = dict(data)
-    flops = compute.Ledger.from_json(fields.pop("flops"))
+    flops = Ledger.from_json(fields.pop("flops"))
     return Progress(pass_rates=fields.pop("seen"), flops=flops, **fields)
 
   def with_costs(self, now: Mapping[str, float], counted: Mapping[str, float]) -> "Progress":
@@ -83,7 +81,7 @@ class StepRecord(NamedTuple):
   stats: Mapping[str, float]  # of sampling, reward and learner, resolved; diagnostics too
   sizes: StepSizes
   cursor: int  # behind the last problem that was drawn
-  flops: compute.Ledger = compute.Ledger()  # beside the step's own: of a diagnosis
+  flops: Ledger = Ledger()  # beside the step's own: of a diagnosis
   graded: Sequence[Graded] = ()  # of each draw, where the host verified
 
 

@@ -43,6 +43,8 @@ from o1jax.types import PromptBatch, TrainState
 from o1jax.verifiers.base import Problem
 
 _LOG = logging.getLogger(__name__)
+# Fields of a model in which two that share parameters may differ.
+COMPUTATION = ("dtype", "param_dtype", "remat")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,43 @@ def prepare(config: TrainConfig, devices: Sequence[jax.Device] | None = None) ->
   task = _task(config, mesh)
   can_give_up = not config.controls or task.give_up_token is not None
   require(can_give_up, "controls", f"task {task.name} cannot give up")
-  return _runtime(config, task, mesh)
+  return _with_init(_runtime(config, task, mesh))
+
+
+def _with_init(runtime: Runtime) -> Runtime:
+  """The runtime with the step of the run that it starts from, whose parameters have been compared.
+
+  Raises ConfigError where `init.path` is no run of this model and tokenizer.
+  """
+  init, model = runtime.config.init, runtime.config.model
+  if init.path is None:
+    return runtime
+  folder = pathlib.Path(init.path)
+  published = folder.is_dir() and any(folder.glob("*.safetensors"))
+  require(not published, "init.path", f"{folder} holds weights in Hugging Face's layout, which are not read")
+  require((folder / "config.json").is_file(), "init.path", f"{folder} is no run's folder: no config.json")
+  tokenizer = folder / "tokenizer.model"
+  same = saved_fingerprint(tokenizer) == runtime.task.tokenizer.fingerprint
+  require(same, str(tokenizer), "is not the task's tokenizer, which task.text.tokenizer can name")
+  theirs = read_run_config(str(folder), quiet=True).model
+  for field in dataclasses.fields(model):
+    same = field.name in COMPUTATION or vars(theirs)[field.name] == vars(model)[field.name]
+    ours, other = vars(model)[field.name], vars(theirs)[field.name]
+    require(same, f"model.{field.name}", f"is {ours}, and {other} in the run {folder}")
+  step = init.step or latest_step(folder / "checkpoints") or 0
+  require(step > 0, "init.path", f"{folder} has no checkpoint")
+  config = dataclasses.replace(runtime.config, init=dataclasses.replace(init, step=step))
+  runtime = dataclasses.replace(runtime, config=config)
+  check_params(folder / "checkpoints", step, _source_like(runtime))
+  return runtime
+
+
+def _source_like(runtime: Runtime) -> Any:
+  """Shapes and shardings of the parameters at `init`, as the run there has them."""
+  init = runtime.config.init
+  assert init.path is not None and init.step is not None
+  source = read_run_config(init.path, quiet=True)
+  return params_like(dataclasses.replace(runtime, config=source, model=Decoder(source.model)), init.step)
 
 
 def mesh_of(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
@@ -132,17 +170,10 @@ def _check_splits(config: TrainConfig, mesh: jax.sharding.Mesh, **axes: str) -> 
 def _runtime(config: TrainConfig, task: Task, mesh: jax.sharding.Mesh) -> Runtime:
   """What fits the task's tokens. Raises ConfigError where something does not."""
   vocab = config.model.vocab or task.tokenizer.vocab_size
-  require(
-    vocab >= task.tokenizer.vocab_size,
-    "model.vocab",
-    f"{vocab} is below the tokenizer's {task.tokenizer.vocab_size}",
-  )
-  budgets = config.eval.budgets
-  require(
-    not budgets or task.retry_token is not None,
-    "eval.budgets",
-    f"task {task.name} has no retry token to force",
-  )
+  known = task.tokenizer.vocab_size
+  require(vocab >= known, "model.vocab", f"{vocab} is below the tokenizer's {known}")
+  forced = not config.eval.budgets or task.retry_token is not None
+  require(forced, "eval.budgets", f"task {task.name} has no retry token to force")
   require(config.eval.top_k <= vocab, "eval.top_k", f"{config.eval.top_k} of only {vocab} tokens")
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab=vocab))
   _check_splits(config, mesh, vocab="tensor")
@@ -212,16 +243,21 @@ def _seed_params(model: Decoder, key: jax.Array) -> Any:
   return nn.meta.unbox(init_params(model, key))
 
 
-def seed_params(runtime: Runtime) -> Any:
-  """The parameters that a run begins with."""
-  lies = jax.tree.map(lambda a: a.sharding, params_like(runtime, 0))
+def initial_params(runtime: Runtime) -> Any:
+  """The parameters that a run begins with: drawn from its seed, or the policy of the run at `init`."""
+  init, like = runtime.config.init, params_like(runtime, 0)
+  if init.path is not None:
+    assert init.step is not None
+    theirs = restore_params(pathlib.Path(init.path) / "checkpoints", init.step, _source_like(runtime))
+    return jax.tree.map(lambda a, leaf: a.astype(leaf.dtype), policy_params(theirs), like)
+  lies = jax.tree.map(lambda a: a.sharding, like)
   make = jax.jit(_seed_params, static_argnums=0, out_shardings=lies)
   return make(runtime.model, stream_key(runtime.config.seed, "init", 0))
 
 
 def fresh_state(runtime: Runtime, learner: Learner, params: Any | None) -> TrainState:
-  """The state a stage begins with, from the parameters before it, which are donated, or from the seed."""
-  params = seed_params(runtime) if params is None else params
+  """The state a stage begins with, from the parameters before it, which are donated; None: the first."""
+  params = initial_params(runtime) if params is None else params
   lies = jax.tree.map(lambda a: a.sharding, state_like(runtime, learner))
   return jax.jit(first_state, static_argnums=0, donate_argnums=1, out_shardings=lies)(learner, params)
 

@@ -51,9 +51,7 @@ class Ledger:
   update: Flops = Flops()
   diagnostics: Flops = Flops()
   judge: Flops = Flops()
-  extra_samples: int = (
-    0  # completions of further rounds (`rl.dynamic_sampling`); prefill and decode hold their FLOPs
-  )
+  extra_samples: int = 0  # completions of dynamic sampling's rounds; prefill and decode hold their FLOPs
 
   def __add__(self, other: "Ledger") -> "Ledger":
     both: dict[str, Any] = {name: vars(self)[name] + vars(other)[name] for name in vars(self)}
@@ -84,15 +82,10 @@ class Ledger:
     return Ledger(**flops, extra_samples=data.get("extra_samples", 0))
 
 
-def layer_params(cfg: ModelConfig) -> int:
-  """Parameters in one layer's matrix products."""
-  attention = cfg.width * cfg.head_dim * (2 * cfg.heads + 2 * cfg.kv_heads)
-  return attention + 3 * cfg.width * cfg.mlp
-
-
 def product_params(cfg: ModelConfig) -> int:
   """Parameters in all layers' matrix products, the head left out."""
-  return cfg.layers * layer_params(cfg)
+  attention = cfg.width * cfg.head_dim * (2 * cfg.heads + 2 * cfg.kv_heads)
+  return cfg.layers * (attention + 3 * cfg.width * cfg.mlp)
 
 
 def attention_flops(cfg: ModelConfig, first: np.ndarray, last: np.ndarray) -> float:
@@ -139,107 +132,96 @@ def sft_flops(cfg: ModelConfig, rows: int, length: int, lengths: Sequence[int], 
 
 
 def pass_flops(
-  cfg: ModelConfig,
-  prompts: Sequence[int],
-  max_prompt: int,
-  lengths: np.ndarray,
-  width: int,
-  *,
-  head: int = 1,
+  cfg: ModelConfig, rollout: Sizes, max_prompt: int, width: int, *, head: int = 1, packed: bool = False
 ) -> Flops:
-  """FLOPs of a forward pass over a rollout, prompts encoded once a group; arguments of `learning_flops`.
+  """FLOPs of a forward pass over a rollout, prompts encoded once a group; `width`: response columns that run.
 
   head: 1 where the head over the vocabulary is applied, at response positions; 0 for a critic's decoder.
+  packed: rows of several completions run, each with its prompt, and the head at all of their positions.
   """
-  prompt = np.asarray(prompts)
-  count, samples = lengths.shape
-  start = np.repeat(prompt, samples)
-  end = start + lengths.reshape(-1)
-  return Flops(
-    forward_flops(cfg, np.zeros_like(prompt), prompt, 0)
-    + forward_flops(cfg, start, end, head * float(lengths.sum())),
-    _dense(cfg, count, max_prompt, max_prompt, 0)
-    + _dense(cfg, count * samples, width, max_prompt + width, head * count * samples * width),
-  )
+  prompt, (start, end) = np.asarray(rollout.prompts), _spans(rollout)
+  count, rows = len(prompt), rollout.lengths.size
+  useful = forward_flops(cfg, np.zeros_like(prompt), prompt, 0)
+  useful += forward_flops(cfg, start, end, head * float(rollout.lengths.sum()))
+  if packed:
+    return Flops(useful, forward_flops(cfg, np.zeros_like(end), end, head * float(end.sum())))
+  executed = _dense(cfg, count, max_prompt, max_prompt, 0)
+  return Flops(useful, executed + _dense(cfg, rows, width, max_prompt + width, head * rows * width))
+
+
+def _spans(rollout: Sizes) -> tuple[np.ndarray, np.ndarray]:
+  """i[P * G] first position of each response, and the position behind its last."""
+  start = np.repeat(np.asarray(rollout.prompts), rollout.lengths.shape[1])
+  return start, start + rollout.lengths.reshape(-1)
 
 
 def diagnostic_flops(
-  cfg: ModelConfig,
-  learned: Sizes,
-  max_prompt: int,
-  width: int,
-  *,
-  passes: int,
-  draws: Sequence[Sizes],
+  cfg: ModelConfig, learned: Sizes, max_prompt: int, width: int, *, passes: int, draws: Sequence[Sizes]
 ) -> Ledger:
   """FLOPs of diagnostics: `passes` forward passes over a step's rollout, and the sampling of `draws`."""
-  flops = pass_flops(cfg, learned.prompts, max_prompt, learned.lengths, width).times(passes)
+  flops = pass_flops(cfg, learned, max_prompt, width).times(passes)
   for draw in draws:
-    sampling = sampling_flops(cfg, draw.prompts, max_prompt, draw.lengths, width)
+    sampling = sampling_flops(cfg, draw, max_prompt, width)
     flops = flops + sampling.prefill + sampling.decode
   return Ledger(diagnostics=flops)
 
 
 def learning_flops(
   cfg: ModelConfig,
-  prompts: Sequence[int],
+  rollout: Sizes,
   max_prompt: int,
-  lengths: np.ndarray,
   width: int,
   *,
   updates: int,
   references: int,
   values: int = 0,
   value_updates: int = 0,
+  packed: bool = False,
 ) -> Ledger:
-  """FLOPs that follow a rollout in an RL step.
+  """FLOPs that follow a rollout in an RL step: passes as in `pass_flops`, of which updates may be packed.
 
-  prompts i[P] and lengths i[P, G]: real tokens; width: response columns that run. updates: passes of forward
-  and backward; references: forward passes alone. values and value_updates are the same for a critic's
-  decoder, which has no head over the vocabulary. Each prompt is encoded once a group, and the head is applied
-  at response positions.
+  updates: passes of forward and backward; references: forward passes alone. values and value_updates are the
+  same for a critic's decoder, which has no head over the vocabulary.
   """
-  policy = pass_flops(cfg, prompts, max_prompt, lengths, width)
-  critic = pass_flops(cfg, prompts, max_prompt, lengths, width, head=0)
+  policy = pass_flops(cfg, rollout, max_prompt, width)
+  critic = pass_flops(cfg, rollout, max_prompt, width, head=0)
+
+  def run(head: int) -> Flops:
+    return pass_flops(cfg, rollout, max_prompt, width, head=head, packed=packed)
 
   def learn(forward: Flops, times: int) -> Flops:
     return forward.times(3 * times, (3 + RECOMPUTE[cfg.remat]) * times)
 
   return Ledger(
     reference=policy.times(references) + critic.times(values),
-    update=learn(policy, updates) + learn(critic, value_updates),
+    update=learn(run(1), updates) + learn(run(0), value_updates),
   )
 
 
-def judging_flops(
-  cfg: ModelConfig, prompts: Sequence[int], max_prompt: int, lengths: np.ndarray, width: int, *, judges: int
-) -> Ledger:
-  """FLOPs of `judges` forward passes of a reward model; other arguments as in `learning_flops`."""
-  return Ledger(judge=pass_flops(cfg, prompts, max_prompt, lengths, width, head=0).times(judges))
+def judging_flops(cfg: ModelConfig, rollout: Sizes, max_prompt: int, width: int, *, judges: int) -> Ledger:
+  """FLOPs of `judges` forward passes of a reward model, as in `pass_flops`."""
+  return Ledger(judge=pass_flops(cfg, rollout, max_prompt, width, head=0).times(judges))
 
 
 def sampling_flops(
-  cfg: ModelConfig, prompts: Sequence[int], max_prompt: int, lengths: np.ndarray, width: int
+  cfg: ModelConfig, rollout: Sizes, max_prompt: int, width: int, *, refilled: bool = False
 ) -> Ledger:
-  """FLOPs of prefill and decode of one rollout; arguments as in `learning_flops`.
+  """FLOPs of prefill and decode of one rollout; `width`: columns of its key buffer behind the prompt.
+
+  refilled: slots take row after row and read the keys that are filled, so that what runs is what is useful.
 
   Each prompt is encoded once a group. The head is applied at the last prompt position and at response
   positions.
   """
-  prompt = np.asarray(prompts)
-  count, samples = lengths.shape
-  rows = count * samples
-  start = np.repeat(prompt, samples)
-  end = start + lengths.reshape(-1)
+  prompt, (start, end) = np.asarray(rollout.prompts), _spans(rollout)
+  count, rows = len(prompt), rollout.lengths.size
   prefill = Flops(
     forward_flops(cfg, np.zeros_like(prompt), prompt, count),
     _dense(cfg, count, max_prompt, max_prompt, count),
   )
   # The last token drawn is never fed back, and a row's first comes from the prefill.
   fed = np.maximum(end - 1, start)
-  steps = max(int(lengths.max()) - 1, 0)
-  decode = Flops(
-    forward_flops(cfg, start, fed, float((fed - start).sum())),
-    _dense(cfg, rows, steps, max_prompt + width, float(rows) * steps),
-  )
-  return Ledger(prefill, decode)
+  steps = max(int(rollout.lengths.max()) - 1, 0)
+  useful = forward_flops(cfg, start, fed, float((fed - start).sum()))
+  executed = useful if refilled else _dense(cfg, rows, steps, max_prompt + width, float(rows) * steps)
+  return Ledger(prefill, Flops(useful, executed))

@@ -5,7 +5,6 @@
 import dataclasses
 import functools
 import pathlib
-from typing import Any, NamedTuple
 
 import jax
 
@@ -14,18 +13,11 @@ from o1jax.parallel.hosts import Preemption
 from o1jax.rl.learner import Learner, sft_learner
 from o1jax.rollout.record import Progress
 from o1jax.rollout.setup import Runtime, fresh_state, in_mesh
-from o1jax.sweep.members import cold_start_key
+from o1jax.sweep.members import SftCheckpoint, cold_start_key
 from o1jax.sweep.population import MemberGroup, member_runtime
 from o1jax.train import Run, fit, sft_step
 
 SHOWN = 100  # steps between lines of progress
-
-
-class SftCheckpoint(NamedTuple):
-  """What a member's RL begins with."""
-
-  params: Any  # on the host
-  progress: Progress  # behind the cold start; its cursor is the RL stage's first
 
 
 def cold_starts(group: MemberGroup, folder: pathlib.Path, preemption: Preemption) -> dict[str, SftCheckpoint]:

@@ -15,9 +15,8 @@ from o1jax.parallel.hosts import EXIT_PREEMPTED, Preemption
 from o1jax.rl.dynamic_sampling import SampleCounts
 from o1jax.rl.flops import StepSizes, diagnosis_flops, step_sizes
 from o1jax.rollout.record import Progress, StepRecord, record
-from o1jax.sweep.cold import SftCheckpoint
 from o1jax.sweep.folder import begin_member, write_row
-from o1jax.sweep.members import Member, cold_start_key
+from o1jax.sweep.members import Member
 from o1jax.sweep.population import ChunkOutputs, MemberGroup, Population, member_runtime
 from o1jax.sweep.reward_model import best_of_rows
 from o1jax.train import Stopped
@@ -53,17 +52,15 @@ class GroupProgress:
     return GroupProgress(data["done"], [Progress.from_json(p) for p in data["where"]], list(data["bad"]))
 
 
-def run_group(
-  population: Population, colds: Mapping[str, SftCheckpoint], folder: GroupFolder, preemption: Preemption
-) -> list[dict[str, Any]]:
+def run_group(population: Population, folder: GroupFolder, preemption: Preemption) -> list[dict[str, Any]]:
   """Runs a group to its end, from its newest checkpoint where it has one; returns its rows of results.json.
 
   Raises Stopped where a signal asks for it, with everything saved.
   """
   group = population.group
-  first_params = population.first_params(colds)
+  first_params = population.first_params()
   states = population.begin(first_params)
-  begun = [colds[cold_start_key(member.config)].progress for member in group.members]
+  begun = [population.start.cold_start(member).progress for member in group.members]
   at = GroupProgress(0, begun, [None] * len(group.members))
   with contextlib.ExitStack() as stack:
     saved = stack.enter_context(Checkpoints(folder.sweep / "checkpoints" / folder.checkpoints, keep=1))
@@ -90,7 +87,7 @@ def run_group(
         saved.wait()
         line = f"saved step {group.first + at.done} of {len(group.members)} members; go on with --resume"
         raise Stopped(EXIT_PREEMPTED, f"{preemption.requested}: {line}")
-  return _finish(population, states, colds, at, folder)
+  return _finish(population, states, at, folder)
 
 
 def _log(group: MemberGroup, member: Member, folder: pathlib.Path, latest: int | None) -> RunLog:
@@ -191,29 +188,40 @@ def _write(
 
 
 def _finish(
-  population: Population,
-  states: Any,
-  colds: Mapping[str, SftCheckpoint],
-  at: GroupProgress,
-  folder: GroupFolder,
+  population: Population, states: Any, at: GroupProgress, folder: GroupFolder
 ) -> list[dict[str, Any]]:
   """The final figures and evaluation, as rows of results.json."""
   group = population.group
   cfg, rows = group.runtime.config.eval, []
   diagnosed = group.runtime.config.diagnostics.every > 0
-  figures = _diagnosed(population, states, population.first_params(colds), at) if diagnosed else {}
+  figures = _diagnosed(population, states, population.first_params(), at) if diagnosed else {}
   responses = population.final(states, at.done)
-  best_of = best_of_rows(group, colds, population.reward_params)
+  best_of = best_of_rows(group, population.start)
   for j, member in enumerate(group.members):
     result = _heldout(population, responses, j, cfg.final_problems, cfg.samples)
-    lines, end = rl_lines(folder.sweep / member.name / "metrics.jsonl"), at.members[j]
-    final = {**figures.get(j, {}), **result.figures, **first_values(lines), **tail_means(lines)}
-    final |= {**best_of[j].figures, "train_flops": end.flops.useful, "num_tokens": float(end.tokens)}
-    by_problem = result.by_problem | best_of[j].by_problem
-    rows.append(
-      write_row(folder.sweep, member, {"bad_step": at.bad[j], "final": final, "by_problem": by_problem})
-    )
+    end = MemberEnd(at.members[j], at.bad[j], figures.get(j, {}), result, best_of[j])
+    rows.append(write_final(folder.sweep, member, end))
   return rows
+
+
+class MemberEnd(NamedTuple):
+  """What is known of a member at its end."""
+
+  progress: Progress
+  bad: int | None  # step at which a loss or gradient was not finite
+  diagnosis: Mapping[str, float]  # of its last state; {} where diagnostics are off
+  heldout: HeldoutResult
+  best_of: HeldoutResult
+
+
+def write_final(sweep: pathlib.Path, member: Member, end: MemberEnd) -> dict[str, Any]:
+  """Writes and returns a member's row of results.json."""
+  lines = rl_lines(sweep / member.name / "metrics.jsonl")
+  final = {**end.diagnosis, **end.heldout.figures, **first_values(lines), **tail_means(lines)}
+  final |= {**end.best_of.figures, "train_flops": end.progress.flops.useful}
+  final["num_tokens"] = float(end.progress.tokens)
+  by_problem = end.heldout.by_problem | end.best_of.by_problem
+  return write_row(sweep, member, {"bad_step": end.bad, "final": final, "by_problem": by_problem})
 
 
 def rl_lines(path: pathlib.Path) -> list[dict[str, Any]]:

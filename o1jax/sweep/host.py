@@ -4,13 +4,13 @@ import dataclasses
 import functools
 import pathlib
 import time
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import rich
 
-from o1jax.evaluate.heldout import HeldoutResult, evaluate_heldout
+from o1jax.evaluate.heldout import evaluate_heldout
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.io.log import CLOCK_METRICS, RunLog
 from o1jax.parallel.hosts import EXIT_NONFINITE, Preemption
@@ -19,10 +19,9 @@ from o1jax.rl.learner import Learner
 from o1jax.rl.regularisers import first_coefficients, rl_controllers
 from o1jax.rollout.record import StepFn, StepResult
 from o1jax.rollout.setup import Runtime, fresh_state, in_mesh, needs_first_params
-from o1jax.sweep.cold import SftCheckpoint
-from o1jax.sweep.folder import begin_member, finished_rows, write_row
-from o1jax.sweep.groups import first_values, rl_lines, tail_means
-from o1jax.sweep.members import Member, cold_start_key
+from o1jax.sweep.folder import begin_member, finished_rows
+from o1jax.sweep.groups import MemberEnd, write_final
+from o1jax.sweep.members import Member, RLStart
 from o1jax.sweep.population import MemberGroup, member_runtime
 from o1jax.sweep.reward_model import best_of_rows
 from o1jax.tasks.stream import Exhausted
@@ -40,11 +39,7 @@ class MemberStart(NamedTuple):
 
 
 def run_members(
-  group: MemberGroup,
-  colds: Mapping[str, SftCheckpoint],
-  reward_params: Mapping[str, Any],
-  folder: pathlib.Path,
-  preemption: Preemption,
+  group: MemberGroup, start: RLStart, folder: pathlib.Path, preemption: Preemption
 ) -> list[dict[str, Any]]:
   """Runs the group's members one after the other; returns their rows of results.json. Raises as `run_member`
   does.
@@ -55,7 +50,7 @@ def run_members(
   rows = []
   for member in group.members:
     done = finished_rows(folder, [member])
-    rows += done or [run_member(group, member, colds, reward_params, folder, preemption, step)]
+    rows += done or [run_member(group, member, start, folder, preemption, step)]
   return rows
 
 
@@ -79,29 +74,26 @@ def _print_seconds(step: Callable[..., StepResult], steps: int) -> Callable[...,
   return timed
 
 
-def begin(
-  group: MemberGroup, member: Member, colds: Mapping[str, SftCheckpoint], reward_params: Mapping[str, Any]
-) -> MemberStart:
+def begin(group: MemberGroup, member: Member, start: RLStart) -> MemberStart:
   """A member before its first step.
 
   The learner is the group's, so that the compiled step is one; hyperparameters and coefficients are its own.
   """
   runtime, learner = member_runtime(group, member), group.learner
-  cold = colds[cold_start_key(member.config)].params
+  cold = start.cold_start(member).params
   with in_mesh(runtime):
     state = fresh_state(runtime, learner, jax.tree.map(jnp.array, cold))
     first = jax.tree.map(jnp.array, cold) if needs_first_params(runtime, learner) else None
   coefficients = first_coefficients(rl_controllers(member.config.rl))
   controllers = jax.device_put(coefficients, replicated(runtime.mesh))
   state = dataclasses.replace(state, controllers=controllers)
-  return MemberStart(runtime, learner, RLInputs(first, reward_params[member.name]), state)
+  return MemberStart(runtime, learner, RLInputs(first, start.reward_params[member.name]), state)
 
 
 def run_member(
   group: MemberGroup,
   member: Member,
-  colds: Mapping[str, SftCheckpoint],
-  reward_params: Mapping[str, Any],
+  start: RLStart,
   folder: pathlib.Path,
   preemption: Preemption,
   step: Callable[..., StepResult],
@@ -111,21 +103,22 @@ def run_member(
   `step`: `rl_step`, or a wrapper of it. A member whose loss or gradient is not finite ends there. Raises
   Stopped on a signal, with everything saved.
   """
-  runtime, learner, begun, state = begin(group, member, colds, reward_params)
-  own, cold = folder / member.name, colds[cold_start_key(member.config)]
+  runtime, learner, begun, state = begin(group, member, start)
+  own = folder / member.name
   begin_member(runtime, own)
   step_fn = functools.partial(step, runtime, learner, begun=begun)
   with in_mesh(runtime), Checkpoints(own / "checkpoints", keep=1) as saved:
     latest = saved.latest()
     with RunLog(own, resume_step=latest or 0) as log:
-      run = Run(runtime, preemption, cold.progress, log=log, checkpoints=saved)
+      run = Run(runtime, preemption, start.cold_start(member).progress, log=log, checkpoints=saved)
       run.counted = runtime.task.spent()  # by the members before it
       state = state if latest is None else run.restore(learner, latest)
       state, bad = _fit_to_the_end(run, learner, state, group.steps, step_fn)
-    row = _final_figures(run, learner, state, begun, own)
-    best = best_of_rows(dataclasses.replace(group, members=(member,)), colds, reward_params)[0]
-  final, by_problem = row.figures | best.figures, row.by_problem | best.by_problem
-  return write_row(folder, member, {"bad_step": bad, "final": final, "by_problem": by_problem})
+    cfg = runtime.config.eval
+    heldout = evaluate_heldout(runtime, state.params, cfg, cfg.final_problems, run.progress.step)
+    diagnosis = _diagnosed(run, learner, state, begun)
+    best_of = best_of_rows(dataclasses.replace(group, members=(member,)), start)[0]
+  return write_final(folder, member, MemberEnd(run.progress, bad, diagnosis, heldout, best_of))
 
 
 def _fit_to_the_end(
@@ -138,19 +131,6 @@ def _fit_to_the_end(
     if stop.code != EXIT_NONFINITE:
       raise
     return run.state, run.progress.step
-
-
-def _final_figures(
-  run: Run, learner: Learner, state: TrainState, begun: RLInputs, own: pathlib.Path
-) -> HeldoutResult:
-  """The row of a finished member: figures of its last state, evaluation, means over its last steps."""
-  cfg = run.runtime.config.eval
-  result = evaluate_heldout(run.runtime, state.params, cfg, cfg.final_problems, run.progress.step)
-  lines = rl_lines(own / "metrics.jsonl")
-  diagnosed = _diagnosed(run, learner, state, begun)
-  final = {**diagnosed, **result.figures, **first_values(lines), **tail_means(lines)}
-  final |= {"train_flops": run.progress.flops.useful, "num_tokens": float(run.progress.tokens)}
-  return HeldoutResult(final, result.by_problem)
 
 
 def _diagnosed(run: Run, learner: Learner, state: TrainState, begun: RLInputs) -> dict[str, float]:

@@ -3,10 +3,11 @@
 import dataclasses
 import hashlib
 import json
-from typing import Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from o1jax.config import Arm, ConfigError, SweepConfig, TrainConfig, require, static_config
 from o1jax.io.run_config import config_to_dict, with_overrides
+from o1jax.rollout.record import Progress
 
 # Groups of options that an arm may change. The others say how all members are made and measured, or name
 # them.
@@ -63,3 +64,20 @@ def cold_start_key(config: TrainConfig) -> str:
   data = config_to_dict(config)
   text = json.dumps([data["model"], data["task"], data["sft"], data["seed"]], sort_keys=True)
   return f"seed{config.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+class SftCheckpoint(NamedTuple):
+  """The end of a cold start."""
+
+  params: Any  # on the host
+  progress: Progress  # behind the cold start; its cursor is the RL stage's first
+
+
+class RLStart(NamedTuple):
+  """What the RL of a group's members begins with."""
+
+  cold_starts: Mapping[str, SftCheckpoint]  # by `cold_start_key`
+  reward_params: Mapping[str, Any]  # by member's name: of its reward model, None where the verifier pays
+
+  def cold_start(self, member: Member) -> SftCheckpoint:
+    return self.cold_starts[cold_start_key(member.config)]

@@ -11,24 +11,15 @@ accelerator, which a tiny model leaves idle, a vmap.
 import dataclasses
 import os
 import pathlib
-from typing import Any, Mapping, NamedTuple, Sequence
+from typing import NamedTuple, Sequence
 
 import jax
 import numpy as np
 import rich
 
 from o1jax.config import SweepConfig, require
-from o1jax.rl.learner import first_state
-from o1jax.sweep.cold import SftCheckpoint
-from o1jax.sweep.members import cold_start_key
-from o1jax.sweep.population import (
-  ChunkOutputs,
-  MeasuredChunk,
-  MemberGroup,
-  Placement,
-  Population,
-)
-from o1jax.types import TrainState
+from o1jax.sweep.members import RLStart
+from o1jax.sweep.population import ChunkOutputs, MeasuredChunk, MemberGroup, Placement, Population
 
 MEMORY_SHARE = 0.8  # of the free memory that members may fill
 TRIED_SHARE = 0.1  # of all steps that a chunk may be, or another candidate costs more than it can save
@@ -57,10 +48,10 @@ def members_that_fit(population: Population, share: float) -> int:
   )
 
 
-def first_chunk(population: Population, colds: Mapping[str, Any]) -> ChunkOutputs:
+def first_chunk(population: Population) -> ChunkOutputs:
   """The first chunk, run to be measured. Where the population is then run, it goes on behind it."""
-  states = jax.block_until_ready(population.begin(population.first_params(colds)))
-  states, outputs = population.advance(states, 0, population.start)
+  states = jax.block_until_ready(population.begin(population.first_params()))
+  states, outputs = population.advance(states, 0, population.first_cursors)
   population.measured = MeasuredChunk(population.rows, states, outputs)
   return outputs
 
@@ -71,12 +62,6 @@ class Trial(NamedTuple):
   population: Population
   fits: int  # members in memory
   chunk: ChunkOutputs  # the first, of the members that lie side by side
-
-
-def state_like(group: MemberGroup, colds: Mapping[str, SftCheckpoint]) -> TrainState:
-  """Shapes of one member's state."""
-  params = colds[cold_start_key(group.members[0].config)].params
-  return jax.eval_shape(lambda p: first_state(group.learner, p), params)
 
 
 def candidates(config: SweepConfig, count: int, before: Sequence[Placement]) -> list[Placement]:
@@ -102,8 +87,7 @@ def choose(
   group: MemberGroup,
   layouts: Sequence[Placement],
   chunk: int,
-  colds: Mapping[str, SftCheckpoint],
-  reward_params: Mapping[str, Any],
+  start: RLStart,
   *,
   exact: bool,
 ) -> Population:
@@ -116,7 +100,7 @@ def choose(
   for layout in layouts:
     if trials and chunk > TRIED_SHARE * steps * -(-count // trials[0].population.layout.size):
       break
-    trials.append(_trial(group, layout, chunk, colds, reward_params, exact))
+    trials.append(_trial(group, layout, chunk, start, exact))
   for trial in trials:
     size = trial.population.layout.size
     measured = f"{trial.chunk.seconds:.2f} s for {chunk} steps of {size} members"
@@ -125,9 +109,7 @@ def choose(
   layout = best.population.layout
   blocks = -(-count // layout.size)
   if layout.vmapped > 1:
-    lone = next((t for t in trials if t.population.layout.vmapped == 1), None) or _lone(
-      best.population, colds
-    )
+    lone = next((t for t in trials if t.population.layout.vmapped == 1), None) or _lone(best.population)
     layout = layout._replace(differs=divergence(best, lone, group.first))
     best.population.layout = layout
     rich.print(f"vmapped members {layout.differs}")
@@ -138,17 +120,9 @@ def choose(
   return best.population
 
 
-def _trial(
-  group: MemberGroup,
-  layout: Placement,
-  chunk: int,
-  colds: Mapping[str, SftCheckpoint],
-  reward_params: Mapping[str, Any],
-  exact: bool,
-) -> Trial:
+def _trial(group: MemberGroup, layout: Placement, chunk: int, start: RLStart, exact: bool) -> Trial:
   """The group, or as much of it as fits into memory, compiled and measured for a layout."""
-  like = state_like(group, colds)
-  population = Population(group, layout, chunk, like, reward_params)
+  population = Population(group, layout, chunk, start)
   fits = members_that_fit(population, MEMORY_SHARE)
   require(fits > 0, "rl", "not one member fits into memory")
   if fits < layout.size:
@@ -159,17 +133,15 @@ def _trial(
     vmapped = min(layout.vmapped, room)
     layout = Placement(devices, vmapped, devices * (room // vmapped * vmapped))
     part = dataclasses.replace(group, members=group.members[: layout.size])
-    population = Population(part, layout, chunk, like, reward_params)
-  return Trial(population, fits, first_chunk(population, colds))
+    population = Population(part, layout, chunk, start)
+  return Trial(population, fits, first_chunk(population))
 
 
-def _lone(population: Population, colds: Mapping[str, SftCheckpoint]) -> Trial:
+def _lone(population: Population) -> Trial:
   """The population's first member alone."""
   one = dataclasses.replace(population.group, members=population.group.members[:1])
-  alone = Population(
-    one, Placement(1, 1, 1), population.chunk, state_like(one, colds), population.reward_params
-  )
-  return Trial(alone, 1, first_chunk(alone, colds))
+  alone = Population(one, Placement(1, 1, 1), population.chunk, population.start)
+  return Trial(alone, 1, first_chunk(alone))
 
 
 def divergence(vmapped: Trial, lone: Trial, first: int) -> str:

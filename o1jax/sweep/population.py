@@ -36,7 +36,7 @@ from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.step import LearnerInputs
 from o1jax.rollout.answer import sample_config
 from o1jax.rollout.setup import Runtime, padded, verifiable_rows
-from o1jax.sweep.members import Member, cold_start_key
+from o1jax.sweep.members import Member, RLStart
 from o1jax.tasks.stream import draw_order
 from o1jax.types import PromptBatch, TrainState, divided
 
@@ -194,15 +194,12 @@ class Population:
     group: MemberGroup,
     layout: Placement,
     chunk: int,
-    like: TrainState,
-    reward_params: Mapping[str, Any],
+    start: RLStart,
   ):
-    """`like`: shapes of one member's state; `chunk`: steps in a call; `reward_params`: by member's name.
-    Compiles the steps.
-    """
+    """`chunk`: steps in a call. Compiles the steps."""
     task, config = group.runtime.task, group.runtime.config
     assert task.device is not None
-    self.layout, self.chunk, self.reward_params = layout, chunk, reward_params
+    self.layout, self.chunk, self.start = layout, chunk, start
     self.measured: MeasuredChunk | None = None
     self.mesh = jax.sharding.Mesh(np.asarray(jax.devices()[: layout.devices]), ("data",))
     self._take(group)
@@ -211,13 +208,15 @@ class Population:
     program = FusedProgram(group.learner, sampling, task.device.verify)
     self.prompt_lengths = np.asarray([len(task.tokenizer.encode(task.question(p))) for p in task.train])
     self.pool = self._everywhere(verifiable_rows(group.runtime, task.train))
+    params = start.cold_start(self.rows[0]).params
+    like = jax.eval_shape(functools.partial(first_state, group.learner), params)  # of one member
     states = jax.tree.map(
       lambda a: jax.ShapeDtypeStruct((len(self.rows), *a.shape), a.dtype, sharding=self.along), like
     )
     run = jax.jit(self._over_members(functools.partial(fused, program=program)), donate_argnums=0)
     first = jax.vmap(functools.partial(first_state, group.learner))
     self._first = jax.jit(first, out_shardings=self.along)
-    self._run = run.lower(states, self.step_inputs(0, chunk, self.start), self.pool).compile()
+    self._run = run.lower(states, self.step_inputs(0, chunk, self.first_cursors), self.pool).compile()
 
     def heldout(cfg: EvalConfig) -> HeldoutProgram:
       config = sample_config(group.runtime, cfg, cfg.max_tokens)
@@ -234,7 +233,7 @@ class Population:
   def _take(self, group: MemberGroup) -> None:
     self.group, members = group, group.members
     self.rows = [*members, *[members[-1]] * (self.layout.each * self.layout.devices - len(members))]
-    self.row_reward_params = self.spread([self.reward_params[member.name] for member in self.rows])
+    self.row_reward_params = self.spread([self.start.reward_params[member.name] for member in self.rows])
 
   def of(self, members: Sequence[Member]) -> "Population":
     """The same compiled programs for other members of the group, at most as many."""
@@ -254,7 +253,7 @@ class Population:
     return jax.device_put(stacked, self.along)
 
   @property
-  def start(self) -> list[int]:
+  def first_cursors(self) -> list[int]:
     """Cursors of members that have done nothing."""
     return [0] * len(self.group.members)
 
@@ -306,9 +305,9 @@ class Population:
   def _over_members(self, member_fn: MemberFn) -> MemberFn:
     return over_members(member_fn, vmapped=self.layout.vmapped, mesh=self.mesh)
 
-  def first_params(self, colds: Mapping[str, Any]) -> Any:
-    """Parameters that the members begin with, on a leading axis; `colds` by `cold_start_key`."""
-    return self.spread([colds[cold_start_key(member.config)].params for member in self.rows])
+  def first_params(self) -> Any:
+    """Parameters that the members begin with, on a leading axis."""
+    return self.spread([self.start.cold_start(member).params for member in self.rows])
 
   def begin(self, first_params: Any) -> TrainState:
     """Fresh states of all members from the parameters they begin with."""
@@ -325,8 +324,8 @@ class Population:
 
     cursors, bad: as in `step_inputs`; what is reported of a frozen member stands for nothing.
     """
-    measured = self.measured
-    if measured is not None and measured.members == self.rows and (done, list(cursors)) == (0, self.start):
+    measured, at_start = self.measured, (done, list(cursors)) == (0, self.first_cursors)
+    if measured is not None and measured.members == self.rows and at_start:
       self.measured = None  # the same program on the same members, from the same start
       return measured.states, measured.outputs
     began = time.perf_counter()

@@ -32,7 +32,7 @@ from o1jax.rollout.reward_model import reward_model_params
 from o1jax.rollout.setup import Runtime, in_mesh, padded, verifiable_rows
 from o1jax.scaling.passk import best_of_n, sizes
 from o1jax.scaling.stats import area_under_roc
-from o1jax.sweep.members import Member, cold_start_key
+from o1jax.sweep.members import Member, RLStart, cold_start_key
 from o1jax.sweep.population import MemberGroup, member_runtime
 from o1jax.types import Rollout
 
@@ -40,8 +40,8 @@ from o1jax.types import Rollout
 def reward_model_key(member: Member) -> str:
   """Names what decides a reward model: members that agree in it have the same one."""
   data = config_to_dict(member.config)["rl"]
-  data["proxy"].pop("best_of")
-  decides = [data[name] for name in ("proxy", "max_prompt", "max_tokens", "temperature", "problems")]
+  data["reward_model"].pop("best_of")
+  decides = [data[name] for name in ("reward_model", "max_prompt", "max_tokens", "temperature", "problems")]
   digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
   return f"{cold_start_key(member.config)}-{digest}"
 
@@ -130,9 +130,7 @@ def best_of_figures(scores: np.ndarray, correct: np.ndarray) -> HeldoutResult:
   return HeldoutResult(figures, by_problem)
 
 
-def best_of_rows(
-  group: MemberGroup, colds: Mapping[str, Any], reward_params: Mapping[str, Any]
-) -> list[HeldoutResult]:
+def best_of_rows(group: MemberGroup, start: RLStart) -> list[HeldoutResult]:
   """`best_of_figures` of each member, empty of one without a reward model; completions are drawn once a cold
   start.
   """
@@ -143,12 +141,12 @@ def best_of_rows(
   rows = []
   for member in group.members:
     runtime, n = member_runtime(group, member), member.config.rl.reward_model.best_of
-    start, model = (cold_start_key(member.config), n), (reward_model_key(member), n)
+    cold, model = (cold_start_key(member.config), n), (reward_model_key(member), n)
     with in_mesh(runtime):
-      if start not in completions:
-        completions[start] = _completions(runtime, colds[start[0]].params)
+      if cold not in completions:
+        completions[cold] = _completions(runtime, start.cold_start(member).params)
       if model not in results:
-        results[model] = _best_of(runtime, reward_params[member.name], completions[start])
+        results[model] = _best_of(runtime, start.reward_params[member.name], completions[cold])
     rows.append(results[model])
   return rows
 

@@ -33,10 +33,10 @@ from o1jax.rollout import setup
 from o1jax.scaling.findings import Finding
 from o1jax.sweep import folder as files
 from o1jax.sweep import host
-from o1jax.sweep.cold import SftCheckpoint, cold_starts
+from o1jax.sweep.cold import cold_starts
 from o1jax.sweep.groups import GroupFolder, run_group
-from o1jax.sweep.members import Member, groups_of, members_of
-from o1jax.sweep.placement import candidates, choose, state_like
+from o1jax.sweep.members import Member, RLStart, groups_of, members_of
+from o1jax.sweep.placement import candidates, choose
 from o1jax.sweep.population import MemberGroup, Placement, Population
 from o1jax.sweep.reward_model import member_reward_params
 from o1jax.train import Stopped
@@ -187,20 +187,20 @@ def _run(
   if done is not None:
     return done
   colds = cold_starts(group, folder, preemption)
-  reward_params = member_reward_params(group, colds, folder)
+  start = RLStart(colds, member_reward_params(group, colds, folder))
   if _by_host(config, group):
-    return host.run_members(group, colds, reward_params, folder, preemption)
-  population = _population(config, number, group, colds, reward_params, layouts)
+    return host.run_members(group, start, folder, preemption)
+  population = _population(config, number, group, start, layouts)
   if number not in layouts:
     layouts[number] = population.layout
     files.write_layouts(folder, layouts)
   rows: list[dict[str, Any]] = []
   size = population.layout.size
-  for part, start in enumerate(range(0, len(group.members), size)):
-    members = group.members[start : start + size]
+  for part, first in enumerate(range(0, len(group.members), size)):
+    members = group.members[first : first + size]
     place = GroupFolder(folder, f"block{number}-{part}")
     finished = files.finished_rows(folder, members)
-    rows += finished or run_group(population.of(members), colds, place, preemption)
+    rows += finished or run_group(population.of(members), place, preemption)
   return rows
 
 
@@ -208,19 +208,18 @@ def _population(
   config: SweepConfig,
   number: int,
   group: MemberGroup,
-  colds: Mapping[str, SftCheckpoint],
-  reward_params: Mapping[str, Any],
+  start: RLStart,
   layouts: Mapping[int, Placement],
 ) -> Population:
   """The group compiled as it was before the sweep was stopped, else as is measured best."""
   chunk = _chunk(config, group)
   if number not in layouts:
     options = candidates(config, len(group.members), list(layouts.values()))
-    return choose(group, options, chunk, colds, reward_params, exact=config.vmapped > 0)
+    return choose(group, options, chunk, start, exact=config.vmapped > 0)
   layout = layouts[number]
   rich.print(f"layout, as before: {layout.describe()}")
   part = dataclasses.replace(group, members=group.members[: layout.size])
-  return Population(part, layout, chunk, state_like(group, colds), reward_params)
+  return Population(part, layout, chunk, start)
 
 
 def _describe(layouts: Mapping[int, Placement]) -> str:

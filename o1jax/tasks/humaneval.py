@@ -36,13 +36,7 @@ def parse_row(row: dict, where: str, row_id: str) -> Example:
 DATASET = Dataset(
   name=NAME,
   config=HumanevalConfig,
-  fields={
-    "task_id": str | float,
-    "prompt": str,
-    "canonical_solution": str,
-    "test": str,
-    "entry_point": str,
-  },
+  fields={"task_id": str | float, "prompt": str, "canonical_solution": str, "test": str, "entry_point": str},
   unique="task_id",
   parse_row=parse_row,
   verifier="code",

@@ -223,7 +223,6 @@ def summary(title: str, counts: Mapping[str, int]) -> list[str]:
     lines.append(
       f"warning: {unparsable:.1%} unparsable is high (above {HIGH_UNPARSABLE:.0%}): look at some of these "
       "completions: were they cut off by their budget, is the answer marked in a way that the verifier "
-      "reads, "
-      "would --policy standard read it (see o1jax verify --help)?"
+      "reads, would --policy standard read it (see o1jax verify --help)?"
     )
   return lines

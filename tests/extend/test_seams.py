@@ -87,7 +87,7 @@ def test_an_answerer_chooses_the_shortest_of_three() -> None:
     return -responses.lengths
 
   with setup.in_mesh(runtime):
-    params = setup.seed_params(runtime)
+    params = setup.initial_params(runtime)
     answerer = best_of(plain(runtime, cfg), 3, shortest)
     key = stream_key(0, "eval", 1)
     six, flops_of_six = plain(runtime, cfg)(params, problems, Budget(6, 12), key)
@@ -138,7 +138,7 @@ def test_relabelled_completions_are_imitated() -> None:
   runtime = runtime_of()
   config, learner = runtime.config, sft_learner(runtime.config, 30)
   with setup.in_mesh(runtime):
-    params = setup.seed_params(runtime)
+    params = setup.initial_params(runtime)
     graded = sample_and_grade(runtime, params, runtime.task.held_out[:8], config.eval, 1)
     experience, packed = pack(shortest_of_each(runtime, graded), config.sft.rows, config.sft.length)
     assert packed == 8

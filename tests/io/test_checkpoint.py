@@ -308,6 +308,7 @@ def killed(tmp_path_factory):
   return root, split, left
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_kill_during_a_save(killed, moment):
   folder = killed[0] / moment
@@ -325,6 +326,7 @@ def test_kill_during_a_save(killed, moment):
   assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]  # what was half-written is gone
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("moment, every", [("array-1", 0), ("commit-1", 0), ("commit-4", 1), ("rename-4", 1)])
 def test_the_kills_left_half_written_checkpoints(killed, moment, every):
   """The moments above are real: step 2 lay there without its name; killed in its commit, with all its

@@ -17,6 +17,8 @@ from o1jax.io import checkpoint
 from o1jax.io.checkpoint import Checkpoints, restore_params
 from o1jax.types import TrainState
 
+pytestmark = pytest.mark.full
+
 CURSOR = {"stage": "rl", "data": {"epoch": 2, "row": 17}, "flops": 1.5e18, "queue": [3, 1, 2]}
 
 

@@ -260,7 +260,15 @@ def test_environment_is_plain_json():
   described = environment()
   assert strict(json.dumps(described)) == described
   assert described["device"]["platform"] == "cpu" and described["device"]["count"] >= 1
-  assert set(described["packages"]) == {"jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"}
+  assert set(described["packages"]) == {
+    "o1jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+  }
   assert described["python"].startswith("3.")
 
 

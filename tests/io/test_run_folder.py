@@ -22,6 +22,7 @@ with locked(pathlib.Path(sys.argv[1])):
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_folder_that_another_process_uses_is_refused_until_that_has_ended(tmp_path, killed) -> None:
   """Killed, it leaves its mark, and no lock."""

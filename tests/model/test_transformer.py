@@ -95,6 +95,7 @@ def learned(**options) -> tuple[Any, float, int]:
   return compiled(params, *batch()), flops, lowered.as_text().count("optimization_barrier")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_remat_computes_again_in_the_compiled_program_and_changes_no_gradient(scan_layers) -> None:
   kept, least, none = learned(scan_layers=scan_layers)
@@ -138,6 +139,22 @@ def test_norms_and_biases_are_not_rounded_to_bfloat16(name, options, near) -> No
 
   left, right = (states(value) for value in near)
   assert np.any(left != right)
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_stored_matrices_have_their_own_dtype(scan_layers) -> None:
+  options = {**OTHER, "remat": "none", "dtype": "bfloat16", "scan_layers": scan_layers}
+  _, forward, wide = made(**options)
+  _, _, narrow = made(**options, param_dtype="bfloat16")
+  wide, narrow = nn.meta.unbox(wide), nn.meta.unbox(narrow)
+  dtypes = {path[-1].key: a.dtype for path, a in jax.tree_util.tree_leaves_with_path(narrow)}
+  vectors = {name for name, dtype in dtypes.items() if dtype == jnp.float32}
+  assert vectors == {"scale", "qkv_bias"} and set(dtypes.values()) == {
+    jnp.dtype("float32"),
+    jnp.dtype("bfloat16"),
+  }
+  assert jax.tree.all(jax.tree.map(lambda a, b: (a.astype(b.dtype) == b).all(), wide, narrow))
+  np.testing.assert_array_equal(forward(wide, *batch())[0], forward(narrow, *batch())[0])
 
 
 def test_queries_are_scaled_before_they_are_rounded() -> None:

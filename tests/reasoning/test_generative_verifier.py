@@ -20,6 +20,8 @@ from o1jax.verifiers.base import Problem
 from o1jax.verifiers.judge import judge as asking
 from o1jax.verifiers.judge.judge import Opinion
 
+pytestmark = pytest.mark.full
+
 TEXT = [
   "Is the answer correct (Yes/No)? Yes",
   "Is the answer correct (Yes/No)? No",

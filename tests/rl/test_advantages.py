@@ -195,9 +195,9 @@ def test_maxrl_divides_by_what_the_verifier_paid() -> None:
 def test_the_floor_bounds_what_rewards_that_are_never_equal_are_divided_by(kind) -> None:
   spread = np.float32([[-1.0, -0.5, 0.5, 1.0], [1.0, 0.5, -0.5, -1.0]])
   sizes = {
-    (scale, floor): np.abs(by_token(credit_of(0.995 + scale * spread), kind, floor=floor)).max()
+    (scale, least): np.abs(by_token(credit_of(0.995 + scale * spread), kind, min_std=least)).max()
     for scale in (0.002, 0.2)
-    for floor in (0.0, 0.05)
+    for least in (0.0, 0.05)
   }
   assert sizes[0.002, 0.0] > 0.9 and sizes[0.002, 0.05] == pytest.approx(0.002 / 0.05, rel=0.01)
   assert sizes[0.2, 0.0] == sizes[0.2, 0.05]

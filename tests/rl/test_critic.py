@@ -202,6 +202,7 @@ def alone(run: TrainConfig):
   return step(run, batch_of(run))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["head", "own"])
 @pytest.mark.parametrize(
   "variant", [dict(micro_batches=4), dict(mesh=MeshConfig(2, 2, 2))], ids=["4 micro-batches", "8 devices"]

@@ -202,6 +202,7 @@ def test_dual_clip_counts_its_own_cut() -> None:
   assert dual.tolist() == [[True, False, False]] and not low.any() and not high.any()
 
 
+@pytest.mark.full
 def test_the_step_that_is_looked_at_moves_ratios_as_the_real_one() -> None:
   run = run_of(loss=CLIPS, epochs=2)
   told, experience = examined(run), experience_of(run)
@@ -297,6 +298,7 @@ def test_one_group_has_no_noise_to_tell() -> None:
   )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
   "cov",
   [
@@ -323,6 +325,7 @@ def test_a_diagnosis_leaves_the_state_as_it_is() -> None:
   jax.tree.map(np.testing.assert_array_equal, first, again)  # NaN where nothing was measured
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
   "vocab,mlp,response", [(2048, 256, 8), (64, 64, 96)], ids=["parameters", "activations"]
 )

@@ -26,7 +26,7 @@ from o1jax.rl.learner import first_state, gradients, hyperparams, rl_learner
 from o1jax.rl.losses import global_norms
 from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.step import LearnerInputs, make_experience
-from o1jax.scaling import flops as compute
+from o1jax.scaling.flops import Sizes, learning_flops, sampling_flops
 from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch, resolve_stats
 
 P, G, LP, R, STOP = 4, 2, 3, 6, 2
@@ -174,13 +174,17 @@ def run_of(**changes) -> TrainConfig:
   return run
 
 
+@functools.partial(jax.jit, static_argnames="learner")
+def compiled_gradients(*args, learner):
+  return gradients(*args, learner=learner)
+
+
 def gradient(run: TrainConfig, state, groups: RolloutBatch):
   learner, strengths = rl_learner(run), hyperparams(run, rl_learner(run), 1)
   inputs = LearnerInputs(groups.rollout, Reward(groups.verified), None, None, strengths)
   experience, _ = make_experience(state, inputs, learner=learner)
   norms = global_norms(experience, R, 1)
-  of = jax.jit(functools.partial(gradients, learner=learner))
-  return of(state.params, state.ref_params, experience, strengths, norms)[:2]
+  return compiled_gradients(state.params, state.ref_params, experience, strengths, norms, learner=learner)[:2]
 
 
 def drawn_groups(params, batch: PromptBatch, reward) -> RolloutBatch:
@@ -230,17 +234,17 @@ def test_a_refilled_batch_has_the_gradient_of_the_batch_of_those_groups(kind) ->
 
 
 def test_discarded_completions_are_paid_for_in_sampling_alone() -> None:
-  run, sizes = run_of(dynamic_sampling=2), compute.Sizes
+  run, sizes = run_of(dynamic_sampling=2), Sizes
   first = sizes([2, 3, 3, 1], np.array([[1, 6], [2, 2], [5, 4], [3, 3]]))
   second = sizes([3, 3, 2, 2], np.array([[6, 6], [4, 1], [1, 1], [2, 5]]))
   kept = sizes([2, 3, 3, 2], np.array([[1, 6], [4, 1], [5, 4], [2, 5]]))
   greedy = sizes(kept.prompts, np.array([[2], [3], [4], [1]]))
   told = step_flops(run, rl_learner(run), StepSizes(kept, [first, second], greedy))
-  sampled = [compute.sampling_flops(MODEL, s.prompts, LP, s.lengths, R) for s in (first, second, greedy)]
+  sampled = [sampling_flops(MODEL, s, LP, R) for s in (first, second, greedy)]
   assert told.prefill.useful == sum(one.prefill.useful for one in sampled)
   assert told.decode.useful == sum(one.decode.useful for one in sampled)
   assert told.decode.executed == sum(one.decode.executed for one in sampled)
-  learned = compute.learning_flops(MODEL, kept.prompts, LP, kept.lengths, R, updates=1, references=1)
+  learned = learning_flops(MODEL, kept, LP, R, updates=1, references=1)
   assert (told.reference, told.update) == (learned.reference, learned.update)
   assert told.extra_samples == P * G
   assert step_flops(run, rl_learner(run), StepSizes(first, [first], None)).extra_samples == 0

@@ -32,7 +32,14 @@ def test_a_prompt_that_fits_no_row_names_its_problem(prompt, message) -> None:
 @pytest.mark.parametrize("most", [1, 15, 16, 64, 96, 1000, 8192, 32768])
 def test_the_update_has_six_widths_at_most(most, multiple) -> None:
   cfg = RLConfig(max_tokens=most, pad_multiple=multiple)
-  widths = {longest: response_width(cfg, longest) for longest in range(1, most + 1)}
+  widths = {longest: response_width(cfg, longest) for longest in range(1, most + 1, max(1, most // 200))}
+  # Both sides of every place where the width changes.
+  widths |= {
+    longest: response_width(cfg, longest)
+    for width in set(widths.values())
+    for longest in (width, min(width + 1, most))
+  }
+  assert list(dict(sorted(widths.items())).values()) == sorted(widths.values())
   assert len(set(widths.values())) <= 6
   assert all(longest <= width <= most for longest, width in widths.items())
   assert all(width % multiple == 0 or width == most for width in widths.values())

@@ -29,7 +29,15 @@ from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.draw import greedy, stream_key
 from o1jax.rl.dynamic_sampling import dynamic_sampling_stats, fill, slot_choice, zero_std
 from o1jax.rl.experience import prompt_batch
-from o1jax.rl.fused import MEMBER, FusedProgram, StepInputs, StepOutputs, fused, over_members
+from o1jax.rl.fused import (
+  MEMBER,
+  FusedProgram,
+  StepInputs,
+  StepOutputs,
+  fused,
+  over_members,
+  sample_on_device,
+)
 from o1jax.rl.generate import generate
 from o1jax.rl.learner import first_state, hyperparams, rl_learner
 from o1jax.rl.metrics import learned_stats, rollout_stats
@@ -211,6 +219,7 @@ def test_fused_steps_are_the_loop_bit_for_bit(kind) -> None:
   assert len(set(ours["reward"])) > 2  # something was learned from
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
   ("marks", "count"),
   [
@@ -238,6 +247,15 @@ def test_bitwise_cases_hold_under_the_optimiser(marks, count) -> None:
   )
   assert done.returncode == 0, done.stdout[-4000:]
   assert f"{count} passed" in done.stdout
+
+
+def test_a_rollout_names_the_step_of_its_policy() -> None:
+  kind = "grpo with a reference"
+  run, inputs = program(kind), jax.tree.map(lambda a: a[0], feed(kind, 0))
+  state = begin(kind, 0).replace(step=jnp.int32(5))
+  draw_problems = lambda at: jax.tree.map(lambda a: a[:P], POOL)
+  sample = jax.jit(functools.partial(sample_on_device, run, draw_problems))(state, jnp.int32(0), inputs)
+  np.testing.assert_array_equal(sample.batch.rollout.policy_step, 5 + run.learner.first)
 
 
 def _primitives(jaxpr) -> set[str]:
@@ -315,6 +333,7 @@ def test_on_two_devices_a_member_is_what_it_is_beside_others_bit_for_bit() -> No
     np.testing.assert_allclose(ours[name][0, :5], lone[name][:5], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("width", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_vmapped_member_is_its_lone_run_within_rounding(width) -> None:
   kind, seeds = "grpo with a reference", [0, 1, 2, 3]

@@ -143,10 +143,12 @@ COMMON = 3  # fills 30% of the tokens below
 
 
 @functools.cache
-def imitation(dtype: str, micro_batches: int = 1, chunk: int = 8192) -> dict[str, np.ndarray]:
+def imitation(
+  dtype: str, micro_batches: int = 1, chunk: int = 8192, stored: str = "float32"
+) -> dict[str, np.ndarray]:
   """Gradients of the cold start's loss on 256 rows of 128 tokens, by the parameter's path."""
   shape = dict(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=16, vocab=32)
-  model = Decoder(ModelConfig(**shape, qkv_bias=True, tied_head=False, dtype=dtype))
+  model = Decoder(ModelConfig(**shape, qkv_bias=True, tied_head=False, dtype=dtype, param_dtype=stored))
   params = nn.meta.unbox(jax.jit(functools.partial(init_params, model))(KEY))
   rng, size = np.random.default_rng(0), (256, 128)
   tokens = np.where(rng.random(size) < 0.3, COMMON, rng.integers(4, 32, size)).astype(np.int32)
@@ -159,12 +161,14 @@ def imitation(dtype: str, micro_batches: int = 1, chunk: int = 8192) -> dict[str
   told, norms = numbers(temperature=1.0), global_norms(batch, 128, 1)
   compiled = jax.jit(lambda p: gradients(p, None, batch, told, norms, learner=cfg)[1])
   leaves = jax.tree_util.tree_leaves_with_path(compiled(params))
-  return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+  return {jax.tree_util.keystr(path): np.asarray(leaf, np.float32) for path, leaf in leaves}
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("micro_batches", "chunk"), [(1, 8192), (8, 8192), (1, 32)])
-def test_bfloat16_sums_gradients_over_many_tokens_in_float32(micro_batches, chunk) -> None:
-  exact, got = imitation("float32"), imitation("bfloat16", micro_batches, chunk)
+def test_bfloat16_sums_gradients_over_many_tokens_in_float32(micro_batches, chunk, stored) -> None:
+  exact, got = imitation("float32"), imitation("bfloat16", micro_batches, chunk, stored)
   gap = lambda a, b: np.linalg.norm(a - b) / np.linalg.norm(b)
   assert gap(got["['embedding']"][COMMON], exact["['embedding']"][COMMON]) < 0.02
   for name, slope in exact.items():
@@ -183,6 +187,19 @@ def run(tx, batch: Experience, told: Hyperparams | None = None, rl: RLConfig = R
 
 def same(left, right) -> bool:
   return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
+
+
+def test_a_state_of_stored_bfloat16_keeps_its_dtypes() -> None:
+  model = Decoder(dataclasses.replace(MODEL.cfg, dtype="bfloat16", param_dtype="bfloat16"))
+  params = nn.meta.unbox(jax.jit(functools.partial(init_params, model))(KEY))
+  update = dataclasses.replace(config(make_optimizer(OptimConfig()), micro_batches=2), model=model)
+  state = first_state(update, params)
+  dtypes = jax.tree.map(lambda a: a.dtype, state)
+  after, _ = run_epochs(jax.tree.map(jnp.copy, state), experience(), KEY, numbers(lr=0.1), learner=update)
+  assert jax.tree.map(lambda a: a.dtype, after) == dtypes
+  assert not same(after.params, state.params)
+  moments = jax.tree.leaves(after.opt_state.inner_state)
+  assert sum(a.nbytes for a in moments) < 1.1 * 2 * sum(2 * a.size for a in jax.tree.leaves(params))
 
 
 def test_a_loss_that_is_not_finite_changes_nothing_and_shows() -> None:

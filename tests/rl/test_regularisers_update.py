@@ -381,6 +381,7 @@ def moved_without(cfg: RLConfig) -> tuple[np.ndarray, np.ndarray]:
   return seen(after), table_of(after)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", WEAK)
 def test_without_strength_the_step_is_that_without_the_term(name) -> None:
   got, expected = map(moved_without, WEAK[name])

@@ -154,6 +154,7 @@ def taught(noise: float = 0.0):
   return held, fit(policy(), held, stream_key(0, "proxy", 1), model=DECODER, prompt=LP, cfg=cfg)
 
 
+@pytest.mark.full
 def test_a_proxy_learns_what_is_correct_and_less_from_noise() -> None:
   held, (proxy, losses) = taught()
   assert losses.shape == (CFG.steps,) and float(losses[0]) == pytest.approx(np.log(2), abs=1e-5)
@@ -239,6 +240,7 @@ def test_without_a_proxy_the_verifier_pays() -> None:
   np.testing.assert_array_equal(divided(told.stats)["reward"], divided(told.stats)["accuracy"])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("vmapped", "axis"), [pytest.param(1, None, marks=pytest.mark.slow), (2, MEMBER)])
 def test_each_member_is_paid_by_its_own_proxy(vmapped, axis) -> None:
   stack = lambda trees: jax.tree.map(lambda *a: jnp.stack(a), *trees)
@@ -269,5 +271,5 @@ def test_a_judged_step_costs_one_pass_more_without_a_head() -> None:
   judged, plain = (
     step_flops(run_of(k), program(k).learner, StepSizes(sizes, [sizes], None)) for k in ("outcome", "none")
   )
-  assert judged.judge == pass_flops(MODEL, [3, 4], LP, lengths, R, head=0) and plain.judge.executed == 0
+  assert judged.judge == pass_flops(MODEL, sizes, LP, R, head=0) and plain.judge.executed == 0
   assert dataclasses.replace(judged, judge=plain.judge) == plain

@@ -57,6 +57,7 @@ def begun(dtype: str, reward: np.ndarray, **changes) -> tuple:
 SOLVED = np.random.default_rng(0).integers(0, 2, (P, G)).astype(np.float32)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("advantage", ["grpo", "reinforce++"])
 def test_a_kl_of_nothing_in_the_reward_pays_nothing(dtype, advantage) -> None:
@@ -67,6 +68,7 @@ def test_a_kl_of_nothing_in_the_reward_pays_nothing(dtype, advantage) -> None:
   np.testing.assert_array_equal(experience.advantage, 0.0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_nothing_is_clipped_before_anything_is_learned(dtype) -> None:
   loss = LossConfig("gspo", SEQ, clip_low=3e-4, clip_high=4e-4, logp_old="learner")
@@ -77,6 +79,7 @@ def test_nothing_is_clipped_before_anything_is_learned(dtype) -> None:
   assert np.any(experience.advantage)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("logp_old", ["sampler", "learner"])
 def test_kl_cov_pushes_nothing_before_anything_is_learned(logp_old) -> None:
   loss = LossConfig("ppo_clip", clip_low=0.2, clip_high=0.2, logp_old=logp_old)

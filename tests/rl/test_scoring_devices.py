@@ -50,6 +50,7 @@ def on_a_mesh(data: int, fsdp: int, run):
     return run(params["head"], params, put_rows(ROWS, mesh), chunk=B * R // 8 // CHUNKS)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("shape", [(8, 1), (1, 8), (4, 2)])
 def test_gradients_are_those_of_one_chunk_on_one_device(shape) -> None:
   params = nn.meta.unbox(parameters())

@@ -129,6 +129,7 @@ LOST = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
   ("curve", "wrong"), [("flat", True), ("risen", True), ("margin", False), ("late", False)]
 )
@@ -211,6 +212,7 @@ def test_a_claims_checks_are_adjusted_for_their_number() -> None:
   assert find("greater", finals(values), ("y", "none")).measured.endswith("above 0; p 0.0033")
 
 
+@pytest.mark.full
 def test_sweeps_without_an_effect_seldom_decide_anything() -> None:
   checks = [Check("greater", METRIC, (f"arm{i}", "none")) for i in range(4)]
   decided = 0

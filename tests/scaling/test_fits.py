@@ -93,6 +93,7 @@ def best_of(chance: np.ndarray, trial: int, problems: int, seeds: int = 3) -> li
   return members
 
 
+@pytest.mark.full
 def test_best_of_n_takes_its_noise_from_the_problems() -> None:
   d = np.sqrt([math.log(n) - (n - 1) / n for n in 2.0 ** np.arange(7)])
   law, bend = 0.3 + d * (0.4 - 0.1 * d), 0.3 + 0.25 * np.minimum(d, 0.8)

@@ -15,8 +15,8 @@ from o1jax.model.transformer import Decoder, init_params
 from o1jax.scaling.flops import (
   Flops,
   Ledger,
+  Sizes,
   forward_flops,
-  layer_params,
   learning_flops,
   product_params,
   sampling_flops,
@@ -57,7 +57,7 @@ def rectangle_flops(cfg: ModelConfig, rows: int, queries: int, keys: int, heads:
 
 def test_three_tokens_cost_what_a_hand_counts() -> None:
   # A token: 2*4*(4+4) qkv, 2*4*4 out, 2*4*16 gate and up, 2*8*4 down; 1+2+3 keys of 4*4; a head of 2*4*10.
-  assert layer_params(TINY) == 144
+  assert product_params(TINY) == 144
   assert forward_flops(TINY, np.array([0]), np.array([3]), 3) == 3 * 288 + 6 * 16 + 3 * 80
 
 
@@ -118,8 +118,8 @@ def test_useful_flops_leave_out_padding_and_the_future() -> None:
 def test_a_whole_rl_step_is_the_sum_of_its_tokens(cfg) -> None:
   prompts, room, width = [3, 5], 6, 8
   lengths = np.array([[1, 4], [7, 2]])
-  sampling = sampling_flops(cfg, prompts, room, lengths, width)
-  ledger = sampling + learning_flops(cfg, prompts, room, lengths, width, updates=2, references=1)
+  sampling = sampling_flops(cfg, Sizes(prompts, lengths), room, width)
+  ledger = sampling + learning_flops(cfg, Sizes(prompts, lengths), room, width, updates=2, references=1)
   rows = [(p, n) for p, group in zip(prompts, lengths.tolist()) for n in group]
   encoded = sum(span_flops(cfg, 0, p, False) for p in prompts)
   head = 2 * cfg.width * cfg.vocab
@@ -141,11 +141,11 @@ def test_a_whole_rl_step_is_the_sum_of_its_tokens(cfg) -> None:
 
 
 def test_a_critic_of_its_own_costs_a_decoder_without_its_head() -> None:
-  args = ([3, 5], 6, np.array([[1, 4], [7, 2]]), 8)
+  args = (Sizes([3, 5], np.array([[1, 4], [7, 2]])), 6, 8)
   plain = learning_flops(LOCAL, *args, updates=2, references=1)
   both = learning_flops(LOCAL, *args, updates=2, references=1, values=1, value_updates=2)
   rows = [(3, 1), (3, 4), (5, 7), (5, 2)]
-  forward = sum(span_flops(LOCAL, 0, p, False) for p in args[0]) + sum(
+  forward = sum(span_flops(LOCAL, 0, p, False) for p in (3, 5)) + sum(
     span_flops(LOCAL, p, p + n, False) for p, n in rows
   )
   assert both.reference.useful - plain.reference.useful == forward
@@ -157,7 +157,7 @@ def test_a_critic_of_its_own_costs_a_decoder_without_its_head() -> None:
 
 
 def test_recomputing_layers_is_executed_and_not_useful() -> None:
-  args = ([4], 4, np.array([[3, 3]]), 4)
+  args = (Sizes([4], np.array([[3, 3]])), 4, 4)
   plain = learning_flops(DEEP, *args, updates=1, references=0)
   again = learning_flops(dataclasses.replace(DEEP, remat="full"), *args, updates=1, references=0)
   assert again.useful == plain.useful and plain.reference == Flops()

@@ -64,6 +64,7 @@ def test_a_sweep_writes_what_a_report_reads(whole, logged, found) -> None:
   assert (whole.parents[1] / "RESULTS.md").read_text().count("| `experiment` |") == 2
 
 
+@pytest.mark.full
 def test_a_member_is_its_lone_run(whole, alone, logged) -> None:
   rows = logged(alone.parent)["weak-seed1"]
   assert_near(logged(whole)["weak-seed1"], rows[60:])
@@ -79,6 +80,7 @@ def test_a_member_is_its_lone_run_bit_for_bit(whole, alone, logged) -> None:
     assert {name: mine[name] for name in shared} == {name: theirs[name] for name in shared}
 
 
+@pytest.mark.full
 def test_a_sweeps_cold_start_is_a_runs(whole, alone) -> None:
   folder = next((whole / "cold_start").glob("seed1-*"))
   setup, _ = lone_state(alone)
@@ -109,6 +111,7 @@ def assert_same_sweep(folder: pathlib.Path, whole: pathlib.Path, logged, found) 
     assert mine["by_problem"] == other["by_problem"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
   "kind",
   ["what a measurement chooses", pytest.param("one vmap of two after another", marks=pytest.mark.slow)],
@@ -147,6 +150,7 @@ def test_members_that_fill_up_devices_and_blocks_change_no_figure(
   assert_same_sweep(folder, whole, logged, found)
 
 
+@pytest.mark.full
 def test_a_member_that_is_not_finite_freezes_alone(whole, tmp_path, experiment, logged, found) -> None:
   arms = "(declared.arms[0], Arm('strong', {'rl.kl.coef': 1.0, 'rl.optim.lr': 1e30}, 1.0))"
   assert main(["sweep", experiment(tmp_path, sweep=f"dataclasses.replace(declared, arms={arms})")]) == 0
@@ -163,6 +167,7 @@ def test_a_member_that_is_not_finite_freezes_alone(whole, tmp_path, experiment, 
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states.params))
 
 
+@pytest.mark.full
 def test_members_that_differ_in_what_is_static_are_programs_of_their_own(
   tmp_path, experiment, logged
 ) -> None:

@@ -28,6 +28,8 @@ from o1jax.rollout import setup as preparation
 from o1jax.sweep import population
 from o1jax.sweep import run as sweep_module
 
+pytestmark = pytest.mark.full
+
 P, G, STEPS, REFILL = 4, 2, 4, 2
 MEMBERS = ("arm-seed0", "arm-seed1")
 graded_by_the_task, prepare = collect_module.grade, preparation.prepare

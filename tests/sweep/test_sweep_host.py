@@ -18,8 +18,10 @@ from o1jax.rollout import collect as collect_module
 from o1jax.rollout import setup as preparation
 from o1jax.sweep import host
 from o1jax.sweep.cold import cold_starts
-from o1jax.sweep.members import members_of
+from o1jax.sweep.members import RLStart, members_of
 from o1jax.sweep.population import MemberGroup
+
+pytestmark = pytest.mark.full
 
 # Programs that all members share, and how often each may be compiled behind the cold starts.
 MOST = {
@@ -156,7 +158,7 @@ def test_an_adaptive_coefficient_begins_as_the_members_own(tmp_path, experiment)
   block = MemberGroup(setup, rl_learner(setup.config), tuple(members))
   colds = cold_starts(block, tmp_path, Preemption())
   coefficients = [
-    host.begin(block, member, colds, {member.name: None}).state.controllers["kl.coef"]
+    host.begin(block, member, RLStart(colds, {member.name: None})).state.controllers["kl.coef"]
     for member in (members[0], members[2])
   ]
   assert coefficients == [np.float32(0.01), 1.0]

@@ -125,6 +125,7 @@ def test_an_experiment_without_a_sweep_is_named(tmp_path, capsys) -> None:
   assert main(["sweep"]) == 2 and "EXPERIMENT is missing" in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_what_does_not_fit_into_memory_is_told_and_a_cold_start_kept(
   tmp_path, experiment, capsys, monkeypatch
 ) -> None:
@@ -135,6 +136,7 @@ def test_what_does_not_fit_into_memory_is_told_and_a_cold_start_kept(
   assert sorted(path.name for path in (tmp_path / "runs" / "tiny").iterdir()) == ["cold_start", "sweep.json"]
 
 
+@pytest.mark.full
 def test_a_vmap_that_does_not_fit_into_memory_is_named(tmp_path, experiment, capsys, monkeypatch) -> None:
   monkeypatch.setattr(placement, "members_that_fit", lambda fleet, share: 1)
   options = ("--vmapped", "2", "--sft.steps", "0")

@@ -32,6 +32,8 @@ from o1jax.sweep.reward_model import best_of_figures, reward_model_key
 from o1jax.sweep.run import sweep
 from o1jax.train import train
 
+pytestmark = pytest.mark.full
+
 SEEDS = (0, 1)
 
 

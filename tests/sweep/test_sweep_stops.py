@@ -17,6 +17,8 @@ from o1jax.parallel.hosts import EXIT_PREEMPTED
 from o1jax.sweep import cold
 from o1jax.sweep.folder import read_layouts
 
+pytestmark = pytest.mark.full
+
 # An experiment is Python, so that the real command can be made to meet its fate. It has as many devices as this process.
 SIGTERM = """
 import os, signal, jax

@@ -63,6 +63,7 @@ def test_rows_are_problems_and_the_endpoint_their_verifier(tmp_path, server) -> 
   assert verdicts[2].error == "unparsable" and len(server.seen) == 3  # nothing said, nothing asked
 
 
+@pytest.mark.full
 def test_what_the_judge_costs_counts_over_resumes_and_by_task(tmp_path, server, monkeypatch) -> None:
   """The server counts what it is asked; the last evaluation's share is in the summary alone."""
   rows, prices = (

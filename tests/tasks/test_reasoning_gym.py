@@ -48,6 +48,7 @@ def test_two_builds_are_one_and_the_second_makes_nothing(made, folder, monkeypat
   assert (again.train, again.held_out, again.data_hash) == (made.train, made.held_out, made.data_hash)
 
 
+@pytest.mark.full
 def test_seeds_options_and_sizes_make_other_problems(made, tmp_path):
   others = [{"split_seed": 1}, {"size": 5, "options": (("max_animals", "3"),)}]
   hashes = {reasoning_gym.build(config(tmp_path, **fields)).data_hash for fields in others}
@@ -63,11 +64,13 @@ def run(order: dict, hash_seed: str) -> str:
   return done.stdout
 
 
+@pytest.mark.full
 def test_why_entries_are_made_in_a_process_with_a_fixed_hash_seed():
   order = {"dataset": "isomorphic_strings", "options": {}, "splits": {"train": {"seed": 5, "count": 4}}}
   assert run(order, "0") != run(order, "1")
 
 
+@pytest.mark.full
 def test_modules_of_the_working_directory_are_not_taken_for_others(made, tmp_path, monkeypatch):
   (tmp_path / "json.py").write_text("raise SystemExit('not me')")
   monkeypatch.chdir(tmp_path)
@@ -89,6 +92,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("told", REFUSED)
 def test_what_cannot_be_made_is_refused_in_one_line(tmp_path, told):
   with pytest.raises(ConfigError) as error:

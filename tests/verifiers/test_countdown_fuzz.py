@@ -21,6 +21,8 @@ from o1jax.tasks.countdown import all_problems, demonstrate, make_device, make_t
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.countdown import OPERATIONS, verify
 
+pytestmark = pytest.mark.full
+
 LENGTH = 72  # tokens a row
 ROWS = 10_000  # a call on the device
 CFG = CountdownConfig(count=4, max_number=7, max_value=20, max_tries=4, hint_rate=0.4, give_up_rate=0.1)

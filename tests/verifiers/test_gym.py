@@ -173,6 +173,7 @@ SEVERAL = (
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", NAMES)
 def test_the_answer_to_another_entry_does_not_pay(name):
   paid = []
@@ -216,6 +217,7 @@ CODE = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("code", CODE)
 @pytest.mark.parametrize(
   ("dataset", "metadata"),

@@ -17,6 +17,8 @@ from processes import DEADLINE
 from o1jax.verify_command.jsonl import MAX_NESTING, LineError, parse_line
 from o1jax.verify_command.meter import complain
 
+pytestmark = pytest.mark.full
+
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "o1jax", "verify", "--workers", "2", "--verifier", "gsm8k"]
 GOOD = b'{"id": 1, "answer": "18", "completion": "#### 18"}\n'

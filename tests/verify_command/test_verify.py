@@ -97,6 +97,7 @@ def test_a_malformed_line_is_named_and_the_rest_is_graded():
   assert [row["correct"] for row in told] == [True] * len(bad)
 
 
+@pytest.mark.full
 def test_ends_of_lines_and_files():
   row = json.dumps(GOOD).encode()
   for given in (row, row + b"\n", row + b"\r\n", b"\xef\xbb\xbf" + row, b"  " + row + b"\t"):
@@ -134,6 +135,7 @@ def test_countdown():
   ]  # fmt: skip
 
 
+@pytest.mark.full
 def test_gym():
   entry = {"answer": "12", "metadata": {"source_dataset": "basic_arithmetic"}}
   rows = [
@@ -159,6 +161,7 @@ def test_an_answer_comes_before_the_next_question():
     assert (process.stdout.read(), process.wait(DEADLINE)) == (b"", 0)
 
 
+@pytest.mark.full
 def test_what_nobody_takes_is_not_read():
   row = lines({**GOOD, "completion": "y" * 1000 + "#### 18"})
   count = 3 * WINDOW_LINES
@@ -184,6 +187,7 @@ def test_what_nobody_takes_is_not_read():
     assert (len(told), process.wait(DEADLINE)) == (count, 0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_whole_lines_and_no_process(number):
   with start() as process:
@@ -224,6 +228,7 @@ def test_a_reader_that_goes_away_is_no_fault():
 SUITE = ["#### 18", "#### 17", "The answer is 18.", "18", *["\\boxed{18}"] * 16]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
   ("completions", "options", "told"),
   [

@@ -5,8 +5,7 @@
 
 The strict reading takes the response as it is written. The loose one also tries it without its first line,
 its last, or both, which often hold a greeting or a farewell, and each of these without asterisks. A blank
-variant follows nothing. Judged both ways per instruction and per prompt, these are the paper's four
-accuracies.
+variant follows nothing.
 
 End tokens that decoding has left are no part of a response, nor are its thoughts under the standard policy;
 those that never close leave nothing. Under the strict one the thoughts have to follow the instructions too.
@@ -76,28 +75,6 @@ def bind(problem: Problem) -> list[Check]:
     why = "instruction_id_list and kwargs are not two lists of one length above 0"
     raise ValueError(f"problem {problem.id}: {why}")
   return [_bind_one(problem, name, row) for name, row in zip(names, rows)]
-
-
-def accuracies(problems: Sequence[Problem], verdicts: Sequence[Verdict]) -> dict[str, float]:
-  """Shares of prompts and of instructions that are followed, under either reading: `prompt/strict` and so on.
-
-  A verdict without an answer (a timeout, say) stands for a response that follows nothing. Raises ValueError
-  where there is none, or the lengths differ.
-  """
-  if not verdicts:
-    raise ValueError("there are no verdicts to sum up")
-  out = {}
-  for reading in READINGS:
-    rows = [_followed(*pair, reading) for pair in zip(problems, verdicts, strict=True)]
-    out[f"prompt/{reading}"] = sum(map(all, rows)) / len(rows)
-    out[f"instruction/{reading}"] = sum(map(sum, rows)) / sum(map(len, rows))
-  return out
-
-
-def _followed(problem: Problem, verdict: Verdict, reading: str) -> list[bool]:
-  if verdict.parsed is None:
-    return [False] * len(problem.meta["instruction_id_list"])
-  return json.loads(verdict.parsed)[reading]
 
 
 def _bind_one(problem: Problem, name: object, row: object) -> Check:

@@ -11,7 +11,7 @@ import pytest
 
 from o1jax.verifiers.base import Problem, Verdict
 from o1jax.verifiers.ifeval import constraints
-from o1jax.verifiers.ifeval.constraints import MAX_LENGTH, READINGS, accuracies, bind, make_verify, verify
+from o1jax.verifiers.ifeval.constraints import MAX_LENGTH, READINGS, bind, make_verify, verify
 from o1jax.verifiers.ifeval.instructions import INSTRUCTIONS, Count
 
 NO_COMMA = ("punctuation:no_comma", {})
@@ -138,28 +138,6 @@ def test_policies(row, text, strict, standard):
   }
 
 
-def test_accuracies_by_hand():
-  problems = [problem(NO_COMMA, TITLE), problem(NO_COMMA), problem(TITLE, QUOTED, ENDS)]
-  verdicts = verify(problems, ["<<a>>", "a,\nb", '"<<a>>"\nThe end.'])
-  # strict: TT, F, TFT; loose: TT, T, TTT, as its first line alone is quoted
-  assert accuracies(problems, verdicts) == {
-    "prompt/strict": 1 / 3,
-    "instruction/strict": 4 / 6,
-    "prompt/loose": 1.0,
-    "instruction/loose": 1.0,
-  }
-  lost = Verdict(reward=0.0, correct=False, parsed=None, error="timeout")
-  summed = accuracies(problems, [verdicts[0], verdicts[1], lost])
-  assert list(summed.values()) == [1 / 3, 2 / 6, 2 / 3, 3 / 6]
-
-
-def test_no_verdicts_have_no_accuracy():
-  with pytest.raises(ValueError, match="no verdicts"):
-    accuracies([], [])
-  with pytest.raises(ValueError):
-    accuracies([problem(NO_COMMA)], [])
-
-
 WRONG = [
   ({}, "are not two lists of one length"),
   ({"instruction_id_list": [], "kwargs": []}, "are not two lists of one length"),
@@ -228,6 +206,7 @@ UNSURE = [
 LANGUAGES = ["en", "es", "it", "de", "pt", "ro", "nl", "ca", "so", "tl"]
 
 
+@pytest.mark.full
 def test_verdicts_depend_on_no_order_and_no_process():
   problems = [
     problem(("language:response_language", {"language": code})) for code in LANGUAGES for _ in UNSURE

@@ -9,8 +9,12 @@ import random
 import sys
 from collections.abc import Callable
 
+import pytest
+
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.math.verify import verify
+
+pytestmark = pytest.mark.full
 
 Pair = tuple[str, str]  # gold answer, what stands in the box
 

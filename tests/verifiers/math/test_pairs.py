@@ -5,6 +5,7 @@ import pathlib
 import math_verify
 import pytest
 import sympy
+from tables import failed_rows, in_two_speeds
 
 from o1jax.verifiers.base import Problem
 from o1jax.verifiers.math.equal import equal, refuted, same_value
@@ -44,23 +45,26 @@ def verdict_of(gold, text):
   return verify([Problem(id="test/1", prompt="?", answer=gold, source="math")], [text])[0]
 
 
-@pytest.mark.parametrize("topic, gold, answer, error", ROWS)
-def test_pair(topic, gold, answer, error):
-  verdict = verdict_of(gold, rf"So it is $\boxed{{{answer}}}$.")
+def check_verdict(gold, text, error):
+  verdict = verdict_of(gold, text)
   assert verdict.error == error
   assert verdict.correct == (error is None)
   assert verdict.reward == (1.0 if error is None else 0.0)
 
 
-@pytest.mark.parametrize("gold, text, error", COMPLETIONS)
-def test_whole_completion(gold, text, error):
-  verdict = verdict_of(gold, text)
-  assert (verdict.error, verdict.reward) == (error, 0.0 if error else 1.0)
+@in_two_speeds([(gold, rf"So it is $\boxed{{{answer}}}$.", error) for _, gold, answer, error in ROWS])
+def test_pairs(rows):
+  assert failed_rows(check_verdict, rows) == []
 
 
-@pytest.mark.parametrize("gold", sorted({row[1] for row in ROWS}))
-def test_every_gold_answer_is_its_own_answer(gold):
-  assert verdict_of(gold, rf"\boxed{{{gold}}}").correct
+@in_two_speeds(COMPLETIONS)
+def test_whole_completions(rows):
+  assert failed_rows(check_verdict, rows) == []
+
+
+@in_two_speeds([(gold, rf"\boxed{{{gold}}}", None) for gold in sorted({row[1] for row in ROWS})])
+def test_every_gold_answer_is_its_own_answer(rows):
+  assert failed_rows(check_verdict, rows) == []
 
 
 # --- the short-cuts change no verdict
@@ -84,6 +88,7 @@ def test_plain_numbers_are_what_the_parser_reads():
   assert {text: parsed(latex(text)) for text in quick} == quick
 
 
+@pytest.mark.full
 def test_what_is_written_alike_is_equal_in_full():
   formulas = {gold for gold, _ in readings()}
   assert len(formulas) > 80

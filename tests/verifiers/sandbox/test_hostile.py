@@ -15,6 +15,8 @@ from o1jax.verifiers.code import make_verify
 from o1jax.verifiers.sandbox import seccomp
 from o1jax.verifiers.sandbox.service import Limits
 
+pytestmark = pytest.mark.full
+
 DATA = pathlib.Path(__file__).parents[2] / "data"
 LIMITS = Limits(cpu_seconds=1, wall_seconds=2.0, memory_bytes=256 << 20, output_bytes=1 << 20)
 verify = make_verify(LIMITS, allow_unsandboxed_code=False)

@@ -237,6 +237,7 @@ def test_a_fork_has_a_bench_of_its_own():
   assert said == "child\n[None]"
 
 
+@pytest.mark.full
 def test_an_item_that_is_cut_off_leaves_its_verdict_to_no_other():
   said = printed("""
     import signal, time
@@ -301,6 +302,7 @@ def test_a_caller_with_little_address_space():
   assert said == "[None, 'crashed', 'policy']"
 
 
+@pytest.mark.full
 def test_the_callers_cpu_limit_is_not_the_sandboxs():
   said = printed("""
     import resource
