@@ -70,10 +70,10 @@ def make_blocks(model: Decoder, params: Any, needs: frozenset[str], chunk: int) 
 
   None too where the vocabulary is split over devices, which cuts it already.
   """
-  kernel = "head" if "head" in params else "embedding"
-  vocab, split = params[kernel].shape[0], jax.sharding.get_abstract_mesh().shape.get("tensor", 1)
+  vocab, split = model.cfg.vocab, jax.sharding.get_abstract_mesh().shape.get("tensor", 1)
   if chunk * vocab <= LOGITS or split > 1:
     return None
+  kernel = "head" if "head" in params else "embedding"
   block = min(vocab, max(128, LOGITS // chunk // 128 * 128))
   return Blocks(Decoder(dataclasses.replace(model.cfg, vocab=block)), needs, chunk, block, kernel)
 
