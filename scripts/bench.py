@@ -2,6 +2,7 @@
 
     python scripts/bench.py                      # sizes S and M, float32 and bfloat16
     python scripts/bench.py --sizes S --dtypes float32 --repeats 9
+    python scripts/bench.py --long               # slot refill and packing on lengths with a long tail
     python scripts/bench.py --population         # a sweep as one program against its members one after the
     other python scripts/bench.py --verifiers gsm8k    # verdicts a second; without names: gsm8k, math and
     code
@@ -132,6 +133,9 @@ def parse() -> argparse.Namespace:
     "--population", action="store_true", help="measure sweeps instead: XS, and the quickstart's size"
   )
   parser.add_argument(
+    "--long", action="store_true", help="measure responses of up to 4,064 tokens: slots, packing, memory"
+  )
+  parser.add_argument(
     "--verifiers", nargs="*", default=None, choices=["gsm8k", "math", "code"],
     help="measure verifiers instead: all, or those named",
   )  # fmt: skip
@@ -150,6 +154,10 @@ def main() -> int:
     micro_batches = args.micro_batches or workload.MICRO_BATCHES
     print(json.dumps(measure(args.sizes[0], args.dtypes[0], args.repeats, micro_batches, args.began)))
     return 0
+  if args.long:
+    import long
+
+    return long.main()
   if args.population:
     import population
 

@@ -18,8 +18,9 @@ from o1jax.config import CountdownConfig, KLConfig, ModelConfig, OptimConfig, RL
 from o1jax.model.transformer import init_params
 from o1jax.rl.draw import stream_key
 from o1jax.rl.experience import credit_and_experience, prompt_batch, token_logp
+from o1jax.rl.generate import generate
 from o1jax.rl.learner import first_state, hyperparams, rl_learner, run_epochs
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.types import PromptBatch, Rollout, TrainState
 
 PROMPTS, SAMPLES, PROMPT, RESPONSE = 8, 8, 32, 128

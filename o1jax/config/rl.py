@@ -184,11 +184,16 @@ class RLConfig:
   samples: int = 8  # G, completions a problem
   max_prompt: int = 16  # Lp; a longer prompt is an error that names the problem
   max_tokens: int = 64  # R, response tokens
+  # Rows that the sampler decodes at once; one that ends makes room for the next. 0: all, each to the longest.
+  slots: int = 0
   temperature: float = traced(1.0)
   epochs: int = 1  # passes over a rollout
   minibatches: int = 1  # optimiser steps a pass, split by prompt group
   micro_batches: int = 1  # accumulated within one optimiser step
   head_chunk: int = 4096  # response positions whose logits exist at once in the learner
+  # Tokens of a row that several completions share in the update, so that padding costs little; 0: one
+  # completion a row, whose prompt is encoded once a group.
+  pack_length: int = 0
   loss: LossConfig = LossConfig()
   advantage: AdvantageConfig = AdvantageConfig()
   kl: KLConfig = KLConfig()
@@ -222,7 +227,7 @@ class RLConfig:
     for name in counts:
       require(vars(self)[name] > 0, f"{field}.{name}", f"must be positive, is {vars(self)[name]}")
     require(self.problems is None or self.problems > 0, f"{field}.problems", "must be positive")
-    for name in ("steps", "l2_init", "dynamic_sampling", "pad_multiple"):
+    for name in ("steps", "l2_init", "dynamic_sampling", "pad_multiple", "slots", "pack_length"):
       require(vars(self)[name] >= 0, f"{field}.{name}", "must not be negative")
     grouped = self.advantage.kind not in ("reinforce", "reinforce++", "remax", "gae")
     least = 2 if grouped else 1
@@ -234,6 +239,10 @@ class RLConfig:
     require(split, f"{field}.micro_batches", f"does not divide the {group} prompts of a minibatch")
     even = self.chunks > 0 and self.prompts % self.chunks == 0
     require(even, f"{field}.chunks", f"must divide prompts={self.prompts}, is {self.chunks}")
+    rows = self.prompts * self.samples // self.chunks
+    refills = self.slots < rows
+    require(refills, f"{field}.slots", f"must be below the {rows} rows of a draw, is {self.slots}; 0 is all")
+    self._validate_packing(field)
     self.curriculum.validate(f"{field}.curriculum")
     self.loss.validate(f"{field}.loss")
     self.advantage.validate(f"{field}.advantage")
@@ -262,6 +271,14 @@ class RLConfig:
     fresh = self.dynamic_sampling == 0 or self.problems is None or self.problems >= most
     why = f"must be at least prompts * (1 + dynamic_sampling) = {most}, or a round's problems are not fresh"
     require(fresh, f"{field}.problems", why)
+
+  def _validate_packing(self, field: str) -> None:
+    """What packed rows need: room for any completion, and micro-batches that can be left out."""
+    most = self.max_prompt + self.max_tokens
+    why = f"must be 0, or at least max_prompt + max_tokens = {most}, is {self.pack_length}"
+    require(self.pack_length == 0 or self.pack_length >= most, f"{field}.pack_length", why)
+    acts = self.pack_length == 0 or self.micro_batches > 1
+    require(acts, f"{field}.pack_length", "cannot act with micro_batches=1: there is none to leave out")
 
   def _validate_min_std(self, field: str) -> None:
     whitened = self.advantage.kind == "gae" and self.critic.whiten

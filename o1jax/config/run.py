@@ -38,6 +38,7 @@ class EvalConfig:
   control_samples: int = 2  # K of the controls and of forced budgets
   batch: int = 64  # problems a compiled call
   max_tokens: int = 64  # response budget of natural stopping
+  slots: int = 0  # rows decoded at once, as rl.slots; 0: all of a batch
   temperature: float = 1.0
   top_k: int = 0  # evaluation alone; 0 = off
   top_p: float = 1.0  # evaluation alone; 1 = off
@@ -50,6 +51,9 @@ class EvalConfig:
     for name in counts:
       require(vars(self)[name] > 0, f"{field}.{name}", "must be positive")
     require(min(self.every) >= 0, f"{field}.every", "must not be negative")
+    rows = self.batch * self.samples
+    refills = 0 <= self.slots < rows
+    require(refills, f"{field}.slots", f"must lie in [0, {rows}), the rows of a batch, is {self.slots}")
     require(0 < self.top_p <= 1, f"{field}.top_p", "must lie in (0, 1]")
     require(self.top_k >= 0, f"{field}.top_k", "must not be negative")
     require_temperature(self.temperature, f"{field}.temperature", greedy=True)

@@ -1,4 +1,8 @@
-"""Attention over explicit keys and values: what a query sees, softmax over blocks of keys, cache writes."""
+"""Attention over explicit keys and values: what a query sees, softmax over blocks of keys, cache writes.
+
+`attend` computes the scores of all keys at once. `attend_filled` is for a decoded token of rows whose caches
+are filled unequally: it reads the blocks of keys that are filled, however long the longest row is.
+"""
 
 import functools
 from typing import Any, NamedTuple
@@ -7,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 MASKED = -1e30  # finite, so that a row with nothing to attend to gives no NaN
+PAIRS = 16  # (row, block of keys) that `attend_filled` reads at once, at most
 
 
 class KV(NamedTuple):
@@ -26,6 +31,9 @@ class Context(NamedTuple):
   layers: Any  # one KV a layer: a tuple, or stacked where layers are scanned
   segment: jax.Array  # i32[M, S], 0 = not to be seen; M divides the call's N rows
   position: jax.Array  # i32[M, S]
+  # i32[M], keys of each row that are filled, of a cache in blocks that a token of each row reads; None: all
+  # keys are read.
+  filled: jax.Array | None = None
 
 
 def softcap(x: jax.Array, cap: float) -> jax.Array:
@@ -76,6 +84,62 @@ def attend(q: jax.Array, blocks: list[tuple[KV, jax.Array]], cap: float) -> jax.
   return out / total[..., None]
 
 
+class _Partial(NamedTuple):
+  """Softmax attention over the keys read so far (Milakov & Gimelshein 2018, algorithm 3)."""
+
+  top: jax.Array  # f32[N, K, g], largest score
+  total: jax.Array  # f32[N, K, g], sum of exp(score - top)
+  out: jax.Array  # f32[N, K, g, h], values summed under exp(score - top)
+
+
+def attend_filled(
+  q: jax.Array, kv: KV, own: tuple, keys: tuple, filled: jax.Array, window: Any, cap: float
+) -> jax.Array:
+  """Softmax attention of one query a row over its filled keys; q f[N, K, g, 1, h] scaled, f32 likewise out.
+
+  kv: in C blocks of b positions; own, keys: (segment, position) of the queries i32[N, 1] and keys i32[N, S];
+  filled i32[N], keys from the first on; a row without any gets zeros. The (row, block) pairs that hold keys
+  stand in one list and are read PAIRS at a time, so that the cost is that of the sum of the rows' lengths.
+  """
+  rows, heads, count, _, size = kv.k.shape
+  at_once = min(PAIRS, rows)
+  ends = jnp.cumsum(-(-filled // size))
+  starts = ends - -(-filled // size)
+  segment, position = (a.reshape(rows, count, size) for a in keys)
+
+  def keys_of(row: jax.Array, block: jax.Array) -> KV:
+    k = jax.lax.dynamic_slice(kv.k, (row, 0, block, 0, 0), (1, heads, 1, *kv.k.shape[3:]))
+    v = jax.lax.dynamic_slice(kv.v, (row, 0, block * size, 0), (1, heads, size, kv.v.shape[3]))
+    return KV(k[0, :, 0], v[0])
+
+  def read(carry: tuple[jax.Array, _Partial]) -> tuple[jax.Array, _Partial]:
+    """The next pairs of the list."""
+    first, sums = carry
+    pair = first + jnp.arange(at_once)
+    row = jnp.minimum((pair[:, None] >= ends).sum(1), rows - 1)
+    block = jnp.minimum(pair - starts[row], count - 1)
+    query, (k, v) = tuple(a[row] for a in own), jax.vmap(keys_of)(row, block)
+    mask = visible(query, (segment[row, block], position[row, block]), window)
+    mask = (mask & (pair < ends[-1])[:, None, None])[:, :, None]
+    scores = jnp.einsum("wkgh,wkhb->wkgb", q[row, :, :, 0], k, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask, softcap(scores, cap), MASKED)
+    of_row = (row == jnp.arange(rows)[:, None])[:, :, None, None]  # [N, W, 1, 1]
+    top = jnp.maximum(sums.top, jnp.where(of_row, scores.max(-1), MASKED).max(1))
+    weights = jnp.where(mask, jnp.exp(scores - top[row][..., None]), 0.0)
+    values = jnp.einsum("wkgb,wkbh->wkgh", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    kept = jnp.exp(sums.top - top)
+    total = sums.total * kept + jnp.where(of_row, weights.sum(-1), 0.0).sum(1)
+    out = sums.out * kept[..., None] + jnp.einsum(
+      "nw,wkgh->nkgh", of_row[:, :, 0, 0].astype(jnp.float32), values
+    )
+    return first + at_once, _Partial(top, total, out)
+
+  zeros = jnp.zeros((*q.shape[:3],), jnp.float32)
+  start = _Partial(zeros + MASKED, zeros, jnp.zeros((*q.shape[:3], q.shape[-1]), jnp.float32))
+  _, sums = jax.lax.while_loop(lambda carry: carry[0] < ends[-1], read, (jnp.zeros((), jnp.int32), start))
+  return (sums.out / jnp.maximum(sums.total, 1e-30)[..., None])[:, :, :, None]
+
+
 def _share(x: jax.Array, kv: KV) -> jax.Array:
   """[M, K, s, ...] of x [N, K, ...]: the s = N / M rows that read each of M rows of keys, side by side."""
   return x.reshape(kv.v.shape[0], -1, *x.shape[1:]).swapaxes(1, 2)
@@ -94,6 +158,8 @@ def write_keys(cache: KV, new: KV, index: jax.Array) -> KV:
   """
   if index.ndim == 0:
     return _write_column(cache, new, index)
+  if new.v.shape[2] == 1:
+    return _write_tokens(cache, new, index)
   # As bits: on a CPU XLA scatters bfloat16 by way of float32, and converts all of the cache for it.
   dtype = cache.v.dtype
   bits = jnp.dtype(f"uint{8 * dtype.itemsize}")
@@ -110,6 +176,29 @@ def _write_column(cache: KV, new: KV, index: jax.Array) -> KV:
   size = cache.k.shape[4]
   at = (0, 0, index // size, 0, index % size)
   return KV(jax.lax.dynamic_update_slice(cache.k, k[:, :, None], at), v)
+
+
+def _write_tokens(cache: KV, new: KV, index: jax.Array) -> KV:
+  """One position of each row, in place: XLA copies all of a cache that it scatters into on a CPU."""
+  size, room = cache.k.shape[-1], cache.v.shape[2]
+  k, v = new.k.astype(cache.k.dtype), new.v.astype(cache.v.dtype)
+
+  def write(row: jax.Array, cache: KV) -> KV:
+    """The cache with one row's position; past its end it stays as it is."""
+    at = jnp.minimum(index[row], room - 1)
+    kept = index[row] >= room
+    k_at = (row, 0, 0, at) if cache.k.ndim == 4 else (row, 0, at // size, 0, at % size)
+    v_at = (row, 0, at, 0)
+
+    def put(array: jax.Array, new: jax.Array, start: tuple) -> jax.Array:
+      piece = jax.lax.dynamic_slice_in_dim(new, row, 1, 0)
+      piece = piece if array.ndim == 4 else piece[:, :, None]
+      old = jax.lax.dynamic_slice(array, start, piece.shape)
+      return jax.lax.dynamic_update_slice(array, jnp.where(kept, old, piece), start)
+
+    return KV(put(cache.k, k, k_at), put(cache.v, v, v_at))
+
+  return jax.lax.fori_loop(0, index.shape[0], write, cache)
 
 
 def _write_row(cache: KV, new: KV, index: jax.Array) -> KV:

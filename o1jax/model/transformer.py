@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from o1jax.config import ModelConfig, RopeScaling
-from o1jax.model.attention import KV, Context, attend, softcap, visible, write_keys
+from o1jax.model import flash
+from o1jax.model.attention import KV, Context, attend, attend_filled, softcap, visible, write_keys
 
 ALL_KEYS = 2**30  # a window wider than any sequence
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -147,14 +148,25 @@ class Attention(nn.Module):
     q, k = rotate(q, rotation, scale).transpose(0, 2, 3, 1, 4), rotate(k, rotation)[:, :, :, 0]
     made = KV(k.transpose(0, 2, 3, 1), v[:, :, :, 0].transpose(0, 2, 1, 3))
     if cache is not None:
-      made, own_keys = write_keys(cache[0], made, index), cache[1]
+      made, (own_keys, filled) = write_keys(cache[0], made, index), cache[1]
     else:
-      own_keys = own
-    blocks = [(made, visible(own, own_keys, window))]
-    if prefix is not None:
-      keys = jax.tree.map(lambda a: jnp.repeat(a, x.shape[0] // a.shape[0], axis=0), prefix[1])
-      blocks.append((prefix[0], visible(own, keys, window)))
-    out = attend(q, blocks, cfg.attention_softcap).astype(x.dtype)
+      own_keys, filled = own, None
+    keys_count = made.v.shape[2] + (0 if prefix is None else prefix[0].v.shape[2])
+    if filled is not None:
+      out = attend_filled(q, made, own, own_keys, filled, window, cfg.attention_softcap).astype(x.dtype)
+    elif cache is None and x.shape[1] * keys_count >= flash.LONG:
+      sources = (
+        (flash.KeyRows(made, *own),)
+        if prefix is None
+        else (flash.KeyRows(made, *own), flash.KeyRows(prefix[0], *prefix[1]))
+      )
+      out = flash.attend_long(q, sources, own, window, cfg.attention_softcap).astype(x.dtype)
+    else:
+      blocks = [(made, visible(own, own_keys, window))]
+      if prefix is not None:
+        keys = jax.tree.map(lambda a: jnp.repeat(a, x.shape[0] // a.shape[0], axis=0), prefix[1])
+        blocks.append((prefix[0], visible(own, keys, window)))
+      out = attend(q, blocks, cfg.attention_softcap).astype(x.dtype)
     names = ("kv_heads", "q_per_kv", "head_dim", "embed")
     scale_down = (2 * cfg.layers) ** -1.0  # keeps the residual stream's variance independent of depth
     init = nn.initializers.variance_scaling(
@@ -253,9 +265,9 @@ class Decoder(nn.Module):
     """tokens, segment, position i32[N, T] -> (hidden f[N, T, D] after the final norm, KV by layer).
 
     `prefix` has M rows, M | N: row n reads prefix row n // (N / M). With a `cache` the tokens' keys are
-    written into it from `index` on, as `write_keys` does, and it is returned; its `segment` and `position`
-    are those after the write. Positions lie below the number of keys there is room for: T, or the cache's,
-    and the prefix's.
+    written into it from `index` on, as `write_keys` does, and it is returned; its `segment`, `position` and
+    `filled` are those after the write. A cache with `filled` is read without a prefix. Positions lie below
+    the number of keys there is room for: T, or the cache's, and the prefix's.
     """
     cfg = self.cfg
     x = embed(self.embedding, tokens).astype(DTYPES[cfg.dtype])
@@ -265,8 +277,8 @@ class Decoder(nn.Module):
     room = tokens.shape[1] if cache is None else cache.position.shape[1]
     room += 0 if prefix is None else prefix.position.shape[1]
     turned, which = rotations(rope_frequencies(cfg), position, room)
-    prefix_layers, prefix_keys = (None, None) if prefix is None else (prefix.layers, prefix[1:])
-    cache_layers, cache_keys = (None, None) if cache is None else (cache.layers, cache[1:])
+    prefix_layers, prefix_keys = (None, None) if prefix is None else (prefix.layers, prefix[1:3])
+    cache_layers, cache_keys = (None, None) if cache is None else (cache.layers, (cache[1:3], cache.filled))
     own, shared = (segment, position), (turned, prefix_keys, cache_keys, index)
     if cfg.scan_layers:
       per_layer = (jnp.asarray(which), jnp.asarray(windows), prefix_layers, cache_layers)

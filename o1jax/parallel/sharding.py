@@ -1,6 +1,7 @@
 """The table from logical axes to mesh axes, and the shardings that follow from it."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import flax.linen as nn
@@ -20,6 +21,11 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
   ("gate_up", None),
   ("layers", None),
 )
+
+
+def rules_within(axes: Collection[str]) -> tuple[tuple[str, str | None], ...]:
+  """The table inside a `shard_map` over `axes`, which no array there is split over any more."""
+  return tuple((name, axis if isinstance(axis, str) and axis not in axes else None) for name, axis in RULES)
 
 
 def param_shardings(boxed: Any, mesh: Mesh) -> Any:
@@ -61,6 +67,12 @@ def batch_axes(rows: int) -> tuple[str, ...]:
   shape, both = jax.sharding.get_abstract_mesh().shape, ("data", "fsdp")
   axes = tuple(axis for axis in both if shape[axis] > 1) if shape.keys() >= set(both) else ()
   return axes if rows % math.prod(shape[axis] for axis in axes) == 0 else ()
+
+
+def batch_shards() -> int:
+  """Shards of the batch over the current mesh; 1 without one."""
+  shape = jax.sharding.get_abstract_mesh().shape
+  return math.prod(shape.get(axis, 1) for axis in ("data", "fsdp"))
 
 
 def put_rows(tree: Any, mesh: Mesh) -> Any:

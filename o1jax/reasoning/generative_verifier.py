@@ -27,7 +27,8 @@ from o1jax.parallel.sharding import batch_rows, put_rows
 from o1jax.rl.critic import policy_params
 from o1jax.rl.draw import greedy, inverse_cdf
 from o1jax.rl.experience import prompt_batch
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.generate import generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.types import PromptBatch, Rollout
 from o1jax.verifiers.judge.judge import Opinion, Rationale, Sample, Score, spells
 

@@ -15,9 +15,10 @@ import optax
 
 from o1jax.model.transformer import Decoder
 from o1jax.rl.dynamic_sampling import Barrier
+from o1jax.rl.generate import generate
 from o1jax.rl.learner import Learner, apply_controllers, gradients, masked_experience, run_epochs
 from o1jax.rl.losses import POLICY_LOSSES, global_norms
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.scoring import score
 from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.types import Experience, Hyperparams, PromptBatch, Rollout, TokenScores, TrainState

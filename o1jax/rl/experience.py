@@ -6,7 +6,8 @@ logp_old, logp_sampler -> importance weights -> Experience.weight
 
 import dataclasses
 import functools
-from typing import Any, Callable, Sequence
+import math
+from typing import Any, Callable, NamedTuple, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +130,71 @@ def pack(texts: Sequence[tuple[list[int], list[int]]], rows: int, length: int) -
     advantage=zero, weight=weight,
   )  # fmt: skip
   return experience, packed
+
+
+class Packing(NamedTuple):
+  """Where the tokens of packed rows stand in rows of one completion each."""
+
+  source: jax.Array  # i32[rows, length], index of a token among the B * L; -1: padding
+  segment: jax.Array  # i32[rows, length], as in `Experience`
+
+
+def first_fit(lengths: jax.Array, rows: int, length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Row, offset in it and segment (from 1), each i32[B], of B completions laid into rows of `length` tokens.
+
+  The longest come first, each into the first row with room. There is always room where `rows` is at least B
+  over the number of completions of the largest length that a row holds.
+  """
+
+  def lay(carry: tuple[jax.Array, jax.Array], size: jax.Array) -> tuple[tuple, tuple]:
+    """The tokens and completions of each row with one completion more."""
+    used, count = carry
+    row = jnp.argmax(used + size <= length)
+    return (used.at[row].add(size), count.at[row].add(1)), (row, used[row], count[row] + 1)
+
+  order = jnp.argsort(-lengths, stable=True)
+  zeros = jnp.zeros((rows,), jnp.int32)
+  laid = jax.lax.scan(lay, (zeros, zeros), lengths[order])[1]
+  row, offset, segment = (jnp.zeros_like(lengths).at[order].set(a.astype(jnp.int32)) for a in laid)
+  return row, offset, segment
+
+
+def make_packing(valid: jax.Array, length: int, parts: int, multiple: int = 1) -> Packing:
+  """The packing of rows bool[B, L], one completion each, into rows of `length` tokens, in `parts` parts.
+
+  The first rows are the fullest: micro-batch m is every parts-th row, and is filled before the next one is
+  begun. The number of rows depends on shapes alone, and is a multiple of parts * multiple. Raises ValueError
+  where a completion may not fit.
+  """
+  count, width = valid.shape
+  if width > length:
+    raise ValueError(f"rl.pack_length: a completion may have {width} tokens, a packed row {length}")
+  unit = parts * multiple
+  rows = math.ceil(count / (length // width) / unit) * unit
+  lengths = valid.sum(1, dtype=jnp.int32)
+  row, offset, segment = first_fit(lengths, rows, length)
+  row = row % (rows // parts) * parts + row // (rows // parts)
+  column = jnp.argsort(~valid, axis=1, stable=True)  # of each row's valid tokens, in their order
+  there = jnp.arange(width) < lengths[:, None]
+  cell = jnp.where(there, row[:, None] * length + offset[:, None] + jnp.arange(width), rows * length)
+
+  def lay(value: jax.Array, empty: int) -> jax.Array:
+    cells = (
+      jnp.full((rows * length,), empty, jnp.int32).at[cell.reshape(-1)].set(value.reshape(-1), mode="drop")
+    )
+    return cells.reshape(rows, length)
+
+  source = jnp.arange(count)[:, None] * width + column
+  return Packing(lay(source, -1), lay(jnp.broadcast_to(segment[:, None], valid.shape), 0))
+
+
+def packed(experience: Experience, packing: Packing) -> Experience:
+  """The same tokens in packed rows; padding is zeros."""
+
+  def take(a: jax.Array) -> jax.Array:
+    return jnp.where(packing.source >= 0, a.reshape(-1)[packing.source], jnp.zeros((), a.dtype))
+
+  return dataclasses.replace(jax.tree.map(take, experience), segment=packing.segment)
 
 
 def trimmed(rollout: Rollout, cfg: RLConfig) -> Rollout:

@@ -72,9 +72,11 @@ def step_flops(config: TrainConfig, learner: Learner, sizes: StepSizes) -> Ledge
 
   passes = {"updates": cfg.epochs, "references": references(learner), **critic_passes(cfg)}
   model, prompt, judges = config.model, cfg.max_prompt, learner.rewarder.passes
-  flops = learning_flops(model, sizes.learned, prompt, response(sizes.learned), **passes)
+  packed = cfg.pack_length > 0
+  flops = learning_flops(model, sizes.learned, prompt, response(sizes.learned), **passes, packed=packed)
   for draw in sizes.all_draws:
-    flops += sampling_flops(model, draw, prompt, sampling_width(cfg.max_tokens, int(draw.lengths.max())))
+    width, refilled = sampling_width(cfg.max_tokens, int(draw.lengths.max())), cfg.slots > 0
+    flops += sampling_flops(model, draw, prompt, width, refilled=refilled)
     flops += judging_flops(model, draw, prompt, response(draw), judges=judges)
   return flops + Ledger(extra_samples=sum(draw.lengths.size for draw in sizes.draws[1:]))
 

@@ -20,9 +20,10 @@ from jax.sharding import Mesh, PartitionSpec
 
 from o1jax.rl.draw import greedy
 from o1jax.rl.dynamic_sampling import SampleCounts, StepSample, sample_groups
+from o1jax.rl.generate import generate
 from o1jax.rl.learner import Learner
 from o1jax.rl.reward_model import reward_of
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.step import LearnerInputs, train_step
 from o1jax.types import Hyperparams, PromptBatch, Reward, Rollout, RolloutBatch, Stat, TrainState
 

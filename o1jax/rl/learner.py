@@ -17,7 +17,9 @@ import optax
 
 from o1jax.config import RLConfig, TrainConfig, active_terms, static_config, traced_values
 from o1jax.model.transformer import Decoder
+from o1jax.parallel.sharding import batch_shards
 from o1jax.rl.critic import add_critic, policy_params
+from o1jax.rl.experience import make_packing, packed
 from o1jax.rl.losses import Term, global_norms, needs, objective, rl_terms, sft_terms
 from o1jax.rl.optim import decaying, learning_rate, make_optimizer
 from o1jax.rl.regularisers import (
@@ -53,6 +55,7 @@ class Learner:
   minibatches: int = 1
   micro_batches: int = 1
   head_chunk: int = 4096
+  pack_length: int = 0  # tokens of a row that completions are packed into for their gradient; 0: not
   reference: Reference | None = None  # how the reference moves behind a step; None: it does not
   reset_optimizer: bool = False
   token_mask: TokenMask | None = None  # of a whole minibatch, before its first forward pass
@@ -86,9 +89,10 @@ def rl_learner(config: TrainConfig, terms: frozenset[str] | None = None) -> Lear
   cfg = config.rl
   terms = active_terms([cfg]) if terms is None else terms
   return Learner(
-    "rl", Decoder(config.model), make_optimizer(cfg.optim), rl_terms(cfg, terms, dtype=config.model.dtype),
+    "rl", Decoder(config.model), make_optimizer(cfg.optim),
+    rl_terms(cfg, terms, segments=cfg.pack_length or 1, dtype=config.model.dtype),
     Grouped(cfg.max_prompt, cfg.samples), cfg.max_tokens, static_config(cfg), cfg.epochs, cfg.minibatches,
-    cfg.micro_batches, cfg.head_chunk, reference=REFERENCES[cfg.kl.reference],
+    cfg.micro_batches, cfg.head_chunk, cfg.pack_length, reference=REFERENCES[cfg.kl.reference],
     reset_optimizer=cfg.kl.reset_optimizer, token_mask=token_mask(cfg.cov), penalties=rl_penalties(terms),
     controllers=rl_controllers(cfg), exact_start=cfg.loss.logp_old == "learner",
     rewarder=REWARDERS[cfg.reward_model.kind], first=config.sft.steps, steps=cfg.steps,
@@ -176,14 +180,21 @@ def gradients(
   *,
   learner: Learner,
 ) -> tuple[jax.Array, Any, dict[str, Stat]]:
-  """(loss f32[], gradients, statistics) of a minibatch, summed over its micro-batches."""
-  loss_of = objective(learner.terms)
+  """(loss f32[], gradients, statistics) of a minibatch, summed over its micro-batches.
+
+  Where completions are packed, micro-batches that none of them needs are skipped.
+  """
+  loss_of, layout = objective(learner.terms), learner.layout
+  if learner.pack_length:
+    layout, shards = Packed(), batch_shards()
+    valid, parts = experience.segment > 0, learner.micro_batches
+    experience = packed(experience, make_packing(valid, learner.pack_length, parts, shards))
 
   def share(weights: Any, micro: Experience) -> tuple[jax.Array, dict[str, Stat]]:
     """A micro-batch's share of the loss, and its statistics."""
     scores = score(
       weights, ref_params, micro.tokens, micro.segment, micro.position, model=learner.model,
-      temperature=hyperparams["temperature"], needs=needs(learner.terms), layout=learner.layout,
+      temperature=hyperparams["temperature"], needs=needs(learner.terms), layout=layout,
       chunk=learner.head_chunk,
     )  # fmt: skip
     if learner.exact_start:
@@ -195,12 +206,18 @@ def gradients(
     (loss, stats), grads = value(params, experience)
     return loss, grads, stats
 
-  def add(carry: Any, micro: Experience) -> tuple[Any, None]:
+  def sum_of(carry: Any, micro: Experience) -> Any:
     (loss, stats), grads = value(params, micro)
     total, summed, merged = carry
-    return (total + loss, jax.tree.map(jnp.add, summed, grads), merge_stats(merged, stats)), None
+    return total + loss, jax.tree.map(jnp.add, summed, grads), merge_stats(merged, stats)
 
-  pieces = _split(experience, learner.micro_batches, _group(learner.layout))
+  def add(carry: Any, micro: Experience) -> tuple[Any, None]:
+    """The sums with a micro-batch more."""
+    if not learner.pack_length:
+      return sum_of(carry, micro), None
+    return jax.lax.cond(micro.is_action.any(), sum_of, lambda carry, micro: carry, carry, micro), None
+
+  pieces = _split(experience, learner.micro_batches, _group(layout))
   shapes = jax.eval_shape(share, params, jax.tree.map(lambda a: a[0], pieces))[1]
   blank = jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), params)  # bfloat16 sums would stall
   loss, grads, stats = jax.lax.scan(add, (jnp.zeros(()), blank, blank_stats(shapes)), pieces)[0]

@@ -20,7 +20,8 @@ import optax
 from o1jax.config import RewardModelConfig
 from o1jax.model.transformer import Context, Decoder, cast_params
 from o1jax.rl.critic import CRITIC, ValueHead, add_critic, policy_params
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.generate import generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.scoring import Grouped
 from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch
 

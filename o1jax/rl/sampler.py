@@ -1,25 +1,25 @@
-"""The sampler: prompts in, G responses to each out, as one compiled program or as a state and a step.
+"""The sampler as a state and a step: prompts in, G responses to each out.
 
   prefill (each prompt once) -> begin (first tokens) -> decode (decode_step until all rows stop) -> rollout_of
                                                         extend (tokens of others) -> decode -> ...
 
-`generate` is the first line. Its rows stand in step: one position for all, so that their keys are written at
-one place of the cache. After `extend` each row has a position of its own. The kernel is chosen statically, by
-`SamplerState.step`. The cache grows as it fills, one compiled body a size, so that attention reads about what
-is there. Left out: slot refill (a row that stops early is not given to another prompt).
+The first line is what `generate` compiles. Its rows stand in step: one position for all, so that their keys
+are written at one place of the cache. After `extend` each row has a position of its own. The kernel is chosen
+statically, by `SamplerState.step`. The cache grows as it fills, one compiled body a size, so that attention
+reads about what is there. `slots.decode_slots` is the `decode` of more rows than slots.
 """
 
 import dataclasses
 import functools
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from o1jax.model.transformer import KV, Context, Decoder, cast_params, gathered
-from o1jax.rl.draw import inverse_cdf, keep_top, row_noise
-from o1jax.types import PromptBatch, Rollout
+from o1jax.rl.draw import inverse_cdf, keep_top
+from o1jax.types import PromptBatch
 
 MAX_BODIES = 6  # compiled sizes of the response's key buffer
 KEY_BLOCK = 64  # positions in a block of keys; sizes are multiples of it
@@ -36,6 +36,7 @@ class SampleConfig:
   top_k: int = 0  # evaluation alone; 0 = off
   top_p: float = 1.0  # evaluation alone; 1 = off
   pad: int = 0  # stands behind a row's end
+  slots: int = 0  # rows decoded at once (`slots.decode_slots`); 0, or as many as there are: all
   member_axis: str | None = None  # mapped axis over which all stop together: one unbatched predicate
 
 
@@ -97,7 +98,7 @@ def _put(array: jax.Array, value: jax.Array, position: jax.Array) -> jax.Array:
   return jax.lax.dynamic_update_index_in_dim(array, value, position, axis=0)
 
 
-def _by_row(array: jax.Array, prompt_row: jax.Array | None, rows: int) -> jax.Array:
+def by_row(array: jax.Array, prompt_row: jax.Array | None, rows: int) -> jax.Array:
   """[B, ...] of an array [M, ...]: for each of B rows what belongs to its prompt."""
   return jnp.repeat(array, rows // array.shape[0], axis=0) if prompt_row is None else array[prompt_row]
 
@@ -120,11 +121,11 @@ def buffer_sizes(max_tokens: int, block: int = KEY_BLOCK) -> list[int]:
 
 def cache_size(cache: Any) -> int:
   """Positions a key buffer has."""
-  leaf: KV = jax.tree.leaves(cache, is_leaf=_is_kv)[0]
+  leaf: KV = jax.tree.leaves(cache, is_leaf=is_kv)[0]
   return leaf.v.shape[-2]
 
 
-def _is_kv(node: Any) -> bool:
+def is_kv(node: Any) -> bool:
   return isinstance(node, KV)
 
 
@@ -136,7 +137,7 @@ def _empty_cache(prefix: Any, rows: int, size: int) -> Any:
     k, v = (*layers, rows, heads, dim, size), (*layers, rows, heads, size, dim)
     return KV(jnp.zeros(k, kv.k.dtype), jnp.zeros(v, kv.v.dtype))
 
-  return jax.tree.map(empty, prefix, is_leaf=_is_kv)
+  return jax.tree.map(empty, prefix, is_leaf=is_kv)
 
 
 def _grow(cache: Any, size: int) -> Any:
@@ -149,10 +150,10 @@ def _grow(cache: Any, size: int) -> Any:
     k = kv.k if kv.k.ndim > kv.v.ndim else jnp.expand_dims(kv.k, -3)
     return KV(pad(k, k.ndim - 3, size // k.shape[-1]), pad(kv.v, kv.v.ndim - 2, size))
 
-  return jax.tree.map(grow, cache, is_leaf=_is_kv) if size > cache_size(cache) else cache
+  return jax.tree.map(grow, cache, is_leaf=is_kv) if size > cache_size(cache) else cache
 
 
-# Decoding. `params` are as `sampling_params` makes them; all but `generate` are for callers to compile.
+# Decoding. `params` are as `sampling_params` makes them; callers compile.
 
 
 def sampling_params(params: Any, model: Decoder) -> Any:
@@ -190,33 +191,59 @@ def begin(
     noise=noise, prompt_row=prompt_row, step=jnp.zeros((), jnp.int32), token_map=token_map, forced=forced,
   )  # fmt: skip
   logits: Any = model.apply(params, prompts.hidden, method="head")
-  return _append(state, _by_row(logits, prompt_row, rows), temperature, cfg)
+  return _append(state, by_row(logits, prompt_row, rows), temperature, cfg)
 
 
-def _append(state: SamplerState, logits: Any, temperature: jax.Array, cfg: SampleConfig) -> SamplerState:
-  """The state with a token more in each row that is going, drawn from logits f32[B, V]."""
-  at, going = state.position(), state.going()
+class Drawn(NamedTuple):
+  """A token more of each of N rows."""
+
+  token: jax.Array  # i32[N], `pad` where the row is not going
+  logp: jax.Array  # f32[N], 0 where not is_action
+  is_action: jax.Array  # bool[N]
+  stops: jax.Array  # bool[N], rows that it ends
+
+
+def next_token(
+  logits: Any,
+  noise: jax.Array,
+  going: jax.Array,
+  temperature: jax.Array,
+  *,
+  cfg: SampleConfig,
+  token_map: jax.Array | None,
+  forced: jax.Array | None,
+) -> Drawn:
+  """A token of each row that is going, bool[N]: from logits f32[N, V] by noise f32[N], or forced i32[N]."""
   scaled = logits / temperature
   filtered = keep_top(scaled, cfg.top_k, cfg.top_p) if cfg.top_k or cfg.top_p < 1.0 else scaled
-  chosen = cfg.draw(filtered, _take(state.noise, state.sampled if state.step is None else at))
-  token = chosen if state.token_map is None else state.token_map[chosen]
+  chosen = cfg.draw(filtered, noise)
+  token = chosen if token_map is None else token_map[chosen]
   action = going
-  if state.forced is not None:
-    forced = _take(state.forced, at)
+  if forced is not None:
     token = jnp.where(forced == UNFORCED, token, forced)
     action &= forced == UNFORCED
   action &= token == chosen
   picked = jnp.take_along_axis(scaled, token[:, None], axis=-1)[:, 0]
   logp = picked - jax.nn.logsumexp(scaled, axis=-1)
   stops = functools.reduce(jnp.logical_or, (token == stop for stop in cfg.stop_tokens))
+  return Drawn(jnp.where(going, token, cfg.pad), jnp.where(action, logp, 0.0), action, going & stops)
+
+
+def _append(state: SamplerState, logits: Any, temperature: jax.Array, cfg: SampleConfig) -> SamplerState:
+  """The state with a token more in each row that is going, drawn from logits f32[B, V]."""
+  at, going = state.position(), state.going()
+  new = next_token(
+    logits, _take(state.noise, state.sampled if state.step is None else at), going, temperature, cfg=cfg,
+    token_map=state.token_map, forced=None if state.forced is None else _take(state.forced, at),
+  )  # fmt: skip
   return dataclasses.replace(
     state,
-    tokens=_put(state.tokens, jnp.where(going, token, cfg.pad), at),
-    logp=_put(state.logp, jnp.where(action, logp, 0.0), at),
-    is_action=_put(state.is_action, action, at),
+    tokens=_put(state.tokens, new.token, at),
+    logp=_put(state.logp, new.logp, at),
+    is_action=_put(state.is_action, new.is_action, at),
     length=state.length + going,
     sampled=state.sampled + going,
-    done=state.done | (going & stops),
+    done=state.done | new.stops,
     step=None if state.step is None else state.step + 1,
   )
 
@@ -227,7 +254,7 @@ def _read(
   """(hidden states f[B, T, D], the cache with their keys) of tokens i32[B, T]: each row's last, and more."""
   rows, size = tokens.shape[0], cache_size(state.cache)
   index = state.position() - 1
-  start = _by_row(prompts.length(), state.prompt_row, rows)[:, None]
+  start = by_row(prompts.length(), state.prompt_row, rows)[:, None]
   own = index[..., None] + jnp.arange(tokens.shape[1])  # positions behind the prompt: i32[T], or i32[B, T]
   written = jnp.broadcast_to((jnp.arange(size) <= own[..., -1:]).astype(jnp.int32), (rows, size))
   cache = Context(state.cache, written, start + jnp.arange(size))
@@ -326,55 +353,3 @@ def extend(
     length=state.length + count,
     done=state.done & (count == 0),
   )
-
-
-def rollout_of(
-  batch: PromptBatch, state: SamplerState, pad: int, policy_step: jax.Array | int | None
-) -> Rollout:
-  """Prompts and what stands behind them, as rows of one width."""
-  rows = state.done.shape[0]
-  valid = jnp.arange(state.tokens.shape[0])[:, None] < state.length
-
-  def join(prompt: jax.Array, response: jax.Array) -> jax.Array:
-    return jnp.concatenate([_by_row(prompt, state.prompt_row, rows), response.T], axis=1)
-
-  return Rollout(
-    tokens=join(jnp.where(batch.mask, batch.tokens, pad), jnp.where(valid, state.tokens, pad)),
-    valid=join(batch.mask, valid),
-    is_action=join(jnp.zeros_like(batch.mask), state.is_action),
-    logp_sampler=join(jnp.zeros(batch.tokens.shape, jnp.float32), state.logp),
-    finished=state.done,
-    prompt_width=batch.tokens.shape[1],
-    policy_step=None if policy_step is None else jnp.full((rows,), policy_step, jnp.int32),
-  )
-
-
-@functools.partial(jax.jit, static_argnames=("model", "samples", "cfg"))
-def generate(
-  params: Any,
-  batch: PromptBatch,
-  key: jax.Array,
-  temperature: jax.Array,
-  *,
-  model: Decoder,
-  samples: int,
-  cfg: SampleConfig,
-  token_map: jax.Array | None = None,
-  forced: jax.Array | None = None,
-  policy_step: jax.Array | int | None = None,
-) -> Rollout:
-  """`samples` responses to each prompt at temperature f32[]. Consumes the key (`stream_key`).
-
-  `token_map` i32[V] says what stands in the place of each token drawn: itself, or another that forbids
-  stopping. `forced` i32[B, R] has tokens that stand whatever is drawn, UNFORCED where the policy chooses.
-  Tokens forced or replaced are no actions: they carry no log-prob and no loss. `policy_step` as in `Rollout`.
-  """
-  params = sampling_params(params, model)
-  prompts = prefill(params, batch, model=model)
-  noise = row_noise(key, batch.problem_id, samples, cfg.max_tokens, batch.earlier)
-  state = begin(
-    params, prompts, noise, temperature, model=model, cfg=cfg,
-    token_map=token_map, forced=None if forced is None else forced.T,
-  )  # fmt: skip
-  state = decode(params, state, prompts, temperature, model=model, cfg=cfg)
-  return rollout_of(batch, state, cfg.pad, policy_step)

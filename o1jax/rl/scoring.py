@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from o1jax.model.transformer import Context, Decoder, cast_params
+from o1jax.model.vocabulary import Head, make_blocks, score_by_blocks
 from o1jax.parallel.sharding import batch_axes
 from o1jax.rl.critic import values
 from o1jax.types import TokenScores
@@ -92,7 +93,12 @@ def _in_chunks(
   flat = [a.reshape(-1, *a.shape[2:]) for a in inputs]
   count = rows * length
   pieces = -(-count // chunk)
-  if pieces == 1:
+  blocks = make_blocks(model, weights[0]["params"], needs, min(chunk, count))
+  if blocks is not None:
+    states = [flat[0], *flat[2:]]
+    heads = [Head(v["params"][blocks.kernel], hidden) for v, hidden in zip(weights, states)]
+    scores = score_by_blocks(heads, flat[1], temperature, blocks)
+  elif pieces == 1:
     scores = one_chunk(flat)
   else:
     fill = pieces * chunk - count
@@ -155,8 +161,9 @@ def score(
   """tokens, segment, position i32[B, L] -> TokenScores f32[B, L], 0 in the columns no token precedes.
 
   `ref_params` is read where `needs` holds "kl_reverse" or "kl_forward" alone, and the critic in `params`
-  where it holds "value". Logits exist for `chunk` tokens of a device at a time, and are made again in the
-  backward pass where there is more than one chunk.
+  where it holds "value". Logits exist for `chunk` tokens of a device at a time, and of a large vocabulary for
+  a block of it (`score_by_blocks`); they are made again in the backward pass where there is more
+  than one chunk or block.
   """
   exact = bool(needs & {"kl_reverse", "kl_forward"})
   if exact and ref_params is None:

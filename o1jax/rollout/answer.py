@@ -17,7 +17,8 @@ from o1jax.config import EvalConfig
 from o1jax.rl.critic import policy_params
 from o1jax.rl.draw import greedy, inverse_cdf
 from o1jax.rl.flops import sampling_width
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.generate import generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rollout.grade import response_tokens
 from o1jax.rollout.setup import Runtime, batch_of
 from o1jax.scaling.flops import Ledger, Sizes, sampling_flops
@@ -47,6 +48,7 @@ def sample_config(runtime: Runtime, cfg: EvalConfig, max_tokens: int) -> SampleC
   return SampleConfig(
     max_tokens, runtime.task.stop_tokens, pad=runtime.task.tokenizer.pad,
     draw=inverse_cdf if cfg.temperature > 0 else greedy, top_k=cfg.top_k, top_p=cfg.top_p,
+    slots=cfg.slots,
   )  # fmt: skip
 
 
@@ -94,7 +96,8 @@ def _sampling_flops(runtime: Runtime, mask: Any, lengths: np.ndarray, tokens: in
   prompts = np.asarray(mask)[: len(lengths)].sum(1).tolist()
   width = sampling_width(tokens, int(lengths.max()))
   rollout, max_prompt = Sizes(prompts, lengths), runtime.config.rl.max_prompt
-  return sampling_flops(runtime.config.model, rollout, max_prompt, width)
+  refilled = runtime.config.eval.slots > 0
+  return sampling_flops(runtime.config.model, rollout, max_prompt, width, refilled=refilled)
 
 
 def best_of(

@@ -25,9 +25,10 @@ from o1jax.rl.draw import greedy, stream_key
 from o1jax.rl.dynamic_sampling import sample_groups
 from o1jax.rl.experience import pack, trimmed
 from o1jax.rl.flops import StepSizes, step_sizes
+from o1jax.rl.generate import generate
 from o1jax.rl.learner import Learner, hyperparams
 from o1jax.rl.reward_model import reward_of
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.step import LearnerInputs
 from o1jax.rollout.answer import token_map
 from o1jax.rollout.grade import Graded, concatenated, grade, response_tokens, select
@@ -77,7 +78,8 @@ def collect(
   are only read.
   """
   cfg, task, seed = runtime.config.rl, runtime.task, runtime.config.seed
-  sampling, seconds = SampleConfig(cfg.max_tokens, task.stop_tokens, pad=task.tokenizer.pad), PhaseSeconds()
+  sampling = SampleConfig(cfg.max_tokens, task.stop_tokens, pad=task.tokenizer.pad, slots=cfg.slots)
+  seconds = PhaseSeconds()
   policy, stream = policy_params(params), task.stream(seed, cfg.problems)
   key, round_key = (stream_key(seed, name, step) for name in ("train", "dynamic_sampling"))
   draws: list[Graded] = []

@@ -18,8 +18,9 @@ import rich
 
 from o1jax.io.checkpoint import Checkpoints
 from o1jax.rl.draw import stream_key
+from o1jax.rl.generate import generate
 from o1jax.rl.reward_model import Examples, collect, fit, init
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rollout.grade import grade, response_tokens
 from o1jax.rollout.setup import Runtime, padded, verifiable_rows
 from o1jax.tasks.stream import draw_order

@@ -149,14 +149,15 @@ def mesh_of(config: TrainConfig, devices: Sequence[jax.Device] | None = None) ->
 
 
 def _batch_rows(config: TrainConfig) -> dict[str, int]:
-  """Field -> rows (of an RL step: prompts) that the batch's shards must divide, of the stages that run."""
+  """Field -> rows (of an RL step: prompts) or slots that the shards must divide, of the stages that run."""
   rows = {}
   if config.rl.steps:
     chunks = config.rl.chunks
     rows["rl.prompts" if chunks == 1 else "rl.prompts / rl.chunks"] = config.rl.prompts // chunks
   if config.sft.steps:
     rows["sft.rows"] = config.sft.rows
-  return {**rows, "eval.batch": config.eval.batch}
+  slots = {"rl.slots": config.rl.slots if config.rl.steps else 0, "eval.slots": config.eval.slots}
+  return {**rows, "eval.batch": config.eval.batch, **{name: n for name, n in slots.items() if n}}
 
 
 def prepare_evaluation(config: TrainConfig) -> Runtime:
@@ -164,10 +165,11 @@ def prepare_evaluation(config: TrainConfig) -> Runtime:
   here.
 
   Only types and `eval` have been checked: the rest was, by the version that made the run. All devices are
-  used that `eval.batch` divides over, parameters being split over them where the run split them.
+  used that `eval.batch` and `eval.slots` divide over, parameters being split over them where the run split
+  them.
   """
   start_backend()
-  width, rows = config.model.width, config.eval.batch
+  width, rows = config.model.width, math.gcd(config.eval.batch, config.eval.slots)
   split = (config.mesh.fsdp, config.mesh.tensor) != (1, 1)
   cfg = MeshConfig(data=1, fsdp=-1) if split else MeshConfig()
   mesh = make_mesh(cfg, rows=math.gcd(rows, width) if split else rows)

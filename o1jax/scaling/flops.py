@@ -131,19 +131,22 @@ def sft_flops(cfg: ModelConfig, rows: int, length: int, lengths: Sequence[int], 
   return Flops(3 * useful, (3 + RECOMPUTE[cfg.remat]) * executed)
 
 
-def pass_flops(cfg: ModelConfig, rollout: Sizes, max_prompt: int, width: int, *, head: int = 1) -> Flops:
+def pass_flops(
+  cfg: ModelConfig, rollout: Sizes, max_prompt: int, width: int, *, head: int = 1, packed: bool = False
+) -> Flops:
   """FLOPs of a forward pass over a rollout, prompts encoded once a group; `width`: response columns that run.
 
   head: 1 where the head over the vocabulary is applied, at response positions; 0 for a critic's decoder.
+  packed: rows of several completions run, each with its prompt, and the head at all of their positions.
   """
   prompt, (start, end) = np.asarray(rollout.prompts), _spans(rollout)
   count, rows = len(prompt), rollout.lengths.size
-  return Flops(
-    forward_flops(cfg, np.zeros_like(prompt), prompt, 0)
-    + forward_flops(cfg, start, end, head * float(rollout.lengths.sum())),
-    _dense(cfg, count, max_prompt, max_prompt, 0)
-    + _dense(cfg, rows, width, max_prompt + width, head * rows * width),
-  )
+  useful = forward_flops(cfg, np.zeros_like(prompt), prompt, 0)
+  useful += forward_flops(cfg, start, end, head * float(rollout.lengths.sum()))
+  if packed:
+    return Flops(useful, forward_flops(cfg, np.zeros_like(end), end, head * float(end.sum())))
+  executed = _dense(cfg, count, max_prompt, max_prompt, 0)
+  return Flops(useful, executed + _dense(cfg, rows, width, max_prompt + width, head * rows * width))
 
 
 def _spans(rollout: Sizes) -> tuple[np.ndarray, np.ndarray]:
@@ -173,8 +176,9 @@ def learning_flops(
   references: int,
   values: int = 0,
   value_updates: int = 0,
+  packed: bool = False,
 ) -> Ledger:
-  """FLOPs that follow a rollout in an RL step: passes as in `pass_flops`.
+  """FLOPs that follow a rollout in an RL step: passes as in `pass_flops`, of which updates may be packed.
 
   updates: passes of forward and backward; references: forward passes alone. values and value_updates are the
   same for a critic's decoder, which has no head over the vocabulary.
@@ -182,12 +186,15 @@ def learning_flops(
   policy = pass_flops(cfg, rollout, max_prompt, width)
   critic = pass_flops(cfg, rollout, max_prompt, width, head=0)
 
+  def run(head: int) -> Flops:
+    return pass_flops(cfg, rollout, max_prompt, width, head=head, packed=packed)
+
   def learn(forward: Flops, times: int) -> Flops:
     return forward.times(3 * times, (3 + RECOMPUTE[cfg.remat]) * times)
 
   return Ledger(
     reference=policy.times(references) + critic.times(values),
-    update=learn(policy, updates) + learn(critic, value_updates),
+    update=learn(run(1), updates) + learn(run(0), value_updates),
   )
 
 
@@ -196,8 +203,12 @@ def judging_flops(cfg: ModelConfig, rollout: Sizes, max_prompt: int, width: int,
   return Ledger(judge=pass_flops(cfg, rollout, max_prompt, width, head=0).times(judges))
 
 
-def sampling_flops(cfg: ModelConfig, rollout: Sizes, max_prompt: int, width: int) -> Ledger:
+def sampling_flops(
+  cfg: ModelConfig, rollout: Sizes, max_prompt: int, width: int, *, refilled: bool = False
+) -> Ledger:
   """FLOPs of prefill and decode of one rollout; `width`: columns of its key buffer behind the prompt.
+
+  refilled: slots take row after row and read the keys that are filled, so that what runs is what is useful.
 
   Each prompt is encoded once a group. The head is applied at the last prompt position and at response
   positions.
@@ -211,8 +222,6 @@ def sampling_flops(cfg: ModelConfig, rollout: Sizes, max_prompt: int, width: int
   # The last token drawn is never fed back, and a row's first comes from the prefill.
   fed = np.maximum(end - 1, start)
   steps = max(int(rollout.lengths.max()) - 1, 0)
-  decode = Flops(
-    forward_flops(cfg, start, fed, float((fed - start).sum())),
-    _dense(cfg, rows, steps, max_prompt + width, float(rows) * steps),
-  )
-  return Ledger(prefill, decode)
+  useful = forward_flops(cfg, start, fed, float((fed - start).sum()))
+  executed = useful if refilled else _dense(cfg, rows, steps, max_prompt + width, float(rows) * steps)
+  return Ledger(prefill, Flops(useful, executed))

@@ -128,6 +128,8 @@ def _check_fused(config: SweepConfig, group: MemberGroup) -> None:
   chunk, every, rl = _chunk(config, group), group.runtime.config.diagnostics.every, group.runtime.config.rl
   why = "cannot act where steps are fused: the order of problems is fixed before"
   require(rl.curriculum == CurriculumConfig(), "rl.curriculum", why)
+  for name, count in (("rl.slots", rl.slots), ("eval.slots", group.runtime.config.eval.slots)):
+    require(count == 0, name, "cannot act where steps are fused: members stop together; use 0")
   require(rl.chunks == 1, "rl.chunks", "cannot act where steps are fused: no verdict comes from the host")
   require(
     rl.pad_multiple == 0,

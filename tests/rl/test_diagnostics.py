@@ -17,6 +17,7 @@ from o1jax.rl.diagnostics import examine
 from o1jax.rl.draw import stream_key
 from o1jax.rl.experience import prompt_batch
 from o1jax.rl.flops import examined_passes
+from o1jax.rl.generate import generate
 from o1jax.rl.learner import (
   Learner,
   compiled_epochs,
@@ -27,7 +28,7 @@ from o1jax.rl.learner import (
   run_epochs,
 )
 from o1jax.rl.losses import POLICY_LOSSES, global_norms
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.types import Experience, Reward, Rollout, TokenScores, TrainState, resolve_stats
 

@@ -21,9 +21,10 @@ from o1jax.rl.draw import stream_key
 from o1jax.rl.dynamic_sampling import dynamic_sampling_stats, fill, sample_rounds, slot_choice, zero_std
 from o1jax.rl.experience import prompt_batch
 from o1jax.rl.flops import StepSizes, step_flops
+from o1jax.rl.generate import generate
 from o1jax.rl.learner import first_state, gradients, hyperparams, rl_learner
 from o1jax.rl.losses import global_norms
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.scaling.flops import Sizes, learning_flops, sampling_flops
 from o1jax.types import PromptBatch, Reward, Rollout, RolloutBatch, resolve_stats

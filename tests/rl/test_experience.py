@@ -1,10 +1,11 @@
 """Prompts become left-padded rows, and one that cannot names its problem."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from o1jax.config import ConfigError, RLConfig
-from o1jax.rl.experience import prompt_batch, response_width
+from o1jax.rl.experience import first_fit, make_packing, prompt_batch, response_width
 
 
 def test_prompts_lie_at_the_right_end_of_their_rows() -> None:
@@ -44,3 +45,15 @@ def test_the_update_has_six_widths_at_most(most, multiple) -> None:
   assert all(width % multiple == 0 or width == most for width in widths.values())
   if most <= 6 * multiple:  # as little padding as there can be
     assert all(width - longest < multiple for longest, width in widths.items())
+
+
+def test_the_longest_come_first_into_the_first_row_with_room() -> None:
+  row, offset, segment = first_fit(jnp.asarray([3, 7, 2, 5, 4]), 3, 10)  # in the order 7, 5, 4, 3, 2
+  np.testing.assert_array_equal(row, [0, 0, 2, 1, 1])
+  np.testing.assert_array_equal(offset, [7, 0, 0, 0, 5])
+  np.testing.assert_array_equal(segment, [2, 1, 1, 1, 2])
+
+
+def test_a_completion_that_may_not_fit_is_refused() -> None:
+  with pytest.raises(ValueError, match="rl.pack_length: a completion may have 17 tokens, a packed row 16"):
+    make_packing(jnp.ones((4, 17), bool), 16, 2)

@@ -38,9 +38,10 @@ from o1jax.rl.fused import (
   over_members,
   sample_on_device,
 )
+from o1jax.rl.generate import generate
 from o1jax.rl.learner import first_state, hyperparams, rl_learner
 from o1jax.rl.metrics import learned_stats, rollout_stats
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.step import LearnerInputs, train_step
 from o1jax.types import PromptBatch, Reward, RolloutBatch, divided
 

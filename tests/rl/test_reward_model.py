@@ -15,10 +15,11 @@ from o1jax.rl.draw import stream_key
 from o1jax.rl.experience import prompt_batch
 from o1jax.rl.flops import StepSizes, step_flops
 from o1jax.rl.fused import MEMBER, FusedProgram, StepInputs, fused, over_members
+from o1jax.rl.generate import generate
 from o1jax.rl.learner import first_state, hyperparams, rl_learner
 from o1jax.rl.metrics import rollout_stats
 from o1jax.rl.reward_model import REWARDERS, Examples, collect, fit, flip, init, logits, loss, reward_of
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.scoring import Grouped
 from o1jax.rl.step import LearnerInputs, train_step
 from o1jax.scaling.flops import Sizes, pass_flops

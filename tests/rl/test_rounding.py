@@ -16,9 +16,10 @@ from o1jax.config import CountdownConfig, CovConfig, KLConfig, LossConfig, Model
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.draw import stream_key
 from o1jax.rl.experience import prompt_batch
+from o1jax.rl.generate import generate
 from o1jax.rl.learner import first_state, gradients, hyperparams, rl_learner, run_epochs
 from o1jax.rl.losses import global_norms, objective
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.step import LearnerInputs, make_experience
 from o1jax.types import Experience, Reward, TokenScores, resolve_stats
 

@@ -11,7 +11,8 @@ import pytest
 from o1jax.config import ModelConfig
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.draw import greedy, stream_key
-from o1jax.rl.sampler import KEY_BLOCK, UNFORCED, SampleConfig, buffer_sizes, generate
+from o1jax.rl.generate import generate
+from o1jax.rl.sampler import KEY_BLOCK, UNFORCED, SampleConfig, buffer_sizes
 from o1jax.rl.scoring import Grouped, Packed, score
 from o1jax.types import PromptBatch, Rollout
 

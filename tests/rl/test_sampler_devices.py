@@ -12,7 +12,8 @@ from o1jax.model.transformer import Decoder, init_params
 from o1jax.parallel.mesh import make_mesh
 from o1jax.parallel.sharding import RULES, param_shardings, put_rows
 from o1jax.rl.draw import stream_key
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.generate import generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.types import PromptBatch
 
 P, G, LP, R, STOP = 4, 2, 5, 12, 2

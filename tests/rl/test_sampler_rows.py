@@ -15,7 +15,8 @@ from o1jax.config import ModelConfig
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl import sampler
 from o1jax.rl.draw import row_noise, stream_key
-from o1jax.rl.sampler import PromptCache, SampleConfig, SamplerState, generate, prompts_of, rollout_of
+from o1jax.rl.generate import generate, rollout_of
+from o1jax.rl.sampler import PromptCache, SampleConfig, SamplerState, prompts_of
 from o1jax.rl.scoring import Grouped, Packed, score
 from o1jax.types import PromptBatch, Rollout
 
