@@ -116,8 +116,8 @@ VERSIONS = {
   "unknown ones": (another_field,
                    "{config}: of another version: task.flavour, rl.colour (no field, left aside)"),
   "the data's hash": (without("meta.data_hash"),
-                      "{config}: meta.data_hash is missing: whether the problems are the run's cannot"
-                       " be told"),
+                      "{config}: meta.data_hash is missing: whether the problems are the run's is not"
+                       " known"),
 }  # fmt: skip
 
 

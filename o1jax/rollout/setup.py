@@ -235,7 +235,7 @@ def same_data(runtime: Runtime, folder: pathlib.Path) -> None:
   config, tokenizer = folder / "config.json", folder / runtime.task.tokenizer.saved_as
   known = read_json(config).get(META, {}).get("data_hash")
   if known is None:
-    _LOG.warning("%s: meta.data_hash is missing: whether the problems are the run's cannot be told", config)
+    _LOG.warning("%s: meta.data_hash is missing: whether the problems are the run's is not known", config)
   other = f"has the data_hash of other problems than task {runtime.task.name} has now"
   require(known in (None, runtime.task.data_hash), str(config), other)
   same = saved_fingerprint(tokenizer) == runtime.task.tokenizer.fingerprint

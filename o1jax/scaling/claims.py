@@ -107,7 +107,7 @@ def greater(data: CheckData) -> CheckResult:
   readings: dict[Holds, str] = {
     "yes": f"{first} lies above {second}.",
     "no": f"{first} lies below {second}.",
-    "undecided": f"{first} and {second} cannot be told apart.",
+    "undecided": f"{first} and {second} cannot be distinguished.",
   }
   verdict: Holds = "yes" if effect.mean > 0 else "no"
   text = f"{data.metric}: {first} above {second}"

@@ -194,7 +194,7 @@ def test_seeds_that_agree_exactly_decide_nothing(gains) -> None:
   assert finding.holds == "undecided" and f"{gains[0]:+.3f} [unknown]" in finding.measured
   assert "leaves their noise unknown" in finding.reading
   ranks = ranking.rank_arms(members, METRIC, rng())
-  assert ranks[1].p == 1.0 and "cannot be told apart from b" in ranking.reading(ranks, METRIC)
+  assert ranks[1].p == 1.0 and "cannot be distinguished from b" in ranking.reading(ranks, METRIC)
 
 
 def test_a_claims_checks_are_adjusted_for_their_number() -> None:
@@ -234,7 +234,7 @@ def test_arms_are_ranked_and_only_those_told_apart_that_are() -> None:
   assert ranks[2].behind.share_at_most_zero == 0.0 and ranks[2].p < 0.01 < 0.05 < ranks[1].p
   text = ranking.reading(ranks, METRIC)
   assert "top has the highest mean held_out/pass@1: 0.6" in text
-  assert "It lies above low." in text and "With 4 seeds it cannot be told apart from near." in text
+  assert "It lies above low." in text and "With 4 seeds it cannot be distinguished from near." in text
   assert ranking.reading([], METRIC) == "No arm has finished with held_out/pass@1."
 
 
