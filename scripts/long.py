@@ -42,20 +42,20 @@ def lengths() -> np.ndarray:
 
 
 def sample(model: Decoder, params: Any, slots: int) -> tuple[Rollout, float]:
-  """(the rollout, its seconds in a second call) with `slots` slots; 0: the static batch."""
+  """(the rollout, its seconds, compilation apart) with `slots` slots; 0: the static batch."""
   prompts = workload.random_prompts(SHAPE["vocab"], PROMPTS, PROMPT)
   names = [str(row) for row in range(PROMPTS)]
   batch = workload.prompt_batch(prompts, list(range(PROMPTS)), names, PROMPT)
   forced = np.full((ROWS, RESPONSE), UNFORCED, np.int32)
   forced[np.arange(ROWS), lengths() - 1] = STOP
-  draw = functools.partial(
-    generate, params, batch, stream_key(0, "train", 1), jnp.float32(1.0), model=model, samples=SAMPLES,
-    cfg=SampleConfig(RESPONSE, (STOP,), slots=slots), forced=jnp.asarray(forced),
-    token_map=jnp.arange(SHAPE["vocab"]).at[STOP].set(NOT_STOP),
-  )  # fmt: skip
-  jax.block_until_ready(draw())
+  inputs = (params, batch, stream_key(0, "train", 1), jnp.float32(1.0))
+  arrays = {
+    "forced": jnp.asarray(forced), "token_map": jnp.arange(SHAPE["vocab"]).at[STOP].set(NOT_STOP)
+  }  # fmt: skip
+  cfg = SampleConfig(RESPONSE, (STOP,), slots=slots)
+  compiled = generate.lower(*inputs, **arrays, model=model, samples=SAMPLES, cfg=cfg).compile()
   start = time.perf_counter()
-  rollout = jax.block_until_ready(draw())
+  rollout = jax.block_until_ready(compiled(*inputs, **arrays))
   return rollout, time.perf_counter() - start
 
 
