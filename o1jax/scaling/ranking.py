@@ -91,7 +91,9 @@ def reading(ranks: Sequence[Rank], metric: str) -> str:
   if behind:
     sentences.append(f"It lies above {_list(behind)}.")
   if unclear:
-    sentences.append(f"With {seeds} seed{'s' * (seeds != 1)} it cannot be distinguished from {_list(unclear)}.")
+    sentences.append(
+      f"With {seeds} seed{'s' * (seeds != 1)} it cannot be distinguished from {_list(unclear)}."
+    )
   if others:
     pairs = len(ranks) * (len(ranks) - 1) // 2
     sentences.append(f"Comparisons are paired by seed, and their p is adjusted for all {pairs} pairs.")

@@ -22,7 +22,8 @@ from o1jax.model.attention import KV, Context
 from o1jax.model.hf import COMPUTATION, FAMILIES, hf_config, layout, model_config
 from o1jax.model.transformer import Decoder, init_params
 from o1jax.rl.draw import greedy
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.generate import generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.types import PromptBatch
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "data" / "golden" / "hf"
