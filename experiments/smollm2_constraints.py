@@ -52,7 +52,7 @@ def get_config() -> TrainConfig:
       steps=25,
       prompts=6,
       samples=8,
-      max_prompt=80,
+      max_prompt=56,
       max_tokens=32,
       temperature=0.7,
       micro_batches=6,

@@ -23,7 +23,8 @@ from o1jax.config import (
 )
 from o1jax.io.hf_tokenizer import HFTokenizer
 from o1jax.io.tokenizer import load_tokenizer
-from o1jax.rl.sampler import SampleConfig, generate
+from o1jax.rl.generate import generate
+from o1jax.rl.sampler import SampleConfig
 from o1jax.rollout import setup
 from o1jax.train import train
 
