@@ -13,6 +13,7 @@ from o1jax.config import (
   ArithmeticConfig,
   BugfixConfig,
   ConfigError,
+  ConstrainedWritingConfig,
   CountdownConfig,
   Gsm8kConfig,
   HumanevalConfig,
@@ -46,7 +47,7 @@ FAULTS: list[tuple[type, dict[str, Any], str]] = [
   *((kind, {"text": TextConfig(vocab=299)}, "task.text.vocab: must be at least 300") for kind in KINDS),
   *(
     (kind, {"held_out": 0}, "task.held_out: must be positive")
-    for kind in (Gsm8kConfig, MathConfig, MbppConfig, BugfixConfig)
+    for kind in (Gsm8kConfig, MathConfig, MbppConfig, BugfixConfig, ConstrainedWritingConfig)
   ),
   *(
     (kind, {"held_out": 0}, "task.held_out: must be positive, or None")
@@ -54,7 +55,14 @@ FAULTS: list[tuple[type, dict[str, Any], str]] = [
   ),
   *(
     (kind, {"split_seed": -1}, "task.split_seed: must not be negative")
-    for kind in (HumanevalConfig, IfevalConfig, JudgedConfig, BugfixConfig, ArithmeticConfig)
+    for kind in (
+      HumanevalConfig,
+      IfevalConfig,
+      JudgedConfig,
+      BugfixConfig,
+      ArithmeticConfig,
+      ConstrainedWritingConfig,
+    )
   ),
   *(
     (kind, {"decontaminate": ("a.jsonl",)}, "task.decontaminate: wants FILE_OR_URL#FIELD, has 'a.jsonl'")
@@ -187,5 +195,5 @@ def test_what_the_tasks_have_in_common_is_written_alike() -> None:
   for kind in KINDS:
     fields = kind.__dataclass_fields__
     assert fields["data_dir"].default == "data" and fields["text"].default == TextConfig()
-    assert "decontaminate" in fields or kind is ArithmeticConfig
-    assert "sha256" in fields or kind in (ArithmeticConfig, ReasoningGymConfig)
+    assert "decontaminate" in fields or kind in (ArithmeticConfig, ConstrainedWritingConfig)
+    assert "sha256" in fields or kind in (ArithmeticConfig, ConstrainedWritingConfig, ReasoningGymConfig)

@@ -42,6 +42,7 @@ from o1jax.config.sweep import Arm, Check, Claim, SweepConfig
 from o1jax.config.tasks import (
   ArithmeticConfig,
   BugfixConfig,
+  ConstrainedWritingConfig,
   CountdownConfig,
   Gsm8kConfig,
   HumanevalConfig,

@@ -100,8 +100,6 @@ class SweepConfig:
     """What a run can do and a member of a sweep does not."""
     base = self.base
     require(base.rl.steps > 0, "rl.steps", "must be positive in a sweep")
-    pinned = base.init.path is None or base.init.step is not None
-    require(pinned, "init.step", "must be given in a sweep, which reads init.path again when it is resumed")
     require(not base.controls, "controls", "cannot act in a sweep: make each control an arm")
     require(
       not any(base.eval.every), "eval.every", "cannot act in a sweep: diagnostics.every tests its members"

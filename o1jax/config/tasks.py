@@ -288,6 +288,22 @@ class ArithmeticConfig(PolicyConfig, TextTaskConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class ConstrainedWritingConfig(PolicyConfig, TextTaskConfig):
+  """Sentences about a topic under one constraint each, which IFEval's instructions grade."""
+
+  held_out: int = 16  # topics kept from training
+  topic: bool = False  # whether the verifier also asks that the answer names its topic
+  must_end: bool = True  # an answer that is cut off at its budget is wrong
+  split_seed: int = 0  # which topics are held out
+
+  def validate(self, field: str) -> None:
+    """Raises ConfigError as its base's does."""
+    require(self.held_out >= 1, f"{field}.held_out", "must be positive")
+    require(self.split_seed >= 0, f"{field}.split_seed", "must not be negative")
+    super().validate(field)
+
+
+@dataclasses.dataclass(frozen=True)
 class ReasoningGymConfig(PolicyConfig, VerifiedTaskConfig):
   """Problems of one of reasoning-gym's generators, scored by it (Stojanovski et al. 2025)."""
 
@@ -335,6 +351,7 @@ SourceConfig = (  # what a mixture can have as a part
   | IfevalConfig
   | JudgedConfig
   | ArithmeticConfig
+  | ConstrainedWritingConfig
   | ReasoningGymConfig
   | JsonlTaskConfig
 )

@@ -20,6 +20,7 @@ from o1jax.parallel.sharding import batch_rows
 from o1jax.rl.draw import stream_key
 from o1jax.rollout.answer import Answerer, Budget, plain
 from o1jax.rollout.grade import Graded, grade
+from o1jax.rollout.record import property_shares
 from o1jax.rollout.setup import Runtime, held_out, in_mesh, load_run
 from o1jax.scaling import curves, passk, stats
 from o1jax.verifiers.base import Problem
@@ -80,6 +81,7 @@ def figures(runtime: Runtime, graded: Graded) -> dict[str, Any]:
     "success_per_try": float(graded.correct.sum() / tries.sum()) if tries.sum() else None,
     "problems": n,
     "samples": samples,
+    **property_shares(runtime.task, graded.problems, graded.texts),
     **_by_source(runtime, graded),
   }
 

@@ -13,7 +13,7 @@ from o1jax.rl.diagnostics import examine
 from o1jax.rl.flops import diagnosis_flops
 from o1jax.rl.learner import Learner, first_params
 from o1jax.rl.step import LearnerInputs
-from o1jax.rollout.record import text_metrics
+from o1jax.rollout.record import property_shares, text_metrics
 from o1jax.rollout.setup import Runtime
 from o1jax.scaling.flops import Ledger, Sizes
 from o1jax.tasks.base import Task
@@ -35,6 +35,7 @@ def heldout_figures(
   texts: n * K, prompt-major, as the arrays [n * K].
   """
   samples = len(texts) // len(problems)
+  rows = [texts[start : start + samples] for start in range(0, len(texts), samples)]
   coherent = [task.well_formed(problems[i // samples], text) for i, text in enumerate(texts)]
   figures = {
     "pass@1": float(np.mean(correct)),
@@ -42,6 +43,7 @@ def heldout_figures(
     "mean_length": float(np.mean(length)),
     "coherence": float(np.mean(coherent)),
     **text_metrics(texts),
+    **property_shares(task, problems, rows),
   }
   return {f"{kind}/{name}": value for name, value in figures.items()}
 

@@ -32,14 +32,26 @@ def response_tokens(runtime: Runtime, rollout: Rollout) -> list[list[int]]:
   return [[int(t) for t in row[keep] if int(t) not in stops] for row, keep in zip(tokens, valid)]
 
 
+def response_lengths(rollout: Rollout) -> np.ndarray:
+  """i64[B] response tokens of each row, stop tokens included."""
+  return np.asarray(rollout.valid)[:, rollout.prompt_width :].sum(1)
+
+
 def grade(
   runtime: Runtime, problems: Sequence[Problem], tokens: list[list[int]], lengths: np.ndarray
 ) -> Graded:
-  """Verdicts of n * K responses, in rows of K."""
+  """Verdicts of n * K responses, in rows of K.
+
+  tokens: without stop tokens; lengths i64[n * K]: with them, so that a response as long as its tokens was cut
+  off.
+  """
   samples = len(tokens) // len(problems)
   texts = [runtime.task.tokenizer.decode(row) for row in tokens]
-  turns = runtime.env.step([p for p in problems for _ in range(samples)], [[text] for text in texts])
-  verdicts = [_final(turn) for turn in turns]
+  repeated = [p for p in problems for _ in range(samples)]
+  turns = runtime.env.step(repeated, [[text] for text in texts])
+  cut_off = [len(row) >= length for row, length in zip(tokens, lengths, strict=True)]
+  wrong = [cut and problem.source in runtime.task.must_end for cut, problem in zip(cut_off, repeated)]
+  verdicts = [_truncated(_final(turn)) if bad else _final(turn) for turn, bad in zip(turns, wrong)]
   shape = (len(problems), samples)
 
   def rows(items: list[Any]) -> list[list[Any]]:
@@ -59,6 +71,10 @@ def _final(turn: Turn) -> Verdict:
   if turn.verdict is None:
     raise ValueError("the environment asks for another turn, and a rollout has one")
   return turn.verdict
+
+
+def _truncated(verdict: Verdict) -> Verdict:
+  return Verdict(0.0, False, verdict.parsed, "truncated")
 
 
 def concatenated(parts: Sequence[Graded]) -> Graded:

@@ -16,6 +16,7 @@ from o1jax.scaling.text import reflection_rates, repetition_rate
 from o1jax.tasks.base import Task
 from o1jax.tasks.stream import curriculum_metrics, remembered
 from o1jax.types import TrainState
+from o1jax.verifiers.base import Problem
 
 
 class StepUsage(NamedTuple):
@@ -95,6 +96,7 @@ def record(
   if step.graded:
     first = step.graded[0]
     metrics |= text_metrics([text for row in first.texts for text in row])
+    metrics |= property_shares(task, first.problems, first.texts)
     metrics |= rewards_by_source(task, first, mean)
     for graded in step.graded:
       pass_rates = remembered(pass_rates, graded.problems, graded.correct, cfg.curriculum)
@@ -114,6 +116,18 @@ def text_metrics(texts: Sequence[str]) -> dict[str, float]:
   """Rates of reflection and repetition in completions; no `repetition_rate` where none has a run of words."""
   repeated = repetition_rate(texts)
   return {**({} if repeated is None else {"repetition_rate": repeated}), **reflection_rates(texts)}
+
+
+def property_shares(
+  task: Task, problems: Sequence[Problem], texts: Sequence[Sequence[str]]
+) -> dict[str, float]:
+  """Property -> its share of the completions [n][K] of those of n problems whose source declares it."""
+  holds: dict[str, list[bool]] = {}
+  rows = [(p, row) for p, row in zip(problems, texts, strict=True) if p.source in task.properties]
+  for problem, text in [(p, text) for p, row in rows for text in row]:
+    for name, value in task.properties[problem.source](problem, text).items():
+      holds.setdefault(name, []).append(value)
+  return {name: float(np.mean(values)) for name, values in holds.items()}
 
 
 def rewards_by_source(task: Task, graded: Graded, mean: float | None) -> dict[str, float]:

@@ -21,7 +21,7 @@ from o1jax.rl.draw import stream_key
 from o1jax.rl.generate import generate
 from o1jax.rl.reward_model import Examples, collect, fit, init
 from o1jax.rl.sampler import SampleConfig
-from o1jax.rollout.grade import grade, response_tokens
+from o1jax.rollout.grade import grade, response_lengths, response_tokens
 from o1jax.rollout.setup import Runtime, padded, verifiable_rows
 from o1jax.tasks.stream import draw_order
 from o1jax.types import PromptBatch, TrainState
@@ -93,6 +93,6 @@ def _verified_by_host(
     temperature = jnp.float32(runtime.config.rl.temperature)
     rollout = generate(cold, block, own, temperature, model=runtime.model, samples=1, cfg=sampling)
     tokens = response_tokens(runtime, rollout)
-    graded = grade(runtime, problems[start : start + batch], tokens, np.asarray(list(map(len, tokens))))
+    graded = grade(runtime, problems[start : start + batch], tokens, response_lengths(rollout))
     blocks.append(Examples(rollout, jnp.asarray(graded.correct.reshape(-1), jnp.float32)))
   return jax.tree.map(lambda *parts: jnp.concatenate(parts), *blocks)

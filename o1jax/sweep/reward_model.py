@@ -27,7 +27,7 @@ from o1jax.rl.draw import stream_key
 from o1jax.rl.reward_model import logits
 from o1jax.rl.sampler import SampleConfig
 from o1jax.rl.scoring import Grouped
-from o1jax.rollout.grade import grade, response_tokens
+from o1jax.rollout.grade import grade, response_lengths, response_tokens
 from o1jax.rollout.reward_model import reward_model_params
 from o1jax.rollout.setup import Runtime, in_mesh, padded, verifiable_rows
 from o1jax.scaling.passk import best_of_n, sizes
@@ -101,7 +101,7 @@ def _completions(runtime: Runtime, cold: Any) -> HeldoutCompletions:
   if task.device is None:
     tokens = response_tokens(runtime, rollout)
     filled = [problems[i % len(problems)] for i in range(rows.tokens.shape[0])]
-    correct = grade(runtime, filled, tokens, np.asarray(list(map(len, tokens)))).correct.reshape(-1)
+    correct = grade(runtime, filled, tokens, response_lengths(rollout)).correct.reshape(-1)
   else:
     response = (a[:, rollout.prompt_width :] for a in (rollout.tokens, rollout.valid))
     correct = np.asarray(jax.jit(task.device.verify)(*response, rows.task_arrays)[1])

@@ -21,12 +21,22 @@ from typing import Any, Iterable, Mapping, Sequence
 import jax
 import rich
 
-from o1jax.config import ConfigError, CurriculumConfig, LogConfig, SweepConfig, active_terms, require
+from o1jax.config import (
+  ConfigError,
+  CurriculumConfig,
+  LogConfig,
+  SweepConfig,
+  TrainConfig,
+  active_terms,
+  require,
+)
 from o1jax.io.log import write_json
 from o1jax.io.report.results import record as write_rows
 from o1jax.io.report.results import rows_of
 from o1jax.io.report.sweep import findings, write_sweep_report
+from o1jax.io.run_config import expanded
 from o1jax.io.run_folder import locked, new_run
+from o1jax.io.weights import is_weights_folder
 from o1jax.parallel.hosts import Preemption, start_backend
 from o1jax.rl.learner import rl_learner
 from o1jax.rollout import setup
@@ -56,6 +66,7 @@ def sweep(
   began = time.perf_counter()
   config.validate()
   members, folder = members_of(config), files.folder_of(config)
+  _check_pinned(config.base)
   if resume:
     files.check_resumed(config, folder)
   layouts = files.read_layouts(folder) if resume else {}
@@ -87,6 +98,13 @@ def sweep(
     write_rows(path, name, rows_of(head, verdicts))
     print(f"recorded in {path}")
   return 0
+
+
+def _check_pinned(config: TrainConfig) -> None:
+  """Raises ConfigError where members start from a run whose newest checkpoint may be another tomorrow."""
+  path = expanded(config).init.path
+  pinned = path is None or config.init.step is not None or is_weights_folder(pathlib.Path(path))
+  require(pinned, "init.step", "must be given in a sweep, which reads init.path again when it is resumed")
 
 
 def _spread_cpus(devices: int, before: Iterable[Placement]) -> None:

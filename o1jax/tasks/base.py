@@ -48,6 +48,9 @@ class DeviceTask:
   verify: Callable[[Any, Any, Any], tuple[Any, Any, Any]]
 
 
+Properties = Callable[[Problem, str], Mapping[str, bool]]  # (problem, response's text) -> by name
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProblemSet:
   """Problems, their splits and their verifier: a task before it has a tokenizer."""
@@ -65,6 +68,10 @@ class ProblemSet:
   one_demonstration: bool = True  # whether `demonstrate` draws nothing: a problem always has the same one
   count_tries: Callable[[Problem, str], int]  # tries in a response's text
   well_formed: Callable[[Problem, str], bool]  # whether a text is of the task's form, right or wrong
+  # Sources (`Problem.source`) whose responses are wrong where they are cut off at their budget.
+  must_end: frozenset[str] = frozenset()
+  # By source: what a response's text is like, right or wrong; each property's share is a figure of a run.
+  properties: Mapping[str, Properties] = dataclasses.field(default_factory=dict)
   data_hash: str  # of the problems, for the run's record
   # Of a mixture: the share of each part in training, by `Problem.source`, adding up to 1. {}: no mixture.
   shares: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -5,6 +5,7 @@ from typing import Any, Callable
 from o1jax.config import (
   ArithmeticConfig,
   BugfixConfig,
+  ConstrainedWritingConfig,
   CountdownConfig,
   JsonlTaskConfig,
   JudgedConfig,
@@ -20,7 +21,6 @@ from o1jax.tasks import (
   countdown,
   gsm8k,
   humaneval,
-  ifeval,
   judged,
   math,
   mbpp,
@@ -29,6 +29,7 @@ from o1jax.tasks import (
 )
 from o1jax.tasks import dataset as datasets
 from o1jax.tasks.base import ProblemSet, Task, text_task
+from o1jax.tasks.constraints import ifeval, writing
 
 DATASETS: dict[str, datasets.Dataset] = {
   "gsm8k": gsm8k.DATASET,
@@ -42,6 +43,7 @@ DATASETS: dict[str, datasets.Dataset] = {
 BUILDERS: dict[type, Callable[[Any], ProblemSet]] = {
   ArithmeticConfig: arithmetic.build,
   BugfixConfig: bugfix.build,
+  ConstrainedWritingConfig: writing.build,
   CountdownConfig: countdown.build_problems,
   JudgedConfig: judged.build,
   ReasoningGymConfig: reasoning_gym.build,

@@ -47,6 +47,8 @@ def build(cfg: MixtureConfig, build_problems: Callable[[Any], ProblemSet]) -> Pr
     one_demonstration=all(part.one_demonstration for part in parts.values()),
     count_tries=lambda problem, text: parts[problem.source].count_tries(problem, text),
     well_formed=lambda problem, text: parts[problem.source].well_formed(problem, text),
+    must_end=frozenset[str]().union(*(part.must_end for part in parts.values())),
+    properties={source: own for part in parts.values() for source, own in part.properties.items()},
     data_hash=_data_hash({name: part.data_hash for name, part in parts.items()}),
     shares={name: part.weight / total for name, part in zip(parts, cfg.parts, strict=True)},
     spent=lambda: total_spent(parts.values()),

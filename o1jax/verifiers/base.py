@@ -26,7 +26,7 @@ class Verdict:
   reward: float  # NaN where nobody judged it, so that nothing can be learned from it
   correct: bool
   parsed: str | None  # the answer that was read off the completion, None where there is none
-  error: str | None = None  # None | "wrong" | "unparsable" | "timeout" | "crashed" | "policy"
+  error: str | None = None  # None | "wrong" | "unparsable" | "truncated" | "timeout" | "crashed" | "policy"
 
 
 UNPARSABLE = Verdict(0.0, False, None, "unparsable")

@@ -19,7 +19,6 @@ THREE, KINDS = (*ARMS, Arm("third", {}, 0.3)), (Arm("one", {}), Arm("other", {})
 SWEEP_FAULTS: list[tuple[dict[str, Any], str]] = [
   *IDLE_IN_A_SWEEP,
   ({"arms": ()}, "arms: are none"),
-  ({"base.init.path": "run"}, "init.step: must be given in a sweep"),
   ({"arms": (ARMS[0], ARMS[0])}, "arms: two have one name"),
   *(({"arms": (Arm(name, {}),)}, "arms[0].name: must be a folder's name")
     for name in ("", "..", "a/b", "a b")),

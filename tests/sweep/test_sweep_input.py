@@ -60,6 +60,7 @@ OPTIONS = {
   "--rl.steps 5": "chunk: must divide rl.steps=5, is 2",
   "--chunk 4": "chunk: must divide diagnostics.every=2, which comes between two chunks, is 4",
   "--rl.pad_multiple 16": "rl.pad_multiple: must be 0 where steps are fused",
+  "--init.path some_run": "init.step: must be given in a sweep, which reads init.path again",
   "--controls True": "controls: cannot act in a sweep",
   "--eval.every 0 1": "eval.every: cannot act in a sweep",
   "--eval.final_problems 9": "arm weak: eval.final_problems: 9 of only 8",
@@ -80,6 +81,15 @@ OPTIONS = {
 @pytest.mark.parametrize("options", OPTIONS)
 def test_a_bad_option_is_named(tmp_path, experiment, capsys, options) -> None:
   assert refusal(capsys, tmp_path, experiment(tmp_path), *options.split()).startswith(OPTIONS[options])
+
+
+def test_weights_to_start_from_need_no_step(tmp_path, experiment, capsys) -> None:
+  weights = tmp_path / "weights"
+  weights.mkdir()
+  (weights / "config.json").write_text("{}")
+  (weights / "model.safetensors").touch()
+  message = refusal(capsys, tmp_path, experiment(tmp_path), "--init.path", str(weights))
+  assert message.startswith(f"arm weak: {weights}: holds another tokenizer than the task's")
 
 
 @pytest.mark.parametrize(
