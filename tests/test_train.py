@@ -151,6 +151,7 @@ def test_a_run_that_cannot_be_started_from_is_named(whole, tmp_path, change, opt
   assert not (tmp_path / "next").exists()
 
 
+@pytest.mark.full
 def test_a_run_goes_out_as_weights_and_another_starts_from_them(whole, tmp_path, capfd) -> None:
   weights = tmp_path / "weights"
   assert main(["convert", str(whole), str(weights)]) == 0

@@ -28,6 +28,8 @@ from o1jax.rl.sampler import SampleConfig
 from o1jax.rollout import setup
 from o1jax.train import train
 
+pytestmark = pytest.mark.full
+
 
 def config(place: pathlib.Path) -> TrainConfig:
   text = TextConfig(str(place / "model"), template="chat", enable_thinking=False)

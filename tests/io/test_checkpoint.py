@@ -342,6 +342,7 @@ def test_eight_devices_to_a_process_with_one(killed):
   assert np.load(root / "one.npy").tobytes() == np.asarray(split).tobytes()
 
 
+@pytest.mark.full
 def test_one_device_to_eight(killed):
   like = make_state(0)
   rows = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))

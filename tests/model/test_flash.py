@@ -14,6 +14,8 @@ from o1jax.model.attention import KV, attend, visible
 from o1jax.model.flash import KeyRows, attend_long
 from o1jax.model.transformer import Decoder, init_params
 
+pytestmark = pytest.mark.full
+
 N, M, K, GROUP, H = 4, 2, 2, 2, 8
 WIDE = 2**30
 

@@ -345,6 +345,7 @@ def assert_same_gradients(left, right, bound: float = 1e-6) -> None:
   assert float(optax.tree.norm(gap)) <= bound * float(optax.tree.norm(right))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_rows_have_the_gradients_of_one_completion_a_row(kind) -> None:
   (grads, stats), (expected, expected_stats) = minibatch(kind, LENGTH), minibatch(kind, 0)
@@ -356,6 +357,7 @@ def test_packed_rows_have_the_gradients_of_one_completion_a_row(kind) -> None:
     np.testing.assert_allclose(stats[name], value, rtol=2e-5, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.full
 def test_eight_devices_pack_as_one() -> None:
   mesh, kind = make_mesh(MeshConfig(4, 2, 1)), "gspo"
   assert_same_gradients(minibatch(kind, LENGTH, mesh)[0], minibatch(kind, 0)[0])

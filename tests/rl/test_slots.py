@@ -73,6 +73,7 @@ def test_forced_and_replaced_tokens_stand_in_slots_too() -> None:
   assert not (static.tokens[:, LP:] == 4).any()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
 def test_eight_devices_refill_their_own_slots(shape) -> None:
   model, boxed = policy()

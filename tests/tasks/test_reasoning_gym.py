@@ -33,6 +33,7 @@ def test_splits_are_of_the_asked_sizes_and_disjoint(made):
   assert all(problem.source == made.name for problem in made.train)
 
 
+@pytest.mark.full
 def test_its_own_answers_score_and_others_do_not(made):
   problems = list(made.train)
   right = made.verify(problems, [f"Legs: <answer>{problem.answer}</answer>" for problem in problems])
