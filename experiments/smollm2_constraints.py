@@ -8,8 +8,8 @@ Source: Tulu 3 (Lambert et al. 2024), RL with verifiable rewards on precise inst
 Command: bash scripts/smollm2.sh, which makes data/smollm2-135m and trains the default arm; then
   o1jax sweep experiments/smollm2_constraints.py [--full] for all arms
 Expected: held-out accuracy rises by 0.35 or more, and `names_topic` stays at the base's with the KL of 0.1
-  and falls without. A trial of this shape, one seed, went from 0.18 to 0.54 with the KL, 81% of the answers
-  naming their topic, and to 0.72 without it, one sentence for every topic.
+  and falls without. Not yet seen: only the first three steps have been run (LOG.md, 2026-12-01), in which
+  accuracy rose and `names_topic` fell even with the KL of 0.1.
 
 The diagnosis of the first step is of the base model: `held_out/*` on held-out topics, `ood/wordings/*` on
 constraints put in other words, `ood/kinds/*` on kinds of constraint that are never trained on. A kind whose
