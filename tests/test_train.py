@@ -133,7 +133,7 @@ def test_a_run_starts_from_another_ones_policy(whole, tmp_path) -> None:
 
 @pytest.mark.parametrize(("change", "options", "message"), [
   ("", {"model.width": 32}, "model.width: is 32, and 16 in the run {run}"),
-  ("", {"task.max_value": 20}, "{run}/tokenizer.model: is not the task's tokenizer"),
+  ("", {"task.max_value": 20}, "{run}/tokenizer.model: is not the tokenizer that the task has now"),
   ("", {"init.step": 9}, "{run}/checkpoints"),
   ("no checkpoints", {}, "init.path: {run} has no checkpoint"),
   ("weights", {}, "{run}/config.json: model_type: None is not supported; there are llama,"),

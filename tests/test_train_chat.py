@@ -1,5 +1,6 @@
 """A run on a Hugging Face folder's tokenizer and chat template, which pads with an end of text."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -13,6 +14,7 @@ from o1jax.config import (
   ArithmeticConfig,
   ConfigError,
   EvalConfig,
+  InitConfig,
   LogConfig,
   MeshConfig,
   ModelConfig,
@@ -81,6 +83,11 @@ def test_a_response_ends_at_either_end_of_text(finished) -> None:
   ends = {int(row[-1]) for row, done in zip(rows, np.asarray(rollout.finished)) if done}
   assert ends == {IM_END, EOT}
   assert not any(np.isin(row[:-1], task.stop_tokens).any() for row in rows)
+
+
+def test_a_run_starts_from_one_with_such_a_tokenizer(finished) -> None:
+  begun = dataclasses.replace(config(finished), name="next", init=InitConfig(str(finished / "tiny")))
+  assert setup.prepare(begun).config.init.step == 1
 
 
 def test_a_run_keeps_its_tokenizer_and_refuses_another(finished) -> None:

@@ -91,9 +91,7 @@ def _with_init(runtime: Runtime) -> Runtime:
     "init.path",
     f"{folder} is no folder of a run or of weights: no config.json",
   )
-  tokenizer = folder / "tokenizer.model"
-  same = saved_fingerprint(tokenizer) == runtime.task.tokenizer.fingerprint
-  require(same, str(tokenizer), "is not the task's tokenizer, which task.text.tokenizer can name")
+  _same_tokenizer(runtime, folder)
   _same_model(model, read_run_config(str(folder), quiet=True).model, COMPUTATION, f"the run {folder}")
   step = init.step or latest_step(folder / "checkpoints") or 0
   require(step > 0, "init.path", f"{folder} has no checkpoint")
@@ -232,12 +230,18 @@ def same_data(runtime: Runtime, folder: pathlib.Path) -> None:
 
   A run that did not keep the hash of its problems is taken as it is, with a warning.
   """
-  config, tokenizer = folder / "config.json", folder / runtime.task.tokenizer.saved_as
+  config = folder / "config.json"
   known = read_json(config).get(META, {}).get("data_hash")
   if known is None:
     _LOG.warning("%s: meta.data_hash is missing: whether the problems are the run's is not known", config)
   other = f"has the data_hash of other problems than task {runtime.task.name} has now"
   require(known in (None, runtime.task.data_hash), str(config), other)
+  _same_tokenizer(runtime, folder)
+
+
+def _same_tokenizer(runtime: Runtime, folder: pathlib.Path) -> None:
+  """Raises ConfigError where the run in `folder` had another tokenizer than the task has."""
+  tokenizer = folder / runtime.task.tokenizer.saved_as
   same = saved_fingerprint(tokenizer) == runtime.task.tokenizer.fingerprint
   require(same, str(tokenizer), "is not the tokenizer that the task has now")
 
